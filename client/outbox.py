@@ -1,0 +1,90 @@
+"""The last door. Nothing leaves a site except what these functions return.
+
+======================  =========================================================================
+what leaves             what it is a function of
+======================  =========================================================================
+update                  clipped, noised gradients (with a privacy plan), so covered by the ledger
+refusal code            one word of a fixed list; never the text of an error
+hello                   the site's name and the software's version
+scores                  private records: only where the site's policy says ``share_scores``
+======================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import RecordDict
+from safetensors.numpy import load, save
+
+from client.site import Site
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.errors import (
+    AdmissionError,
+    BudgetExhausted,
+    ConfigError,
+    DataError,
+    LlmchainError,
+    ModelError,
+    PrivacyError,
+    RunError,
+    TrainingError,
+    WireError,
+)
+from llmchain_fl.privacy.accounting import Event
+from llmchain_fl.privacy.ledger import Ledger
+from llmchain_fl.wire import HelloReply, TrainTask, write_hello, write_refusal, write_scores, write_update
+from llmchain_fl.work import WorkSpec
+
+_KINDS = (AdmissionError, BudgetExhausted, ConfigError, DataError, ModelError, PrivacyError, RunError, TrainingError, WireError)
+CODES = frozenset(kind.code for kind in _KINDS) | {LlmchainError.code}
+
+
+def reserve(ledger: Ledger, task: TrainTask, work: WorkSpec) -> bytes | None:
+    """Ask the ledger before anything is read: may this round still be afforded? Returns the sealed update if there is one.
+
+    Raises:
+        BudgetExhausted: the round would pass the site's epsilon; nothing was spent.
+    """
+    if work.plan is None:
+        return None
+    already = ledger.sealed(task.key)
+    if already is None:
+        plan = work.plan
+        event = Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round)
+        ledger.reserve(task.key, event, plan.digest())
+    return already
+
+
+def release(ledger: Ledger, task: TrainTask, work: WorkSpec, trained: Arrays) -> RecordDict:
+    """Trained minus received, sealed on the site's disk before it may leave (with privacy on)."""
+    delta = {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
+    if work.plan is not None:
+        ledger.seal(task.key, save(delta))
+    return write_update(task.round, delta)
+
+
+def release_again(task: TrainTask, sealed: bytes) -> RecordDict:
+    """The update that was sealed for this very round, byte for byte: no second release, no second cost."""
+    return write_update(task.round, load(sealed))
+
+
+def refuse(error: BaseException) -> RecordDict:
+    """A code for an error of ours, ``error`` for any other. The text stays at the site."""
+    code = error.code if isinstance(error, LlmchainError) else LlmchainError.code
+    return write_refusal(code if code in CODES else LlmchainError.code)
+
+
+def hello(site: Site) -> RecordDict:
+    """Who is there."""
+    return write_hello(HelloReply(site.name))
+
+
+def scores(site: Site, number: int, values: dict[str, float]) -> RecordDict:
+    """Scores on private records, if the policy shares them.
+
+    Raises:
+        PrivacyError: it does not.
+    """
+    if not site.limits.share_scores:
+        raise PrivacyError("the site does not share scores", remedy="set limits.share_scores = true")
+    return write_scores(number, values)

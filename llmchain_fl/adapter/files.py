@@ -1,0 +1,65 @@
+"""An adapter on disk: peft's own files, the head, what it is for, and where it comes from.
+
+::
+
+    adapter_config.json         peft's: PeftModel.from_pretrained(base, folder) reads these two
+    adapter_model.safetensors
+    head.safetensors            a trained head, if there is one
+    work.json                   base, task, labels: enough to predict
+    manifest.json               content hash, parent's hash, round, stage
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.numpy import load_file, save
+
+from llmchain_fl.adapter.peft_model import read_peft, write_peft
+from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.adapter.value import Arrays, digest
+from llmchain_fl.atomic_file import atomic_write, write_json
+from llmchain_fl.errors import ModelError
+from llmchain_fl.work import WorkSpec, inference
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where an adapter comes from. ``parent``: content hash of the adapter before it, empty for the first."""
+
+    run: str
+    round: int
+    stage: str
+    parent: str
+
+
+def write_adapter(folder: Path, resident: Resident, arrays: Arrays, work: WorkSpec, lineage: Lineage) -> str:
+    """Write ``arrays`` (all of them: LoRA factors and head) and return their content hash."""
+    write_peft(folder, arrays, resident.peft_config)
+    head = {name: value for name, value in arrays.items() if name.startswith("head.")}
+    if head:
+        atomic_write(folder / "head.safetensors", save(head))
+    atomic_write(folder / "work.json", inference(work).to_json().encode())
+    content = digest(arrays)
+    write_json(folder / "manifest.json", {"content": content, **vars(lineage), "base": resident.base.public_name})
+    return content
+
+
+def read_adapter(folder: Path) -> tuple[WorkSpec, Arrays]:
+    """What ``write_adapter`` wrote.
+
+    Raises:
+        ModelError: files are missing, or the content is not what the manifest says.
+    """
+    if not (folder / "work.json").is_file():
+        raise ModelError(f"{folder} holds no adapter of this project", remedy="give a run directory with a finished stage, or its adapter folder")
+    work = WorkSpec.from_json((folder / "work.json").read_text(encoding="utf-8"))
+    arrays = read_peft(folder)
+    if (folder / "head.safetensors").is_file():
+        arrays |= load_file(folder / "head.safetensors")
+    said = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("content")
+    if said != digest(arrays):
+        raise ModelError(f"the adapter in {folder} is not the one its manifest names", remedy="restore the folder; it was changed by hand or damaged")
+    return work, arrays

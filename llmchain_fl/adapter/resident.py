@@ -1,0 +1,138 @@
+"""One base model in memory, one adapter attached to it, its arrays swapped in place.
+
+All adapter (and head) parameters are views of one flat vector ``theta``: the trained ones first. A site's step, a
+clip, a noise draw and a swap of adapters are then each one operation on one tensor.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llmchain_fl.adapter import peft_model
+from llmchain_fl.adapter.value import AdapterSpec, Arrays, fresh_arrays, is_trained
+from llmchain_fl.base_model import Base, BaseSpec, layer_stack, load_base
+from llmchain_fl.errors import ModelError
+from llmchain_fl.frozen_prefix import FrozenPrefix
+
+
+@dataclass(frozen=True)
+class ResidentSpec:
+    """Everything that decides the shape of what is in memory. ``head_size``: labels of a trained head, 0 for none."""
+
+    base: BaseSpec
+    adapter: AdapterSpec
+    head_size: int = 0
+    cache_mb: int = 512
+
+
+class Resident:
+    """A base with an adapter attached; use ``load_resident`` to get one.
+
+    Attributes:
+        module: base (and head), in training mode, dropout off.
+        theta: float32 [P], all adapter parameters; the first ``trained_size`` are trained.
+        shapes: array name -> shape, in the order of ``theta``.
+    """
+
+    def __init__(self, spec: ResidentSpec, base: Base) -> None:
+        self.spec, self.base = spec, base
+        self.peft_config = peft_model.config_for(base.module, spec.adapter, base.public_name)
+        parameters = peft_model.attach(base.module, spec.adapter)
+        self.head = nn.Linear(base.hidden_size, spec.head_size).to(base.device) if spec.head_size else None
+        if self.head is not None:
+            parameters |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        self.module = nn.ModuleDict({"base": base.module} | ({"head": self.head} if self.head is not None else {}))
+        self.module.train()
+        self._lay_out(parameters)
+        first = len(layer_stack(base.module)[1]) - spec.adapter.last_layers if spec.adapter.last_layers else 0
+        self.prefix = FrozenPrefix(base.module, first, spec.cache_mb)
+        self.reset()
+
+    def _lay_out(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        trained = self.spec.adapter.trained
+        names = sorted(parameters, key=lambda name: (not is_trained(name, trained), name))
+        self.shapes = {name: tuple(parameters[name].shape) for name in names}
+        self.trained_names = tuple(name for name in names if is_trained(name, trained))
+        sizes = [parameters[name].numel() for name in names]
+        self.theta = torch.zeros(sum(sizes), dtype=torch.float32, device=self.base.device)
+        self.trained_size = sum(parameters[name].numel() for name in self.trained_names)
+        self.parameters = {name: parameters[name] for name in names}
+        start = 0
+        for name, size in zip(names, sizes, strict=True):
+            parameter = parameters[name]
+            parameter.data = self.theta[start : start + size].view(parameter.shape)
+            parameter.requires_grad_(is_trained(name, trained))
+            start += size
+
+    @property
+    def trained(self) -> Tensor:
+        """View of the trained part of ``theta``."""
+        return self.theta[: self.trained_size]
+
+    def fresh(self) -> Arrays:
+        """The start of the adapter (a public function of names, shapes and seed)."""
+        return fresh_arrays(self.shapes, self.spec.adapter.seed)
+
+    def reset(self) -> None:
+        """Back to the start: Delta W = 0."""
+        self.load(self.fresh())
+
+    def load(self, arrays: Mapping[str, Any]) -> None:
+        """Copy arrays in; names that are not given keep their value.
+
+        Raises:
+            ModelError: an unknown name or another shape.
+        """
+        for name, value in arrays.items():
+            if self.shapes.get(name) != tuple(value.shape):
+                raise ModelError(
+                    f"adapter array {name} has shape {tuple(value.shape)}, the model wants {self.shapes.get(name)}",
+                    remedy="the adapter belongs to another base model, rank or label list",
+                )
+        with torch.no_grad():
+            for name, value in arrays.items():
+                source = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float32))
+                self.parameters[name].data.copy_(source)
+
+    def arrays(self, names: Sequence[str] | None = None) -> Arrays:
+        """Copies of the current arrays (all of them by default)."""
+        wanted = self.shapes if names is None else names
+        return {name: self.parameters[name].detach().cpu().numpy().copy() for name in wanted}
+
+    @contextmanager
+    def swapped(self, theta: Tensor) -> Iterator[None]:
+        """Compute with another full parameter vector, then put the present one back."""
+        keep = self.theta.clone()
+        self.theta.copy_(theta)
+        try:
+            yield
+        finally:
+            self.theta.copy_(keep)
+
+    def forward(self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int]) -> Any:
+        """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs."""
+        if self.prefix.enabled:
+            return self.prefix.run(ids, mask, kept, index)
+        extra = {"use_cache": False} if self.spec.base.kind == "causal-lm" else {}
+        return self.base.module(input_ids=ids, attention_mask=mask, **extra)
+
+
+@functools.lru_cache(maxsize=1)
+def load_resident(spec: ResidentSpec) -> Resident:
+    """The resident of this process: the same spec gives the same object; another spec replaces its adapter."""
+    base = load_base(spec.base)
+    peft_model.detach(base.module)
+    return Resident(spec, base)
+
+
+def all_trained(spec: ResidentSpec) -> ResidentSpec:
+    """The same adapter as it is used for inference, where which factors were trained does not matter."""
+    return replace(spec, adapter=replace(spec.adapter, trained=("lora_A", "lora_B")))

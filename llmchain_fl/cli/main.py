@@ -1,0 +1,43 @@
+"""``llmchain-fl``: one line for each command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from llmchain_fl.cli import evaluate, predict, report, scenarios, simulate
+
+app = typer.Typer(
+    name="llmchain-fl",
+    help="Federated, private and continual LoRA fine-tuning of language models, on Flower.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("simulate")(simulate.command)
+app.command("scenarios")(scenarios.command)
+app.command("predict")(predict.command)
+app.command("evaluate")(evaluate.command)
+app.command("report")(report.command)
+
+
+def main() -> None:
+    """Run the command line; our own errors end with exit code 2 and one clear text, Ctrl-C with 130."""
+    from llmchain_fl.errors import LlmchainError
+
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        app()
+    except LlmchainError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("stopped", err=True)
+        sys.exit(130)

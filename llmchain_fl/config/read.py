@@ -1,0 +1,142 @@
+"""TOML and ``--set key=value`` -> ``RunConfig``, or one ``ConfigError`` with every fault in the user's words."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pydantic
+
+from llmchain_fl.config.schema import RunConfig, Section
+from llmchain_fl.errors import ConfigError
+
+
+def known_keys() -> list[str]:
+    """Every dotted key a configuration may have, in the order of the schema (``stage.name`` for the stage table)."""
+    return [key for key, _ in walk_fields(RunConfig)]
+
+
+def walk_fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, pydantic.fields.FieldInfo]]:
+    """Yield ``(dotted key, field)`` for every plain setting below ``section``."""
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from walk_fields(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The ``Section`` an annotation is, or is a list of; None for a plain setting."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    found = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Section)]
+    return found[0] if found else None
+
+
+def parse_setting(text: str) -> tuple[list[str], Any]:
+    """``"train.lr=0.01"`` -> ``(["train", "lr"], 0.01)``. A value that is no TOML is taken as a plain string.
+
+    Raises:
+        ConfigError: no ``=`` in it, or no key before it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError([f"--set {text!r} is not of the form key=value"])
+    try:
+        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return key.strip().split("."), parsed
+
+
+def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Lay ``--set`` values over ``tree`` in place. ``stage.rounds=2`` sets every stage, ``stage.1.rounds=2`` one of them."""
+    for text in settings:
+        path, value = parse_setting(text)
+        if path[0] == "stage" and len(path) > 1:
+            _set_in_stages(tree, path[1:], value)
+            continue
+        node = tree
+        for part in path[:-1]:
+            child = node.setdefault(part, {})
+            if not isinstance(child, dict):
+                raise ConfigError([f"--set {text!r}: {part} is a single value, it has no parts"])
+            node = child
+        node[path[-1]] = value
+    return tree
+
+
+def _set_in_stages(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    stages = tree.setdefault("stage", [{}])
+    chosen = stages
+    if path[0].isdigit():
+        if int(path[0]) >= len(stages) or len(path) < 2:
+            raise ConfigError([f"--set stage.{'.'.join(path)}: there are {len(stages)} stages, numbered from 0"])
+        chosen, path = [stages[int(path[0])]], path[1:]
+    for stage in chosen:
+        node = stage
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value
+
+
+def build(tree: Mapping[str, Any]) -> RunConfig:
+    """Validate a nested mapping.
+
+    Raises:
+        ConfigError: with one line for every fault: the key, the value, the bound, the nearest known key.
+    """
+    try:
+        return RunConfig.model_validate(dict(tree))
+    except pydantic.ValidationError as error:
+        faults = [line for fault in error.errors() for line in _in_words(fault)]
+    raise ConfigError(faults)
+
+
+def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
+    """Read one TOML file, lay ``settings`` over it, validate.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or has faults (all of them in one error).
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"there is no configuration file {path}"], remedy="check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} is not valid TOML: {error}"]) from None
+    return build(apply_settings(tree, settings))
+
+
+def _in_words(fault: Any) -> Iterator[str]:
+    """One pydantic fault -> lines a person reads."""
+    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function-", "list[", "str")))
+    kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        yield f"{key} is not a setting{nearest(_plain(key), known_keys())}"
+    elif kind == "value_error":
+        yield from str(context.get("error", fault["msg"])).splitlines()
+    elif kind == "literal_error":
+        options = context.get("expected", "")
+        yield f"{key} = {value!r}: must be {options}{nearest(str(value), [o.strip(chr(39)) for o in options.replace(' or ', ', ').split(', ')])}"
+    else:
+        text = str(fault["msg"]).removeprefix("Input should be ")
+        yield f"{key} = {value!r}: must be {text}"
+
+
+def _plain(key: str) -> str:
+    """Drop list positions: ``stage.0.round`` -> ``stage.round``."""
+    return ".".join(part for part in key.split(".") if not part.isdigit())
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``"; did you mean X?"`` for the nearest known word, or nothing. A bare last part is compared as well."""
+    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not hits:
+        tails = {k.rsplit(".", 1)[-1]: k for k in known}
+        hits = [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.7)]
+    return f"; did you mean {hits[0]}?" if hits else ""

@@ -1,0 +1,55 @@
+"""Data the project writes itself: synthetic, deterministic for a seed, made in memory.
+
+::
+
+    generate("bank-messages", seed=0, size=2000, split="train")    # {"text", "label", ...}
+    generate("bank-dialogues", seed=0, size=2000, split="train")   # {"prompt", "answer", ...}
+
+Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
+from llmchain_fl.data.generated.bank_messages import bank_messages
+from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
+from llmchain_fl.errors import DataError
+
+__all__ = ["GENERATORS", "LABELS", "SPLITS", "STAGES", "bank_dialogues", "bank_messages", "generate", "label_texts"]
+
+Generator = Callable[[int, int, str], list[dict[str, str]]]
+
+GENERATORS: dict[str, Generator] = {
+    "bank-messages": bank_messages,
+    "bank-dialogues": bank_dialogues,
+}
+"""Name in a configuration -> generator ``(seed, size, split) -> rows``."""
+
+
+def generate(name: str, seed: int, size: int, split: str) -> list[dict[str, str]]:
+    """Rows of one of the generators.
+
+    Args:
+        name: a key of ``GENERATORS``.
+        seed: any integer; equal arguments give equal rows.
+        size: number of rows, at least 1.
+        split: "train" or "test".
+
+    Returns:
+        ``size`` rows; the columns are those of the generator.
+
+    Raises:
+        DataError: the name is unknown (the nearest known one is named), ``size`` < 1, or the split is unknown.
+    """
+    if name not in GENERATORS:
+        nearest = difflib.get_close_matches(name, GENERATORS, n=1, cutoff=0.0)[0]
+        known = ", ".join(sorted(GENERATORS))
+        raise DataError(f"there is no generator {name!r}", remedy=f"did you mean {nearest!r}? known are: {known}")
+    if size < 1:
+        raise DataError(f"{name} was asked for {size} rows; at least 1 is needed", remedy="set a size of 1 or more")
+    if split not in SPLITS:
+        raise DataError(f"{name} has no split {split!r}", remedy=f"choose one of: {', '.join(SPLITS)}")
+    return GENERATORS[name](seed, size, split)

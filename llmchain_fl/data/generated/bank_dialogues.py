@@ -1,0 +1,58 @@
+"""Synthetic instruction pairs: a customer's message with an instruction, and the short answer of the bank's clerk.
+
+Plainly synthetic, like ``bank_messages``, from which the customer's side is drawn: the templates of the messages in
+split "test" are disjoint from those in "train". The clerk knows the same answers in both splits (2 or more to an
+intent), so a model is asked to understand new wording, not to invent new policy. An answer that echoes an amount, a
+shop, a name, a place or a date takes it from the prompt.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from llmchain_fl.data.generated.bank_messages import Message, draw_messages
+from llmchain_fl.data.generated.bank_templates import phrases
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_ECHO = 0.75
+
+
+def bank_dialogues(seed: int, size: int, split: str) -> list[dict[str, str]]:
+    """Prompts and answers for causal language models.
+
+    Args:
+        seed: any integer.
+        size: number of rows, at least 1 (checked by ``generate``).
+        split: "train" or "test"; the two never share a message template.
+
+    Returns:
+        ``size`` rows ``{"prompt", "answer", "stage", "label", "branch", "person"}`` in random order. A prompt is the
+        instruction, the line "Customer: ..." and the line "Clerk:"; an answer has one or two sentences.
+    """
+    rng = random.Random(f"bank-dialogues/{seed}/{split}")
+    instructions = phrases().instructions
+    return [
+        {
+            "prompt": f"{rng.choice(instructions)}\nCustomer: {message.text}\nClerk:",
+            "answer": _answer(rng, message),
+            "stage": message.stage,
+            "label": message.label,
+            "branch": message.branch,
+            "person": message.person,
+        }
+        for message in draw_messages(rng, f"d{seed}-{split}", size, split)
+    ]
+
+
+def _answer(rng: random.Random, message: Message) -> str:
+    """An answer whose slots all stand in the message; one that echoes is preferred where there is one."""
+    plain, echoing = [], []
+    for answer in phrases().answers[message.label]:
+        needed = set(_SLOT.findall(answer))
+        if not needed:
+            plain.append(answer)
+        elif needed <= message.slots.keys():
+            echoing.append(answer)
+    pool = echoing if echoing and rng.random() < _ECHO else plain
+    return _SLOT.sub(lambda found: message.slots[found[1]], rng.choice(pool))

@@ -1,0 +1,125 @@
+"""A path -> records. One reader per format, in one table by suffix; directories hold splits.
+
+=========================  =====================================  ==================================
+suffix                     a record is                            ``line.number`` counts
+=========================  =====================================  ==================================
+.jsonl .ndjson .json       one JSON object on one line            lines of the file, from 1
+.csv                       one row under a header (RFC 4180)      the line where the record starts
+.tsv                       one row under a header, no quoting     lines of the file, from 1
+.parquet                   one row                                rows, from 1
+=========================  =====================================  ==================================
+
+Every fault is a ``DataError`` that names file and line and never repeats what stands there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from llmchain_fl.data.columnar import is_saved_dataset, no_split, read_parquet, read_saved_dataset
+from llmchain_fl.data.rows import Located
+from llmchain_fl.data.text_files import missing_file, read_csv, read_jsonl, read_tsv
+from llmchain_fl.errors import DataError
+
+READERS: dict[str, Callable[[Path], list[Located]]] = {
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+}
+
+# The words by which a file name says its split (those of ``datasets``), between any of - _ . and digits.
+SPLIT_WORDS: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+
+
+def read_records(path: Path, *, split: str = "train") -> list[Located]:
+    """Every record of a file, or of one split of a directory, in order.
+
+    ===========================================  ========================================================
+    ``path`` is                                  read is
+    ===========================================  ========================================================
+    a file                                       all of it, whatever ``split``
+    a directory of ``DatasetDict.save_to_disk``  the split
+    a directory of ``Dataset.save_to_disk``      all of it, whatever ``split``
+    a directory of files (or its ``data/``)      the files whose names hold the split's word, sorted
+    ... whose names hold no split's word         all of them for "train"; a fault for any other split
+    ===========================================  ========================================================
+
+    Files in a directory are read by our own readers and not by ``datasets.load_dataset``: a fault can name its
+    line, and no second copy of a site's records is left in a cache.
+
+    Args:
+        path: a file with a suffix in ``READERS``, or a directory.
+        split: which split of a directory; "dev" and "validation" are the same in file names.
+
+    Raises:
+        DataError: nothing there, an unknown suffix, no such split, an unreadable line, or no record at all.
+    """
+    if not path.is_dir():
+        records = _read_file(path)
+    elif is_saved_dataset(path):
+        records = read_saved_dataset(path, split)
+    else:
+        records = [record for file in _files_of_split(path, split) for record in _read_file(file)]
+    if not records:
+        raise DataError("holds no record", where=str(path), remedy="give a source with at least one record")
+    return records
+
+
+def _read_file(path: Path) -> list[Located]:
+    if not path.is_file():
+        raise missing_file(path)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"cannot be read: its suffix is '{path.suffix}'", where=str(path), remedy=f"use {', '.join(READERS)}"
+        )
+    return reader(path)
+
+
+def _files_of_split(folder: Path, split: str) -> list[Path]:
+    files = _readable(folder) or _readable(folder / "data")
+    if not files:
+        raise DataError("no file of records in this directory", where=str(folder), remedy=f"use {', '.join(READERS)}")
+    wanted, known = SPLIT_WORDS.get(split, split), set(SPLIT_WORDS.values())
+    words = {file: _words(file) for file in files}
+    there = sorted(known & set().union(*words.values())) or ["train"]
+    chosen = [file for file in files if wanted in words[file]]
+    if not chosen and wanted == "train" and there == ["train"]:
+        chosen = files
+    if not chosen:
+        raise no_split(split, there, str(folder))
+    kinds = sorted({file.suffix.lower() for file in chosen})
+    if len(kinds) > 1:
+        raise DataError(
+            f"split '{split}' is there in {len(kinds)} formats: {', '.join(kinds)}",
+            where=str(folder),
+            remedy="keep one of them, or give one file's path",
+        )
+    return chosen
+
+
+def _readable(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+
+
+def _words(file: Path) -> set[str]:
+    """The words of a file's name, a split's word under the split's own name."""
+    return {SPLIT_WORDS.get(word, word) for word in re.split(r"[-_.\s\d]+", file.stem.lower())}

@@ -1,0 +1,105 @@
+"""Frozen layers below the first adapted one give the same output every time: compute it once per text.
+
+The stack of layers is shortened for a forward pass: ``[Replay, first adapted layer, ...]``. ``Replay`` hands on the
+kept hidden states instead of computing them, so nothing else of the architecture needs to be known.
+Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmchain_fl.base_model import layer_stack
+
+
+class Replay(nn.Module):
+    """Stands for the frozen layers and returns what they would."""
+
+    def __init__(self, attention_type: str | None) -> None:
+        super().__init__()
+        self.hidden: Tensor | None = None
+        if attention_type is not None:
+            self.attention_type = attention_type
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        if self.hidden is None:
+            raise RuntimeError("Replay was called without hidden states")
+        return self.hidden
+
+
+class FrozenPrefix:
+    """Runs a model from its first adapted layer on.
+
+    Args:
+        module: the base (with or without adapter).
+        first: position of the first adapted layer; 0 means there is nothing to keep.
+        limit_mb: no further text is kept once this much memory is used; it is then computed each time.
+    """
+
+    def __init__(self, module: nn.Module, first: int, limit_mb: int) -> None:
+        name, self._stack = layer_stack(module)
+        self._parent = module.get_submodule(name.rpartition(".")[0])
+        self._attribute = name.rpartition(".")[2]
+        self._module, self.first, self._limit = module, first, limit_mb * 2**20
+        self._replay = Replay(getattr(self._stack[0], "attention_type", None))
+        self._short = nn.ModuleList([self._replay, *self._stack[first:]])
+        self._lower = nn.ModuleList(list(self._stack[:first]))
+        self.used = 0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything can be kept."""
+        return self.first > 0 and self._limit > 0
+
+    def run(self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int]) -> Any:
+        """Forward pass of texts ``index`` (rows of ``ids``); ``kept`` maps text -> hidden states [its tokens, H]."""
+        missing = [row for row, text in enumerate(index) if text not in kept]
+        fresh: dict[int, Tensor] = {}
+        if missing:
+            fresh = self._compute(ids[missing], mask[missing], [index[row] for row in missing])
+            for text, value in fresh.items():
+                size = value.numel() * value.element_size()
+                if self.used + size <= self._limit:
+                    kept[text] = value
+                    self.used += size
+        rows = [kept[text] if text in kept else fresh[text] for text in index]
+        self._replay.hidden = _pad(rows, ids.shape[1])
+        setattr(self._parent, self._attribute, self._short)
+        try:
+            return self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+        finally:
+            setattr(self._parent, self._attribute, self._stack)
+            self._replay.hidden = None
+
+    def _compute(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
+        caught: list[Tensor] = []
+
+        def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+
+        hook = self._lower[-1].register_forward_hook(catch)
+        setattr(self._parent, self._attribute, self._lower)
+        try:
+            with torch.no_grad():
+                self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+        finally:
+            setattr(self._parent, self._attribute, self._stack)
+            hook.remove()
+        lengths = mask.sum(dim=1).tolist()
+        return {text: caught[0][row, : int(lengths[row])].clone() for row, text in enumerate(texts)}
+
+
+def _no_cache(module: nn.Module) -> dict[str, bool]:
+    """Decoders must not build a key-value cache while training."""
+    return {"use_cache": False} if getattr(module, "lm_head", None) is not None else {}
+
+
+def _pad(rows: Sequence[Tensor], length: int) -> Tensor:
+    out = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
+    for row, value in enumerate(rows):
+        out[row, : value.shape[0]] = value
+    return out

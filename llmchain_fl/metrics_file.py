@@ -1,0 +1,108 @@
+"""``metrics.jsonl``: one JSON object per line, appended; the only file of a run that grows.
+
+A crash can tear the last line. It is skipped when read, and cut off before the next row is added; damage anywhere
+else was not a crash and is refused. A value that is no finite number is stored as ``null`` (JSON has no NaN) and
+read back as NaN.
+
+================================  =============================================================
+the file                          what happens
+================================  =============================================================
+empty, or blank lines             no rows
+last line torn                    skipped when read, cut off before the next append
+last line whole, no line end      read; the line end is added before the next append
+a damaged line with others after  RunError with its number
+================================  =============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llmchain_fl.atomic_file import finite
+from llmchain_fl.errors import RunError
+
+ROW_NEEDS = ("round", "metric", "value")
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Adds ``rows`` to ``path`` and has them on disk when it returns.
+
+    Raises:
+        RunError: a row has no round, metric or value; none of the rows is written.
+    """
+    new = [_line(row) for row in rows]
+    if not new:
+        return
+    _mend(path)
+    with path.open("ab") as file:
+        file.write(b"".join(new))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each row with the line it stands on (without the line end), in the order written.
+
+    Raises:
+        RunError: a line other than the last one is damaged.
+    """
+    found = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()]
+    for place, (number, line) in enumerate(found, start=1):
+        row = _parsed(line)
+        if row is not None:
+            yield line, row
+        elif place < len(found):
+            raise RunError(
+                f"{path}:{number} is damaged, and {len(found) - place} more lines follow it",
+                remedy="restore the file from a backup; a crash damages only the last line, so something else did",
+            )
+
+
+def _mend(path: Path) -> None:
+    """Ends the file with a whole line: adds a missing line end, cuts a torn line off."""
+    with path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        whole = file.read()
+        last = whole.rfind(b"\n") + 1
+        if _parsed(whole[last:]) is not None:
+            file.write(b"\n")
+        else:
+            file.truncate(last)
+
+
+def _fault(row: object) -> str:
+    """Why ``row`` is no row of the metrics; empty where it is one."""
+    if not isinstance(row, dict):
+        return "a row that is no JSON object"
+    lacking = [key for key in ROW_NEEDS if key not in row]
+    if lacking:
+        return f"a row without {', '.join(lacking)}"
+    if not isinstance(row["round"], int):
+        return "a row whose round is no whole number"
+    return "" if isinstance(row["value"], int | float | None) else "a row whose value is no number"
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    plain = finite(row)
+    if fault := _fault(plain):
+        raise RunError(fault, remedy=f"every row has {', '.join(ROW_NEEDS)}; nothing was written")
+    return json.dumps(plain, allow_nan=False).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The row of one line, or None where the line is no row."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return None if _fault(row) else row | {"value": math.nan if row["value"] is None else row["value"]}

@@ -1,0 +1,174 @@
+"""One function a plot: a run's rows in, one piece of SVG out, or "" where there is nothing to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from llmchain_fl.report import figure as fig
+from llmchain_fl.report import wording
+from llmchain_fl.report.readings import Curve, Readings, total
+from llmchain_fl.report.spending import Spending
+
+MOST_LINES, MOST_NUMBERS, MOST_BARS = 8, 16, 24
+
+
+def scores(run: Readings) -> str:
+    """The held-out score of each task, round by round, with the stages shaded."""
+    metric = run.metric
+    curves = {task: run.curve(task) for task in run.tasks}
+    curves = {task: curve for task, curve in curves.items() if any(math.isfinite(y) for _, y in curve)}
+    if not curves:
+        return ""
+    texts = {task: f"{wording.short(task)} {wording.score(_last(curve), metric)}" for task, curve in curves.items()}
+    better = " (lower is better)" if run.lower_is_better else ""
+    with fig.drawing(max(3.1, 0.9 + 0.2 * len(curves)), "") as (figure, axes):
+        axes.set_ylabel(metric + better)
+        if metric == "accuracy":
+            axes.set_ylim(0, 1)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}%"))
+        fig.rounds_axis(axes, [x for curve in curves.values() for x, _ in curve], run.stages)
+        fig.lines(axes, curves, texts)
+        return fig.to_svg(figure, "scores", f"{metric} of each task by round: {'; '.join(texts.values())}")
+
+
+def r_matrix(run: Readings) -> str:
+    """R as a heat map with its numbers; darker is better. Only where there is more than one stage."""
+    metric, matrix, names = run.metric, run.r, run.tasks
+    seen = run.ended
+    values = [value for (stage, _), value in matrix.items() if stage >= 0 and math.isfinite(value)]
+    if len(seen) < 2 or not values:
+        return ""
+    grid = [[matrix.get((stage.index, name), math.nan) for name in names] for stage in seen]
+    size = 9.0 if len(names) <= MOST_LINES else 6.0
+    low, high = min(values), max(*values, min(values) + 0.1)  # a small spread is not blown up
+    with fig.drawing(0.6 + 0.36 * len(seen), "") as (figure, axes):
+        ends = fig.HEAT[::-1] if run.lower_is_better else fig.HEAT
+        colours = LinearSegmentedColormap.from_list("heat", ends)
+        axes.pcolormesh(grid, cmap=colours, vmin=low, vmax=high, edgecolors="white", lw=2)
+        for i, line in enumerate(grid):
+            for j, value in enumerate(line):
+                text = wording.score(value, metric) if math.isfinite(value) else "–"
+                weight = "bold" if names[j] == seen[i].name else "normal"
+                if len(names) <= MOST_NUMBERS:
+                    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", weight=weight, size=size)
+        axes.set_xticks([j + 0.5 for j in range(len(names))], [wording.short(name) for name in names])
+        if len(names) > MOST_LINES:
+            axes.tick_params(axis="x", labelrotation=90)
+        after = [f"after {s.index + 1} {wording.short(s.name)}" for s in seen]
+        axes.set_yticks([i + 0.5 for i in range(len(seen))], after)
+        axes.set_ylim(len(seen), 0)
+        axes.xaxis.tick_top()
+        axes.spines[:].set_visible(False)
+        return fig.to_svg(figure, "matrix", f"{metric} of each task at the end of each stage")
+
+
+def epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
+    """The cumulative epsilon of each site, round by round, with the target; "" where there was no privacy."""
+    spending = Spending.of(run, privacy)
+    curves = run.site_curves("epsilon") if spending.private else {}
+    if not any(math.isfinite(y) for curve in curves.values() for _, y in curve):
+        return ""
+    with fig.drawing(2.8, f"epsilon ({spending.guarantee})") as (figure, axes):
+        if len(run.stages) > 1:
+            axes.set_title(axes.get_title(loc="left"), pad=20)
+        axes.set_ylabel("epsilon spent")
+        top = max([y for c in curves.values() for _, y in c if math.isfinite(y)] + [spending.target or 0.0])
+        axes.set_ylim(0, top * 1.12)
+        fig.rounds_axis(axes, [x for curve in curves.values() for x, _ in curve], run.stages)
+        if spending.target is not None:
+            axes.axhline(spending.target, color=fig.INK, lw=1, ls=(0, (4, 3)))
+            fig.beside(axes, f"target {spending.target:g}", (axes.get_xlim()[0], spending.target), up=7)
+        shown, texts = _grouped(curves, wording.epsilon)
+        fig.lines(axes, shown, texts)
+        return fig.to_svg(figure, "epsilon", f"epsilon of each site by round, {spending.guarantee}")
+
+
+def traffic(run: Readings) -> str:
+    """Bytes from and to the sites in each round, summed over the sites."""
+    up, down = (dict(run.bytes_per_round(metric)) for metric in ("bytes_up", "bytes_down"))
+    rounds = sorted({*up, *down})
+    everything = total(up.items()) + total(down.items())
+    if not everything:
+        return ""
+    title = f"{wording.size(everything)} over the whole run"
+    with fig.drawing(2.5, title) as (figure, axes):
+        if len(run.stages) > 1:
+            axes.set_title(title, pad=20)
+        fig.rounds_axis(axes, rounds, run.stages)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: wording.size(y) if y else "0"))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        for shift, values, color, hatch, name in (
+            (-0.2, up, fig.BLUE, "", "from the sites"),
+            (0.2, down, fig.PALE, "////", "to the sites"),
+        ):
+            heights = [values.get(round, 0.0) for round in rounds]
+            places = [round + shift for round in rounds]
+            label = f"{name}, {wording.size(total(values.items()))}"
+            axes.bar(places, heights, 0.4, color=color, hatch=hatch, edgecolor="white", lw=0.4, label=label)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        return fig.to_svg(figure, "traffic", f"bytes by round, {title}")
+
+
+def site_scores(run: Readings) -> str:
+    """The latest score of each site on its own held-out records, worst first and marked."""
+    metric = run.metric
+    values = {site: value for site, value in run.site_scores.items() if math.isfinite(value)}
+    if not values:
+        return ""
+    ranked = sorted(values, key=lambda site: run.gain(0.0, values[site]))
+    title = f"the {MOST_BARS} worst served of {len(ranked):,} sites" if len(ranked) > MOST_BARS else ""
+    ranked = ranked[:MOST_BARS]
+    with fig.drawing(0.7 + 0.24 * len(ranked), title) as (figure, axes):
+        marked = [len(ranked) > 1 and place == 0 for place in range(len(ranked))]
+        colours = [fig.VERMILION if worst else fig.PALE for worst in marked]
+        bars = axes.barh(range(len(ranked)), [values[site] for site in ranked], 0.66, color=colours)
+        bars[0].set_hatch("////" if marked[0] else "")
+        bars[0].set_edgecolor("white")
+        for place, (site, worst) in enumerate(zip(ranked, marked, strict=True)):
+            text = wording.score(values[site], metric) + (", worst served" if worst else "")
+            fig.beside(axes, text, (values[site], place), bold=worst)
+        axes.set_yticks(range(len(ranked)), [wording.short(site) for site in ranked])
+        axes.set_ylim(len(ranked) - 0.4, -0.6)
+        axes.set_xlim(0, 1.0 if metric == "accuracy" else max(values.values()) * 1.25 or 1.0)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        return fig.to_svg(figure, "sites", f"{metric} of each site on its own held-out records")
+
+
+def update_norms(run: Readings) -> str:
+    """The L2 norm of each site's update, round by round."""
+    curves = run.site_curves("update_norm")
+    if not any(math.isfinite(y) for curve in curves.values() for _, y in curve):
+        return ""
+    with fig.drawing(2.5, "") as (figure, axes):
+        axes.set_ylabel("L2 norm of the update")
+        axes.set_ylim(0, 1.1 * max(y for c in curves.values() for _, y in c if math.isfinite(y)) or 1.0)
+        fig.rounds_axis(axes, [x for curve in curves.values() for x, _ in curve], run.stages)
+        shown, texts = _grouped(curves, lambda norm: f"{norm:.3g}")
+        fig.lines(axes, shown, texts)
+        return fig.to_svg(figure, "norms", "L2 norm of each site's update by round")
+
+
+def _last(curve: Curve) -> float:
+    return next((y for _, y in reversed(curve) if math.isfinite(y)), math.nan)
+
+
+def _grouped(curves: dict[str, Curve], text: Callable[[float], str]) -> tuple[dict[str, Curve], dict[str, str]]:
+    """The curves to draw and the texts beside them: equal curves as one, and of many only lowest and highest named."""
+    same: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for site, curve in curves.items():
+        same.setdefault(tuple(curve), []).append(site)
+    shown = {names[0]: list(curve) for curve, names in same.items()}
+    texts = {}
+    for names in same.values():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        texts[names[0]] = f"{wording.short(names[0])}{more} {text(_last(curves[names[0]]))}"
+    if len(shown) > MOST_LINES:
+        ends = sorted(shown, key=lambda name: _last(shown[name]))
+        texts = {name: texts[name] if name in (ends[0], ends[-1]) else "" for name in shown}
+    return shown, texts

@@ -1,0 +1,198 @@
+"""What a run's rows say: numbers taken out of ``metrics.jsonl``, with no formatting and no drawing.
+
+Where a measurement was written twice, as after a resumed round, the last one counts. A value that could not be
+measured is NaN.
+
+Rows read here: ``accuracy`` or ``loss`` (scope global or site; with ``test_`` before it: on records kept for the end),
+``r_matrix``, ``seconds``, ``tokens_per_second`` and the metrics of ``continual/metrics.py`` (scope run), ``epsilon``,
+``bytes_up``, ``bytes_down``, ``update_norm``, ``refused`` (scope site).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Row = Mapping[str, Any]
+Curve = list[tuple[int, float]]
+"""(round, value), by round, one value a round."""
+
+SCORES = ("accuracy", "loss")
+LOWER_IS_BETTER = frozenset({"loss"})
+CELL = "r_matrix"
+EVERYTHING = "all"
+"""The task name of records that belong to no single stage."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the stream; ``index`` counts from 0, ``first`` and ``last`` are the rounds seen of it."""
+
+    index: int
+    name: str
+    first: int
+    last: int
+
+    @property
+    def label(self) -> str:
+        """``stage 1 (cards)``; people count from 1."""
+        return f"stage {self.index + 1}" + ("" if self.name == EVERYTHING else f" ({self.name})")
+
+
+class Readings:
+    """A run's rows (``RunDir.rows``), read once; what it says is worked out when it is asked for."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows: Sequence[Row] = list(rows)
+        self._series: dict[tuple[str, str, str], dict[int, float]] = {}
+        for row in self.rows:
+            self._series.setdefault(_key(row), {})[row["round"]] = float(row["value"])
+
+    @cached_property
+    def metric(self) -> str:
+        """The run's score: ``accuracy`` where it was measured, else ``loss``."""
+        measured = {metric for scope, _, metric in self._series if scope == "global"}
+        return next((name for name in SCORES if name in measured), SCORES[0])
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.metric in LOWER_IS_BETTER
+
+    def gain(self, old: float, new: float) -> float:
+        """How much better ``new`` is than ``old``; negative where it is worse, whichever way the metric counts."""
+        return old - new if self.lower_is_better else new - old
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The tasks scored, in the order of the stream; ``all`` only where there is no other."""
+        found = [task for scope, task, metric in self._series if scope == "global" and metric in (self.metric, CELL)]
+        found = list(dict.fromkeys(found))
+        return [task for task in found if task != EVERYTHING] or found
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages that have begun, in order, each named after its task."""
+        seen: dict[int, set[int]] = {}
+        for row in self.rows:
+            if row.get("stage", -1) >= 0:
+                seen.setdefault(row["stage"], set()).add(row["round"])
+        names = dict(enumerate(self.tasks))
+        return [Stage(i, names.get(i, EVERYTHING), min(found), max(found)) for i, found in sorted(seen.items())]
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The names of all sites that occur, sorted."""
+        return sorted({who for scope, who, _ in self._series if scope == "site"})
+
+    @cached_property
+    def rounds(self) -> int:
+        """The last round written; 0 where nothing but the score before training is there."""
+        return max((row["round"] for row in self.rows), default=0)
+
+    def curve(self, task: str) -> Curve:
+        """The held-out score of one task on the global adapter, round by round."""
+        return self._curve("global", task, self.metric)
+
+    def run_curve(self, metric: str) -> Curve:
+        """One metric of the whole run, round by round."""
+        return self._curve("run", "", metric)
+
+    def site_curves(self, metric: str) -> dict[str, Curve]:
+        """One metric of each site, round by round; sites sorted by name, those without it left out."""
+        curves = {site: self._curve("site", site, metric) for site in self.sites}
+        return {site: curve for site, curve in curves.items() if curve}
+
+    def bytes_per_round(self, metric: str) -> Curve:
+        """``bytes_up`` or ``bytes_down``, summed over the sites, round by round."""
+        totals: dict[int, float] = {}
+        for curve in self.site_curves(metric).values():
+            for round, value in curve:
+                totals[round] = totals.get(round, 0.0) + value
+        return sorted(totals.items())
+
+    @cached_property
+    def r(self) -> dict[tuple[int, str], float]:
+        """R[i, j]: the score of task j at the end of stage i (Lopez-Paz 2017), keyed by (stage, task name).
+
+        Taken from the ``r_matrix`` rows; a run without any is read off its score curves at each stage's last round.
+        """
+        cells = [row for row in self.rows if row["metric"] == CELL and row.get("scope", "global") == "global"]
+        if cells:
+            return {(row["stage"], str(row["task"])): float(row["value"]) for row in cells}
+        curves = {task: dict(self.curve(task)) for task in self.tasks}
+        return {(s.index, task): c[s.last] for s in self.stages for task, c in curves.items() if s.last in c}
+
+    @cached_property
+    def ended(self) -> list[Stage]:
+        """The stages that have a row in R."""
+        lines = {stage for stage, _ in self.r}
+        return [stage for stage in self.stages if stage.index in lines]
+
+    @property
+    def unfinished(self) -> bool:
+        """True where the last stage has begun and has no row in R yet."""
+        return bool(self.stages) and self.stages[-1] not in self.ended
+
+    def before(self, stage: Stage) -> float:
+        """The score of a stage's task just before the stage began; NaN where it was not measured."""
+        earlier = [value for round, value in self.curve(stage.name) if round < stage.first]
+        return self.r.get((stage.index - 1, stage.name), earlier[-1] if earlier else math.nan)
+
+    def after(self, stage: Stage, task: str) -> float:
+        """The score of ``task`` at the end of ``stage``, or as far as the stage has come; NaN where not measured."""
+        until = [value for round, value in self.curve(task) if round <= stage.last]
+        return self.r.get((stage.index, task), until[-1] if until else math.nan)
+
+    def records(self, task: str) -> int | None:
+        """How many held-out records the task's last score rests on, where that was written."""
+        mine = (row for row in reversed(self.rows) if _key(row) == ("global", task, self.metric))
+        return next((int(row["n"]) for row in mine if row.get("n")), None)
+
+    @cached_property
+    def kept_apart(self) -> dict[str, float]:
+        """Each task's score on test records that were kept apart until the end; empty where there were none."""
+        curves = {task: self._curve("global", task, f"test_{self.metric}") for task in self.tasks}
+        return {task: curve[-1][1] for task, curve in curves.items() if curve}
+
+    @cached_property
+    def site_scores(self) -> dict[str, float]:
+        """Each site's latest score on its own held-out records; several tasks are averaged by their records."""
+        latest: dict[str, dict[str, Row]] = {}
+        for row in self.rows:
+            if row.get("scope") == "site" and row["metric"] == self.metric:
+                mine = latest.setdefault(str(row["site"]), {})
+                if any(other["round"] != row["round"] for other in mine.values()):
+                    mine.clear()
+                mine[str(row.get("task"))] = row
+        return {site: _pooled(mine) for site, mine in sorted(latest.items())}
+
+    @cached_property
+    def refusals(self) -> list[tuple[int, str, str]]:
+        """(round, site, reason) of every update that was not summed, by round."""
+        refused = (row for row in self.rows if row["metric"] == "refused")
+        return sorted({(row["round"], str(row.get("site")), str(row.get("reason", ""))) for row in refused})
+
+    def _curve(self, scope: str, who: str, metric: str) -> Curve:
+        return sorted(self._series.get((scope, who, metric), {}).items())
+
+
+def total(curve: Iterable[tuple[int, float]]) -> float:
+    """The sum of a curve's values that could be measured."""
+    return math.fsum(value for _, value in curve if math.isfinite(value))
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    """(scope, site or task, metric): what makes one series."""
+    scope = str(row.get("scope", "global"))
+    who = row.get("site") if scope == "site" else row.get("task", EVERYTHING) if scope == "global" else ""
+    return scope, str(who), str(row["metric"])
+
+
+def _pooled(rows: Mapping[str, Row]) -> float:
+    """One site's score: that of the task ``all``, else the mean over tasks weighted by their records."""
+    picked = [rows[EVERYTHING]] if EVERYTHING in rows else list(rows.values())
+    weights = [row.get("n") or 1 for row in picked]
+    return sum(w * float(row["value"]) for w, row in zip(weights, picked, strict=True)) / sum(weights)

@@ -1,0 +1,100 @@
+"""What each site has spent of its privacy: ``privacy.json`` and the epsilon rows read together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmchain_fl.report import wording
+from llmchain_fl.report.readings import Readings, Row
+
+PROTECTED = {
+    "record": "one record",
+    "person": "all records of one person",
+    "patient": "all records of one patient",
+    "customer": "all records of one customer",
+    "entity": "all records of one person or entity",
+    "site": "all records of one site",
+}
+
+
+@dataclass(frozen=True)
+class SiteSpending:
+    """One site's cumulative epsilon; ``rdp`` is the independent check; NaN and None where not known."""
+
+    epsilon: float
+    rdp: float = math.nan
+    rounds: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A run's privacy; ``private`` is False where no differential privacy was asked for."""
+
+    private: bool
+    delta: float
+    unit: str
+    accountant: str
+    target: float | None
+    sites: dict[str, SiteSpending]
+
+    @classmethod
+    def of(cls, run: Readings, privacy: Mapping[str, Any]) -> Spending:
+        """Reads both sources; where they differ on a site's epsilon the larger one counts.
+
+        Args:
+            run: the run's rows; those of metric ``epsilon`` carry delta, unit and accountant.
+            privacy: ``privacy.json``, or an empty dict where only the rows are at hand.
+        """
+        told = [row for row in run.rows if row["metric"] == "epsilon"]
+        last: Row = told[-1] if told else {}
+        booked: Mapping[str, Mapping[str, Any]] = privacy.get("sites") or {}
+        found = {site: _site(entry) for site, entry in booked.items()}
+        for site, curve in run.site_curves("epsilon").items():
+            mine = found.get(site, SiteSpending(0.0))
+            worst = max((mine.epsilon, *(value for _, value in curve)), key=_severity)
+            found[site] = SiteSpending(worst, mine.rdp, mine.rounds, mine.steps)
+        return cls(
+            private=bool(privacy.get("private", bool(found))),
+            delta=_number(privacy.get("delta", last.get("delta"))),
+            unit=str(privacy.get("unit") or last.get("unit") or "not stated"),
+            accountant=str(privacy.get("accountant") or last.get("accountant") or "not stated"),
+            target=privacy.get("target_epsilon"),
+            sites=dict(sorted(found.items())),
+        )
+
+    @property
+    def highest(self) -> tuple[str, SiteSpending] | None:
+        """The site that has spent the most; an epsilon without a finite bound is above all others."""
+        return max(self.sites.items(), key=lambda item: _severity(item[1].epsilon), default=None)
+
+    @property
+    def guarantee(self) -> str:
+        """``delta 1e-5, unit record, accountant PLD``."""
+        return wording.guarantee(self.delta, self.unit, self.accountant)
+
+    @property
+    def protects(self) -> str:
+        """The privacy unit in plain words."""
+        return PROTECTED.get(self.unit, f"one {self.unit}")
+
+    def over(self, site: str) -> bool:
+        """True where a site has spent more than the target; the last digits of a calibration do not count."""
+        return self.target is not None and _severity(self.sites[site].epsilon) > self.target * (1 + 1e-6)
+
+
+def _site(entry: Mapping[str, Any]) -> SiteSpending:
+    return SiteSpending(
+        _number(entry.get("epsilon")), _number(entry.get("epsilon_rdp")), entry.get("rounds"), entry.get("steps")
+    )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _severity(epsilon: float) -> float:
+    return epsilon if math.isfinite(epsilon) else math.inf

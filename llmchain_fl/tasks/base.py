@@ -1,0 +1,91 @@
+"""What every task gives the training loop, the guards and the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from llmchain_fl.adapter.resident import Resident
+
+
+@dataclass
+class Examples:
+    """Records as token ids.
+
+    Attributes:
+        ids: token ids of each record.
+        targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
+        kept: outputs of frozen layers, filled as they are computed.
+    """
+
+    ids: list[npt.NDArray[np.int64]]
+    targets: npt.NDArray[np.int64]
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def length(self, i: int) -> int:
+        """Tokens of record ``i``."""
+        return len(self.ids[i])
+
+    def tokens(self, index: Sequence[int]) -> int:
+        """Number of tokens of the records ``index``."""
+        return int(sum(len(self.ids[i]) for i in index))
+
+    def batch(self, index: Sequence[int], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Right-padded ``(ids, mask)``, int64 [n, longest]."""
+        longest = max(len(self.ids[i]) for i in index)
+        ids = np.full((len(index), longest), pad, dtype=np.int64)
+        mask = np.zeros((len(index), longest), dtype=np.int64)
+        for row, text in enumerate(index):
+            size = len(self.ids[text])
+            ids[row, :size] = self.ids[text]
+            mask[row, :size] = 1
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives. ``logits`` [n, L] or [n, T, V]; ``weight`` None or [n, T], 1 on answer tokens."""
+
+    logits: Tensor
+    targets: Tensor
+    weight: Tensor | None = None
+
+
+class Task(Protocol):
+    """One NLP task over one resident model. Losses are one number per record: the unit that is clipped."""
+
+    resident: Resident
+    score_name: str
+
+    def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
+        """Rows with the task's columns -> token ids."""
+
+    def forward(self, examples: Examples, index: Sequence[int]) -> Output:
+        """One forward pass of the records ``index`` (not empty)."""
+
+    def losses(self, output: Output) -> Tensor:
+        """float32 [n], one loss per record."""
+
+    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
+        """float32 [n]: T^2 KL(teacher || student) per record."""
+
+    def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
+        """Scores of the current adapter: always ``loss``, and ``score_name``."""
+
+    def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
+        """For each text the best answers with their probabilities."""
+
+
+def by_length(examples: Examples, batch: int) -> list[list[int]]:
+    """Batches of records of like length (less padding); order does not matter for scores."""
+    order = sorted(range(len(examples)), key=examples.length)
+    return [order[start : start + batch] for start in range(0, len(order), batch)]

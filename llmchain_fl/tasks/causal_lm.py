@@ -1,0 +1,103 @@
+"""Instruction tuning (``prompt`` + ``answer``) and plain text (``text``) with a causal language model.
+
+One loss per record: the mean over *its own* answer tokens. The model's built-in loss averages over the tokens of the
+batch, which would weight a record's gradient by the length of the others (see docs/pitfalls.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.tasks.base import Examples, Output, by_length
+from llmchain_fl.tasks.text import token_ids
+
+PROMPT = "{prompt}"
+
+
+class CausalLM:
+    """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
+
+    score_name = "loss"
+
+    def __init__(self, resident: Resident, max_tokens: int) -> None:
+        self.resident, self._max_tokens = resident, max_tokens
+
+    def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
+        """Token ids of prompt + answer + end; target = number of prompt tokens (0 for plain ``text``).
+
+        At least one answer token always survives the cut: a too long prompt loses its beginning.
+        """
+        tokenizer = self.resident.base.tokenizer
+        prompts = [PROMPT.format(prompt=row["prompt"]) if "prompt" in row else "" for row in rows]
+        answers = [f" {row['answer']}" if "answer" in row else row["text"] for row in rows]
+        heads = token_ids(tokenizer, prompts, 10**6)
+        tails = token_ids(tokenizer, answers, self._max_tokens - 2, special=False)
+        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        ids, sizes = [], []
+        for head, tail in zip(heads, tails, strict=True):
+            answer = np.concatenate([tail, np.asarray(end, dtype=np.int64)])[: self._max_tokens - 1]
+            room = max(1, self._max_tokens - len(answer))
+            prompt = head[-room:]
+            ids.append(np.concatenate([prompt, answer]))
+            sizes.append(len(prompt))
+        return Examples(ids, np.asarray(sizes, dtype=np.int64))
+
+    def forward(self, examples: Examples, index: Sequence[int]) -> Output:
+        """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
+        ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
+        logits = self.resident.forward(ids, mask, examples.kept, index).logits[:, :-1].float()
+        prompt = torch.from_numpy(examples.targets[list(index)]).to(ids.device)
+        place = torch.arange(1, ids.shape[1], device=ids.device)
+        weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
+        return Output(logits, ids[:, 1:], weight.float())
+
+    def _mean(self, values: Tensor, weight: Tensor | None) -> Tensor:
+        """Mean over a record's own answer tokens; values [n, T], weight [n, T] -> [n]."""
+        if weight is None:
+            return values.mean(dim=1)
+        return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+
+    def losses(self, output: Output) -> Tensor:
+        """Mean cross entropy of a record's answer tokens, [n]."""
+        each = F.cross_entropy(output.logits.flatten(0, 1), output.targets.flatten(), reduction="none")
+        return self._mean(each.view_as(output.targets), output.weight)
+
+    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
+        """T^2 KL(teacher || student), mean over answer tokens, [n]."""
+        student = F.log_softmax(output.logits / temperature, dim=-1)
+        target = F.log_softmax(teacher.logits / temperature, dim=-1)
+        each = F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1)
+        return temperature**2 * self._mean(each, output.weight)
+
+    def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
+        """``loss`` and ``perplexity`` over all answer tokens of all records."""
+        total, tokens = 0.0, 0.0
+        with torch.no_grad():
+            for index in by_length(examples, batch):
+                output = self.forward(examples, index)
+                count = output.weight.sum(dim=1) if output.weight is not None else torch.ones(len(index))
+                total += float((self.losses(output) * count).sum())
+                tokens += float(count.sum())
+        loss = total / max(tokens, 1.0)
+        return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
+
+    def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
+        """Greedy answer to each prompt (one candidate, probability 1)."""
+        tokenizer, answers = self.resident.base.tokenizer, []
+        self.resident.module.eval()
+        try:
+            for text in texts:
+                ids = torch.from_numpy(token_ids(tokenizer, [PROMPT.format(prompt=text)], self._max_tokens)[0])[None].to(self.resident.base.device)
+                made = self.resident.base.module.generate(  # type: ignore[operator]
+                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                )
+                answers.append([(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip(), 1.0)])
+        finally:
+            self.resident.module.train()
+        return answers

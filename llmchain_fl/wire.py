@@ -1,0 +1,220 @@
+"""Typed messages <-> Flower records. The only shared file that knows flwr.
+
+=============  ==================  =====================================================================
+message type   server -> site      site -> server
+=============  ==================  =====================================================================
+query          Hello               HelloReply: the site's name, versions
+train          TrainTask           Update: the changed arrays and nothing else, or Refusal: one code word
+evaluate       ScoreTask           Scores (only where the site's policy shares them), or Refusal
+=============  ==================  =====================================================================
+
+A reply never carries a count, a loss, a time, a label or the text of an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from llmchain_fl import __version__
+from llmchain_fl.adapter.value import Arrays, count_bytes
+from llmchain_fl.errors import WireError
+
+PROTOCOL = 1
+MAX_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class HelloReply:
+    """Who is there. Nothing about data."""
+
+    site: str
+    version: str = __version__
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One round's work for one site. ``arrays``: the part of the global adapter that does not follow from the seed."""
+
+    run: str
+    round: int
+    stage: int
+    stage_name: str
+    lr: float
+    work: str
+    arrays: Arrays
+    guard_arrays: Arrays = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Names this release: the same key is never paid or released twice."""
+        return f"{self.run}/{self.round}"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What leaves a site: trained arrays minus those received."""
+
+    round: int
+    arrays: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score the given adapter on the site's own held-out records of these stages."""
+
+    round: int
+    stages: tuple[str, ...]
+    work: str
+    arrays: Arrays
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number per stage."""
+
+    round: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site that did not do what was asked; ``code`` is one of the codes of ``errors.py``."""
+
+    code: str
+
+
+def _record(arrays: Arrays) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+def _arrays(record: RecordDict, name: str) -> Arrays:
+    """Arrays of a message from the server. A site's replies go through ``read_update`` instead."""
+    found = record.array_records.get(name)
+    if found is None:
+        raise WireError(f"the message has no {name}", remedy="server and site must run the same version")
+    return {key: value.numpy() for key, value in found.items()}
+
+
+def _config(record: RecordDict) -> ConfigRecord:
+    found = record.config_records.get("config")
+    if found is None:
+        raise WireError("the message has no config", remedy="server and site must run the same version")
+    return found
+
+
+def _take(config: ConfigRecord, name: str, kind: type) -> object:
+    value = config.get(name)
+    if type(value) is not kind:
+        raise WireError(f"the message's {name} is not a {kind.__name__}", remedy="server and site must run the same version")
+    return value
+
+
+def write_train_task(task: TrainTask) -> RecordDict:
+    """``TrainTask`` -> records."""
+    config = {"run": task.run, "round": task.round, "stage": task.stage, "stage-name": task.stage_name, "lr": task.lr, "work": task.work}
+    content = RecordDict({"arrays": _record(task.arrays), "config": ConfigRecord(config)})
+    if task.guard_arrays:
+        content["guard"] = _record(task.guard_arrays)
+    return content
+
+
+def read_train_task(content: RecordDict) -> TrainTask:
+    """Records -> ``TrainTask``.
+
+    Raises:
+        WireError: anything missing or of a wrong type.
+    """
+    config = _config(content)
+    return TrainTask(
+        run=str(_take(config, "run", str)),
+        round=int(str(_take(config, "round", int))),
+        stage=int(str(_take(config, "stage", int))),
+        stage_name=str(_take(config, "stage-name", str)),
+        lr=float(str(_take(config, "lr", float))),
+        work=str(_take(config, "work", str)),
+        arrays=_arrays(content, "arrays"),
+        guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
+    )
+
+
+def write_update(update_round: int, arrays: Arrays) -> RecordDict:
+    """An update -> records; the one thing that ``client/outbox.py`` lets out."""
+    return RecordDict({"arrays": _record(arrays), "config": ConfigRecord({"round": update_round, "version": __version__})})
+
+
+def read_reply(content: RecordDict) -> Update | Scores | Refusal:
+    """A site's reply, still untrusted: arrays are handed on for admission.
+
+    Raises:
+        WireError: it follows none of the three forms, or is too large.
+    """
+    config = _config(content)
+    code = config.get("refused")
+    if code is not None:
+        return Refusal(str(code)[:32] if isinstance(code, str) else "unknown")
+    number = int(str(_take(config, "round", int)))
+    if "scores" in content.metric_records:
+        values = {str(k): float(v) for k, v in content.metric_records["scores"].items() if isinstance(v, int | float)}
+        return Scores(number, values)
+    record = content.array_records.get("arrays")
+    if record is None or set(content.array_records) != {"arrays"}:
+        raise WireError("the reply holds no update", remedy="the site must run the same version")
+    if sum(len(value.data) for value in record.values()) > MAX_BYTES:
+        raise WireError(f"the reply is larger than {MAX_BYTES} bytes", remedy="use a smaller adapter")
+    try:
+        return Update(number, {name: value.numpy() for name, value in record.items()})
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise WireError("the reply's arrays cannot be decoded", remedy="the site must send plain float32 arrays") from error
+
+
+def write_score_task(task: ScoreTask) -> RecordDict:
+    """``ScoreTask`` -> records."""
+    config = ConfigRecord({"round": task.round, "stages": list(task.stages), "work": task.work})
+    return RecordDict({"arrays": _record(task.arrays), "config": config})
+
+
+def read_score_task(content: RecordDict) -> ScoreTask:
+    """Records -> ``ScoreTask``."""
+    config = _config(content)
+    stages = config.get("stages")
+    if not isinstance(stages, list):
+        raise WireError("the message's stages is not a list", remedy="server and site must run the same version")
+    return ScoreTask(int(str(_take(config, "round", int))), tuple(map(str, stages)), str(_take(config, "work", str)), _arrays(content, "arrays"))
+
+
+def write_scores(number: int, values: Mapping[str, float]) -> RecordDict:
+    """Scores -> records."""
+    return RecordDict({"scores": MetricRecord(dict(values)), "config": ConfigRecord({"round": number})})
+
+
+def write_refusal(code: str) -> RecordDict:
+    """One code word -> records."""
+    return RecordDict({"config": ConfigRecord({"refused": code})})
+
+
+def write_hello(reply: HelloReply) -> RecordDict:
+    """``HelloReply`` -> records."""
+    return RecordDict({"config": ConfigRecord({"site": reply.site, "version": reply.version, "protocol": reply.protocol})})
+
+
+def read_hello(content: RecordDict) -> HelloReply:
+    """Records -> ``HelloReply``.
+
+    Raises:
+        WireError: another protocol.
+    """
+    config = _config(content)
+    reply = HelloReply(str(_take(config, "site", str)), str(_take(config, "version", str)), int(str(_take(config, "protocol", int))))
+    if reply.protocol != PROTOCOL:
+        raise WireError(f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere")
+    return reply
+
+
+def size_of(task: TrainTask) -> int:
+    """Bytes that one site receives for one round."""
+    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode())

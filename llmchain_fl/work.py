@@ -1,0 +1,146 @@
+"""What a site must know to do its part: one frozen value, public constants only, the same for every site and round.
+
+It is made from the run's configuration at the server, travels as JSON, and is checked against the site's own policy
+before anything is read or spent.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pydantic
+
+from llmchain_fl.adapter.resident import Resident, ResidentSpec, load_resident
+from llmchain_fl.adapter.value import AdapterSpec
+from llmchain_fl.base_model import BaseSpec
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.errors import WireError
+from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.tasks.base import Task
+from llmchain_fl.tasks.spec import BASE_KIND, TaskSpec, build_task
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The local loop. ``plan`` None: the same loop, without clipping and noise."""
+
+    steps: int
+    sampling_rate: float
+    batch_size: float
+    micro_batch: int
+    optimizer: str
+    momentum: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class GuardSpec:
+    """A guard's name and its public settings."""
+
+    name: str
+    settings: tuple[tuple[str, float], ...] = ()
+
+    def value(self, name: str) -> float:
+        """One setting."""
+        return dict(self.settings)[name]
+
+
+@dataclass(frozen=True)
+class WorkSpec:
+    """Everything but the round: model, adapter, task, loop, guards, privacy plan."""
+
+    __pydantic_config__: ClassVar = pydantic.ConfigDict(extra="forbid")
+
+    base: BaseSpec
+    adapter: AdapterSpec
+    task: TaskSpec
+    train: TrainSpec
+    guards: tuple[GuardSpec, ...] = ()
+    plan: PrivacyPlan | None = None
+    cache_mb: int = 512
+    threads: int = 0
+
+    def to_json(self) -> str:
+        """JSON text; ``from_json`` gives an equal value."""
+        return _adapter().dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> WorkSpec:
+        """Parse and check types.
+
+        Raises:
+            WireError: not JSON, a missing or unknown field, or a wrong type.
+        """
+        try:
+            return _adapter().validate_json(text)
+        except (pydantic.ValidationError, ValueError) as error:
+            count = error.error_count() if isinstance(error, pydantic.ValidationError) else 1
+            raise WireError(f"the work description has {count} fault(s)", remedy="server and site must run the same version") from None
+
+    def digest(self) -> str:
+        """SHA-256 of the JSON text."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def resident(self) -> ResidentSpec:
+        """What must be in memory to do it."""
+        return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb)
+
+
+@functools.lru_cache(maxsize=1)
+def _adapter() -> pydantic.TypeAdapter[WorkSpec]:
+    return pydantic.TypeAdapter(WorkSpec)
+
+
+@functools.lru_cache(maxsize=1)
+def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Task]:
+    """The resident model of this process and the task over it (label vectors are computed once)."""
+    resident = load_resident(resident_spec)
+    return resident, build_task(task, resident)
+
+
+def work_from(config: RunConfig, labels: dict[str, str], trained: tuple[str, ...], plan: PrivacyPlan | None) -> WorkSpec:
+    """The work description of a run. ``labels``: public label -> text; ``trained``: what the rule trains."""
+    model, adapter, task, train = config.model, config.adapter, config.task, config.train
+    targets = (adapter.targets,) if isinstance(adapter.targets, str) else tuple(adapter.targets)
+    return WorkSpec(
+        base=BaseSpec(model.path, model.revision, model.dtype, model.device, BASE_KIND[task.kind]),
+        adapter=AdapterSpec(adapter.rank, adapter.alpha, targets, adapter.last_layers, trained, config.seed),
+        task=TaskSpec(task.kind, task.head, tuple(labels.items()), task.scale, model.pooling, model.max_tokens),
+        train=TrainSpec(
+            train.steps, train.sampling_rate, train.batch_size, train.micro_batch, train.optimizer, train.momentum, config.seed
+        ),
+        guards=tuple(_guard_spec(name, config) for name in config.continual.guards),
+        plan=plan,
+        cache_mb=model.cache_mb,
+        threads=model.threads,
+    )
+
+
+def _guard_spec(name: str, config: RunConfig) -> GuardSpec:
+    """A guard's settings: every ``continual.<name>_<setting>``."""
+    found = {key: value for key, value in config.continual.model_dump().items() if key.startswith(f"{name}_")}
+    return GuardSpec(name, tuple((key.removeprefix(f"{name}_"), float(value)) for key, value in sorted(found.items())))
+
+
+def plan_from(config: RunConfig, noise_multiplier: float) -> PrivacyPlan | None:
+    """The frozen privacy plan of a run; None with privacy off."""
+    if not config.privacy.enabled:
+        return None
+    return PrivacyPlan(
+        unit=config.privacy.unit,
+        sampling_rate=config.train.sampling_rate,
+        noise_multiplier=noise_multiplier,
+        clip_norm=config.privacy.clip_norm,
+        steps_per_round=config.train.steps,
+        divisor=config.train.batch_size,
+        delta=config.privacy.delta,
+    )
+
+
+def inference(spec: WorkSpec) -> WorkSpec:
+    """The same work for prediction and scores: no guard, no plan."""
+    return replace(spec, guards=(), plan=None)

@@ -1,0 +1,89 @@
+"""Config -> parts -> run. No logic of its own.
+
+``app`` is the ServerApp of ``flwr run``; ``build`` is what every backend calls.
+"""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from llmchain_fl.config.read import read_config
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.write import to_toml
+from llmchain_fl.continual.guards import ServerGuards
+from llmchain_fl.data.stages import public_labels
+from llmchain_fl.errors import RunError
+from llmchain_fl.progress import Logged, Progress
+from llmchain_fl.report.page import write_report
+from llmchain_fl.report.tensorboard import write_events
+from llmchain_fl.run_dir import RunDir, fresh
+from llmchain_fl.scenario import find_scenario
+from llmchain_fl.work import WorkSpec, plan_from, work_from
+from server.aggregation import RULES
+from server.checkpoint import RunState, load_state
+from server.loop import Loop
+from server.privacy_book import PrivacyBook, noise_for
+from server.scoring import Scorer
+from server.strategy import FederatedLora
+
+
+def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
+    """All parts of a run, composed; takes up the last saved round if the run directory has one.
+
+    Raises:
+        LlmchainError: anything that would fail later and can be seen now.
+    """
+    state = load_state(run.state)
+    labels = public_labels(config)
+    rule = RULES[config.aggregation.rule]
+    plan = plan_from(config, state.noise_multiplier if state else noise_for(config))
+    work = work_from(config, labels, rule.trained, plan)
+    scorer = Scorer(config, work, list(labels))
+    if state is None:
+        state = _start(work, scorer)
+    elif state.work != work.digest():
+        raise RunError(f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run")
+    run.truncate_after(state.round if state.round else -1)
+    guards = ServerGuards(work.guards)
+    guards.load_state(state.guards)
+    strategy = FederatedLora(config, work, rule, state.run)
+    return Loop(config, work, strategy, guards, scorer, PrivacyBook(config, plan, state.site_rounds), run, state, progress)
+
+
+def _start(work: WorkSpec, scorer: Scorer) -> RunState:
+    """Round 0: the start of the adapter."""
+    arrays = scorer.full({})
+    noise = work.plan.noise_multiplier if work.plan else 0.0
+    return RunState(run=uuid.uuid4().hex, work=work.digest(), round=0, current=arrays, serving=arrays, noise_multiplier=noise)
+
+
+def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress) -> None:
+    """Play the run to its end and write its report."""
+    try:
+        build(config, run, progress).play(grid)
+    finally:
+        if run.rows():
+            write_events(run)
+            write_report(run)
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """``flwr run``: the scenario is named in the run config, its settings changed by ``set``."""
+    given = context.run_config
+    out, scenario = str(given.get("out") or ""), str(given.get("scenario") or "demo")
+    if given.get("resume"):
+        run = RunDir.open(Path(out))
+        config = read_config(run.config)
+    else:
+        config = read_config(find_scenario(scenario), shlex.split(str(given.get("set") or "")))
+        run = RunDir.create(Path(out) if out else fresh(Path("runs"), scenario), to_toml(config))
+    run_all(config, run, grid, Logged())

@@ -1,0 +1,73 @@
+"""The state of a round on disk: one safetensors file, written whole or not at all.
+
+``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``) and, in its
+header, what is not an array (round, digest of the work, rounds asked of each site). The last two are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.atomic_file import atomic_write
+from llmchain_fl.errors import RunError
+
+KEEP = 2
+
+
+@dataclass
+class RunState:
+    """Everything a run needs to go on after ``round`` rounds."""
+
+    run: str
+    work: str
+    round: int
+    current: Arrays
+    serving: Arrays
+    noise_multiplier: float = 0.0
+    guards: dict[str, Arrays] = field(default_factory=dict)
+    site_rounds: dict[str, int] = field(default_factory=dict)
+    lineage: str = ""
+    stopped: str = ""
+
+
+def save_state(folder: Path, state: RunState) -> Path:
+    """Write the state of one round; older ones but the last are removed."""
+    arrays = {f"current/{k}": v for k, v in state.current.items()} | {f"serving/{k}": v for k, v in state.serving.items()}
+    for guard, kept in state.guards.items():
+        arrays |= {f"guard/{guard}/{k}": v for k, v in kept.items()}
+    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards")} | {"guards": sorted(state.guards)}
+    path = folder / f"round-{state.round:06d}.safetensors"
+    atomic_write(path, save(arrays, metadata={"state": json.dumps(facts)}))
+    for old in sorted(folder.glob("round-*.safetensors"))[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def load_state(folder: Path) -> RunState | None:
+    """The last state, or None if no round was finished.
+
+    Raises:
+        RunError: the last file is damaged (it is written atomically: the disk or a hand did it).
+    """
+    files = sorted(folder.glob("round-*.safetensors"))
+    if not files:
+        return None
+    try:
+        with safe_open(files[-1], framework="numpy") as opened:
+            facts: dict[str, Any] = json.loads(opened.metadata()["state"])
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
+    guards = {name: _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
+    return RunState(current=_part(arrays, "current/"), serving=_part(arrays, "serving/"), guards=guards, **facts)
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

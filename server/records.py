@@ -1,0 +1,55 @@
+"""Rows of ``metrics.jsonl``: one number each, long format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llmchain_fl.continual.metrics import r_matrix, summary
+from server.strategy import RoundOutcome
+
+Row = dict[str, Any]
+Scores = Mapping[str, Mapping[str, float]]
+LOWER_IS_BETTER = frozenset({"loss"})
+
+
+def score_rows(number: int, stage: int, scores: Scores, sizes: Mapping[str, int], prefix: str = "") -> list[Row]:
+    """Scores of the global adapter on public sets."""
+    base = {"round": number, "stage": stage, "scope": "global", "site": None}
+    return [
+        {**base, "task": task, "metric": prefix + metric, "value": value, "n": sizes[task]}
+        for task, values in scores.items()
+        for metric, value in values.items()
+    ]
+
+
+def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, seconds: float) -> list[Row]:
+    """Bytes, norms and refusals of a round."""
+    base = {"round": number, "stage": stage, "task": stage_name, "n": None}
+    rows: list[Row] = [{**base, "scope": "run", "site": None, "metric": "seconds", "value": seconds}]
+    if outcome.product_error is not None:
+        rows.append({**base, "scope": "run", "site": None, "metric": "product_error", "value": outcome.product_error})
+    for metric, values in (("bytes_up", outcome.bytes_up), ("bytes_down", outcome.bytes_down), ("update_norm", outcome.admitted)):
+        rows += [{**base, "scope": "site", "site": site, "metric": metric, "value": float(v)} for site, v in sorted(values.items())]
+    rows += [
+        {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason} for site, reason in outcome.refused.items()
+    ]
+    return rows
+
+
+def stage_rows_of(rows: Iterable[Row], number: int, stage: int, tasks: Sequence[str], scores: Scores, name: str) -> list[Row]:
+    """Row ``stage`` of the R matrix and what follows from the matrix so far.
+
+    A loss is lower when better: its matrix is negated for the metrics, so that forgetting is how much a loss rose.
+    """
+    base = {"round": number, "stage": stage, "scope": "global", "site": None, "n": None}
+    new = [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
+    if set(scores) != set(tasks):
+        return new
+    sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+    found = summary(sign * r_matrix([*rows, *new], tasks), stage)
+    named = {"average_accuracy": "average_loss", "la": "la", "aia": "aia"} if sign < 0 else {}
+    for metric, value in found.items():
+        plain = sign * value if metric in ("average_accuracy", "la", "aia") else value
+        new.append({**base, "scope": "run", "task": "all", "metric": named.get(metric, metric), "value": plain})
+    return new

@@ -1,0 +1,58 @@
+"""Scores of the global adapter on public test sets. The server reads no other records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.data.stages import stage_rows
+from llmchain_fl.tasks.base import Examples
+from llmchain_fl.work import WorkSpec, open_work
+
+Scores = dict[str, dict[str, float]]
+
+
+class Scorer:
+    """Holds the test set of every stage, encoded once, and the resident model."""
+
+    def __init__(self, config: RunConfig, work: WorkSpec, labels: Sequence[str]) -> None:
+        self._work = work
+        self._resident, self.task = open_work(work.resident, work.task)
+        self._sets: dict[str, dict[str, Examples]] = {which: self._read(config, which, labels) for which in ("dev", "test")}
+
+    def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
+        found: dict[str, Examples] = {}
+        for stage in config.stage:
+            if (which == "dev" and config.data.dev) or (which == "test" and (stage.test or config.data.test)):
+                found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
+        return found
+
+    @property
+    def each_round(self) -> str:
+        """The set scored after every round: ``dev`` if there is one, else ``test``."""
+        return "dev" if self._sets["dev"] else "test"
+
+    @property
+    def only_at_the_end(self) -> bool:
+        """Whether ``test`` was kept apart from the rounds."""
+        return bool(self._sets["dev"] and self._sets["test"])
+
+    def sizes(self, which: str) -> dict[str, int]:
+        """Records of each stage's set."""
+        return {stage: len(examples) for stage, examples in self._sets[which].items()}
+
+    def score(self, arrays: Arrays, which: str, stages: Sequence[str] | None = None) -> Scores:
+        """Stage -> metric -> value of the adapter ``arrays`` on the sets ``which`` (all stages by default)."""
+        self._resident.reset()
+        self._resident.load(arrays)
+        return {name: self.task.score(examples) for name, examples in self._sets[which].items() if stages is None or name in stages}
+
+    def full(self, arrays: Arrays) -> Arrays:
+        """``arrays`` laid over the start: every array of the adapter, also those that never change."""
+        return {**self._resident.fresh(), **arrays}
+
+    @property
+    def resident(self) -> object:
+        """The resident model, for writing adapters."""
+        return self._resident

@@ -1,0 +1,185 @@
+"""One round, readable top to bottom: ask, admit, sum, guard, hand over.
+
+A Flower ``Strategy`` composed of parts. It never calls Flower's own aggregation: a stock FedAvg takes the site's word
+for its weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from llmchain_fl.adapter.value import Arrays, count_bytes
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
+from llmchain_fl.wire import Refusal, Scores, ScoreTask, TrainTask, Update, read_reply, size_of, write_score_task, write_train_task
+from llmchain_fl.work import WorkSpec
+from server.admission import Schema, admit, reason_of, update_norm
+from server.aggregation.rule import Rule, SiteFactors, product_error, sent_names
+from server.cohort import choose, weights
+from server.schedule import Slot, schedule
+
+@dataclass
+class RoundOutcome:
+    """What one round did. ``admitted``: site -> norm of its update; ``refused``: site -> reason.
+
+    ``declined``: sites that said no by a code, so trained nothing and spent nothing.
+    """
+
+    arrays: Arrays
+    admitted: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    declined: set[str] = field(default_factory=set)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    product_error: float | None = None
+
+
+class FederatedLora(Strategy):
+    """Asks sites for LoRA updates and sums them with a rule.
+
+    Args:
+        config: the run.
+        work: what every site must know; public constants.
+        rule: how factors become one adapter.
+        run: name of the run, part of the key under which a site pays for a round.
+    """
+
+    def __init__(self, config: RunConfig, work: WorkSpec, rule: Rule, run: str) -> None:
+        self._config, self._work, self._rule, self._run = config, work, rule, run
+        self._work_json = work.to_json()
+        self.slots = {slot.round: slot for slot in schedule(config)}
+        self.nodes: dict[str, int] = {}
+        self.current: Arrays = {}
+        self.guard_arrays: Arrays = {}
+        self._asked: dict[str, TrainTask] = {}
+        self.outcome = RoundOutcome({})
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def cohort(self, number: int, able: Iterable[str]) -> list[str]:
+        """The sites asked in round ``number``, out of those that still can."""
+        chosen = choose(list(self.nodes), self._config.sites.cohort, self._config.seed, number)
+        return [site for site in chosen if site in set(able)]
+
+    def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
+        """One train message a site; all carry the same arrays."""
+        names = sent_names(self._rule, self.current)
+        task = TrainTask(
+            run=self._run,
+            round=slot.round,
+            stage=slot.stage,
+            stage_name=slot.stage_name,
+            lr=slot.lr,
+            work=self._work_json,
+            arrays={name: self.current[name] for name in names},
+            guard_arrays=self.guard_arrays,
+        )
+        self._asked = dict.fromkeys(sites, task)
+        return [
+            Message(write_train_task(task), dst_node_id=self.nodes[site], message_type=MessageType.TRAIN, group_id=str(slot.round))
+            for site in self._asked
+        ]
+
+    # -- admitting and summing ------------------------------------------------------------------------------------
+
+    def collect(self, slot: Slot, replies: Iterable[Message]) -> RoundOutcome:
+        """Admit each reply and add it to the rule's running sum; ``replies`` may be a generator."""
+        outcome = RoundOutcome(self.current, bytes_down={site: size_of(task) for site, task in self._asked.items()})
+        sites = {self.nodes[site]: site for site in self._asked}
+        total = self._rule.start(self.current, self._work.adapter.scale)
+        public = weights(self.nodes, self._config.aggregation.weights)
+        kept: list[SiteFactors] = []
+        for reply in replies:
+            site = sites.get(reply.metadata.src_node_id)
+            if site is None:
+                continue
+            try:
+                delta = self._admit(site, slot, reply, outcome)
+                full = {name: self.current[name] + value for name, value in delta.items()}
+                factors = SiteFactors(full, self._work.adapter.scale, public[site])
+                total.add(factors)
+            except LlmchainError as error:
+                outcome.refused[site] = reason_of(error) if isinstance(error, AdmissionError) else error.code
+                continue
+            outcome.admitted[site] = update_norm(delta)
+            outcome.bytes_up[site] = count_bytes(delta)
+            if not self._rule.exact:
+                kept.append(factors)
+        outcome.refused |= {site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused}
+        if len(outcome.admitted) >= self._config.sites.minimum:
+            outcome.arrays = dict(total.finish())
+            outcome.product_error = product_error(kept, outcome.arrays, self._work.adapter.scale) if kept else None
+        self.outcome = outcome
+        return outcome
+
+    def _admit(self, site: str, slot: Slot, reply: Message, outcome: RoundOutcome) -> Arrays:
+        """The delta of one reply.
+
+        Raises:
+            AdmissionError, WireError: it must not be summed.
+        """
+        if reply.has_error():
+            raise WireError("the site's program failed", remedy="look at the site's log")
+        answer = read_reply(reply.content)
+        if isinstance(answer, Refusal):
+            outcome.declined.add(site)
+            raise AdmissionError(f"{answer.code}: the site declined", remedy="look at the site's log")
+        if not isinstance(answer, Update):
+            raise WireError("the site sent scores for an update", remedy="the site must run the same version")
+        schema = Schema.like(self._asked[site].arrays, max_norm=self._config.aggregation.max_update_norm or None)
+        return admit(answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted)
+
+    # -- scores of the sites --------------------------------------------------------------------------------------
+
+    def ask_scores(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> list[Message]:
+        """One evaluate message a site."""
+        names = sent_names(self._rule, arrays)
+        task = ScoreTask(number, stages, self._work_json, {name: arrays[name] for name in names})
+        return [Message(write_score_task(task), dst_node_id=node, message_type=MessageType.EVALUATE) for node in self.nodes.values()]
+
+    def collect_scores(self, replies: Iterable[Message]) -> dict[str, dict[str, float]]:
+        """Site -> stage -> score, of the sites that share them."""
+        sites = {node: site for site, node in self.nodes.items()}
+        found: dict[str, dict[str, float]] = {}
+        for reply in replies:
+            site = sites.get(reply.metadata.src_node_id)
+            if site is None or reply.has_error():
+                continue
+            try:
+                answer = read_reply(reply.content)
+            except LlmchainError:
+                continue
+            if isinstance(answer, Scores):
+                found[site] = answer.values
+        return found
+
+    # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Flower's hook: take the global arrays, ask the cohort."""
+        self.current = {**self.current, **{name: value.numpy() for name, value in arrays.items()}}
+        return self.ask(self.slots[server_round], self.cohort(server_round, self.nodes))
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's hook: admit and sum. None when too few replies were admitted."""
+        outcome = self.collect(self.slots[server_round], replies)
+        if len(outcome.admitted) < self._config.sites.minimum:
+            return None, None
+        self.current = outcome.arrays
+        return ArrayRecord({name: Array(value) for name, value in outcome.arrays.items()}), MetricRecord({"admitted": len(outcome.admitted)})
+
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Flower's hook: sites are scored at the end of a stage by the run's own loop, not here."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Flower's hook: nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Flower's hook: the run directory says it all."""

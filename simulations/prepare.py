@@ -1,0 +1,108 @@
+"""Deals records out: writes one folder a site, exactly what a real site has: its records and its site file.
+
+``RUN/sites/site-00/{cards.jsonl, cards.held_out.jsonl, site.toml, state/}``. Every backend reads the same folders, so
+the three ways of running differ in nothing but the transport.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from client.site import Site, SiteData, SiteLimits
+from llmchain_fl.atomic_file import atomic_write
+from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.write import table_to_toml
+from llmchain_fl.data.columns import Rows
+from llmchain_fl.data.source import resolve_site
+from llmchain_fl.data.stages import public_labels, stage_rows
+from llmchain_fl.errors import DataError
+from simulations.partition import PARTITIONERS
+
+DONE = "dealt.json"
+
+
+def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
+    """The simulated sites of a run; dealt once, found again on resume.
+
+    Raises:
+        DataError: not readable, or a site is left without a record in some stage.
+    """
+    names = site_names(config)
+    if not (folder / DONE).is_file():
+        labels = list(public_labels(config))
+        for position, stage in enumerate(config.stage):
+            for name, rows, chosen in _shares(config, stage, position, labels, names):
+                _write_share(config, folder / name, stage.name, rows, chosen, np.random.default_rng([config.seed, position]))
+        for name in names:
+            _write_site_file(config, folder, name)
+        atomic_write(folder / DONE, json.dumps(names).encode())
+    return [_site(config, folder, name) for name in names]
+
+
+def site_names(config: RunConfig) -> list[str]:
+    """``site-00`` ...; or, with ``{site}`` in the path of the data, the names of the files that are there."""
+    pattern = config.data.train or config.stage[0].train
+    if "{site}" in pattern:
+        before, after = pattern.split("{site}", 1)
+        found = sorted(str(path)[len(before) : len(str(path)) - len(after)] for path in Path().glob(f"{before}*{after}")) if before + after else []
+        if not Path(before or ".").is_absolute() and not found:
+            raise DataError(f"no file matches {pattern}", remedy="check data.train; {site} stands for the site's name")
+        if len(found) != config.sites.count:
+            raise DataError(f"{len(found)} files match {pattern}, sites.count = {config.sites.count}", remedy="set sites.count to the number of files")
+        return found
+    width = max(2, len(str(config.sites.count - 1)))
+    return [f"site-{number:0{width}d}" for number in range(config.sites.count)]
+
+
+def _shares(
+    config: RunConfig, stage: StageConfig, position: int, labels: list[str], names: list[str]
+) -> list[tuple[str, Rows, npt.NDArray[np.int64]]]:
+    """(site, rows, its rows' positions) of one stage."""
+    pattern = stage.train or config.data.train
+    if "{site}" in pattern:
+        own = [(name, stage_rows(config, stage, "train", labels, source=resolve_site(pattern, name))) for name in names]
+        return [(name, rows, np.arange(len(rows.records))) for name, rows in own]
+    rows, sites = stage_rows(config, stage, "train", labels), config.sites
+    groups = [row.get(sites.column, "") for row in rows.records] if sites.column else None
+    if groups is not None and not all(groups):
+        raise DataError(f"there is no column {sites.column}, or it is empty in some records", where=rows.where, remedy="correct sites.column")
+    deal = PARTITIONERS[sites.partition]
+    parts = deal([row.get("label", "") for row in rows.records], groups, len(names), config.seed + position, sites.alpha, 1)
+    return [(name, rows, np.asarray(part)) for name, part in zip(names, parts, strict=True)]
+
+
+def _write_share(config: RunConfig, folder: Path, stage: str, rows: Rows, chosen: npt.NDArray[np.int64], draw: np.random.Generator) -> None:
+    """One site's records of one stage, a share of them kept for its own score."""
+    if len(chosen) == 0:
+        raise DataError(f'{folder.name} has no record in stage "{stage}"', where=rows.where, remedy="use fewer sites, more records or a larger alpha")
+    kept_out = int(len(chosen) * config.sites.held_out)
+    mixed = draw.permutation(chosen)
+    for file, part in ((f"{stage}.jsonl", mixed[kept_out:]), (f"{stage}.held_out.jsonl", mixed[:kept_out])):
+        if len(part):
+            text = "".join(json.dumps(rows.records[int(i)], ensure_ascii=False) + "\n" for i in sorted(part))
+            atomic_write(folder / file, text.encode())
+
+
+def _site(config: RunConfig, folder: Path, name: str) -> Site:
+    limits = SiteLimits(
+        require_privacy=config.privacy.enabled,
+        epsilon=config.privacy.epsilon or 1e6,
+        delta=config.privacy.delta,
+        share_scores=config.sites.held_out > 0,
+    )
+    home = folder / name
+    data = SiteData(train=str(home / "{stage}.jsonl"), held_out=str(home / "{stage}.held_out.jsonl"))
+    return Site(name=name, state=str(home / "state"), data=data, limits=limits)
+
+
+def _write_site_file(config: RunConfig, folder: Path, name: str) -> None:
+    """The same site as a file, for the backends whose clients are processes of their own; paths relative to it."""
+    site = _site(config, folder, name)
+    local = site.model_copy(
+        update={"state": "state", "data": site.data.model_copy(update={"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"})}
+    )
+    atomic_write(folder / name / "site.toml", table_to_toml(local.model_dump()).encode())

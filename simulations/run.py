@@ -1,0 +1,79 @@
+"""Many sites on one machine: prepare them, choose how they are run, play.
+
+Two backends play the same ServerApp loop with the same ClientApp over the same site folders; ``flwr run`` is the third
+way (docs/on-flower.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from flwr.app import Context
+
+from client.app import make_app
+from client.site import Site, read_site
+from client.training import LocalResult
+from llmchain_fl.config.read import read_config
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.write import to_toml
+from llmchain_fl.progress import Progress
+from llmchain_fl.run_dir import RunDir, fresh
+from llmchain_fl.wire import TrainTask
+from server.app import run_all
+from simulations.grid import InProcessGrid
+from simulations.prepare import prepare_sites
+
+
+def start(config: RunConfig, scenario: str, out: Path | None) -> RunDir:
+    """A new run directory with the resolved configuration in it."""
+    return RunDir.create(out or fresh(Path("runs"), scenario), to_toml(config))
+
+
+def reopen(path: Path) -> tuple[RunConfig, RunDir]:
+    """An existing run and the configuration it was begun with."""
+    run = RunDir.open(path)
+    return read_config(run.config), run
+
+
+def simulate(config: RunConfig, run: RunDir, progress: Progress, backend: str = "in-process") -> None:
+    """Play ``config`` in ``run``; goes on from the last finished round if there is one.
+
+    Raises:
+        LlmchainError: see ``server/app.py``; the run directory keeps every finished round.
+    """
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    sites = prepare_sites(config, run.sites)
+    BACKENDS[backend](config, run, sites, progress)
+
+
+def _in_process(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
+    by_name = {site.name: site for site in sites}
+    clock = [time.monotonic()]
+
+    def watch(site: Site, _task: TrainTask, result: LocalResult) -> None:
+        now = time.monotonic()
+        progress.site_finished(site.name, result.tokens, now - clock[0])
+        clock[0] = now
+
+    app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch)
+    run_all(config, run, InProcessGrid(app, by_name), progress)
+
+
+def _ray(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
+    """Flower's own simulation engine: Ray actors, each a process with its own base model."""
+    from simulations.ray_backend import run_on_ray
+
+    files = [run.sites.resolve() / site.name / "site.toml" for site in sites]
+
+    def open_site(context: Context) -> Site:
+        return read_site(files[int(context.node_config["partition-id"])])
+
+    run_on_ray(config, run, make_app(open_site), len(sites), progress)
+
+
+BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress], None]] = MappingProxyType({"in-process": _in_process, "ray": _ray})
