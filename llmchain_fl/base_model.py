@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from llmchain_fl.errors import ModelError
 
+DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
 SHARED_STORIES = Path("../shared/models/stories260K")
 
 
@@ -78,7 +81,7 @@ def locate(path: str) -> Located:
     if path in KNOWN:
         return KNOWN[path]()
     folder = Path(path)
-    if folder.is_dir():
+    if path and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{path} has no config.json", remedy="model.path must be a directory written by save_pretrained")
         return Located(str(folder), path, local=True)
@@ -94,8 +97,10 @@ def choose_device(device: str) -> torch.device:
     """``auto`` -> CUDA if there is one, else CPU.
 
     Raises:
-        ModelError: ``cuda`` was asked for and there is none.
+        ModelError: ``cuda`` was asked for and there is none, or something else than auto, cpu, cuda.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"model.device = {device!r} is not known", remedy='set model.device = "auto", "cpu" or "cuda"')
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
@@ -112,6 +117,8 @@ def load_base(spec: BaseSpec) -> Base:
     Raises:
         ModelError: not found, not readable, remote code asked for, or no tokenizer.
     """
+    if spec.dtype not in DTYPES:
+        raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {', '.join(DTYPES)}")
     located = locate(spec.path)
     device = choose_device(spec.device)
     options: dict[str, Any] = {"trust_remote_code": False}
@@ -120,24 +127,33 @@ def load_base(spec: BaseSpec) -> Base:
     try:
         with _offline_if(located.local):
             module, tokenizer = _read(located.path, spec, options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model.path = {spec.path!r} cannot be loaded: {reason[:300]}",
             remedy="check the directory; without a hub connection give a local directory (made by save_pretrained)",
         ) from error
+    _without_dropout(module)
+    module.to(device).requires_grad_(False)
+    return Base(module, tokenizer, device, located.public_name, int(module.config.hidden_size))
+
+
+def _without_dropout(module: Any) -> None:
+    """Dropout is a module in some architectures, and in others a plain number that attention reads."""
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
-    module.to(device).requires_grad_(False)
-    return Base(module, tokenizer, device, located.public_name, int(module.config.hidden_size))
+    for holder in (module.config, *module.modules()):
+        for name, value in list(vars(holder).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)
 
 
 def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
-    module = loader.from_pretrained(path, dtype=getattr(torch, spec.dtype), use_safetensors=True, **options)
+    module = loader.from_pretrained(path, dtype=DTYPES[spec.dtype], use_safetensors=True, **options)
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -92,34 +92,42 @@ class RunDir:
 
     @property
     def config(self) -> Path:
+        """The settings as resolved, TOML."""
         return self.path / "config.toml"
 
     @property
     def metrics(self) -> Path:
+        """Every measurement, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
     def events(self) -> Path:
+        """TensorBoard's folder."""
         return self.path / "events"
 
     @property
     def adapter(self) -> Path:
+        """The latest serving adapter, peft format."""
         return self.path / "adapter"
 
     @property
     def privacy(self) -> Path:
+        """The privacy plan and what each site has spent."""
         return self.path / "privacy.json"
 
     @property
     def report(self) -> Path:
+        """The page for people."""
         return self.path / "report.html"
 
     @property
     def state(self) -> Path:
+        """What a resumed run needs."""
         return self.path / "state"
 
     @property
     def sites(self) -> Path:
+        """The simulated sites' own files."""
         return self.path / "sites"
 
     def stage_adapter(self, index: int, name: str) -> Path:

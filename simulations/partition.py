@@ -66,7 +66,7 @@ def iid(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min
     return _finish(np.array_split(np.random.default_rng(seed).permutation(len(labels)), sites), min_per_site)
 
 
-def dirichlet(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min_per_site: int) -> Sites:
+def dirichlet_equal(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min_per_site: int) -> Sites:
     """Sites of equal size, each with its own mix of labels: q_site ~ Dir(alpha * p).
 
     Source: Hsu, Qi, Brown 2019, arXiv:1909.06335, section 3: p (L,) is the share of each of the L labels in all
@@ -92,7 +92,7 @@ def dirichlet(labels: Labels, groups: Groups, sites: int, seed: int, alpha: floa
     return _finish(parts, min_per_site)
 
 
-def dirichlet_unequal(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min_per_site: int) -> Sites:
+def dirichlet(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min_per_site: int) -> Sites:
     """Every label is cut up among the sites by its own shares ~ Dir(alpha, ..., alpha): sizes differ as well.
 
     Source: Yurochkin et al. 2019, arXiv:1905.12022, section 4; the cut most federated benchmarks call "Dirichlet".
@@ -116,7 +116,7 @@ def shards(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, 
     """Rows sorted by label, cut into ``2 * sites`` shards, two random ones per site.
 
     Source: McMahan et al. 2017, arXiv:1602.05629, section 3 ("pathological non-IID"). Where we differ: shards
-    differ by one row where the rows do not divide evenly, and a short site is filled as in ``dirichlet_unequal``.
+    differ by one row where the rows do not divide evenly, and a short site is filled as in ``dirichlet``.
     """
     _check(len(labels), sites, alpha, min_per_site)
     rng = np.random.default_rng(seed)
@@ -162,8 +162,8 @@ def natural(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float,
 
 PARTITIONERS: dict[str, Partitioner] = {
     "iid": iid,
+    "dirichlet-equal": dirichlet_equal,
     "dirichlet": dirichlet,
-    "dirichlet-unequal": dirichlet_unequal,
     "shards": shards,
     "column": column,
     "natural": natural,

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from flwr.app import Context
 
 from client.app import make_app
-from client.site import Site, read_site
+from client.site import Site
 from client.training import LocalResult
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
@@ -68,12 +67,9 @@ def _ray(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) 
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
     from simulations.ray_backend import run_on_ray
 
-    files = [run.sites.resolve() / site.name / "site.toml" for site in sites]
-
-    def open_site(context: Context) -> Site:
-        return read_site(files[int(context.node_config["partition-id"])])
-
-    run_on_ray(config, run, make_app(open_site), len(sites), progress)
+    run_on_ray(config, run, [run.sites.resolve() / site.name / "site.toml" for site in sites], progress)
 
 
-BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress], None]] = MappingProxyType({"in-process": _in_process, "ray": _ray})
+BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress], None]] = MappingProxyType(
+    {"in-process": _in_process, "ray": _ray}
+)

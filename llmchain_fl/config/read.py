@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,10 @@ import pydantic
 
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.errors import ConfigError
+
+
+_BRANCHES = frozenset({"str", "list[str]"})
+"""How pydantic names the two ways to write a list of labels; no part of a key."""
 
 
 def known_keys() -> list[str]:
@@ -46,10 +51,10 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError([f"--set {text!r} is not of the form key=value"])
-    try:
-        parsed = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+    parsed: Any = value.strip()
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        table = tomllib.loads(f"value = {parsed}")
+        parsed = table["value"] if set(table) == {"value"} else parsed
     return key.strip().split("."), parsed
 
 
@@ -57,31 +62,33 @@ def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, A
     """Lay ``--set`` values over ``tree`` in place. ``stage.rounds=2`` sets every stage, ``stage.1.rounds=2`` one of them."""
     for text in settings:
         path, value = parse_setting(text)
+        roots: list[Any] = [tree]
         if path[0] == "stage" and len(path) > 1:
-            _set_in_stages(tree, path[1:], value)
-            continue
-        node = tree
-        for part in path[:-1]:
-            child = node.setdefault(part, {})
-            if not isinstance(child, dict):
-                raise ConfigError([f"--set {text!r}: {part} is a single value, it has no parts"])
-            node = child
-        node[path[-1]] = value
+            path, roots = _stages(tree, path[1:], text)
+        for root in roots:
+            _set(root, path, value, text)
     return tree
 
 
-def _set_in_stages(tree: dict[str, Any], path: list[str], value: Any) -> None:
+def _stages(tree: dict[str, Any], path: list[str], text: str) -> tuple[list[str], list[Any]]:
+    """The stages that ``path`` means, and the rest of the path within them."""
     stages = tree.setdefault("stage", [{}])
-    chosen = stages
-    if path[0].isdigit():
-        if int(path[0]) >= len(stages) or len(path) < 2:
-            raise ConfigError([f"--set stage.{'.'.join(path)}: there are {len(stages)} stages, numbered from 0"])
-        chosen, path = [stages[int(path[0])]], path[1:]
-    for stage in chosen:
-        node = stage
-        for part in path[:-1]:
+    if not isinstance(stages, list):
+        raise ConfigError([f"--set {text!r}: stage is no list of tables; write [[stage]]"])
+    if not path[0].isdecimal():
+        return path, stages
+    if int(path[0]) >= len(stages) or len(path) < 2:
+        raise ConfigError([f"--set {text!r}: there are {len(stages)} stages, numbered from 0, each with settings"])
+    return path[1:], [stages[int(path[0])]]
+
+
+def _set(node: Any, path: list[str], value: Any, text: str) -> None:
+    for part in path[:-1]:
+        if isinstance(node, dict):
             node = node.setdefault(part, {})
-        node[path[-1]] = value
+    if not isinstance(node, dict):
+        raise ConfigError([f"--set {text!r}: {'.'.join(path[:-1]) or 'stage'} is a single value, it has no parts"])
+    node[path[-1]] = value
 
 
 def build(tree: Mapping[str, Any]) -> RunConfig:
@@ -94,7 +101,7 @@ def build(tree: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(dict(tree))
     except pydantic.ValidationError as error:
         faults = [line for fault in error.errors() for line in _in_words(fault)]
-    raise ConfigError(faults)
+    raise ConfigError(_one_line_each(faults))
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -107,6 +114,8 @@ def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError([f"there is no configuration file {path}"], remedy="check the path") from None
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}"], remedy="give a readable .toml file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not valid TOML: {error}"]) from None
     return build(apply_settings(tree, settings))
@@ -114,18 +123,31 @@ def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
 
 def _in_words(fault: Any) -> Iterator[str]:
     """One pydantic fault -> lines a person reads."""
-    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function-", "list[", "str")))
+    key = ".".join(str(part) for part in fault["loc"] if part not in _BRANCHES)
     kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
     if kind == "extra_forbidden":
-        yield f"{key} is not a setting{nearest(_plain(key), known_keys())}"
+        inner = [f"{key}.{name}" for name in value] if isinstance(value, dict) and value else [key]
+        yield from (f"{name} is not a setting{nearest(_plain(name), known_keys())}" for name in inner)
     elif kind == "value_error":
         yield from str(context.get("error", fault["msg"])).splitlines()
     elif kind == "literal_error":
         options = context.get("expected", "")
         yield f"{key} = {value!r}: must be {options}{nearest(str(value), [o.strip(chr(39)) for o in options.replace(' or ', ', ').split(', ')])}"
+    elif kind in ("model_type", "dict_type"):
+        yield f"{key} = {value!r}: must be a table"
     else:
-        text = str(fault["msg"]).removeprefix("Input should be ")
-        yield f"{key} = {value!r}: must be {text}"
+        text = str(fault["msg"])
+        must = "must be " if text.startswith("Input should be ") else ""
+        yield f"{key} = {value!r}: {must}{text.removeprefix('Input should be ')}"
+
+
+def _one_line_each(faults: Sequence[str]) -> list[str]:
+    """Both wishes for one value (text or list) in one line."""
+    merged: dict[str, str] = {}
+    for line in faults:
+        head, must, wish = line.partition(": must be ")
+        merged[head] = f"{merged[head]} or {wish}" if must and head in merged else line
+    return list(merged.values())
 
 
 def _plain(key: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Section(BaseModel):
     """A group of settings: frozen, no unknown keys, descriptions taken from the docstrings under the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -86,10 +86,10 @@ class SitesConfig(Section):
 
     count: Annotated[int, Field(ge=1, le=100_000)] = 2
     """Number of sites."""
-    partition: Literal["iid", "dirichlet", "column", "natural", "shards"] = "iid"
+    partition: Literal["iid", "dirichlet", "dirichlet-equal", "column", "natural", "shards"] = "iid"
     """How one set is dealt out to the sites (simulation only)."""
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
-    """Dirichlet concentration by label: 0.5 is skewed, 100 nearly equal."""
+    """`dirichlet`: each label is cut up over the sites by Dir(alpha); 0.5 is skewed, 100 nearly equal."""
     column: str = ""
     """Column that names the site for `column` and `natural` (such as `hospital`)."""
     cohort: Annotated[int, Field(ge=0)] = 0
@@ -143,7 +143,7 @@ class PrivacyConfig(Section):
     """Clip each record's gradient and add noise, at the site, before anything leaves it."""
     unit: Literal["record"] = "record"
     """What is protected: one record."""
-    epsilon: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    epsilon: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Budget of a site over all rounds and stages; the noise is calibrated to it. 0: give noise_multiplier instead."""
     noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Noise multiplier z (noise std = z x clip_norm on the sum); 0: calibrate from epsilon."""

@@ -12,23 +12,13 @@ from llmchain_fl.data.source import read_rows
 from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.tasks.spec import COLUMNS
 
-GENERATED = "generated:"
-
-
 def public_labels(config: RunConfig) -> dict[str, str]:
     """Label -> text of the run's public label list; empty for tasks without labels.
 
     Raises:
         ConfigError, DataError: the list cannot be read.
     """
-    given = config.task.labels
-    if config.task.kind != "classification":
-        return {}
-    if isinstance(given, str) and given.startswith(GENERATED):
-        from llmchain_fl.data.generated import label_texts
-
-        return dict(label_texts)
-    return read_label_list(given) if isinstance(given, str) else label_list(given)
+    return read_label_list(config.task.labels) if config.task.kind == "classification" else {}
 
 
 def stage_labels(stage: StageConfig, labels: Sequence[str]) -> list[str] | None:
@@ -62,8 +52,6 @@ def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequen
     data = config.data
     spec = source or {"train": stage.train or data.train, "test": stage.test or data.test, "dev": data.dev}[which]
     split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
-    if spec.startswith(GENERATED) and not size:
-        size = 2000 if which == "train" else 500
     rows = read_rows(
         spec, mapping=data.columns, required=COLUMNS[config.task.kind], split=split, seed=config.seed, size=size or None
     )

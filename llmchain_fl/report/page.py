@@ -28,7 +28,7 @@ MOST_STAGES = 6
 
 CAPTIONS = {
     "scores": "Held-out score of each task, measured on the global adapter before training (round 0) and after every "
-    "round. Shaded: every other stage. A line that falls after its own stage shows forgetting.",
+    "round. Shaded: every other stage. A line that gets worse after its own stage shows forgetting.",
     "matrix": "Each line: the scores when that stage had ended. Read a column downwards to see a task being learned "
     "and kept, or forgotten. Darker is better; bold: the stage's own task.",
     "sites": "Latest score of the global adapter on each site's own held-out records, worst first; "

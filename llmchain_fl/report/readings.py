@@ -59,6 +59,7 @@ class Readings:
 
     @property
     def lower_is_better(self) -> bool:
+        """True for a loss."""
         return self.metric in LOWER_IS_BETTER
 
     def gain(self, old: float, new: float) -> float:

@@ -81,16 +81,16 @@ def make_privacy(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return plan | steps | {"sites": sites, "private": bool(sites)}
 
 
-@pytest.fixture(name="make_rows")
+@pytest.fixture(name="make_rows", scope="session")
 def _make_rows() -> Any:
     return make_rows
 
 
-@pytest.fixture(name="make_privacy")
+@pytest.fixture(name="make_privacy", scope="session")
 def _make_privacy() -> Any:
     return make_privacy
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config_toml() -> str:
     return CONFIG

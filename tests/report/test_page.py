@@ -72,9 +72,20 @@ Publish = Callable[[Rows, dict[str, Any]], str]
 Privacy = Callable[[Rows], dict[str, Any]]
 
 
-def test_the_page_is_whole_and_has_every_section(publish: Publish, make_rows: Maker, make_privacy: Privacy) -> None:
+@pytest.fixture(scope="module")
+def standard(
+    tmp_path_factory: pytest.TempPathFactory, config_toml: str, make_rows: Maker, make_privacy: Privacy
+) -> str:
+    """The page of the whole, private run."""
+    run = RunDir.create(tmp_path_factory.mktemp("runs") / "demo-1", config_toml)
     rows = make_rows()
-    page = Page(publish(rows, make_privacy(rows)))
+    run.append_rows(rows)
+    run.write_privacy(make_privacy(rows))
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_has_every_section(standard: str) -> None:
+    page = Page(standard)
     assert page.faults == []
     assert page.open == []
     assert page.ids("section") == [
@@ -94,10 +105,8 @@ def test_the_page_is_whole_and_has_every_section(publish: Publish, make_rows: Ma
         assert words in page.text
 
 
-def test_the_page_loads_nothing(publish: Publish, make_rows: Maker, make_privacy: Privacy) -> None:
-    rows = make_rows()
-    text = publish(rows, make_privacy(rows))
-    page = Page(text)
+def test_the_page_loads_nothing(standard: str) -> None:
+    page, text = Page(standard), standard
     for tag, attrs in page.tags:
         assert tag not in {"script", "link", "iframe", "img", "object", "embed", "base", "image"}
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
@@ -110,11 +119,10 @@ def test_the_page_loads_nothing(publish: Publish, make_rows: Maker, make_privacy
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
-def test_every_reference_inside_the_page_has_one_target(publish: Publish, make_rows: Maker) -> None:
-    text = publish(make_rows(), {})
-    ids = re.findall(r'\sid="([^"]*)"', text)
+def test_every_reference_inside_the_page_has_one_target(standard: str) -> None:
+    ids = re.findall(r'\sid="([^"]*)"', standard)
     assert len(ids) == len(set(ids))
-    assert set(re.findall(r'(?:href="|url\()#([^")]*)', text)) <= set(ids)
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', standard)) <= set(ids)
 
 
 def test_a_hostile_name_is_text_and_nothing_else(publish: Publish, make_rows: Maker, make_privacy: Privacy) -> None:
@@ -174,14 +182,14 @@ def test_the_meaning_of_epsilon_is_the_odds_of_a_guess(publish: Publish, make_ro
 
 
 def test_a_page_written_again_is_the_same_page(publish: Publish, make_rows: Maker, tmp_path: Path) -> None:
-    first = publish(make_rows(), {})
+    first = publish(make_rows(rounds=2), {})
     write_report(RunDir.open(tmp_path / "demo-1"))
     assert (tmp_path / "demo-1" / "report.html").read_text(encoding="utf-8") == first
 
 
 def test_settings_that_are_no_toml_are_shown_as_they_are(tmp_path: Path, make_rows: Maker) -> None:
     run = RunDir.create(tmp_path / "odd-1", "title = <b>")
-    run.append_rows(make_rows())
+    run.append_rows(make_rows(rounds=1))
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "title = <b>" in page.text
     assert "odd-1" in page.text
@@ -225,9 +233,17 @@ def test_many_sites_and_stages_are_drawn_without_crowding(make_rows: Maker) -> N
 
 
 def test_drawing_leaves_matplotlib_as_it_was(make_rows: Maker) -> None:
-    before = dict(mpl.rcParams)
-    plots.scores(Readings(make_rows()))
-    assert dict(mpl.rcParams) == before
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        before = dict(mpl.rcParams)
+        plots.scores(Readings(make_rows()))
+        assert dict(mpl.rcParams) == before
+
+
+def test_dollar_signs_in_a_name_are_no_formula(make_rows: Maker) -> None:
+    rows = [row | {"site": "a $\\frac$ b"} if row["site"] == "site-05" else row for row in make_rows()]
+    assert "a $\\frac$ b" in Page(plots.site_scores(Readings(rows))).text
+    assert "a $\\frac$ b" in Page(plots.epsilon(Readings(rows), {})).text
 
 
 def test_lines_differ_in_more_than_colour() -> None:

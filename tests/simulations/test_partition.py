@@ -99,8 +99,8 @@ def test_groups_go_where_their_names_say_whatever_the_seed_and_the_order(
 @given(request=requests())
 def test_dirichlet_moves_with_the_rows(request: tuple) -> None:  # type: ignore[type-arg]
     labels, *rest = request
-    forward = contents(PARTITIONERS["dirichlet"](labels, *rest), labels)
-    assert contents(PARTITIONERS["dirichlet"](labels[::-1], *rest), labels[::-1]) == forward
+    forward = contents(PARTITIONERS["dirichlet-equal"](labels, *rest), labels)
+    assert contents(PARTITIONERS["dirichlet-equal"](labels[::-1], *rest), labels[::-1]) == forward
 
 
 @pytest.mark.parametrize("way", ROWS)
@@ -110,14 +110,14 @@ def test_another_seed_gives_other_sites(way: str) -> None:
     assert len(dealt) == 5
 
 
-@pytest.mark.parametrize("way", ["iid", "dirichlet", "shards"])
+@pytest.mark.parametrize("way", ["iid", "dirichlet-equal", "shards"])
 def test_sizes_are_even(way: str) -> None:
     sizes = [len(part) for part in partition(way, list("aaab") * 25 + ["c"] * 3, sites=5, seed=3, alpha=0.1)]
     assert max(sizes) - min(sizes) <= (1 if way != "shards" else 2)
 
 
 def test_a_short_site_takes_rows_from_the_largest() -> None:
-    parts = partition("dirichlet-unequal", ["a"] * 100, sites=10, seed=0, alpha=1e-6, min_per_site=4)
+    parts = partition("dirichlet", ["a"] * 100, sites=10, seed=0, alpha=1e-6, min_per_site=4)
     assert sorted(len(part) for part in parts) == [4] * 9 + [64]
 
 
@@ -191,7 +191,7 @@ def test_all_faults_of_the_numbers_are_named_at_once(way: str) -> None:
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 1e-10, float("inf"), 2e9])
 def test_an_alpha_out_of_bounds_is_refused(alpha: float) -> None:
     with pytest.raises(ConfigError, match=r"alpha is .*; it must be from 1e-09 to 1e\+09"):
-        partition("dirichlet", ["a"], sites=1, seed=0, alpha=alpha)
+        partition("dirichlet-equal", ["a"], sites=1, seed=0, alpha=alpha)
 
 
 def test_an_unknown_way_lists_the_known_ones() -> None:

@@ -10,8 +10,8 @@ import pytest
 from simulations.partition import partition
 
 
-def test_dirichlet_unequal_has_uneven_sizes() -> None:
-    sizes = [len(part) for part in partition("dirichlet-unequal", list("abcd") * 100, sites=4, seed=0, alpha=0.3)]
+def test_dirichlet_has_uneven_sizes() -> None:
+    sizes = [len(part) for part in partition("dirichlet", list("abcd") * 100, sites=4, seed=0, alpha=0.3)]
     assert max(sizes) > 2 * min(sizes)
 
 
@@ -28,7 +28,7 @@ def distance(way: str, alpha: float) -> float:
 
 # What is left at a large alpha: rounding for the one, and for the other the chance of drawing 200 rows (10 labels:
 # about 5 x 0.8 x sqrt(0.09 / 200) = 0.085, more for the sites that get the rest).
-@pytest.mark.parametrize(("way", "chance"), [("dirichlet", 0.13), ("dirichlet-unequal", 0.01)])
+@pytest.mark.parametrize(("way", "chance"), [("dirichlet-equal", 0.13), ("dirichlet", 0.01)])
 def test_a_smaller_alpha_makes_sites_more_different(way: str, chance: float) -> None:
     distances = [distance(way, alpha) for alpha in (0.01, 0.5, 5.0, 1e6)]
     assert distances == sorted(distances, reverse=True)
@@ -45,7 +45,7 @@ def test_the_first_dirichlet_site_follows_hsu() -> None:
     labels = ["a"] * 600 + ["b"] * 1400
     alpha, p, m = 50.0, 0.3, 100
     shares = [
-        sum(labels[index] == "a" for index in partition("dirichlet", labels, sites=20, seed=seed, alpha=alpha)[0]) / m
+        sum(labels[index] == "a" for index in partition("dirichlet-equal", labels, sites=20, seed=seed, alpha=alpha)[0]) / m
         for seed in range(1500)
     ]
     variance = p * (1 - p) / (alpha + 1)
@@ -54,14 +54,14 @@ def test_the_first_dirichlet_site_follows_hsu() -> None:
     assert abs(np.var(shares) / variance - 1) < 5 * np.sqrt(2 / 1500)
 
 
-def test_the_first_shares_of_dirichlet_unequal_follow_the_dirichlet() -> None:
+def test_the_first_shares_of_dirichlet_follow_the_dirichlet() -> None:
     """One label, s sites: a site's share ~ Beta(alpha, (s - 1) alpha), variance (s - 1) / (s^2 (s alpha + 1))."""
     sites, alpha = 4, 2.0
     shares = np.array(
         [
             [
                 len(part) / 2000
-                for part in partition("dirichlet-unequal", ["a"] * 2000, sites=sites, seed=seed, alpha=alpha)
+                for part in partition("dirichlet", ["a"] * 2000, sites=sites, seed=seed, alpha=alpha)
             ]
             for seed in range(1500)
         ]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmchain_fl.config.read import build, known_keys, read_config
+from llmchain_fl.config.schema import RunConfig, Section
+from llmchain_fl.config.write import table_to_toml, to_toml
+
+TEXTS = st.text(max_size=12) | st.sampled_from(['"', "\\", "\n\t\r", "\x00\x1f\x7f", "größe 数 😀", "'''", "]", "a = 1 # b", "\u2028\x85"])
+FLOATS = st.floats(min_value=1e-300, max_value=1.0)
+
+
+def test_every_setting_with_its_default_survives_the_file(tmp_path: Path) -> None:
+    config = build({"task": {"labels": ["a"]}, "data": {"train": "x"}})
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    assert read_config(tmp_path / "config.toml") == config
+
+
+def test_every_setting_is_written_out() -> None:
+    tree = tomllib.loads(to_toml(build({"task": {"labels": ["a"]}, "data": {"train": "x"}})))
+    written = {key for key, value in tree.items() if not isinstance(value, dict | list)}
+    written |= {f"{name}.{key}" for name, section in tree.items() if isinstance(section, dict) for key in section}
+    written |= {f"stage.{key}" for key in tree["stage"][0]}
+    assert written == set(known_keys())
+
+
+def changed(value: Any, annotation: Any) -> Any:
+    """Another value than the default, of the same type and within its bounds."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)[-1]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.75 if value else 0.25
+    if isinstance(value, dict):
+        return {"text": "größe 😀", "a.b": 'c"d', "😀": "\x7f"}
+    return "größe-😀" if value == "" else value
+
+
+def test_every_setting_with_another_value_survives_the_file(tmp_path: Path) -> None:
+    """Each plain setting of each section is changed; the file gives the changed value back."""
+    tree: dict[str, Any] = {"task": {"labels": ["a"]}, "data": {"train": "x"}, "stage": [{}]}
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            inner = tree.setdefault(name, {})
+            for key, setting in section.model_fields.items():
+                inner.setdefault(key, changed(setting.default, setting.annotation))
+    tree["sites"] |= {"cohort": 2, "minimum": 1, "partition": "iid"}
+    tree["aggregation"]["weights"] = [1.5] * tree["sites"]["count"]
+    tree["adapter"]["targets"] = ["query", "value"]
+    tree["continual"]["guards"] = ["ema", "distill"]
+    tree["stage"] = [{"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3}, {"name": "b", "labels": ["ü"]}]
+    config = build({**tree, "title": "t\n", "seed": 9})
+    (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+    assert read_config(tmp_path / "config.toml") == config
+    assert config != build({"task": {"labels": ["a"]}, "data": {"train": "x"}})
+
+
+@given(TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=3), st.lists(TEXTS.filter(bool), min_size=1, max_size=3), FLOATS, st.integers(0, 2**32 - 1))
+def test_any_text_and_number_survives_the_file(title: str, columns: dict[str, str], labels: list[str], lr: float, seed: int) -> None:
+    config = build(
+        {"title": title, "seed": seed, "data": {"train": "x", "columns": columns}, "task": {"labels": labels}, "train": {"lr": lr, "lr_final": lr}}
+    )
+    assert build(tomllib.loads(to_toml(config))) == config
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | TEXTS)
+def test_a_number_keeps_its_type(value: float | bool | str) -> None:
+    back = tomllib.loads(table_to_toml({"a": value}))["a"]
+    assert back == value
+    assert type(back) is type(value)

@@ -1,0 +1,149 @@
+"""Shared by all rooms: a tiny random BERT and a tiny random Llama, each with its own word-level tokenizer.
+
+Both are random but not silly: weights are wide enough (std 0.2) that every token and every layer changes the output.
+No test reaches a hub: everything is written to a folder of the session and read back as a user's model would be.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+settings.register_profile("house", deadline=None, max_examples=50)
+settings.load_profile("house")
+
+WORDS = "account balance bank blocked card cash fee left limit loan lost money new open pay pin rate send stolen swap why".split()
+LABELS = {"lost_card": "card lost stolen", "transfer": "send money pay", "rates": "rate loan fee", "other": "why"}
+
+
+def _write_tokenizer(folder: Path, special: Mapping[str, str], template: str) -> int:
+    """A word-level tokenizer; ``special``: role -> token. Returns the size of its vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate([*special.values(), *WORDS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    used = [(token, vocabulary[token]) for token in special.values() if token in template]
+    made.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
+    PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def _write_bert(folder: Path) -> Path:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    size = _write_tokenizer(folder, special, "[CLS] $A [SEP]")
+    torch.manual_seed(11)
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    BertModel(BertConfig(vocab_size=size, max_position_embeddings=48, initializer_range=0.2, **shape)).save_pretrained(folder)
+    return folder
+
+
+def _write_llama(folder: Path) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}  # no padding token, as with many decoders
+    size = _write_tokenizer(folder, special, "<s> $A")
+    torch.manual_seed(12)
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    config = LlamaConfig(
+        vocab_size=size, num_key_value_heads=2, max_position_embeddings=96, initializer_range=0.2, attention_dropout=0.3,
+        bos_token_id=1, eos_token_id=2, **shape,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+class Small:
+    """The two models, and short ways to the parts of the project over them."""
+
+    labels = LABELS
+    words = tuple(WORDS)
+
+    def __init__(self, folder: Path) -> None:
+        self.bert = _write_bert(folder / "bert")
+        self.llama = _write_llama(folder / "llama")
+
+    def base(self, kind: str = "encoder", **changes: Any) -> Any:
+        """``BaseSpec`` of the tiny model of this kind, on the CPU."""
+        from llmchain_fl.base_model import BaseSpec
+
+        path = str(self.bert if kind == "encoder" else self.llama)
+        return BaseSpec(**{"path": path, "device": "cpu", "kind": kind, **changes})
+
+    def work(
+        self, kind: str = "classification", *, head: str = "label-text", trained: Sequence[str] = ("lora_A", "lora_B"),
+        last_layers: int = 0, targets: Sequence[str] = ("all-linear",), cache_mb: int = 0, rank: int = 3, max_tokens: int = 16,
+        pooling: str = "mean", train: Mapping[str, Any] | None = None, guards: Sequence[Any] = (), plan: Any = None,
+    ) -> Any:  # fmt: skip
+        """A ``WorkSpec`` over a tiny model."""
+        from llmchain_fl.adapter.value import AdapterSpec
+        from llmchain_fl.tasks.spec import BASE_KIND, TaskSpec
+        from llmchain_fl.work import TrainSpec, WorkSpec
+
+        labels = tuple(LABELS.items()) if kind == "classification" else ()
+        loop = {"steps": 3, "sampling_rate": 0.5, "batch_size": 4.0, "micro_batch": 4, "optimizer": "adam", "momentum": 0.9, "seed": 1}
+        return WorkSpec(
+            base=self.base(BASE_KIND[kind]),
+            adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
+            task=TaskSpec(kind, head, labels, 20.0, pooling, max_tokens),
+            train=TrainSpec(**{**loop, **(train or {})}),
+            guards=tuple(guards),
+            plan=plan,
+            cache_mb=cache_mb,
+        )
+
+    def task(self, kind: str = "classification", *, moved: float = 0.3, **settings: Any) -> Any:
+        """A task over a tiny model whose adapter has moved: every array, ``lora_B`` too, gets noise of this size."""
+        import torch
+
+        from llmchain_fl.work import open_work
+
+        work = self.work(kind, **settings)
+        resident, task = open_work(work.resident, work.task)
+        resident.reset()
+        draw = torch.Generator().manual_seed(3)
+        resident.theta += moved * torch.randn(resident.theta.shape, generator=draw)
+        return task
+
+    def rows(self, count: int, kind: str = "classification", seed: int = 1) -> list[dict[str, str]]:
+        """Made-up records of 1 to 9 words."""
+        draw = random.Random(seed)
+
+        def words() -> str:
+            return " ".join(draw.choices(WORDS, k=draw.randint(1, 9)))
+
+        if kind == "classification":
+            return [{"text": words(), "label": draw.choice(list(LABELS))} for _ in range(count)]
+        if kind == "plain-text":
+            return [{"text": words()} for _ in range(count)]
+        return [{"prompt": words(), "answer": words()} for _ in range(count)]
+
+    def plan(self, work: Any = None, **changes: Any) -> Any:
+        """A privacy plan that fits the loop of ``work`` (by default the loop of ``self.work()``)."""
+        from llmchain_fl.privacy.plan import PrivacyPlan
+
+        train = (work or self.work()).train
+        told = {
+            "sampling_rate": train.sampling_rate, "steps_per_round": train.steps, "divisor": train.batch_size,
+            "noise_multiplier": 1.0, "clip_norm": 1.0, "delta": 1e-5,
+        }  # fmt: skip
+        return PrivacyPlan(**{**told, **changes})
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The tiny models; see ``Small``."""
+    return Small(tmp_path_factory.mktemp("small"))
