@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import re
+
 from client.site import Site
+from llmchain_fl.adapter.resident import ResidentSpec
+from llmchain_fl.config.schema import NAME
 from llmchain_fl.data.labels import check_labels
 from llmchain_fl.data.source import read_rows
-from llmchain_fl.errors import DataError
+from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.work import WorkSpec
 
-Kept = dict[tuple[str, str, TaskSpec], Examples]
+Kept = dict[tuple[str, str, ResidentSpec, TaskSpec], Examples]
 
 
-def site_examples(site: Site, stage: str, which: str, spec: TaskSpec, task: Task, kept: Kept) -> Examples:
-    """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``. ``kept`` holds what was read before.
+def site_examples(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> Examples:
+    """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``.
+
+    ``kept`` holds what was read before for this very model and task; what was read for another one is dropped.
 
     Raises:
+        WireError: the server's name for the stage might lead out of the site's folder.
         DataError: a missing file, column or label, an unreadable line, no record: file, line and remedy, no record.
     """
-    source = (site.data.train if which == "train" else site.data.held_out).replace("{stage}", stage)
-    key = (source, which, spec)
+    if not re.fullmatch(NAME, stage):
+        raise WireError(
+            "the name of the stage cannot stand in a path", remedy="server and site must run the same version"
+        )
+    setting = site.data.train if which == "train" else site.data.held_out
+    if not setting:
+        raise DataError(f"the site has no {which} records", remedy=f"set data.{which} in the site file")
+    source, spec = setting.replace("{stage}", stage), work.task
+    key = (source, which, work.resident, spec)
+    for other in [known for known in kept if known[2:] != key[2:]]:
+        del kept[other]
     if key not in kept:
-        rows = read_rows(source, mapping=site.data.columns, required=COLUMNS[spec.kind], split="train", seed=0, size=None)
+        rows = read_rows(
+            source, mapping=site.data.columns, required=COLUMNS[spec.kind], split="train", seed=0, size=None
+        )
         if not rows.records:
-            raise DataError("the file holds no record", where=source, remedy="give the site records for this stage, or leave the stage out")
+            raise DataError(
+                "the file holds no record",
+                where=source,
+                remedy="give the site records for this stage, or leave the stage out",
+            )
         if spec.kind == "classification":
             check_labels(rows, [name for name, _ in spec.labels])
         kept[key] = task.encode(rows.records)

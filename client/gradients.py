@@ -95,15 +95,26 @@ class PrivateGradient:
             parameter = self._resident.parameters[name]
             grad = getattr(parameter, "grad_sample", None)
             if not isinstance(grad, Tensor) or grad.shape[0] != count:
-                raise TrainingError(f"{name} has no per-example gradient", remedy="adapt linear layers only, or switch privacy off")
+                raise TrainingError(
+                    f"{name} has no per-example gradient", remedy="adapt linear layers only, or switch privacy off"
+                )
             rows.append(grad.reshape(count, -1))
             parameter.grad = None
             parameter.grad_sample = None  # type: ignore[attr-defined]
         return torch.cat(rows, dim=1)
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Take the hooks off the model, and what an interrupted step left in it: Opacus would go on with it."""
         self._hooks.remove_hooks()
+        for part in self._resident.module.modules():
+            for leftover in ("activations", "max_batch_len"):
+                if leftover in vars(part):
+                    delattr(part, leftover)
+        for parameter in self._resident.parameters.values():
+            parameter.grad = None
+            for leftover in ("grad_sample", "_current_grad_sample", "_forward_counter"):
+                if leftover in vars(parameter):
+                    delattr(parameter, leftover)
 
 
 @contextmanager

@@ -35,12 +35,22 @@ from llmchain_fl.privacy.ledger import Ledger
 from llmchain_fl.wire import HelloReply, TrainTask, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.work import WorkSpec
 
-_KINDS = (AdmissionError, BudgetExhausted, ConfigError, DataError, ModelError, PrivacyError, RunError, TrainingError, WireError)
+_KINDS = (
+    AdmissionError,
+    BudgetExhausted,
+    ConfigError,
+    DataError,
+    ModelError,
+    PrivacyError,
+    RunError,
+    TrainingError,
+    WireError,
+)
 CODES = frozenset(kind.code for kind in _KINDS) | {LlmchainError.code}
 
 
 def reserve(ledger: Ledger, task: TrainTask, work: WorkSpec) -> bytes | None:
-    """Ask the ledger before anything is read: may this round still be afforded? Returns the sealed update if there is one.
+    """Ask the ledger before anything is read: can this round still be afforded? The sealed update if there is one.
 
     Raises:
         BudgetExhausted: the round would pass the site's epsilon; nothing was spent.
@@ -79,12 +89,21 @@ def hello(site: Site) -> RecordDict:
     return write_hello(HelloReply(site.name))
 
 
+def check_scores(site: Site) -> None:
+    """Asked before anything is scored.
+
+    Raises:
+        PrivacyError: the policy does not share scores.
+    """
+    if not site.limits.share_scores:
+        raise PrivacyError("the site does not share scores", remedy="set limits.share_scores = true")
+
+
 def scores(site: Site, number: int, values: dict[str, float]) -> RecordDict:
     """Scores on private records, if the policy shares them.
 
     Raises:
         PrivacyError: it does not.
     """
-    if not site.limits.share_scores:
-        raise PrivacyError("the site does not share scores", remedy="set limits.share_scores = true")
+    check_scores(site)
     return write_scores(number, values)

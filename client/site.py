@@ -27,7 +27,7 @@ import pydantic
 from pydantic import Field
 
 from llmchain_fl.config.read import nearest
-from llmchain_fl.config.schema import Section
+from llmchain_fl.config.schema import NAME, Section
 from llmchain_fl.errors import ConfigError, ModelError, PrivacyError
 from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger
 from llmchain_fl.work import WorkSpec
@@ -40,7 +40,7 @@ class SiteData(Section):
     """Training records; `{stage}` stands for the name of the stage."""
     held_out: str = ""
     """Records for the site's own score; empty: none."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """Which column of the file holds what."""
 
 
@@ -53,7 +53,7 @@ class SiteLimits(Section):
     """Lifetime budget of the site's records."""
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
     """The delta at which the budget is counted."""
-    base_models: list[str] = []
+    base_models: list[str] = Field(default_factory=list)
     """Base models the site is ready to load; empty: any."""
     share_scores: bool = False
     """Send the score on the site's held-out records to the server."""
@@ -64,7 +64,7 @@ class SiteLimits(Section):
 class Site(Section):
     """One data holder."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     """Name of the site; the same for its whole life."""
     state: str = "state"
     """Folder for what must survive: the privacy ledger and sealed updates."""
@@ -75,16 +75,42 @@ class Site(Section):
         """Refuse work that the policy does not allow.
 
         Raises:
-            PrivacyError: no privacy, another delta, too many steps, or a base model that is not on the list.
+            PrivacyError: no privacy, another delta, too many steps, or a loop that is not the one the plan pays for.
+            ModelError: a base model that is not on the list.
         """
         if work.plan is None and self.limits.require_privacy:
-            raise PrivacyError("the site trains with differential privacy only", remedy="set privacy.enabled, or limits.require_privacy = false")
+            raise PrivacyError(
+                "the site trains with differential privacy only",
+                remedy="set privacy.enabled, or limits.require_privacy = false",
+            )
         if work.plan is not None and work.plan.delta > self.limits.delta:
             raise PrivacyError(
-                f"delta = {work.plan.delta} is above the site's {self.limits.delta}", remedy=f"set privacy.delta to {self.limits.delta} or less"
+                f"delta = {work.plan.delta} is above the site's {self.limits.delta}",
+                remedy=f"set privacy.delta to {self.limits.delta} or less",
             )
         if work.train.steps > self.limits.max_steps:
-            raise PrivacyError(f"{work.train.steps} steps in a round, the site allows {self.limits.max_steps}", remedy="lower train.steps")
+            raise PrivacyError(
+                f"{work.train.steps} steps in a round, the site allows {self.limits.max_steps}",
+                remedy="lower train.steps",
+            )
+        plan, loop = work.plan, work.train
+        if plan is not None and (plan.sampling_rate, plan.steps_per_round, plan.divisor) != (
+            loop.sampling_rate,
+            loop.steps,
+            loop.batch_size,
+        ):
+            raise PrivacyError(
+                "the training loop is not the one that the privacy plan accounts for",
+                remedy="sampling rate, steps and divisor must be the same in both; run the same version everywhere",
+            )
+        self.check_base(work)
+
+    def check_base(self, work: WorkSpec) -> None:
+        """Refuse a base model that the policy does not allow.
+
+        Raises:
+            ModelError: it is not on the site's list.
+        """
         if self.limits.base_models and work.base.path not in self.limits.base_models:
             raise ModelError("the site does not allow this base model", remedy="add it to limits.base_models")
 
@@ -92,7 +118,13 @@ class Site(Section):
         """The site's privacy ledger, or one that records nothing for work without a plan."""
         if work.plan is None:
             return NullLedger()
-        return FileLedger(Path(self.state), delta=self.limits.delta, unit=work.plan.unit, accountant="pld", epsilon_limit=self.limits.epsilon)
+        return FileLedger(
+            Path(self.state),
+            delta=self.limits.delta,
+            unit=work.plan.unit,
+            accountant="pld",
+            epsilon_limit=self.limits.epsilon,
+        )
 
 
 def read_site(path: Path) -> Site:
@@ -106,6 +138,8 @@ def read_site(path: Path) -> Site:
         site = Site.model_validate(tree)
     except FileNotFoundError:
         raise ConfigError([f"there is no site file {path}"], remedy="write one; docs/on-flower.md shows it") from None
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}"], remedy="give a readable site file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is not valid TOML: {error}"]) from None
     except pydantic.ValidationError as error:
@@ -119,7 +153,11 @@ def read_site(path: Path) -> Site:
     base = path.parent
 
     def here(spec: str) -> str:
-        return spec if not spec or Path(spec).is_absolute() or spec.startswith(("hub:", "generated:")) else str(base / spec)
+        return (
+            spec
+            if not spec or Path(spec).is_absolute() or spec.startswith(("hub:", "generated:"))
+            else str(base / spec)
+        )
 
     data = site.data.model_copy(update={"train": here(site.data.train), "held_out": here(site.data.held_out)})
     return site.model_copy(update={"data": data, "state": here(site.state)})

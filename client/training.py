@@ -55,8 +55,11 @@ def train_round(
     step, empty ones included.
 
     Raises:
-        TrainingError: the adapter is not finite afterwards, or nothing moved although records were drawn.
+        TrainingError: no such learning rate, the adapter is not finite afterwards, or nothing moved although records
+            were drawn.
     """
+    if not (math.isfinite(lr) and lr >= 0):
+        raise TrainingError(f"the learning rate is {lr!r}", remedy="train.lr must be a finite number above 0")
     resident = task.resident
 
     def loss(index: Sequence[int]) -> Tensor:

@@ -83,7 +83,9 @@ def locate(path: str) -> Located:
     folder = Path(path)
     if path and folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{path} has no config.json", remedy="model.path must be a directory written by save_pretrained")
+            raise ModelError(
+                f"{path} has no config.json", remedy="model.path must be a directory written by save_pretrained"
+            )
         return Located(str(folder), path, local=True)
     if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.is_file():
         raise ModelError(
@@ -104,7 +106,9 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError('model.device = "cuda": torch sees no CUDA device here', remedy='set model.device = "auto" or "cpu"')
+        raise ModelError(
+            'model.device = "cuda": torch sees no CUDA device here', remedy='set model.device = "auto" or "cpu"'
+        )
     return torch.device(device)
 
 
@@ -192,5 +196,5 @@ def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:
             return name, part
     raise ModelError(
         f"{type(module).__name__} has no list of {wanted} equal transformer layers",
-        remedy="use an encoder or decoder architecture with one stack of layers (BERT, RoBERTa, Llama, Qwen, GPT-2 ...)",
+        remedy="use an encoder or decoder with one stack of layers (BERT, RoBERTa, Llama, Qwen, GPT-2 ...)",
     )

@@ -1,13 +1,16 @@
 """Frozen layers below the first adapted one give the same output every time: compute it once per text.
 
-The stack of layers is shortened for a forward pass: ``[Replay, first adapted layer, ...]``. ``Replay`` hands on the
-kept hidden states instead of computing them, so nothing else of the architecture needs to be known.
+For a forward pass the frozen layers are replaced: ``[Replay, ..., Replay, first adapted layer, ...]``. ``Replay`` hands
+on the kept hidden states instead of computing them, so nothing else of the architecture needs to be known. Every layer
+keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen).
 Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ from llmchain_fl.base_model import layer_stack
 
 
 class Replay(nn.Module):
-    """Stands for the frozen layers and returns what they would."""
+    """Stands for one frozen layer and returns what the last of them would."""
 
     def __init__(self, attention_type: str | None) -> None:
         super().__init__()
@@ -29,6 +32,20 @@ class Replay(nn.Module):
         if self.hidden is None:
             raise RuntimeError("Replay was called without hidden states")
         return self.hidden
+
+
+@dataclass
+class _Memory:
+    """Counts bytes from when a tensor is kept until the records that it belongs to are gone."""
+
+    used: int = 0
+
+    def hold(self, value: Tensor) -> None:
+        self.used += value.nbytes
+        weakref.finalize(value, self._release, value.nbytes).atexit = False
+
+    def _release(self, size: int) -> None:
+        self.used -= size
 
 
 class FrozenPrefix:
@@ -45,10 +62,15 @@ class FrozenPrefix:
         self._parent = module.get_submodule(name.rpartition(".")[0])
         self._attribute = name.rpartition(".")[2]
         self._module, self.first, self._limit = module, first, limit_mb * 2**20
-        self._replay = Replay(getattr(self._stack[0], "attention_type", None))
-        self._short = nn.ModuleList([self._replay, *self._stack[first:]])
+        self._replays = [Replay(getattr(layer, "attention_type", None)) for layer in self._stack[:first]]
+        self._short = nn.ModuleList([*self._replays, *self._stack[first:]])
         self._lower = nn.ModuleList(list(self._stack[:first]))
-        self.used = 0
+        self._memory = _Memory()
+
+    @property
+    def used(self) -> int:
+        """Bytes kept at present."""
+        return self._memory.used
 
     @property
     def enabled(self) -> bool:
@@ -62,18 +84,21 @@ class FrozenPrefix:
         if missing:
             fresh = self._compute(ids[missing], mask[missing], [index[row] for row in missing])
             for text, value in fresh.items():
-                size = value.numel() * value.element_size()
-                if self.used + size <= self._limit:
+                if self.used + value.nbytes <= self._limit:
                     kept[text] = value
-                    self.used += size
+                    self._memory.hold(value)
         rows = [kept[text] if text in kept else fresh[text] for text in index]
-        self._replay.hidden = _pad(rows, ids.shape[1])
+        self._hand_over(_pad(rows, ids.shape[1]))
         setattr(self._parent, self._attribute, self._short)
         try:
             return self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
         finally:
             setattr(self._parent, self._attribute, self._stack)
-            self._replay.hidden = None
+            self._hand_over(None)
+
+    def _hand_over(self, hidden: Tensor | None) -> None:
+        for replay in self._replays:
+            replay.hidden = hidden
 
     def _compute(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
         caught: list[Tensor] = []

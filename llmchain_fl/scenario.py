@@ -18,7 +18,9 @@ def shipped() -> dict[str, Path]:
 
 def titles() -> dict[str, str]:
     """Name -> what the scenario shows."""
-    return {name: str(tomllib.loads(path.read_text(encoding="utf-8")).get("title", "")) for name, path in shipped().items()}
+    return {
+        name: str(tomllib.loads(path.read_text(encoding="utf-8")).get("title", "")) for name, path in shipped().items()
+    }
 
 
 def find_scenario(name: str) -> Path:

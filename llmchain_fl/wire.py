@@ -110,14 +110,25 @@ def _config(record: RecordDict) -> ConfigRecord:
 def _take(config: ConfigRecord, name: str, kind: type) -> object:
     value = config.get(name)
     if type(value) is not kind:
-        raise WireError(f"the message's {name} is not a {kind.__name__}", remedy="server and site must run the same version")
+        raise WireError(
+            f"the message's {name} is not a {kind.__name__}", remedy="server and site must run the same version"
+        )
     return value
 
 
 def write_train_task(task: TrainTask) -> RecordDict:
     """``TrainTask`` -> records."""
-    config = {"run": task.run, "round": task.round, "stage": task.stage, "stage-name": task.stage_name, "lr": task.lr, "work": task.work}
-    content = RecordDict({"arrays": _record(task.arrays), "config": ConfigRecord(config)})
+    config = ConfigRecord(
+        {
+            "run": task.run,
+            "round": task.round,
+            "stage": task.stage,
+            "stage-name": task.stage_name,
+            "lr": task.lr,
+            "work": task.work,
+        }
+    )
+    content = RecordDict({"arrays": _record(task.arrays), "config": config})
     if task.guard_arrays:
         content["guard"] = _record(task.guard_arrays)
     return content
@@ -143,8 +154,13 @@ def read_train_task(content: RecordDict) -> TrainTask:
 
 
 def write_update(update_round: int, arrays: Arrays) -> RecordDict:
-    """An update -> records; the one thing that ``client/outbox.py`` lets out."""
-    return RecordDict({"arrays": _record(arrays), "config": ConfigRecord({"round": update_round, "version": __version__})})
+    """An update -> records; what ``client/outbox.py`` lets out. Sorted by name: equal updates are equal bytes."""
+    return RecordDict(
+        {
+            "arrays": _record(dict(sorted(arrays.items()))),
+            "config": ConfigRecord({"round": update_round, "version": __version__}),
+        }
+    )
 
 
 def read_reply(content: RecordDict) -> Update | Scores | Refusal:
@@ -168,8 +184,10 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
         raise WireError(f"the reply is larger than {MAX_BYTES} bytes", remedy="use a smaller adapter")
     try:
         return Update(number, {name: value.numpy() for name, value in record.items()})
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise WireError("the reply's arrays cannot be decoded", remedy="the site must send plain float32 arrays") from error
+    except Exception as error:  # whatever numpy raises on hostile bytes (MemoryError, TokenError, ...)
+        raise WireError(
+            "the reply's arrays cannot be decoded", remedy="the site must send plain float32 arrays"
+        ) from error
 
 
 def write_score_task(task: ScoreTask) -> RecordDict:
@@ -184,7 +202,12 @@ def read_score_task(content: RecordDict) -> ScoreTask:
     stages = config.get("stages")
     if not isinstance(stages, list):
         raise WireError("the message's stages is not a list", remedy="server and site must run the same version")
-    return ScoreTask(int(str(_take(config, "round", int))), tuple(map(str, stages)), str(_take(config, "work", str)), _arrays(content, "arrays"))
+    return ScoreTask(
+        int(str(_take(config, "round", int))),
+        tuple(map(str, stages)),
+        str(_take(config, "work", str)),
+        _arrays(content, "arrays"),
+    )
 
 
 def write_scores(number: int, values: Mapping[str, float]) -> RecordDict:
@@ -199,7 +222,9 @@ def write_refusal(code: str) -> RecordDict:
 
 def write_hello(reply: HelloReply) -> RecordDict:
     """``HelloReply`` -> records."""
-    return RecordDict({"config": ConfigRecord({"site": reply.site, "version": reply.version, "protocol": reply.protocol})})
+    return RecordDict(
+        {"config": ConfigRecord({"site": reply.site, "version": reply.version, "protocol": reply.protocol})}
+    )
 
 
 def read_hello(content: RecordDict) -> HelloReply:
@@ -209,9 +234,13 @@ def read_hello(content: RecordDict) -> HelloReply:
         WireError: another protocol.
     """
     config = _config(content)
-    reply = HelloReply(str(_take(config, "site", str)), str(_take(config, "version", str)), int(str(_take(config, "protocol", int))))
+    reply = HelloReply(
+        str(_take(config, "site", str)), str(_take(config, "version", str)), int(str(_take(config, "protocol", int)))
+    )
     if reply.protocol != PROTOCOL:
-        raise WireError(f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere")
+        raise WireError(
+            f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
+        )
     return reply
 
 

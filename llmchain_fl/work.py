@@ -52,7 +52,7 @@ class GuardSpec:
 class WorkSpec:
     """Everything but the round: model, adapter, task, loop, guards, privacy plan."""
 
-    __pydantic_config__: ClassVar = pydantic.ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar = pydantic.ConfigDict(extra="forbid", strict=True)
 
     base: BaseSpec
     adapter: AdapterSpec
@@ -73,12 +73,15 @@ class WorkSpec:
 
         Raises:
             WireError: not JSON, a missing or unknown field, or a wrong type.
+            PrivacyError: a privacy plan out of its bounds.
         """
         try:
             return _adapter().validate_json(text)
         except (pydantic.ValidationError, ValueError) as error:
             count = error.error_count() if isinstance(error, pydantic.ValidationError) else 1
-            raise WireError(f"the work description has {count} fault(s)", remedy="server and site must run the same version") from None
+            raise WireError(
+                f"the work description has {count} fault(s)", remedy="server and site must run the same version"
+            ) from None
 
     def digest(self) -> str:
         """SHA-256 of the JSON text."""
@@ -95,14 +98,21 @@ def _adapter() -> pydantic.TypeAdapter[WorkSpec]:
     return pydantic.TypeAdapter(WorkSpec)
 
 
-@functools.lru_cache(maxsize=1)
 def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Task]:
     """The resident model of this process and the task over it (label vectors are computed once)."""
     resident = load_resident(resident_spec)
-    return resident, build_task(task, resident)
+    return resident, _task_over(resident, task)
 
 
-def work_from(config: RunConfig, labels: dict[str, str], trained: tuple[str, ...], plan: PrivacyPlan | None) -> WorkSpec:
+@functools.lru_cache(maxsize=1)
+def _task_over(resident: Resident, task: TaskSpec) -> Task:
+    """Kept for one resident object: another one, even of the same spec, has another adapter attached."""
+    return build_task(task, resident)
+
+
+def work_from(
+    config: RunConfig, labels: dict[str, str], trained: tuple[str, ...], plan: PrivacyPlan | None
+) -> WorkSpec:
     """The work description of a run. ``labels``: public label -> text; ``trained``: what the rule trains."""
     model, adapter, task, train = config.model, config.adapter, config.task, config.train
     targets = (adapter.targets,) if isinstance(adapter.targets, str) else tuple(adapter.targets)
@@ -111,7 +121,13 @@ def work_from(config: RunConfig, labels: dict[str, str], trained: tuple[str, ...
         adapter=AdapterSpec(adapter.rank, adapter.alpha, targets, adapter.last_layers, trained, config.seed),
         task=TaskSpec(task.kind, task.head, tuple(labels.items()), task.scale, model.pooling, model.max_tokens),
         train=TrainSpec(
-            train.steps, train.sampling_rate, train.batch_size, train.micro_batch, train.optimizer, train.momentum, config.seed
+            train.steps,
+            train.sampling_rate,
+            train.batch_size,
+            train.micro_batch,
+            train.optimizer,
+            train.momentum,
+            config.seed,
         ),
         guards=tuple(_guard_spec(name, config) for name in config.continual.guards),
         plan=plan,

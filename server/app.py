@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shlex
+import sys
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context
@@ -17,7 +22,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.continual.guards import ServerGuards
 from llmchain_fl.data.stages import public_labels
-from llmchain_fl.errors import RunError
+from llmchain_fl.errors import ConfigError, RunError
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.tensorboard import write_events
@@ -30,6 +35,8 @@ from server.loop import Loop
 from server.privacy_book import PrivacyBook, noise_for
 from server.scoring import Scorer
 from server.strategy import FederatedLora
+
+log = logging.getLogger("llmchain_fl")
 
 
 def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
@@ -47,19 +54,25 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     if state is None:
         state = _start(work, scorer)
     elif state.work != work.digest():
-        raise RunError(f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run")
+        raise RunError(
+            f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run"
+        )
     run.truncate_after(state.round if state.round else -1)
     guards = ServerGuards(work.guards)
     guards.load_state(state.guards)
     strategy = FederatedLora(config, work, rule, state.run)
-    return Loop(config, work, strategy, guards, scorer, PrivacyBook(config, plan, state.site_rounds), run, state, progress)
+    return Loop(
+        config, work, strategy, guards, scorer, PrivacyBook(config, plan, state.site_rounds), run, state, progress
+    )
 
 
 def _start(work: WorkSpec, scorer: Scorer) -> RunState:
     """Round 0: the start of the adapter."""
     arrays = scorer.full({})
     noise = work.plan.noise_multiplier if work.plan else 0.0
-    return RunState(run=uuid.uuid4().hex, work=work.digest(), round=0, current=arrays, serving=arrays, noise_multiplier=noise)
+    return RunState(
+        run=uuid.uuid4().hex, work=work.digest(), round=0, current=arrays, serving=arrays, noise_multiplier=noise
+    )
 
 
 def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress) -> None:
@@ -77,13 +90,62 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """``flwr run``: the scenario is named in the run config, its settings changed by ``set``."""
-    given = context.run_config
-    out, scenario = str(given.get("out") or ""), str(given.get("scenario") or "demo")
-    if given.get("resume"):
-        run = RunDir.open(Path(out))
-        config = read_config(run.config)
-    else:
-        config = read_config(find_scenario(scenario), shlex.split(str(given.get("set") or "")))
-        run = RunDir.create(Path(out) if out else fresh(Path("runs"), scenario), to_toml(config))
-    run_all(config, run, grid, Logged())
+    """``flwr run``: the run config names the scenario (``scenario``), changes to it (``set``) and the run (``out``).
+
+    Relative paths are taken from the folder in which the SuperLink was started.
+    """
+    with _log_on_stdout():
+        run = _begin(UserSettings.read(context))
+        log.info("run directory: %s", run.path.resolve())
+        run_all(read_config(run.config), run, grid, Logged())
+
+
+@dataclass(frozen=True)
+class UserSettings:
+    """The run config of ``flwr run``; the keys are in ``pyproject.toml``."""
+
+    scenario: str
+    changes: str
+    out: str
+    resume: bool
+
+    @classmethod
+    def read(cls, context: Context) -> UserSettings:
+        """As given; an empty scenario is the demo."""
+        given = context.run_config
+        named = [str(given.get(key) or "") for key in ("scenario", "set", "out")]
+        return cls(named[0] or "demo", named[1], named[2], bool(given.get("resume")))
+
+
+def _begin(user: UserSettings) -> RunDir:
+    """A new run directory, or the one to go on with.
+
+    Raises:
+        ConfigError, RunError: settings that fit no scenario, or no such run.
+    """
+    if user.resume and (user.changes or not user.out):
+        raise ConfigError(["resume takes a run as it was begun: give it out=..., and no set"])
+    if user.resume:
+        return RunDir.open(Path(user.out))
+    try:
+        changes = shlex.split(user.changes)
+    except ValueError as error:
+        raise ConfigError([f"set = {user.changes!r} cannot be read: {error}"]) from None
+    config = read_config(find_scenario(user.scenario), changes)
+    out = Path(user.out) if user.out else fresh(Path("runs"), Path(user.scenario).stem)
+    return RunDir.create(out, to_toml(config))
+
+
+@contextlib.contextmanager
+def _log_on_stdout() -> Iterator[None]:
+    """What the run says goes where ``flwr run --stream`` and ``flwr log`` look: Flower passes on standard output."""
+    handler, level, passes_on = logging.StreamHandler(sys.stdout), log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = passes_on

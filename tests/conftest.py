@@ -20,7 +20,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("house", deadline=None, max_examples=50)
 settings.load_profile("house")
 
-WORDS = "account balance bank blocked card cash fee left limit loan lost money new open pay pin rate send stolen swap why".split()
+WORDS = [
+    *["account", "balance", "bank", "blocked", "card", "cash", "fee", "left", "limit", "loan", "lost", "money"],
+    *["new", "open", "pay", "pin", "rate", "send", "stolen", "swap", "why"],
+]
 LABELS = {"lost_card": "card lost stolen", "transfer": "send money pay", "rates": "rate loan fee", "other": "why"}
 
 
@@ -46,7 +49,8 @@ def _write_bert(folder: Path) -> Path:
     size = _write_tokenizer(folder, special, "[CLS] $A [SEP]")
     torch.manual_seed(11)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-    BertModel(BertConfig(vocab_size=size, max_position_embeddings=48, initializer_range=0.2, **shape)).save_pretrained(folder)
+    config = BertConfig(vocab_size=size, max_position_embeddings=48, initializer_range=0.2, **shape)
+    BertModel(config).save_pretrained(folder)
     return folder
 
 
@@ -59,9 +63,15 @@ def _write_llama(folder: Path) -> Path:
     torch.manual_seed(12)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     config = LlamaConfig(
-        vocab_size=size, num_key_value_heads=2, max_position_embeddings=96, initializer_range=0.2, attention_dropout=0.3,
-        bos_token_id=1, eos_token_id=2, **shape,
-    )  # fmt: skip
+        vocab_size=size,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        initializer_range=0.2,
+        attention_dropout=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        **shape,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -73,6 +83,9 @@ class Small:
     words = tuple(WORDS)
 
     def __init__(self, folder: Path) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # more of them only wait for each other on models of this size
         self.bert = _write_bert(folder / "bert")
         self.llama = _write_llama(folder / "llama")
 
@@ -84,17 +97,36 @@ class Small:
         return BaseSpec(**{"path": path, "device": "cpu", "kind": kind, **changes})
 
     def work(
-        self, kind: str = "classification", *, head: str = "label-text", trained: Sequence[str] = ("lora_A", "lora_B"),
-        last_layers: int = 0, targets: Sequence[str] = ("all-linear",), cache_mb: int = 0, rank: int = 3, max_tokens: int = 16,
-        pooling: str = "mean", train: Mapping[str, Any] | None = None, guards: Sequence[Any] = (), plan: Any = None,
-    ) -> Any:  # fmt: skip
+        self,
+        kind: str = "classification",
+        *,
+        head: str = "label-text",
+        trained: Sequence[str] = ("lora_A", "lora_B"),
+        last_layers: int = 0,
+        targets: Sequence[str] = ("all-linear",),
+        cache_mb: int = 0,
+        rank: int = 3,
+        max_tokens: int = 16,
+        pooling: str = "mean",
+        train: Mapping[str, Any] | None = None,
+        guards: Sequence[Any] = (),
+        plan: Any = None,
+    ) -> Any:
         """A ``WorkSpec`` over a tiny model."""
         from llmchain_fl.adapter.value import AdapterSpec
         from llmchain_fl.tasks.spec import BASE_KIND, TaskSpec
         from llmchain_fl.work import TrainSpec, WorkSpec
 
         labels = tuple(LABELS.items()) if kind == "classification" else ()
-        loop = {"steps": 3, "sampling_rate": 0.5, "batch_size": 4.0, "micro_batch": 4, "optimizer": "adam", "momentum": 0.9, "seed": 1}
+        loop = {
+            "steps": 3,
+            "sampling_rate": 0.5,
+            "batch_size": 4.0,
+            "micro_batch": 4,
+            "optimizer": "adam",
+            "momentum": 0.9,
+            "seed": 1,
+        }
         return WorkSpec(
             base=self.base(BASE_KIND[kind]),
             adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
@@ -137,9 +169,13 @@ class Small:
 
         train = (work or self.work()).train
         told = {
-            "sampling_rate": train.sampling_rate, "steps_per_round": train.steps, "divisor": train.batch_size,
-            "noise_multiplier": 1.0, "clip_norm": 1.0, "delta": 1e-5,
-        }  # fmt: skip
+            "sampling_rate": train.sampling_rate,
+            "steps_per_round": train.steps,
+            "divisor": train.batch_size,
+            "noise_multiplier": 1.0,
+            "clip_norm": 1.0,
+            "delta": 1e-5,
+        }
         return PrivacyPlan(**{**told, **changes})
 
 

@@ -43,7 +43,9 @@ def test_half_precision_is_kept(small: Any) -> None:
     assert {parameter.dtype for parameter in base.module.parameters()} == {torch.bfloat16}
 
 
-def test_a_local_model_is_loaded_without_a_look_at_the_network(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_local_model_is_loaded_without_a_look_at_the_network(
+    small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the network was touched")
 

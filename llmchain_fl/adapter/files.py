@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from llmchain_fl.adapter.peft_model import read_peft, write_peft
+from llmchain_fl.adapter.peft_model import read_peft, read_tensors, write_peft
 from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.adapter.value import Arrays, digest
 from llmchain_fl.atomic_file import atomic_write, write_json
@@ -39,6 +40,7 @@ def write_adapter(folder: Path, resident: Resident, arrays: Arrays, work: WorkSp
     """Write ``arrays`` (all of them: LoRA factors and head) and return their content hash."""
     write_peft(folder, arrays, resident.peft_config)
     head = {name: value for name, value in arrays.items() if name.startswith("head.")}
+    (folder / "head.safetensors").unlink(missing_ok=True)
     if head:
         atomic_write(folder / "head.safetensors", save(head))
     atomic_write(folder / "work.json", inference(work).to_json().encode())
@@ -54,12 +56,20 @@ def read_adapter(folder: Path) -> tuple[WorkSpec, Arrays]:
         ModelError: files are missing, or the content is not what the manifest says.
     """
     if not (folder / "work.json").is_file():
-        raise ModelError(f"{folder} holds no adapter of this project", remedy="give a run directory with a finished stage, or its adapter folder")
+        raise ModelError(
+            f"{folder} holds no adapter of this project",
+            remedy="give a run directory with a finished stage, or its adapter folder",
+        )
     work = WorkSpec.from_json((folder / "work.json").read_text(encoding="utf-8"))
     arrays = read_peft(folder)
     if (folder / "head.safetensors").is_file():
-        arrays |= load_file(folder / "head.safetensors")
-    said = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("content")
+        arrays |= read_tensors(folder / "head.safetensors")
+    said: object = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["content"]
     if said != digest(arrays):
-        raise ModelError(f"the adapter in {folder} is not the one its manifest names", remedy="restore the folder; it was changed by hand or damaged")
+        raise ModelError(
+            f"the adapter in {folder} is not the one its manifest names",
+            remedy="restore the folder; it was changed by hand or damaged",
+        )
     return work, arrays

@@ -1,6 +1,6 @@
 """The only file that knows peft: attach LoRA to a base, and write what peft reads.
 
-An adapter directory is peft's own: ``adapter_config.json`` + ``adapter_model.safetensors``; beside them ``head.*`` (ours).
+An adapter directory is peft's own (``adapter_config.json``, ``adapter_model.safetensors``); our ``head.*`` is beside.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import peft
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
@@ -28,7 +29,8 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
     stack_name, stack = layer_stack(module)
     if spec.last_layers > len(stack):
         raise ModelError(
-            f"adapter.last_layers = {spec.last_layers}: the model has {len(stack)} layers", remedy=f"use 0 (all) to {len(stack)}"
+            f"adapter.last_layers = {spec.last_layers}: the model has {len(stack)} layers",
+            remedy=f"use 0 (all) to {len(stack)}",
         )
     first = len(stack) - spec.last_layers if spec.last_layers else 0
     linears = [
@@ -41,8 +43,11 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
         return linears
     known = sorted({name.rsplit(".", 1)[-1] for name in linears})
     missing = [t for t in spec.targets if t not in known]
-    if missing:
-        raise ModelError(f"adapter.targets: no linear layer is named {', '.join(missing)}", remedy=f"the model has {', '.join(known)}, or all-linear")
+    if missing or not spec.targets:
+        raise ModelError(
+            f"adapter.targets: no linear layer is named {', '.join(missing) or '(an empty list)'}",
+            remedy=f"the model has {', '.join(known)}, or all-linear",
+        )
     return [name for name in linears if name.rsplit(".", 1)[-1] in spec.targets]
 
 
@@ -94,9 +99,28 @@ def config_for(module: nn.Module, spec: AdapterSpec, base_name: str) -> peft.Lor
 def write_peft(folder: Path, arrays: Arrays, config: peft.LoraConfig) -> None:
     """Write LoRA arrays so that ``PeftModel.from_pretrained(base, folder)`` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{_PREFIX}{name}.weight": np.ascontiguousarray(value) for name, value in arrays.items() if not name.startswith("head.")}
+    tensors = {
+        f"{_PREFIX}{name}.weight": np.ascontiguousarray(value)
+        for name, value in arrays.items()
+        if not name.startswith("head.")
+    }
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    config.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
     config.save_pretrained(str(folder))
+
+
+def read_tensors(file: Path) -> Arrays:
+    """A safetensors file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{file} cannot be read as safetensors", remedy="restore the file; it is damaged or missing"
+        ) from error
 
 
 def read_peft(folder: Path) -> Arrays:
@@ -107,11 +131,17 @@ def read_peft(folder: Path) -> Arrays:
     """
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
-        raise ModelError(f"{folder} has no adapter_model.safetensors", remedy="only safetensors adapters are read, never pickled .bin files")
+        raise ModelError(
+            f"{folder} has no adapter_model.safetensors",
+            remedy="only safetensors adapters are read, never pickled .bin files",
+        )
     arrays: Arrays = {}
-    for name, value in load_file(file).items():
+    for name, value in read_tensors(file).items():
         short = name.removeprefix(_PREFIX).removesuffix(".weight")
         if not short.endswith(("lora_A", "lora_B")):
-            raise ModelError(f"{file} holds a tensor that is no LoRA factor", remedy="give an adapter written by this project or by peft's LoRA")
+            raise ModelError(
+                f"{file} holds a tensor that is no LoRA factor",
+                remedy="give an adapter written by this project or by peft's LoRA",
+            )
         arrays[short] = value.astype(np.float32)
     return arrays

@@ -48,9 +48,11 @@ class Resident:
         parameters = peft_model.attach(base.module, spec.adapter)
         self.head = nn.Linear(base.hidden_size, spec.head_size).to(base.device) if spec.head_size else None
         if self.head is not None:
-            parameters |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
-        self.module = nn.ModuleDict({"base": base.module} | ({"head": self.head} if self.head is not None else {}))
+            parameters |= {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        parts = {"base": base.module} if self.head is None else {"base": base.module, "head": self.head}
+        self.module = nn.ModuleDict(parts)
         self.module.train()
+        self.head_start: Arrays = {}
         self._lay_out(parameters)
         first = len(layer_stack(base.module)[1]) - spec.adapter.last_layers if spec.adapter.last_layers else 0
         self.prefix = FrozenPrefix(base.module, first, spec.cache_mb)
@@ -78,8 +80,8 @@ class Resident:
         return self.theta[: self.trained_size]
 
     def fresh(self) -> Arrays:
-        """The start of the adapter (a public function of names, shapes and seed)."""
-        return fresh_arrays(self.shapes, self.spec.adapter.seed)
+        """The start of the adapter (a public function of names, shapes, seed, and of the task's start of the head)."""
+        return fresh_arrays(self.shapes, self.spec.adapter.seed) | self.head_start
 
     def reset(self) -> None:
         """Back to the start: Delta W = 0."""

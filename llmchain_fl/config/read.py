@@ -14,7 +14,6 @@ import pydantic
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.errors import ConfigError
 
-
 _BRANCHES = frozenset({"str", "list[str]"})
 """How pydantic names the two ways to write a list of labels; no part of a key."""
 
@@ -59,7 +58,7 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
 
 
 def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """Lay ``--set`` values over ``tree`` in place. ``stage.rounds=2`` sets every stage, ``stage.1.rounds=2`` one of them."""
+    """Lay ``--set`` values over ``tree`` in place. ``stage.rounds=2`` sets all stages, ``stage.1.rounds=2`` one."""
     for text in settings:
         path, value = parse_setting(text)
         roots: list[Any] = [tree]
@@ -131,8 +130,9 @@ def _in_words(fault: Any) -> Iterator[str]:
     elif kind == "value_error":
         yield from str(context.get("error", fault["msg"])).splitlines()
     elif kind == "literal_error":
-        options = context.get("expected", "")
-        yield f"{key} = {value!r}: must be {options}{nearest(str(value), [o.strip(chr(39)) for o in options.replace(' or ', ', ').split(', ')])}"
+        options = str(context.get("expected", ""))
+        words = [option.strip("'") for option in options.replace(" or ", ", ").split(", ")]
+        yield f"{key} = {value!r}: must be {options}{nearest(str(value), words)}"
     elif kind in ("model_type", "dict_type"):
         yield f"{key} = {value!r}: must be a table"
     else:

@@ -10,11 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What may name a stage or a site: it can stand in a path and cannot lead out of a folder."""
+
 
 class Section(BaseModel):
     """A group of settings: frozen, no unknown keys, descriptions taken from the docstrings under the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):
@@ -55,7 +60,8 @@ class TaskConfig(Section):
     """What is learned."""
 
     kind: Literal["classification", "causal-lm", "plain-text"] = "classification"
-    """`classification` (encoder), `causal-lm` (instruction tuning: prompt, answer) or `plain-text` (continued pre-training)."""
+    """`classification` (encoder), `causal-lm` (instruction tuning: prompt, answer) or `plain-text` (continued
+    pre-training)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Classification head: frozen cosine with the label's text (forgets far less) or a trained linear layer."""
     labels: str | list[str] = []
@@ -171,7 +177,7 @@ class ContinualConfig(Section):
 class StageConfig(Section):
     """One task of the stream."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "all"
+    name: Annotated[str, Field(pattern=NAME)] = "all"
     """Name of the stage, also the name of its files."""
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Rounds of this stage."""
@@ -219,19 +225,23 @@ class RunConfig(Section):
 
 def _cross_faults(run: RunConfig) -> list[str]:
     """Faults that no single value shows."""
+    sites, weights, privacy, guards = run.sites, run.aggregation.weights, run.privacy, run.continual.guards
     checks: list[tuple[bool, str]] = [
-        (run.sites.cohort > run.sites.count, f"sites.cohort = {run.sites.cohort} is more than sites.count = {run.sites.count}"),
-        (run.sites.minimum > (run.sites.cohort or run.sites.count), f"sites.minimum = {run.sites.minimum} is more than the sites asked in a round"),
-        (run.sites.partition in ("column", "natural") and not run.sites.column, f'sites.partition = "{run.sites.partition}" needs sites.column'),
-        (bool(run.aggregation.weights) and len(run.aggregation.weights) != run.sites.count,
-         f"aggregation.weights has {len(run.aggregation.weights)} values for sites.count = {run.sites.count}"),
-        (run.privacy.enabled and not run.privacy.epsilon and not run.privacy.noise_multiplier,
+        (sites.cohort > sites.count, f"sites.cohort = {sites.cohort} is more than sites.count = {sites.count}"),
+        (sites.minimum > (sites.cohort or sites.count),
+         f"sites.minimum = {sites.minimum} is more than the sites asked in a round"),
+        (sites.partition in ("column", "natural") and not sites.column,
+         f'sites.partition = "{sites.partition}" needs sites.column'),
+        (bool(weights) and len(weights) != sites.count,
+         f"aggregation.weights has {len(weights)} values for sites.count = {sites.count}"),
+        (privacy.enabled and not privacy.epsilon and not privacy.noise_multiplier,
          "privacy.enabled needs privacy.epsilon (a budget) or privacy.noise_multiplier"),
         (run.task.kind == "classification" and not run.task.labels,
          "task.labels is empty: classification needs a public label list (never collected from the sites)"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
-        (len(set(run.continual.guards)) != len(run.continual.guards), "continual.guards names a guard twice"),
-        ("distill" in run.continual.guards and run.continual.distill_weight == 0, "continual.distill_weight = 0 makes the guard `distill` do nothing"),
+        (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
+        ("distill" in guards and run.continual.distill_weight == 0,
+         "continual.distill_weight = 0 makes the guard `distill` do nothing"),
     ]  # fmt: skip
     faults = [text for wrong, text in checks if wrong]
     for stage in run.stage:

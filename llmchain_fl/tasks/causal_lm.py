@@ -18,6 +18,8 @@ from llmchain_fl.tasks.base import Examples, Output, by_length
 from llmchain_fl.tasks.text import token_ids
 
 PROMPT = "{prompt}"
+LONGEST = 10**6
+"""Tokens of a prompt before it is cut from its beginning (a tokenizer cuts the end)."""
 
 
 class CausalLM:
@@ -36,7 +38,7 @@ class CausalLM:
         tokenizer = self.resident.base.tokenizer
         prompts = [PROMPT.format(prompt=row["prompt"]) if "prompt" in row else "" for row in rows]
         answers = [f" {row['answer']}" if "answer" in row else row["text"] for row in rows]
-        heads = token_ids(tokenizer, prompts, 10**6)
+        heads = token_ids(tokenizer, prompts, LONGEST)
         tails = token_ids(tokenizer, answers, self._max_tokens - 2, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         ids, sizes = [], []
@@ -88,14 +90,19 @@ class CausalLM:
         return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
-        """Greedy answer to each prompt (one candidate, probability 1)."""
+        """Greedy answer to each prompt (one candidate, probability 1); a too long prompt loses its beginning."""
         tokenizer, answers = self.resident.base.tokenizer, []
         self.resident.module.eval()
         try:
             for text in texts:
-                ids = torch.from_numpy(token_ids(tokenizer, [PROMPT.format(prompt=text)], self._max_tokens)[0])[None].to(self.resident.base.device)
+                prompt = token_ids(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
+                ids = torch.from_numpy(prompt)[None].to(self.resident.base.device)
                 made = self.resident.base.module.generate(  # type: ignore[operator]
-                    input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=48,
+                    do_sample=False,
+                    pad_token_id=tokenizer.pad_token_id,
                 )
                 answers.append([(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip(), 1.0)])
         finally:

@@ -4,7 +4,8 @@ Two heads, one table:
 
 * ``label-text``: logit_l = scale x cos(pooled(x), e_l), e_l = pooled(label text) of the frozen base, adapter off.
   No trained parameter, so nothing in the head can be forgotten.
-* ``trained``: a linear layer (started at zero) on the pooled vector, trained and federated with the adapter.
+* ``trained``: logits = W h + b on h = scale x pooled(x) / |pooled(x)|, trained and federated with the adapter, and
+  started as the label-text head (W = label vectors, b = 0): the first round begins at zero-shot, not at chance.
 """
 
 from __future__ import annotations
@@ -40,15 +41,22 @@ class Classification:
 
     score_name = "accuracy"
 
-    def __init__(self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int) -> None:
+    def __init__(
+        self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int
+    ) -> None:
         self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
         self._position = {label: i for i, label in enumerate(labels)}
         self._pool = POOLINGS[pooling]
-        self._label_vectors = self._embed_labels(list(labels.values())) if resident.head is None else None
+        vectors = self._embed_labels(list(labels.values()))
+        self._label_vectors = vectors if resident.head is None else None
+        if resident.head is not None:
+            resident.head_start = {"head.weight": vectors.cpu().numpy()}
 
     def _embed_labels(self, texts: Sequence[str]) -> Tensor:
         """[L, H], unit length, from the frozen base with the adapter off (Delta W = 0)."""
-        examples = Examples(token_ids(self.resident.base.tokenizer, texts, self._max_tokens), np.zeros(len(texts), dtype=np.int64))
+        examples = Examples(
+            token_ids(self.resident.base.tokenizer, texts, self._max_tokens), np.zeros(len(texts), dtype=np.int64)
+        )
         vectors = torch.zeros(len(texts), self.resident.base.hidden_size, device=self.resident.base.device)
         with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
             for index in by_length(examples, 64):
@@ -58,7 +66,9 @@ class Classification:
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with ``text`` (and ``label``; rows without one, as in prediction, get target -1)."""
         targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
-        return Examples(token_ids(self.resident.base.tokenizer, [row["text"] for row in rows], self._max_tokens), targets)
+        return Examples(
+            token_ids(self.resident.base.tokenizer, [row["text"] for row in rows], self._max_tokens), targets
+        )
 
     def _pooled(self, examples: Examples, index: Sequence[int]) -> Tensor:
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
@@ -67,10 +77,8 @@ class Classification:
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
         pooled = self._pooled(examples, index)
-        if self._label_vectors is not None:
-            logits = self._scale * F.normalize(pooled, dim=-1) @ self._label_vectors.T
-        else:
-            logits = self.resident.module["head"](pooled)
+        scaled = self._scale * F.normalize(pooled, dim=-1)
+        logits = self.resident.module["head"](scaled) if self._label_vectors is None else scaled @ self._label_vectors.T
         return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
 
     def losses(self, output: Output) -> Tensor:
@@ -95,10 +103,13 @@ class Classification:
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The ``top`` labels of each text with their probabilities."""
+        if not texts:
+            return []
         examples = self.encode([{"text": text} for text in texts])
         with torch.no_grad():
             chances = F.softmax(self.forward(examples, range(len(texts))).logits, dim=-1)
         best = chances.topk(min(top, len(self.labels)), dim=-1)
         return [
-            [(self.labels[int(i)], float(p)) for p, i in zip(ps, ix, strict=True)] for ps, ix in zip(best.values, best.indices, strict=True)
+            [(self.labels[int(i)], float(p)) for p, i in zip(ps, ix, strict=True)]
+            for ps, ix in zip(best.values, best.indices, strict=True)
         ]

@@ -43,7 +43,9 @@ TASKS: Mapping[str, Callable[[TaskSpec, Resident], Task]] = MappingProxyType(
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"classification": ("text", "label"), "causal-lm": ("prompt", "answer"), "plain-text": ("text",)}
 )
-BASE_KIND: Mapping[str, str] = MappingProxyType({"classification": "encoder", "causal-lm": "causal-lm", "plain-text": "causal-lm"})
+BASE_KIND: Mapping[str, str] = MappingProxyType(
+    {"classification": "encoder", "causal-lm": "causal-lm", "plain-text": "causal-lm"}
+)
 
 
 def build_task(spec: TaskSpec, resident: Resident) -> Task:

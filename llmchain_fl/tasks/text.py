@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int, *, special: bool = True) -> list[npt.NDArray[np.int64]]:
+def token_ids(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, *, special: bool = True
+) -> list[npt.NDArray[np.int64]]:
     """Token ids of each text, cut at ``max_tokens``; an empty text becomes one padding token (never zero tokens)."""
     if not texts:
         return []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ from llmchain_fl.scenario import find_scenario, shipped, titles
 def test_a_shipped_scenario_can_be_read_and_opens_with_its_command(name: str) -> None:
     config = read_config(shipped()[name])
     assert config.title == titles()[name] != ""
-    assert shipped()[name].read_text(encoding="utf-8").splitlines()[0].split()[:4] == ["#", "llmchain-fl", "simulate", name]
+    assert shipped()[name].read_text(encoding="utf-8").splitlines()[0].split()[:4] == [
+        "#",
+        "llmchain-fl",
+        "simulate",
+        name,
+    ]
 
 
 def test_the_demo_is_shipped() -> None:
@@ -23,7 +29,7 @@ def test_the_demo_is_shipped() -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_a_scenario_named_in_another_exists(name: str) -> None:
     words = shipped()[name].read_text(encoding="utf-8").split()
-    named = {after for before, after in zip(words, words[1:], strict=False) if before == "simulate"}
+    named = {after for before, after in pairwise(words) if before == "simulate"}
     assert named <= set(shipped())
 
 

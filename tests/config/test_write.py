@@ -12,7 +12,9 @@ from llmchain_fl.config.read import build, known_keys, read_config
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.config.write import table_to_toml, to_toml
 
-TEXTS = st.text(max_size=12) | st.sampled_from(['"', "\\", "\n\t\r", "\x00\x1f\x7f", "größe 数 😀", "'''", "]", "a = 1 # b", "\u2028\x85"])
+TEXTS = st.text(max_size=12) | st.sampled_from(
+    ['"', "\\", "\n\t\r", "\x00\x1f\x7f", "größe 数 😀", "'''", "]", "a = 1 # b", "\u2028\x85"]
+)
 FLOATS = st.floats(min_value=1e-300, max_value=1.0)
 
 
@@ -58,17 +60,34 @@ def test_every_setting_with_another_value_survives_the_file(tmp_path: Path) -> N
     tree["aggregation"]["weights"] = [1.5] * tree["sites"]["count"]
     tree["adapter"]["targets"] = ["query", "value"]
     tree["continual"]["guards"] = ["ema", "distill"]
-    tree["stage"] = [{"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3}, {"name": "b", "labels": ["ü"]}]
+    tree["stage"] = [
+        {"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3},
+        {"name": "b", "labels": ["ü"]},
+    ]
     config = build({**tree, "title": "t\n", "seed": 9})
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert read_config(tmp_path / "config.toml") == config
     assert config != build({"task": {"labels": ["a"]}, "data": {"train": "x"}})
 
 
-@given(TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=3), st.lists(TEXTS.filter(bool), min_size=1, max_size=3), FLOATS, st.integers(0, 2**32 - 1))
-def test_any_text_and_number_survives_the_file(title: str, columns: dict[str, str], labels: list[str], lr: float, seed: int) -> None:
+@given(
+    TEXTS,
+    st.dictionaries(TEXTS, TEXTS, max_size=3),
+    st.lists(TEXTS.filter(bool), min_size=1, max_size=3),
+    FLOATS,
+    st.integers(0, 2**32 - 1),
+)
+def test_any_text_and_number_survives_the_file(
+    title: str, columns: dict[str, str], labels: list[str], lr: float, seed: int
+) -> None:
     config = build(
-        {"title": title, "seed": seed, "data": {"train": "x", "columns": columns}, "task": {"labels": labels}, "train": {"lr": lr, "lr_final": lr}}
+        {
+            "title": title,
+            "seed": seed,
+            "data": {"train": "x", "columns": columns},
+            "task": {"labels": labels},
+            "train": {"lr": lr, "lr_final": lr},
+        }
     )
     assert build(tomllib.loads(to_toml(config))) == config
 

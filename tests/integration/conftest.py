@@ -1,68 +1,44 @@
-"""A federation small enough to be run over real processes: a random BERT, twelve words, three labels."""
+"""A federation small enough to be run over real processes, and what keeps those processes quiet and in sight."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+import llmchain_fl
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 
-WORDS = {
-    "card": ["card", "pin", "swallowed", "lost"],
-    "loan": ["loan", "rate", "years", "repay"],
-    "app": ["app", "login", "screen", "crash"],
-}
 
-
-def write_model(folder: Path) -> Path:
-    """A random two-layer BERT and a word-level tokenizer, as ``save_pretrained`` leaves them."""
-    import torch
-
-    torch.manual_seed(0)
-    vocabulary = ["[PAD]", "[UNK]", *sorted({word for words in WORDS.values() for word in words})]
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    shape = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    BertModel(shape).save_pretrained(folder)
-    return folder
-
-
-def write_records(path: Path, count: int, seed: int) -> Path:
-    """``count`` records of four words each, labels in turn."""
-    draw, labels = random.Random(seed), sorted(WORDS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"text": " ".join(draw.choices(WORDS[label], k=4)), "label": label}
-        for label in (labels[i % 3] for i in range(count))
-    ]
+def write_records(path: Path, labels: dict[str, str], count: int, seed: int) -> Path:
+    """``count`` records, labels in turn, each of four words out of its label's text."""
+    draw = random.Random(seed)
+    turns = (list(labels)[i % len(labels)] for i in range(count))
+    rows = [{"text": " ".join(draw.choices(labels[label].split(), k=4)), "label": label} for label in turns]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 class TinyFederation:
-    """Model, records and configuration in one folder."""
+    """Records and configuration over a tiny random BERT."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.model = write_model(folder / "model")
-        self.train = write_records(folder / "train.jsonl", 60, seed=1)
-        self.test = write_records(folder / "test.jsonl", 30, seed=2)
+    def __init__(self, folder: Path, model: Path, labels: dict[str, str]) -> None:
+        self.model, self.labels = model, labels
+        self.train = write_records(folder / "train.jsonl", labels, 60, seed=1)
+        self.test = write_records(folder / "test.jsonl", labels, 40, seed=2)
 
     def config(self, **sections: dict[str, object]) -> RunConfig:
         """Three sites, two stages of one round, seeded, no privacy; ``sections`` are laid over it."""
@@ -70,7 +46,7 @@ class TinyFederation:
             "seed": 3,
             "model": {"path": str(self.model), "threads": 1, "max_tokens": 8},
             "adapter": {"rank": 2},
-            "task": {"labels": sorted(WORDS)},
+            "task": {"labels": list(self.labels)},
             "data": {"train": str(self.train), "test": str(self.test)},
             "sites": {"count": 3, "held_out": 0.2, "wait_seconds": 60},
             "train": {"steps": 3, "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02},
@@ -89,22 +65,103 @@ class TinyFederation:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyFederation:
+def tiny(small: Any, tmp_path_factory: pytest.TempPathFactory) -> TinyFederation:
     """Made once for all tests of this folder."""
-    return TinyFederation(tmp_path_factory.mktemp("tiny"))
+    return TinyFederation(tmp_path_factory.mktemp("tiny"), small.bert, small.labels)
+
+
+@pytest.fixture(scope="session")
+def quiet_environment() -> Callable[[Path], dict[str, str]]:
+    """``home -> environment`` in which Flower and Ray talk to nobody and Flower keeps its own files in ``home``."""
+
+    def environment(home: Path) -> dict[str, str]:
+        switches = {
+            "FLWR_HOME": str(home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+        }
+        return {**os.environ, **switches}
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def still_running() -> Callable[[dict[str, str]], list[psutil.Process]]:
+    """Processes in this environment (at any depth: a child inherits it) that are there after ten seconds."""
+
+    def look(environment: dict[str, str]) -> list[psutil.Process]:
+        end = time.monotonic() + 10
+        while (found := _marked(environment["FLWR_HOME"])) and time.monotonic() < end:
+            time.sleep(0.2)
+        return found
+
+    return look
+
+
+def _marked(home: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("FLWR_HOME") == home:
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="session")
+def only_the_bundle(
+    quiet_environment: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], dict[str, str]]]:
+    """Makes environments in which our packages come from Flower's bundle alone. What still runs in the end is killed."""
+    made = []
+
+    def environment() -> dict[str, str]:
+        one = quiet_environment(tmp_path_factory.mktemp("home") / "flwr")
+        one.pop("PYTHONPATH", None)
+        one["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), one["PATH"]])
+        made.append(one)
+        return one
+
+    yield environment
+    for one in made:
+        for process in _marked(one["FLWR_HOME"]):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout in a folder whose name Flower accepts."""
+    root = Path(llmchain_fl.__file__).parent.parent
+    target = tmp_path_factory.mktemp("app") / "llmchain-fl"
+    for name in ("llmchain_fl", "client", "server", "simulations", "tests", "docs"):
+        shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "_app"))
+    for name in ("pyproject.toml", "LICENSE", ".gitignore"):
+        shutil.copy(root / name, target / name)
+    (target / "README.md").touch()
+    return target
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port of this machine that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture
-def quiet_flower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """An environment in which Flower talks to nobody and keeps its own files under ``tmp_path``."""
-    switches = {
-        "FLWR_HOME": str(tmp_path / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    for name, value in switches.items():
+def quiet_flower(
+    quiet_environment: Callable[[Path], dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> dict[str, str]:
+    """Such an environment for this test's own process, too."""
+    environment = quiet_environment(tmp_path / "flwr")
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return {**os.environ, **switches}
+    return environment

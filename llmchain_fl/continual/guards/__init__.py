@@ -42,7 +42,9 @@ class ServerGuards:
     """The server halves of all guards of a run, one after the other."""
 
     def __init__(self, specs: Sequence[GuardSpec]) -> None:
-        self._guards: dict[str, ServerGuard] = {spec.name: GUARDS[spec.name].server(dict(spec.settings)) for spec in specs}
+        self._guards: dict[str, ServerGuard] = {
+            spec.name: GUARDS[spec.name].server(dict(spec.settings)) for spec in specs
+        }
 
     def payload(self) -> Arrays:
         """What all guards send to the sites."""

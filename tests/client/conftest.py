@@ -1,0 +1,115 @@
+"""A site with records in a folder, and the way a server reaches it: Flower messages over an in-process grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from client.app import make_app
+from client.site import Site, SiteData, SiteLimits
+from llmchain_fl.adapter.resident import load_resident
+from llmchain_fl.adapter.value import Arrays, fresh_arrays
+from llmchain_fl.wire import ScoreTask, TrainTask, write_score_task, write_train_task
+from simulations.grid import InProcessGrid
+
+CANARY = "Jane-Canary-1970"
+
+
+class Ward:
+    """A site whose records, folder and file names all carry ``CANARY``.
+
+    ``limits`` and ``data`` of the site may be changed before the first message.
+    """
+
+    canary = CANARY
+
+    def __init__(self, small: Any, folder: Path) -> None:
+        self.small, self.folder = small, folder / f"ward-{CANARY}"
+        self.folder.mkdir()
+        self.write("cards.jsonl", [{**row, "text": f"{row['text']} {CANARY}"} for row in small.rows(12)])
+        self.write("cards.held_out.jsonl", small.rows(6, seed=9))
+        self.limits = SiteLimits(epsilon=60.0)
+        self.watched: list[Any] = []
+        self.app: Any = None
+
+    def write(self, name: str, rows: list[dict[str, str]]) -> None:
+        """One JSON object a line."""
+        (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    @property
+    def site(self) -> Site:
+        """The site by its present limits."""
+        data = SiteData(train=str(self.folder / "{stage}.jsonl"), held_out=str(self.folder / "{stage}.held_out.jsonl"))
+        return Site(name="ward", state=str(self.folder / "state"), data=data, limits=self.limits)
+
+    def work(self, *, private: bool = True, **settings: Any) -> Any:
+        """Work that this site takes: lora_B only, and a plan that fits the loop."""
+        made = self.small.work(**{"trained": ("lora_B",), **settings})
+        return replace(made, plan=self.small.plan(made)) if private else made
+
+    def start(self, work: Any) -> Arrays:
+        """The global arrays of the first round: what the sites train."""
+        resident = load_resident(work.resident)
+        names = {name: shape for name, shape in resident.shapes.items() if name in resident.trained_names}
+        return fresh_arrays(names, work.adapter.seed)
+
+    def task(self, work: Any, /, **changes: Any) -> TrainTask:
+        """A train task as the server makes it."""
+        told = {
+            "run": "run-1",
+            "round": 1,
+            "stage": 0,
+            "stage_name": "cards",
+            "lr": 0.01,
+            "work": work.to_json(),
+            "arrays": self.start(work),
+        }
+        return TrainTask(**{**told, **changes})
+
+    def train(self, work: Any, /, **changes: Any) -> RecordDict:
+        """The content of the reply to a train task."""
+        return self.send(write_train_task(self.task(work, **changes)), "train")
+
+    def score(self, work: Any, stages: tuple[str, ...] = ("cards",), **changes: Any) -> RecordDict:
+        """The content of the reply to a score task."""
+        return self.send(
+            write_score_task(replace(ScoreTask(4, stages, work.to_json(), self.start(work)), **changes)), "evaluate"
+        )
+
+    def send(self, content: RecordDict, kind: str, open_site: Any = None) -> RecordDict:
+        """Over the grid; the site's program is started at the first message."""
+        if self.app is None or open_site is not None:
+            self.app = make_app(open_site or (lambda context: self.site), lambda *seen: self.watched.append(seen))
+        grid = InProcessGrid(self.app, ["ward"])
+        (reply,) = grid.send_and_receive([Message(content, dst_node_id=2, message_type=kind)])
+        assert not reply.has_error()
+        return reply.content
+
+    def restart(self) -> None:
+        """Forget everything that is not on the disk."""
+        self.app = None
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """Lines of the ledger."""
+        file = self.folder / "state" / "events.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def ward(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
+    """A fresh site; its disk does not really flush (that is tested with the ledger)."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    return Ward(small, tmp_path)
+
+
+@pytest.fixture
+def wire_bytes() -> Any:
+    """RecordDict -> the bytes that travel."""
+    return lambda content: recorddict_to_proto(content).SerializeToString(deterministic=True)

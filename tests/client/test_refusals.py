@@ -1,0 +1,203 @@
+"""Whatever goes wrong at a site, one code word leaves it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+import client.app
+from client.app import describe, site_of
+from client.site import SiteLimits
+from llmchain_fl.errors import BudgetExhausted, DataError
+from llmchain_fl.wire import write_refusal
+
+CANARY = "Jane-Canary-1970"
+Cause = Callable[[Any, pytest.MonkeyPatch], RecordDict]
+
+
+def after(change: Callable[[Any], object]) -> Cause:
+    """Ask for a round once the site was changed."""
+
+    def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+        change(ward)
+        return ward.train(ward.work())
+
+    return cause
+
+
+def rows(*records: dict[str, str]) -> Cause:
+    """Ask a site that holds these records."""
+    return after(lambda ward: ward.write("cards.jsonl", list(records)))
+
+
+def text(content: str) -> Cause:
+    """Ask a site whose file holds this text."""
+    return after(lambda ward: (ward.folder / "cards.jsonl").write_text(content, encoding="utf-8"))
+
+
+def limits(**values: Any) -> Cause:
+    """Ask under other limits."""
+    return after(lambda ward: setattr(ward, "limits", SiteLimits(**values)))
+
+
+def asked(**changes: Any) -> Cause:
+    """Ask with another message; a callable is given the site."""
+
+    def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+        found = {key: value(ward) if callable(value) else value for key, value in changes.items()}
+        return ward.train(ward.work(), **found)
+
+    return cause
+
+
+def planned(**changes: Any) -> Cause:
+    """Ask with another privacy plan for the same loop."""
+
+    def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+        work = ward.work()
+        return ward.train(replace(work, plan=replace(work.plan, **changes)))
+
+    return cause
+
+
+def raising(error: Exception, inner: Exception | None = None) -> Cause:
+    """Training fails with this error, perhaps caused by another."""
+
+    def fail(*_: object) -> None:
+        raise error from inner
+
+    def cause(ward: Any, patch: pytest.MonkeyPatch) -> RecordDict:
+        patch.setattr(client.app, "train_round", fail)
+        return ward.train(ward.work())
+
+    return cause
+
+
+def opened(open_site: Callable[[Any], Any]) -> Cause:
+    """Greet a node that finds its site in this way."""
+    return lambda ward, _: ward.send(RecordDict(), "query", open_site)
+
+
+def other_shapes(ward: Any) -> dict[str, Any]:
+    return {name: value[:1] for name, value in ward.start(ward.work()).items()}
+
+
+def other_names(ward: Any) -> dict[str, Any]:
+    return {**ward.start(ward.work()), "x.lora_B": np.zeros(2, np.float32)}
+
+
+REFUSALS: dict[str, tuple[str, Cause]] = {
+    "a missing file": ("data", after(lambda ward: (ward.folder / "cards.jsonl").unlink())),
+    "a stage without records": ("data", asked(stage_name="loans")),
+    "an unknown label": ("data", rows({"text": "x", "label": CANARY})),
+    "a missing column": ("data", rows({"note": CANARY, "label": "rates"})),
+    "a broken line": ("data", text(f'{{"text": "{CANARY}')),
+    "an empty file": ("data", text("")),
+    "work that is no JSON": ("wire", asked(work=f"{{{CANARY}")),
+    "work with an unknown field": ("wire", asked(work=lambda ward: ward.work().to_json()[:-1] + f', "{CANARY}": 1}}')),
+    "a message without content": ("wire", lambda ward, _: ward.send(RecordDict(), "train")),
+    "a stage that leads out of the folder": ("wire", asked(stage_name="../other")),
+    "a stage that is a path": ("wire", asked(stage_name="a/cards")),
+    "arrays that are missing": ("wire", asked(arrays={})),
+    "arrays of another shape": ("model", asked(arrays=other_shapes)),
+    "arrays of another model": ("model", asked(arrays=other_names)),
+    "no privacy": ("privacy", lambda ward, _: ward.train(ward.work(private=False))),
+    "a larger delta": ("privacy", planned(delta=1e-3)),
+    "a plan that pays for fewer steps": ("privacy", planned(steps_per_round=1)),
+    "a plan that pays for a smaller rate": ("privacy", planned(sampling_rate=0.001)),
+    "a plan with another divisor": ("privacy", planned(divisor=1.0)),
+    "a plan without noise": ("budget", planned(noise_multiplier=0.0)),
+    "a budget that is too small": ("budget", limits(epsilon=0.01)),
+    "a base model that is not allowed": ("model", limits(base_models=["x"])),
+    "too many steps": ("privacy", limits(max_steps=2)),
+    "a learning rate of zero": ("training", asked(lr=0.0)),
+    "a learning rate that is not finite": ("training", asked(lr=float("nan"))),
+    "a foreign error that quotes a record": ("error", raising(RuntimeError(f"token {CANARY}"))),
+    "a foreign error that holds a record": (
+        "error",
+        raising(UnicodeDecodeError("utf-8", CANARY.encode(), 0, 1, CANARY)),
+    ),
+    "a foreign error without memory": ("error", raising(MemoryError(CANARY))),
+    "an error of ours caused by one that quotes a record": (
+        "data",
+        raising(DataError("one of ours", where="cards.jsonl:3", remedy="none"), ValueError(CANARY)),
+    ),
+    "a node without a site": ("config", opened(site_of)),
+    "a site that fails to open": ("error", opened(lambda context: {}[CANARY])),
+    "scores that are not shared": ("privacy", lambda ward, _: ward.score(ward.work())),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_every_fault_becomes_one_code_word_and_no_word_of_a_record(
+    name: str, ward: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wire_bytes: Any
+) -> None:
+    expected, cause = REFUSALS[name]
+    monkeypatch.delenv("LLMCHAIN_FL_SITES_DIR", raising=False)
+    with caplog.at_level(logging.DEBUG):
+        content = cause(ward, monkeypatch)
+    assert set(content) == {"config"}
+    assert dict(content.config_records["config"]) == {"refused": expected}
+    said = wire_bytes(content)
+    assert CANARY.encode() not in said
+    assert b"/" not in said
+    assert len([record for record in caplog.records if record.name == "llmchain_fl.client"]) == 1
+    for record in caplog.records:
+        assert record.exc_info is None
+        assert CANARY not in record.getMessage().replace(str(ward.folder), "")  # its own folder may be named: see below
+
+
+def test_the_same_check_would_see_a_text_that_leaves(
+    ward: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wire_bytes: Any
+) -> None:
+    """Negative control: with the text of the error in log and reply, the record is found in both."""
+    monkeypatch.setattr(client.app, "describe", str)
+    monkeypatch.setattr(client.app.outbox, "refuse", lambda error: write_refusal(str(error)))
+    content = raising(RuntimeError(f"token {CANARY}"))(ward, monkeypatch)
+    assert CANARY.encode() in wire_bytes(content)
+    assert CANARY in caplog.records[-1].getMessage()
+
+
+def test_the_sites_own_log_names_file_and_line_of_our_errors(ward: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs the site must be able to repair it."""
+    ward.write("cards.jsonl", [{"text": "x", "label": "rates"}, {"text": "y", "label": "unheard"}])
+    ward.train(ward.work())
+    assert "data: " in caplog.text
+    assert f"{ward.folder / 'cards.jsonl'}:2" in caplog.text
+    assert "unheard" not in caplog.text
+
+
+def test_a_foreign_error_is_described_by_type_and_place_of_our_code() -> None:
+    with pytest.raises(AttributeError) as caught:
+        site_of(None)  # type: ignore[arg-type]
+    said = describe(caught.value)
+    assert said.startswith("AttributeError at client/app.py:")
+    assert said.rsplit(":", 1)[1].isdigit()
+    assert describe(RuntimeError(CANARY)) == "RuntimeError at an unknown place"
+
+
+def test_the_innermost_place_of_our_code_is_named_and_not_a_librarys(small: Any) -> None:
+    task = small.task()
+    with pytest.raises(IndexError) as caught:
+        task.forward(task.encode(small.rows(2)), [99])
+    assert describe(caught.value).startswith("IndexError at tasks/base.py:")
+
+
+def test_an_error_of_ours_is_described_by_its_code_and_its_words() -> None:
+    error = BudgetExhausted("the next round would pass", remedy="stop")
+    assert describe(error) == "budget: the next round would pass\n  -> stop"
+
+
+def test_a_program_that_is_told_to_stop_stops(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.app, "train_round", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ward.train(ward.work())

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llmchain_fl.adapter.value import Arrays, digest
+from llmchain_fl.config.schema import ContinualConfig
+from llmchain_fl.continual.guards import GUARDS, ServerGuards, SiteGuards
+from llmchain_fl.continual.guards.distill import DistillServer
+from llmchain_fl.continual.guards.ema import EmaServer
+from llmchain_fl.work import GuardSpec
+
+KINDS = ["classification", "causal-lm"]
+EMA = GuardSpec("ema", (("decay", 0.75),))
+
+
+def distill(weight: float = 1.0, temperature: float = 2.0) -> GuardSpec:
+    return GuardSpec("distill", (("temperature", temperature), ("weight", weight)))
+
+
+def payload(arrays: Arrays) -> Arrays:
+    return {f"teacher.{name}": value for name, value in arrays.items()}
+
+
+def arrays(seed: int) -> Arrays:
+    draw = np.random.default_rng(seed)
+    return {
+        "x.lora_A": draw.normal(size=(2, 3)).astype(np.float32),
+        "x.lora_B": draw.normal(size=(4, 2)).astype(np.float32),
+    }
+
+
+def extra(task: Any, guards: SiteGuards, examples: Any, index: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(what the guards add to each record's loss, its gradient over the trained parameters)."""
+    output = task.forward(examples, index)
+    added = guards.example_loss(task, examples, index, output)
+    if not added.requires_grad:
+        return added, torch.zeros_like(task.resident.trained)
+    found = torch.autograd.grad(added.sum(), [task.resident.parameters[name] for name in task.resident.trained_names])
+    return added.detach(), torch.cat([g.reshape(-1) for g in found])
+
+
+# -- at the site ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("specs", [[], [EMA]])
+def test_no_guard_at_the_site_adds_zeros(small: Any, specs: list[GuardSpec]) -> None:
+    task = small.task()
+    output = task.forward(task.encode(small.rows(3)), [0, 1, 2])
+    added = SiteGuards(specs, {}).example_loss(task, task.encode(small.rows(3)), [0, 1, 2], output)
+    assert added.tolist() == [0.0, 0.0, 0.0]
+    assert added.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distill_adds_exactly_zero_in_the_first_stage(small: Any, kind: str) -> None:
+    task = small.task(kind)
+    added, gradient = extra(
+        task, SiteGuards([distill()], DistillServer({}).payload()), task.encode(small.rows(4, kind)), [0, 1, 2]
+    )
+    assert added.tolist() == [0.0] * 3
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"head": "trained"}, {"kind": "causal-lm"}, {"last_layers": 1, "cache_mb": 64}]
+)
+def test_a_teacher_that_is_the_student_adds_no_loss_and_no_gradient(small: Any, settings: dict[str, Any]) -> None:
+    task = small.task(**settings)
+    examples = task.encode(small.rows(4, settings.get("kind", "classification")))
+    added, gradient = extra(task, SiteGuards([distill(100.0)], payload(task.resident.arrays())), examples, [0, 1, 2])
+    assert added.abs().max() < 1e-3
+    assert gradient.abs().max() < 1e-2
+    other = {name: value * 0.5 for name, value in task.resident.arrays().items()}
+    added, gradient = extra(task, SiteGuards([distill(100.0)], payload(other)), examples, [0, 1, 2])
+    assert added.min() > 1.0
+    assert gradient.abs().max() > 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distill_is_the_weighted_divergence_from_the_teacher(small: Any, kind: str) -> None:
+    """Against a task that really holds the teacher, not a swapped one."""
+    task, rows = small.task(kind), small.rows(4, kind)
+    examples, student = task.encode(rows), task.resident.arrays()
+    teacher = {name: value * 0.5 for name, value in student.items()}
+    added, _ = extra(task, SiteGuards([distill(3.0, 1.5)], payload(teacher)), examples, [0, 1, 3])
+    task.resident.load(teacher)
+    taught = task.forward(examples, [0, 1, 3])
+    task.resident.load(student)
+    expected = 3.0 * task.divergence(task.forward(examples, [0, 1, 3]), taught, 1.5)
+    assert torch.allclose(added, expected.detach(), atol=1e-5)
+
+
+def test_a_teacher_may_name_only_some_arrays(small: Any) -> None:
+    """The others are those that the site holds."""
+    task = small.task()
+    examples = task.encode(small.rows(3))
+    other = {name: value * 0.5 for name, value in task.resident.arrays().items() if name.endswith("lora_B")}
+    added, _ = extra(task, SiteGuards([distill()], payload(other)), examples, [0, 1])
+    full = task.resident.arrays() | other
+    assert torch.allclose(added, extra(task, SiteGuards([distill()], payload(full)), examples, [0, 1])[0], atol=1e-6)
+
+
+def test_the_adapter_is_as_before_after_a_look_at_the_teacher(small: Any) -> None:
+    task = small.task()
+    before = task.resident.theta.clone()
+    extra(task, SiteGuards([distill()], payload(task.resident.fresh())), task.encode(small.rows(3)), [0, 1])
+    assert torch.equal(task.resident.theta, before)
+
+
+def test_the_teacher_stays_the_same_while_the_student_moves(small: Any) -> None:
+    task = small.task()
+    examples, guards = task.encode(small.rows(3)), SiteGuards([distill()], payload(task.resident.arrays()))
+    assert extra(task, guards, examples, [0])[0].abs().max() < 1e-4
+    task.resident.theta.mul_(0.5)
+    assert extra(task, guards, examples, [0])[0].min() > 1e-2
+
+
+def test_a_large_weight_pulls_the_outputs_back_to_the_teacher(small: Any) -> None:
+    """The same rounds with a heavy guard end nearer to the teacher, and with it the outputs hardly change."""
+    from client.training import train_round
+
+    def outputs(task: Any, examples: Any) -> torch.Tensor:
+        return torch.softmax(task.forward(examples, range(8)).logits.detach(), dim=-1)
+
+    def drift(guards: SiteGuards) -> float:
+        task = small.task()
+        examples = task.encode(small.rows(8))
+        before, loop = outputs(task, examples), small.work(train={"batch_size": 8.0}).train
+        train_round(task, examples, [np.arange(8)] * 12, loop, None, guards, 0.003)
+        return float((outputs(task, examples) - before).abs().mean())
+
+    teacher = payload(small.task().resident.arrays())
+    free, held = drift(SiteGuards([], {})), drift(SiteGuards([distill(1e3)], teacher))
+    assert held < 0.35 * free
+
+
+# -- at the server ----------------------------------------------------------------------------------------------------
+
+
+def test_distill_sends_the_serving_adapter_of_the_last_stage_and_changes_nothing(small: Any) -> None:
+    guard = DistillServer({"weight": 1.0, "temperature": 2.0})
+    assert guard.payload() == {}
+    assert digest(guard.after_aggregate(arrays(1))) == digest(arrays(1))
+    assert digest(guard.on_stage_end(arrays(1), arrays(2))) == digest(arrays(1))
+    assert digest(guard.payload()) == digest(payload(arrays(2)))
+
+
+def test_ema_follows_the_global_adapter_in_the_first_stage() -> None:
+    guard = EmaServer({"decay": 0.75})
+    for seed in (1, 2, 3):
+        assert digest(guard.after_aggregate(arrays(seed))) == digest(arrays(seed))
+    assert guard.payload() == {}
+
+
+def test_ema_is_its_formula_from_the_second_stage_on() -> None:
+    guard = EmaServer({"decay": 0.75})
+    serving = guard.after_aggregate(arrays(1))
+    assert digest(guard.on_stage_end(arrays(1), serving)) == digest(arrays(1))
+    average = {name: value.astype(np.float64) for name, value in arrays(1).items()}
+    for seed in (2, 3, 4):
+        serving = guard.after_aggregate(arrays(seed))
+        average = {name: 0.75 * average[name] + 0.25 * value for name, value in arrays(seed).items()}
+        assert all(np.allclose(serving[name], average[name], atol=1e-6) for name in average)
+    start = guard.on_stage_end(arrays(4), serving)
+    assert digest(start) == digest(serving) != digest(arrays(4))
+
+
+def test_ema_without_decay_is_the_global_adapter_and_a_constant_one_is_reached() -> None:
+    none, slow = EmaServer({"decay": 0.0}), EmaServer({"decay": 0.9})
+    for guard in (none, slow):
+        guard.on_stage_end(arrays(1), arrays(1))
+    assert digest(none.after_aggregate(arrays(2))) == digest(arrays(2))
+    for _ in range(200):
+        serving = slow.after_aggregate(arrays(2))
+    assert all(np.allclose(serving[name], value, atol=1e-5) for name, value in arrays(2).items())
+
+
+def test_what_a_guard_handed_out_is_not_changed_by_a_later_round() -> None:
+    guard = EmaServer({"decay": 0.5})
+    guard.on_stage_end(arrays(1), arrays(1))
+    first = guard.after_aggregate(arrays(2))
+    before = digest(first)
+    guard.after_aggregate(arrays(3))
+    assert digest(first) == before
+
+
+def test_guards_are_composed_in_their_order() -> None:
+    guards = ServerGuards([distill(), EMA])
+    assert digest(guards.after_aggregate(arrays(1))) == digest(arrays(1))
+    assert digest(guards.on_stage_end(arrays(1), arrays(1))) == digest(arrays(1))
+    serving = guards.after_aggregate(arrays(2))
+    expected = {name: 0.75 * arrays(1)[name] + 0.25 * value for name, value in arrays(2).items()}
+    assert all(np.allclose(serving[name], expected[name], atol=1e-6) for name in expected)
+    assert digest(guards.payload()) == digest(payload(arrays(1)))
+    assert digest(guards.on_stage_end(arrays(2), serving)) == digest(serving)
+    assert digest(guards.payload()) == digest(payload(serving))
+
+
+def test_the_state_of_all_guards_survives(small: Any) -> None:
+    guards = ServerGuards([distill(), EMA])
+    guards.on_stage_end(arrays(1), arrays(1))
+    guards.after_aggregate(arrays(2))
+    again = ServerGuards([distill(), EMA])
+    again.load_state(guards.state())
+    assert digest(again.payload()) == digest(guards.payload())
+    assert digest(again.after_aggregate(arrays(3))) == digest(guards.after_aggregate(arrays(3)))
+
+
+def test_a_guard_without_saved_state_keeps_its_start() -> None:
+    guards = ServerGuards([distill(), EMA])
+    guards.load_state({})
+    guards.load_state({"unknown": arrays(1)})
+    assert guards.payload() == {}
+    assert digest(guards.after_aggregate(arrays(2))) == digest(arrays(2))
+
+
+def test_no_guard_changes_nothing() -> None:
+    guards = ServerGuards([])
+    assert (
+        digest(guards.after_aggregate(arrays(1)))
+        == digest(guards.on_stage_end(arrays(1), arrays(2)))
+        == digest(arrays(1))
+    )
+    assert (guards.payload(), guards.state()) == ({}, {})
+
+
+def test_the_table_holds_every_guard_of_the_configuration() -> None:
+    from typing import get_args
+
+    assert set(GUARDS) == set(get_args(get_args(ContinualConfig.model_fields["guards"].annotation)[0]))
+    assert {parts.claim for parts in GUARDS.values()} <= {"in-step", "post-processing"}

@@ -1,0 +1,63 @@
+"""What ``flwr`` packs, and the packed app on Flower's own local simulation."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmchain_fl.config.write import to_toml
+from llmchain_fl.progress import Silent
+from llmchain_fl.run_dir import RunDir
+from simulations.prepare import prepare_sites
+from simulations.run import simulate
+
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(240)]
+IN_THE_BUNDLE = ("llmchain_fl", "client", "server")
+
+
+def test_the_bundle_holds_the_three_rooms_that_a_site_and_a_server_need_and_nothing_else(
+    app: Path, only_the_bundle: Callable[[], dict[str, str]], tmp_path: Path
+) -> None:
+    subprocess.run(["flwr", "build", "--app", str(app)], env=only_the_bundle(), cwd=tmp_path, check=True)
+    bundle = next(tmp_path.glob("*.fab"))
+    with zipfile.ZipFile(bundle) as opened:
+        packed = set(opened.namelist())
+    files = [file for room in IN_THE_BUNDLE for file in (app / room).rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".py", ".toml"}  # Flower packs no other kind that we have
+    rooms = {file.relative_to(app).as_posix() for file in files}
+    assert packed == rooms | {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
+    assert {
+        f"llmchain_fl/{name}" for name in ("scenarios/demo.toml", "report/template.py", "data/generated/__init__.py")
+    } <= packed
+
+
+def test_the_local_simulation_of_flwr_gives_the_numbers_of_the_in_process_grid(
+    app: Path, tiny: Any, only_the_bundle: Callable[[], dict[str, str]], free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    config = tiny.config(sites={"count": 2})
+    sites, out = tmp_path / "sites", tmp_path / "run"
+    prepare_sites(config, sites)
+    scenario = tiny.scenario(tmp_path / "s.toml", sites={"count": 2})
+    command = ["flwr", "run", ".", "local", "--stream"]
+    nodes = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1")
+    settings = ("--run-config", f'scenario="{scenario}" out="{out}" sites-dir="{sites}"')
+    environment = {**only_the_bundle(), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port())}
+    subprocess.run(
+        [*command, *nodes, *settings], cwd=app, env=environment, check=True, capture_output=True, timeout=200
+    )
+    here = RunDir.create(tmp_path / "here", to_toml(config))
+    simulate(config, here, Silent(), "in-process")
+    ours, theirs = (
+        {key(row): row["value"] for row in run.rows() if row["metric"] != "seconds"} for run in (here, RunDir.open(out))
+    )
+    assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-6)
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row measures."""
+    return tuple(row[name] for name in ("round", "stage", "scope", "site", "task", "metric"))

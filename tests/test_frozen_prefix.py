@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    DistilBertConfig,
+    DistilBertModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from llmchain_fl.frozen_prefix import FrozenPrefix
+
+KINDS = ["classification", "causal-lm"]
+
+
+def run(task: Any, examples: Any, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(losses [n], gradient [P] of their sum over the trained parameters) of one forward pass."""
+    parameters = [task.resident.parameters[name] for name in task.resident.trained_names]
+    losses = task.losses(task.forward(examples, index))
+    return losses.detach(), torch.cat([g.reshape(-1) for g in torch.autograd.grad(losses.sum(), parameters)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("last", [1, 2])
+def test_outputs_and_gradients_are_those_without_keeping(small: Any, kind: str, last: int) -> None:
+    rows, order = small.rows(12, kind), [[0, 3, 5], [5, 1, 2, 0, 7], [9], [11, 10, 9, 8], [0, 3, 5]]
+    found = []
+    for cache_mb in (0, 64):
+        task = small.task(kind, last_layers=last, cache_mb=cache_mb, trained=("lora_A", "lora_B"))
+        examples = task.encode(rows)
+        found.append([run(task, examples, index) for index in order])
+        assert bool(examples.kept) == bool(cache_mb)
+    for (plain, plain_gradient), (kept, kept_gradient) in zip(*found, strict=True):
+        assert torch.allclose(plain, kept, atol=1e-5, rtol=1e-5)
+        assert torch.allclose(plain_gradient, kept_gradient, atol=1e-5 * float(plain_gradient.abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_does_not_depend_on_the_padding_it_was_computed_under(small: Any, kind: str) -> None:
+    task = small.task(kind, last_layers=1, cache_mb=64)
+    rows = sorted(small.rows(12, kind), key=lambda row: len(str(row)))
+    alone, together = task.encode(rows), task.encode(rows)
+    task.forward(alone, [0])
+    task.forward(together, range(12))
+    assert alone.kept[0].shape == (alone.length(0), 32)
+    assert torch.allclose(alone.kept[0], together.kept[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_is_computed_once_and_frozen_layers_not_run_again(small: Any, kind: str) -> None:
+    task = small.task(kind, last_layers=1, cache_mb=64)
+    examples, calls = task.encode(small.rows(6, kind)), []
+    lowest = task.resident.prefix._stack[0]
+    hook = lowest.register_forward_hook(lambda *_: calls.append(1))
+    for index in ([0, 1], [1, 2], [2, 1, 0]):
+        task.forward(examples, index)
+    hook.remove()
+    assert len(calls) == 2
+    assert set(examples.kept) == {0, 1, 2}
+
+
+def test_the_memory_limit_is_respected_and_the_output_stays_right(small: Any) -> None:
+    free = small.task(last_layers=1, cache_mb=64)
+    rows = small.rows(40)
+    expected = run(free, free.encode(rows), range(40))
+    task = small.task(last_layers=1, cache_mb=1)
+    prefix = task.resident.prefix
+    prefix._limit = prefix.used + 5000
+    examples = task.encode(rows)
+    for _ in range(2):
+        losses, gradient = run(task, examples, range(40))
+        held = sum(value.numel() * value.element_size() for value in examples.kept.values())
+        assert 0 < held <= 5000
+        assert torch.allclose(losses, expected[0], atol=1e-5)
+        assert torch.allclose(gradient, expected[1], atol=1e-5 * float(expected[1].abs().max()))
+
+
+def test_memory_is_free_again_when_the_records_are_gone(small: Any) -> None:
+    """Otherwise a program that predicts for days would keep nothing any more."""
+    task = small.task(last_layers=1, cache_mb=1)
+    before = task.resident.prefix.used
+    for _ in range(3):
+        examples = task.encode(small.rows(20))
+        task.forward(examples, range(20))
+        assert task.resident.prefix.used > before
+        del examples
+        assert task.resident.prefix.used == before
+
+
+@pytest.mark.parametrize(
+    ("last", "cache_mb", "enabled"), [(0, 64, False), (3, 64, False), (1, 0, False), (1, 64, True)]
+)
+def test_nothing_is_kept_where_there_is_nothing_to_keep(small: Any, last: int, cache_mb: int, enabled: bool) -> None:
+    task = small.task(last_layers=last, cache_mb=cache_mb)
+    examples = task.encode(small.rows(3))
+    task.forward(examples, range(3))
+    assert task.resident.prefix.enabled is enabled
+    assert bool(examples.kept) is enabled
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stack_is_whole_again_after_an_error(small: Any, kind: str) -> None:
+    task = small.task(kind, last_layers=1, cache_mb=64)
+    examples = task.encode(small.rows(3, kind))
+    names = [name for name, _ in task.resident.base.module.named_modules()]
+    for layer in (0, 2):
+        hook = task.resident.prefix._stack[layer].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            task.forward(examples, [layer])
+        hook.remove()
+        assert [name for name, _ in task.resident.base.module.named_modules()] == names
+    assert torch.isfinite(task.losses(task.forward(examples, range(3)))).all()
+
+
+SHAPE = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24}
+MIXED = {
+    **SHAPE,
+    "num_key_value_heads": 1,
+    "sliding_window": 3,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "head_dim": 8,
+}
+ARCHITECTURES = {
+    "roberta": lambda: RobertaModel(RobertaConfig(**SHAPE, max_position_embeddings=40, pad_token_id=1)),
+    "distilbert": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=30, dim=16, n_layers=4, n_heads=2, hidden_dim=24)
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=4, n_head=2, n_positions=40)),
+    "qwen2, some layers with a sliding window": lambda: Qwen2ForCausalLM(Qwen2Config(**MIXED, use_sliding_window=True)),
+    "gemma2, every second layer with a sliding window": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**MIXED, query_pre_attn_scalar=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_other_architectures_give_the_same_output_from_any_layer_on(name: str, first: int) -> None:
+    """Layers that differ by their position (masks, rotations) must keep their position."""
+    torch.manual_seed(1)
+    module = ARCHITECTURES[name]().eval().requires_grad_(False)
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            parameter.mul_(8.0)
+    ids, mask = torch.randint(3, 30, (3, 12)), torch.ones(3, 12, dtype=torch.int64)
+    mask[1, 7:] = 0
+    kept: dict[int, Tensor] = {}
+    prefix = FrozenPrefix(module, first, 16)
+    with torch.no_grad():
+        plain = module(input_ids=ids, attention_mask=mask)[0]
+        for _ in range(2):
+            assert torch.allclose(prefix.run(ids, mask, kept, [4, 2, 9])[0][mask.bool()], plain[mask.bool()], atol=1e-4)
+    assert set(kept) == {4, 2, 9}

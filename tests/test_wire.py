@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmchain_fl import __version__, wire
+from llmchain_fl.adapter.value import digest
+from llmchain_fl.errors import WireError
+from llmchain_fl.wire import (
+    HelloReply,
+    Refusal,
+    Scores,
+    ScoreTask,
+    TrainTask,
+    Update,
+    read_hello,
+    read_reply,
+    read_score_task,
+    read_train_task,
+    size_of,
+    write_hello,
+    write_refusal,
+    write_score_task,
+    write_scores,
+    write_train_task,
+    write_update,
+)
+
+ARRAYS = {"x.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2), "head.bias": np.array([np.nan, -0.0], np.float32)}
+TASK = TrainTask(
+    run="r",
+    round=3,
+    stage=1,
+    stage_name="cards",
+    lr=0.5,
+    work="{}",
+    arrays=ARRAYS,
+    guard_arrays={"teacher.x": ARRAYS["x.lora_B"]},
+)
+
+
+def travelled(content: RecordDict) -> RecordDict:
+    """Through Flower's bytes, as between two machines."""
+    proto = recorddict_to_proto(content)
+    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
+
+
+def test_a_train_task_survives_the_wire() -> None:
+    back = read_train_task(travelled(write_train_task(TASK)))
+    assert (back.run, back.round, back.stage, back.stage_name, back.lr, back.work) == ("r", 3, 1, "cards", 0.5, "{}")
+    assert digest(back.arrays) == digest(ARRAYS)
+    assert digest(back.guard_arrays) == digest(TASK.guard_arrays)
+    assert back.key == TASK.key == "r/3"
+
+
+def test_a_train_task_without_guard_arrays_has_none() -> None:
+    task = TrainTask("r", 1, 0, "a", 0.1, "{}", ARRAYS)
+    assert read_train_task(travelled(write_train_task(task))).guard_arrays == {}
+
+
+@given(st.text(max_size=20), st.integers(0, 2**31), st.floats(allow_nan=False))
+def test_any_text_and_number_survives_the_wire(text: str, number: int, lr: float) -> None:
+    back = read_train_task(travelled(write_train_task(TrainTask(text, number, 0, text, lr, text, {}))))
+    assert (back.run, back.round, back.stage_name, back.lr, back.work) == (text, number, text, lr, text)
+
+
+def test_the_other_messages_survive_the_wire() -> None:
+    task = ScoreTask(4, ("cards", "loans"), "{}", ARRAYS)
+    back = read_score_task(travelled(write_score_task(task)))
+    assert (back.round, back.stages, back.work, digest(back.arrays)) == (4, ("cards", "loans"), "{}", digest(ARRAYS))
+    assert read_reply(travelled(write_scores(4, {"cards": 0.25}))) == Scores(4, {"cards": 0.25})
+    assert read_reply(travelled(write_refusal("budget"))) == Refusal("budget")
+    assert read_hello(travelled(write_hello(HelloReply("a")))) == HelloReply("a", __version__)
+    update = read_reply(travelled(write_update(7, ARRAYS)))
+    assert isinstance(update, Update)
+    assert (update.round, digest(update.arrays)) == (7, digest(ARRAYS))
+
+
+def test_an_array_that_is_a_view_arrives_whole() -> None:
+    turned = {"x.lora_B": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    assert np.array_equal(read_reply(travelled(write_update(1, turned))).arrays["x.lora_B"], turned["x.lora_B"])
+
+
+def test_equal_updates_are_equal_bytes_in_whatever_order_they_were_made() -> None:
+    first, second = (
+        recorddict_to_proto(write_update(1, dict(items))).SerializeToString()
+        for items in (ARRAYS.items(), reversed(ARRAYS.items()))
+    )
+    assert first == second
+
+
+def test_what_is_received_can_be_changed() -> None:
+    """Arrays are copies: a site that adds to them does not change the message of another site."""
+    content = write_train_task(TASK)
+    for value in read_train_task(content).arrays.values():
+        value += 1
+    assert digest(read_train_task(content).arrays) == digest(ARRAYS)
+
+
+def config(**changes: Any) -> RecordDict:
+    """A train task with other settings; None leaves one out."""
+    content = write_train_task(TASK)
+    settings = {
+        **dict(content.config_records["config"]),
+        **{key.replace("_", "-"): value for key, value in changes.items()},
+    }
+    content["config"] = ConfigRecord({key: value for key, value in settings.items() if value is not None})
+    return content
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run": None},
+        {"run": 5},
+        {"round": "3"},
+        {"round": 3.0},
+        {"round": True},
+        {"lr": 1},
+        {"lr": "0.1"},
+        {"work": b"{}"},
+        {"stage_name": ["a"]},
+        {"stage": None},
+    ],
+)
+def test_a_train_task_with_a_missing_or_mistyped_field_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(WireError) as caught:
+        read_train_task(config(**changes))
+    assert next(iter(changes)).replace("_", "-") in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_train_task, read_score_task, read_reply, read_hello])
+def test_an_empty_message_is_refused(read: Any) -> None:
+    with pytest.raises(WireError, match="no config"):
+        read(RecordDict())
+
+
+def test_a_task_without_arrays_is_refused() -> None:
+    for content, read in (
+        (write_train_task(TASK), read_train_task),
+        (write_score_task(ScoreTask(1, (), "", {})), read_score_task),
+    ):
+        del content["arrays"]
+        with pytest.raises(WireError, match="no arrays"):
+            read(content)
+
+
+@pytest.mark.parametrize("stages", ["cards", 5, None])
+def test_a_score_task_needs_a_list_of_stages(stages: Any) -> None:
+    content = write_score_task(ScoreTask(1, ("a",), "{}", ARRAYS))
+    settings = {**dict(content.config_records["config"]), "stages": stages}
+    content["config"] = ConfigRecord({key: value for key, value in settings.items() if value is not None})
+    with pytest.raises(WireError, match="stages"):
+        read_score_task(content)
+
+
+def test_another_protocol_is_refused() -> None:
+    with pytest.raises(WireError, match="protocol 99"):
+        read_hello(write_hello(HelloReply("a", protocol=99)))
+
+
+# -- replies are not trusted ------------------------------------------------------------------------------------------
+
+
+def reply(**records: Any) -> RecordDict:
+    content = write_update(1, ARRAYS)
+    for name, record in records.items():
+        content[name] = record
+    return content
+
+
+def test_an_update_with_anything_beside_its_arrays_is_refused() -> None:
+    with pytest.raises(WireError, match="no update"):
+        read_reply(reply(more=ArrayRecord({"x": Array(np.zeros(2, np.float32))})))
+
+
+def test_a_reply_without_arrays_and_without_a_refusal_is_refused() -> None:
+    with pytest.raises(WireError, match="no update"):
+        read_reply(RecordDict({"config": ConfigRecord({"round": 1})}))
+
+
+@pytest.mark.parametrize("number", [None, "1", 1.0, True])
+def test_a_reply_without_a_proper_round_is_refused(number: Any) -> None:
+    with pytest.raises(WireError, match="round"):
+        read_reply(reply(config=ConfigRecord({} if number is None else {"round": number})))
+
+
+def _pickled(opened: Path) -> bytes:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (open, (str(opened), "w"))
+
+    stream = io.BytesIO()
+    np.save(stream, np.array([Trap()], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def test_a_pickled_array_is_refused_and_not_opened(tmp_path: Path) -> None:
+    data = _pickled(tmp_path / "opened")
+    with pytest.raises(WireError, match="cannot be decoded"):
+        read_reply(reply(arrays=ArrayRecord({"x": Array("object", (1,), "numpy.ndarray", data)})))
+    assert not (tmp_path / "opened").exists()
+
+
+def _header(text: str) -> bytes:
+    padded = text.ljust(118) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode()
+
+
+HOSTILE = {
+    "nothing": b"",
+    "other bytes": b"no numpy",
+    "a torn header": b"\x93NUMPY\x01\x00v\x00{'descr': 'banana'}",
+    "an unknown type": _header("{'descr': 'banana', 'fortran_order': False, 'shape': (2,), }"),
+    "four terabytes": _header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**40},), }}"),
+    "a size that overflows": _header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**62}, {2**62}), }}"),
+    "a negative size": _header("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }"),
+    "a header nested deeply": _header("(" * 5000),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("kind", ["numpy.ndarray", "torch.Tensor"])
+def test_bytes_that_are_no_array_are_refused(data: bytes, kind: str) -> None:
+    with pytest.raises(WireError, match="cannot be decoded"):
+        read_reply(reply(arrays=ArrayRecord({"x": Array("float32", (2,), kind, data)})))
+
+
+def test_an_update_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_BYTES", 100)
+    with pytest.raises(WireError, match="larger than 100 bytes"):
+        read_reply(reply())
+
+
+@pytest.mark.parametrize(("code", "read"), [("x" * 500, "x" * 32), (5, "unknown"), ("", "")])
+def test_a_code_word_of_any_kind_is_cut_to_a_word(code: Any, read: str) -> None:
+    assert read_reply(RecordDict({"config": ConfigRecord({"refused": code})})) == Refusal(read)
+
+
+def test_scores_that_are_no_numbers_are_left_out() -> None:
+    content = RecordDict(
+        {"scores": MetricRecord({"a": 0.5, "b": [1.0, 2.0], "c": 1}), "config": ConfigRecord({"round": 1})}
+    )
+    assert read_reply(content) == Scores(1, {"a": 0.5, "c": 1.0})
+
+
+def test_the_size_of_a_task_counts_values_and_text() -> None:
+    assert size_of(TASK) == 4 * (6 + 2 + 6) + 2
