@@ -53,7 +53,9 @@ def play(scenario: str, settings: Sequence[str], backend: str = "in-process", *,
 
 def last(run: RunDir, metric: str, **where: Any) -> float:
     """The last value of a metric."""
-    return [row["value"] for row in run.rows() if row["metric"] == metric and all(row.get(k) == v for k, v in where.items())][-1]
+    return [
+        row["value"] for row in run.rows() if row["metric"] == metric and all(row.get(k) == v for k, v in where.items())
+    ][-1]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -76,6 +78,13 @@ def write(name: str, result: dict[str, Any]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     import torch
 
-    machine = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    (OUT / f"{name}.json").write_text(json.dumps({"machine": machine, "command": sys.argv[1:], **result}, indent=2) + "\n")
+    machine = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    (OUT / f"{name}.json").write_text(
+        json.dumps({"machine": machine, "command": sys.argv[1:], **result}, indent=2) + "\n"
+    )
     print(f"\nwritten: benchmarks/out/{name}.json")

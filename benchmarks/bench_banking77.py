@@ -30,6 +30,7 @@ PRIVATE = [
     "train.sampling_rate=0.1",
     "train.batch_size=100",
     "train.steps=6",
+    "train.lr=0.02",
 ]
 
 
@@ -40,9 +41,15 @@ def linear_probe() -> float:
     work = work_from(config, labels, ("lora_B",), None)
     _, task = open_work(work.resident, work.task)
     assert isinstance(task, Classification)
-    sets = {which: task.encode(stage_rows(config, config.stage[0], which, list(labels)).records) for which in ("train", "test")}
+    sets = {
+        which: task.encode(stage_rows(config, config.stage[0], which, list(labels)).records)
+        for which in ("train", "test")
+    }
     with torch.no_grad():
-        x = {k: torch.cat([task._pooled(e, range(i, min(i + 64, len(e)))) for i in range(0, len(e), 64)]) for k, e in sets.items()}
+        x = {
+            k: torch.cat([task._pooled(e, range(i, min(i + 64, len(e)))) for i in range(0, len(e), 64)])
+            for k, e in sets.items()
+        }
     y = {k: torch.from_numpy(e.targets) for k, e in sets.items()}
     head = torch.nn.Linear(x["train"].shape[1], len(labels))
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200)
@@ -71,11 +78,20 @@ def main() -> None:
         curve = [row["value"] for row in run.rows() if row["metric"] == "accuracy" and row["scope"] == "global"]
         spent = last(run, "epsilon") if given.epsilon else None
         finals.append(curve[-1])
-        lines.append([seed, f"{curve[0]:.4f}", f"{max(curve):.4f}", f"{curve[-1]:.4f}", "-" if spent is None else f"{spent:.3f}"])
+        lines.append(
+            [seed, f"{curve[0]:.4f}", f"{max(curve):.4f}", f"{curve[-1]:.4f}", "-" if spent is None else f"{spent:.3f}"]
+        )
     probe = linear_probe()
     terms = "epsilon: record level, delta 1e-5, PLD, all 20 rounds" if given.epsilon else "no privacy"
-    show(f"BANKING77, 10 sites, Dirichlet 0.5 ({terms})", ["seed", "zero-shot", "best round", "last round", "epsilon"], lines)
-    print(f"  last round: {spread(finals)};  linear probe on pooled data: {probe:.4f};  ratio {sum(finals) / len(finals) / probe:.3f}")
+    show(
+        f"BANKING77, 10 sites, Dirichlet 0.5 ({terms})",
+        ["seed", "zero-shot", "best round", "last round", "epsilon"],
+        lines,
+    )
+    print(
+        f"  last round: {spread(finals)};  linear probe on pooled data: {probe:.4f};"
+        f"  ratio {sum(finals) / len(finals) / probe:.3f}"
+    )
     name = f"banking77-eps{given.epsilon:g}" if given.epsilon else "banking77"
     write(name, {"rows": lines, "last": finals, "linear_probe": probe, "settings": [*private, *given.settings]})
 

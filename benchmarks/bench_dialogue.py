@@ -1,6 +1,6 @@
 """Instruction tuning of the small real causal LM: held-out loss over rounds, per stage, with and without guards.
 
-    python benchmarks/bench_dialogue.py [--seeds 1,2,3] [--set KEY=VALUE]
+python benchmarks/bench_dialogue.py [--seeds 1,2,3] [--set KEY=VALUE]
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ def main() -> None:
         starts, learned, forgotten, ends = [], [], [], []
         for seed in map(int, given.seeds.split(",")):
             run = play("dialogue", [*given.settings, f"seed={seed}", f"continual.guards={guards}"])
-            curve = [(r["round"], r["task"], r["value"]) for r in run.rows() if r["metric"] == "loss" and r["scope"] == "global"]
+            curve = [
+                (r["round"], r["task"], r["value"])
+                for r in run.rows()
+                if r["metric"] == "loss" and r["scope"] == "global"
+            ]
             starts.append(sum(v for n, _, v in curve if n == 0) / len({t for _, t, _ in curve}))
             learned.append(last(run, "la", scope="run"))
             forgotten.append(last(run, "forgetting", scope="run"))

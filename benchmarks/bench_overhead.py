@@ -30,9 +30,19 @@ import psutil
 from bench import ROOT, show, write
 
 SETTINGS = [
-    "stage.rounds=3", "sites.count=20", "sites.partition=iid", "sites.column=", "sites.held_out=0", "privacy.enabled=false",
-    "continual.guards=[]", "data.test=", "data.train_size=2000", "train.steps=8", "train.sampling_rate=0.32", "train.batch_size=32",
-]  # fmt: skip
+    "stage.rounds=3",
+    "sites.count=20",
+    "sites.partition=iid",
+    "sites.column=",
+    "sites.held_out=0",
+    "privacy.enabled=false",
+    "continual.guards=[]",
+    "data.test=",
+    "data.train_size=2000",
+    "train.steps=8",
+    "train.sampling_rate=0.32",
+    "train.batch_size=32",
+]
 
 
 def configuration():  # type: ignore[no-untyped-def]
@@ -67,9 +77,9 @@ def run_loop(tricks: bool) -> float:
 
     from client.site import Site
     from llmchain_fl.data.source import read_rows
+    from llmchain_fl.data.stages import public_labels
     from llmchain_fl.privacy.sampling import poisson_batches, seeded_uniform
     from llmchain_fl.work import open_work, work_from
-    from llmchain_fl.data.stages import public_labels
     from simulations.prepare import prepare_sites
 
     config = configuration()
@@ -86,7 +96,13 @@ def run_loop(tricks: bool) -> float:
         total = torch.zeros_like(current)
         for site in sites:
             if site.name not in data:
-                rows = read_rows(site.data.train.replace("{stage}", "all"), mapping={}, required=("text", "label"), split="train", seed=0)
+                rows = read_rows(
+                    site.data.train.replace("{stage}", "all"),
+                    mapping={},
+                    required=("text", "label"),
+                    split="train",
+                    seed=0,
+                )
                 data[site.name] = task.encode(rows.records)
             examples = data[site.name]
             resident.trained.copy_(current)
@@ -110,7 +126,12 @@ def run_loop(tricks: bool) -> float:
     return time.monotonic() - started
 
 
-WAYS = {"bare": lambda: run_loop(True), "plain": lambda: run_loop(False), "in-process": lambda: run_framework("in-process"), "ray": lambda: run_framework("ray")}
+WAYS = {
+    "bare": lambda: run_loop(True),
+    "plain": lambda: run_loop(False),
+    "in-process": lambda: run_framework("in-process"),
+    "ray": lambda: run_framework("ray"),
+}
 
 
 def family_memory(process: psutil.Process) -> float:
@@ -127,7 +148,12 @@ def family_memory(process: psutil.Process) -> float:
 def measure(way: str) -> tuple[float, float, float]:
     """(whole seconds, seconds of rounds, peak MB) of one way in its own process."""
     started = time.monotonic()
-    child = subprocess.Popen([sys.executable, __file__, "--one", way], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(
+        [sys.executable, __file__, "--one", way],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     peak = 0.0
     stop = threading.Event()
 
@@ -167,7 +193,15 @@ def main() -> None:
     middle = {way: [statistics.median(column) for column in zip(*values, strict=True)] for way, values in found.items()}
     base = middle[ways[0]]
     lines = [
-        [way, f"{whole:.1f}", f"{whole / base[0]:.2f}x", f"{rounds:.1f}", f"{rounds / base[1]:.2f}x", f"{peak:.0f}", f"{peak / base[2]:.2f}x"]
+        [
+            way,
+            f"{whole:.1f}",
+            f"{whole / base[0]:.2f}x",
+            f"{rounds:.1f}",
+            f"{rounds / base[1]:.2f}x",
+            f"{peak:.0f}",
+            f"{peak / base[2]:.2f}x",
+        ]
         for way, (whole, rounds, peak) in middle.items()
     ]
     show(

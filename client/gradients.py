@@ -7,6 +7,7 @@ is used exactly once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -124,7 +125,10 @@ def gradient_of(resident: Resident, micro_batch: int, plan: PrivacyPlan | None) 
         yield PlainGradient(resident, micro_batch)
         return
     private = PrivateGradient(resident, micro_batch, plan, SecureNoise())
-    try:
-        yield private
-    finally:
-        private.close()
+    with warnings.catch_warnings():
+        # The lowest adapted layer's input needs no gradient, and that of its output is all that is asked for.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        try:
+            yield private
+        finally:
+            private.close()

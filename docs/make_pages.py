@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from llmchain_fl.config.read import walk_fields  # noqa: E402
-from llmchain_fl.config.schema import RunConfig  # noqa: E402
+from llmchain_fl.config.read import walk_fields
+from llmchain_fl.config.schema import RunConfig
 
 PAGE = Path(__file__).with_name("configuration.md")
 
@@ -17,7 +17,12 @@ PAGE = Path(__file__).with_name("configuration.md")
 def bounds(field: object) -> str:
     """``>= 1, <= 100`` of a field's metadata."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [f"{sign} {getattr(part, name):g}" for part in field.metadata for name, sign in signs.items() if hasattr(part, name)]  # type: ignore[attr-defined]
+    found = [
+        f"{sign} {getattr(part, name):g}"
+        for part in field.metadata
+        for name, sign in signs.items()
+        if hasattr(part, name)
+    ]  # type: ignore[attr-defined]
     return ", ".join(found)
 
 
@@ -26,8 +31,9 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made by `make docs` from `llmchain_fl/config/schema.py`. Settings stand in a scenario's TOML file; on the command line",
-        "`--set key=value`. `--set stage.rounds=2` changes every stage, `--set stage.0.rounds=2` the first one.",
+        "Made by `make docs` from `llmchain_fl/config/schema.py`. Settings stand in a scenario's TOML file;",
+        "on the command line `--set key=value`. `--set stage.rounds=2` changes every stage,",
+        "`--set stage.0.rounds=2` the first one.",
         "",
         "| setting | default | bounds | meaning |",
         "|---|---|---|---|",

@@ -70,8 +70,16 @@ class Logged(Silent):
         spent = f"epsilon {report.epsilon:.2f} ({report.privacy})" if report.epsilon is not None else report.privacy
         log.info(
             "round %d/%d %s: %d/%d sites, %s %s, %s, %.1f s",
-            report.round, report.total, report.stage_name, report.admitted, report.asked, report.score_name, scores, spent, report.seconds,
-        )  # fmt: skip
+            report.round,
+            report.total,
+            report.stage_name,
+            report.admitted,
+            report.asked,
+            report.score_name,
+            scores,
+            spent,
+            report.seconds,
+        )
 
     def finished(self, note: str) -> None:
         """Where the results are."""

@@ -39,10 +39,14 @@ class RunState:
 
 def save_state(folder: Path, state: RunState) -> Path:
     """Write the state of one round; older ones but the last are removed."""
-    arrays = {f"current/{k}": v for k, v in state.current.items()} | {f"serving/{k}": v for k, v in state.serving.items()}
+    arrays = {f"current/{k}": v for k, v in state.current.items()} | {
+        f"serving/{k}": v for k, v in state.serving.items()
+    }
     for guard, kept in state.guards.items():
         arrays |= {f"guard/{guard}/{k}": v for k, v in kept.items()}
-    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards")} | {"guards": sorted(state.guards)}
+    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards")} | {
+        "guards": sorted(state.guards)
+    }
     path = folder / f"round-{state.round:06d}.safetensors"
     atomic_write(path, save(arrays, metadata={"state": json.dumps(facts)}))
     for old in sorted(folder.glob("round-*.safetensors"))[:-KEEP]:

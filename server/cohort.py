@@ -66,7 +66,10 @@ def _names(replies: Iterable[Message]) -> dict[str, int]:
             raise RunError(f"two sites call themselves {name}", remedy="give every site its own name in its site file")
         found[name] = reply.metadata.src_node_id
     if silent or not found:
-        raise RunError(f"{silent} connected site(s) gave no name", remedy="look at those sites' logs; the same version must run everywhere")
+        raise RunError(
+            f"{silent} connected site(s) gave no name",
+            remedy="look at those sites' logs; the same version must run everywhere",
+        )
     return dict(sorted(found.items()))
 
 

@@ -177,4 +177,8 @@ class Loop:
 
 def _site_rows(slot: Slot, found: dict[str, dict[str, float]], name: str) -> list[dict[str, Any]]:
     base = {"round": slot.round, "stage": slot.stage, "scope": "site", "metric": name, "n": None}
-    return [{**base, "site": site, "task": task, "value": value} for site, tasks in sorted(found.items()) for task, value in tasks.items()]
+    return [
+        {**base, "site": site, "task": task, "value": value}
+        for site, tasks in sorted(found.items())
+        for task, value in tasks.items()
+    ]

@@ -42,7 +42,11 @@ class PrivacyBook:
     def affords(self, site: str) -> bool:
         """Whether one more round keeps ``site`` within the run's target."""
         target = self._config.epsilon
-        return self._plan is None or not target or self._spent(self.site_rounds[site] + 1, self._config.accountant) <= target * (1 + 1e-9)
+        return (
+            self._plan is None
+            or not target
+            or self._spent(self.site_rounds[site] + 1, self._config.accountant) <= target * (1 + 1e-9)
+        )
 
     def charge(self, sites: Iterable[str]) -> None:
         """These sites took part in a round."""
@@ -68,7 +72,8 @@ class PrivacyBook:
         terms = {"delta": self._plan.delta, "unit": self._plan.unit, "accountant": self._config.accountant}
         base = {"round": number, "stage": stage, "scope": "site", "task": "all", "metric": "epsilon", "n": None}
         return [
-            {**base, "site": site, "value": self._spent(self.site_rounds[site], self._config.accountant), **terms} for site in sorted(sites)
+            {**base, "site": site, "value": self._spent(self.site_rounds[site], self._config.accountant), **terms}
+            for site in sorted(sites)
         ]
 
     def as_json(self, sites: Iterable[str]) -> dict[str, Any]:

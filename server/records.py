@@ -29,15 +29,25 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
     rows: list[Row] = [{**base, "scope": "run", "site": None, "metric": "seconds", "value": seconds}]
     if outcome.product_error is not None:
         rows.append({**base, "scope": "run", "site": None, "metric": "product_error", "value": outcome.product_error})
-    for metric, values in (("bytes_up", outcome.bytes_up), ("bytes_down", outcome.bytes_down), ("update_norm", outcome.admitted)):
-        rows += [{**base, "scope": "site", "site": site, "metric": metric, "value": float(v)} for site, v in sorted(values.items())]
+    for metric, values in (
+        ("bytes_up", outcome.bytes_up),
+        ("bytes_down", outcome.bytes_down),
+        ("update_norm", outcome.admitted),
+    ):
+        rows += [
+            {**base, "scope": "site", "site": site, "metric": metric, "value": float(v)}
+            for site, v in sorted(values.items())
+        ]
     rows += [
-        {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason} for site, reason in outcome.refused.items()
+        {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason}
+        for site, reason in outcome.refused.items()
     ]
     return rows
 
 
-def stage_rows_of(rows: Iterable[Row], number: int, stage: int, tasks: Sequence[str], scores: Scores, name: str) -> list[Row]:
+def stage_rows_of(
+    rows: Iterable[Row], number: int, stage: int, tasks: Sequence[str], scores: Scores, name: str
+) -> list[Row]:
     """Row ``stage`` of the R matrix and what follows from the matrix so far.
 
     A loss is lower when better: its matrix is negated for the metrics, so that forgetting is how much a loss rose.

@@ -18,8 +18,10 @@ class Scorer:
 
     def __init__(self, config: RunConfig, work: WorkSpec, labels: Sequence[str]) -> None:
         self._work = work
-        self._resident, self.task = open_work(work.resident, work.task)
-        self._sets: dict[str, dict[str, Examples]] = {which: self._read(config, which, labels) for which in ("dev", "test")}
+        self.resident, self.task = open_work(work.resident, work.task)
+        self._sets: dict[str, dict[str, Examples]] = {
+            which: self._read(config, which, labels) for which in ("dev", "test")
+        }
 
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
         found: dict[str, Examples] = {}
@@ -44,15 +46,14 @@ class Scorer:
 
     def score(self, arrays: Arrays, which: str, stages: Sequence[str] | None = None) -> Scores:
         """Stage -> metric -> value of the adapter ``arrays`` on the sets ``which`` (all stages by default)."""
-        self._resident.reset()
-        self._resident.load(arrays)
-        return {name: self.task.score(examples) for name, examples in self._sets[which].items() if stages is None or name in stages}
+        self.resident.reset()
+        self.resident.load(arrays)
+        return {
+            name: self.task.score(examples)
+            for name, examples in self._sets[which].items()
+            if stages is None or name in stages
+        }
 
     def full(self, arrays: Arrays) -> Arrays:
         """``arrays`` laid over the start: every array of the adapter, also those that never change."""
-        return {**self._resident.fresh(), **arrays}
-
-    @property
-    def resident(self) -> object:
-        """The resident model, for writing adapters."""
-        return self._resident
+        return {**self.resident.fresh(), **arrays}

@@ -16,12 +16,23 @@ from flwr.serverapp.strategy import Strategy
 from llmchain_fl.adapter.value import Arrays, count_bytes
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
-from llmchain_fl.wire import Refusal, Scores, ScoreTask, TrainTask, Update, read_reply, size_of, write_score_task, write_train_task
+from llmchain_fl.wire import (
+    Refusal,
+    Scores,
+    ScoreTask,
+    TrainTask,
+    Update,
+    read_reply,
+    size_of,
+    write_score_task,
+    write_train_task,
+)
 from llmchain_fl.work import WorkSpec
 from server.admission import Schema, admit, reason_of, update_norm
 from server.aggregation.rule import Rule, SiteFactors, product_error, sent_names
 from server.cohort import choose, weights
 from server.schedule import Slot, schedule
+
 
 @dataclass
 class RoundOutcome:
@@ -81,7 +92,12 @@ class FederatedLora(Strategy):
         )
         self._asked = dict.fromkeys(sites, task)
         return [
-            Message(write_train_task(task), dst_node_id=self.nodes[site], message_type=MessageType.TRAIN, group_id=str(slot.round))
+            Message(
+                write_train_task(task),
+                dst_node_id=self.nodes[site],
+                message_type=MessageType.TRAIN,
+                group_id=str(slot.round),
+            )
             for site in self._asked
         ]
 
@@ -110,7 +126,9 @@ class FederatedLora(Strategy):
             outcome.bytes_up[site] = count_bytes(delta)
             if not self._rule.exact:
                 kept.append(factors)
-        outcome.refused |= {site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused}
+        outcome.refused |= {
+            site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
+        }
         if len(outcome.admitted) >= self._config.sites.minimum:
             outcome.arrays = dict(total.finish())
             outcome.product_error = product_error(kept, outcome.arrays, self._work.adapter.scale) if kept else None
@@ -132,7 +150,9 @@ class FederatedLora(Strategy):
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         schema = Schema.like(self._asked[site].arrays, max_norm=self._config.aggregation.max_update_norm or None)
-        return admit(answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted)
+        return admit(
+            answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
+        )
 
     # -- scores of the sites --------------------------------------------------------------------------------------
 
@@ -140,7 +160,10 @@ class FederatedLora(Strategy):
         """One evaluate message a site."""
         names = sent_names(self._rule, arrays)
         task = ScoreTask(number, stages, self._work_json, {name: arrays[name] for name in names})
-        return [Message(write_score_task(task), dst_node_id=node, message_type=MessageType.EVALUATE) for node in self.nodes.values()]
+        return [
+            Message(write_score_task(task), dst_node_id=node, message_type=MessageType.EVALUATE)
+            for node in self.nodes.values()
+        ]
 
     def collect_scores(self, replies: Iterable[Message]) -> dict[str, dict[str, float]]:
         """Site -> stage -> score, of the sites that share them."""
@@ -160,20 +183,28 @@ class FederatedLora(Strategy):
 
     # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
 
-    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
         """Flower's hook: take the global arrays, ask the cohort."""
         self.current = {**self.current, **{name: value.numpy() for name, value in arrays.items()}}
         return self.ask(self.slots[server_round], self.cohort(server_round, self.nodes))
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's hook: admit and sum. None when too few replies were admitted."""
         outcome = self.collect(self.slots[server_round], replies)
         if len(outcome.admitted) < self._config.sites.minimum:
             return None, None
         self.current = outcome.arrays
-        return ArrayRecord({name: Array(value) for name, value in outcome.arrays.items()}), MetricRecord({"admitted": len(outcome.admitted)})
+        return ArrayRecord({name: Array(value) for name, value in outcome.arrays.items()}), MetricRecord(
+            {"admitted": len(outcome.admitted)}
+        )
 
-    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
         """Flower's hook: sites are scored at the end of a stage by the run's own loop, not here."""
         return []
 

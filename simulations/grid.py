@@ -14,8 +14,9 @@ import copy
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -64,7 +65,9 @@ class InProcessGrid(Grid):
         """Flower's description of the run."""
         return self._run
 
-    def create_message(self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None) -> Message:
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
         """A message to one node."""
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
@@ -91,8 +94,22 @@ class InProcessGrid(Grid):
             yield self._deliver(message, uuid.uuid4().hex)
 
     def _deliver(self, message: Message, number: str) -> Message:
-        node = message.metadata.dst_node_id
+        """One site's reply. As in Flower, a ClientApp that raises and a node that is not there give error replies."""
         message.metadata.__dict__["_message_id"] = number
         own = copy.copy(message)
-        own.content = RecordDict(dict(message.content))
-        return self._app(own, self._contexts[node])
+        own.content = RecordDict(
+            dict(message.content)
+        )  # strategies put one record in all messages, and mods take from it
+        context = self._contexts.get(message.metadata.dst_node_id)
+        if context is None:
+            return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, "there is no such node"), reply_to=message))
+        try:
+            return _numbered(self._app(own, context))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return _numbered(Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message))
+
+
+def _numbered(reply: Message) -> Message:
+    reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+    return reply

@@ -36,7 +36,9 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
         labels = list(public_labels(config))
         for position, stage in enumerate(config.stage):
             for name, rows, chosen in _shares(config, stage, position, labels, names):
-                _write_share(config, folder / name, stage.name, rows, chosen, np.random.default_rng([config.seed, position]))
+                _write_share(
+                    config, folder / name, stage.name, rows, chosen, np.random.default_rng([config.seed, position])
+                )
         for name in names:
             _write_site_file(config, folder, name)
         atomic_write(folder / DONE, json.dumps(names).encode())
@@ -48,11 +50,18 @@ def site_names(config: RunConfig) -> list[str]:
     pattern = config.data.train or config.stage[0].train
     if "{site}" in pattern:
         before, after = pattern.split("{site}", 1)
-        found = sorted(str(path)[len(before) : len(str(path)) - len(after)] for path in Path().glob(f"{before}*{after}")) if before + after else []
+        found = (
+            sorted(str(path)[len(before) : len(str(path)) - len(after)] for path in Path().glob(f"{before}*{after}"))
+            if before + after
+            else []
+        )
         if not Path(before or ".").is_absolute() and not found:
             raise DataError(f"no file matches {pattern}", remedy="check data.train; {site} stands for the site's name")
         if len(found) != config.sites.count:
-            raise DataError(f"{len(found)} files match {pattern}, sites.count = {config.sites.count}", remedy="set sites.count to the number of files")
+            raise DataError(
+                f"{len(found)} files match {pattern}, sites.count = {config.sites.count}",
+                remedy="set sites.count to the number of files",
+            )
         return found
     width = max(2, len(str(config.sites.count - 1)))
     return [f"site-{number:0{width}d}" for number in range(config.sites.count)]
@@ -69,16 +78,28 @@ def _shares(
     rows, sites = stage_rows(config, stage, "train", labels), config.sites
     groups = [row.get(sites.column, "") for row in rows.records] if sites.column else None
     if groups is not None and not all(groups):
-        raise DataError(f"there is no column {sites.column}, or it is empty in some records", where=rows.where, remedy="correct sites.column")
+        raise DataError(
+            f"there is no column {sites.column}, or it is empty in some records",
+            where=rows.where,
+            remedy="correct sites.column",
+        )
     deal = PARTITIONERS[sites.partition]
-    parts = deal([row.get("label", "") for row in rows.records], groups, len(names), config.seed + position, sites.alpha, 1)
+    parts = deal(
+        [row.get("label", "") for row in rows.records], groups, len(names), config.seed + position, sites.alpha, 1
+    )
     return [(name, rows, np.asarray(part)) for name, part in zip(names, parts, strict=True)]
 
 
-def _write_share(config: RunConfig, folder: Path, stage: str, rows: Rows, chosen: npt.NDArray[np.int64], draw: np.random.Generator) -> None:
+def _write_share(
+    config: RunConfig, folder: Path, stage: str, rows: Rows, chosen: npt.NDArray[np.int64], draw: np.random.Generator
+) -> None:
     """One site's records of one stage, a share of them kept for its own score."""
     if len(chosen) == 0:
-        raise DataError(f'{folder.name} has no record in stage "{stage}"', where=rows.where, remedy="use fewer sites, more records or a larger alpha")
+        raise DataError(
+            f'{folder.name} has no record in stage "{stage}"',
+            where=rows.where,
+            remedy="use fewer sites, more records or a larger alpha",
+        )
     kept_out = int(len(chosen) * config.sites.held_out)
     mixed = draw.permutation(chosen)
     for file, part in ((f"{stage}.jsonl", mixed[kept_out:]), (f"{stage}.held_out.jsonl", mixed[:kept_out])):
@@ -103,6 +124,9 @@ def _write_site_file(config: RunConfig, folder: Path, name: str) -> None:
     """The same site as a file, for the backends whose clients are processes of their own; paths relative to it."""
     site = _site(config, folder, name)
     local = site.model_copy(
-        update={"state": "state", "data": site.data.model_copy(update={"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"})}
+        update={
+            "state": "state",
+            "data": site.data.model_copy(update={"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"}),
+        }
     )
     atomic_write(folder / name / "site.toml", table_to_toml(local.model_dump()).encode())

@@ -5,6 +5,7 @@ An adapter directory is peft's own (``adapter_config.json``, ``adapter_model.saf
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     """
     if any("lora_" in name for name, _ in module.named_parameters()):
         raise ModelError("the base model already carries an adapter", remedy="detach it first")
-    wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls a name that transformers has renamed
+        wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
     found: dict[str, nn.Parameter] = {}
     for name, parameter in wrapped.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:

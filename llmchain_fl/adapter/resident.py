@@ -127,9 +127,21 @@ class Resident:
         return self.base.module(input_ids=ids, attention_mask=mask, **extra)
 
 
-@functools.lru_cache(maxsize=1)
 def load_resident(spec: ResidentSpec) -> Resident:
-    """The resident of this process: the same spec gives the same object; another spec replaces its adapter."""
+    """The resident of this process: the same spec gives the same object; another spec replaces its adapter.
+
+    Raises:
+        ModelError: the base cannot be loaded or the adapter does not fit it; the adapter before it is gone then.
+    """
+    try:
+        return _resident(spec)
+    except BaseException:
+        _resident.cache_clear()
+        raise
+
+
+@functools.lru_cache(maxsize=1)
+def _resident(spec: ResidentSpec) -> Resident:
     base = load_base(spec.base)
     peft_model.detach(base.module)
     return Resident(spec, base)

@@ -11,7 +11,9 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory, or an adapter folder in it.")],
     data: Annotated[str, typer.Argument(help="Records: a file, a directory, hub:org/name or generated:NAME.")],
-    columns: Annotated[list[str] | None, typer.Option("--column", help="Which column holds what: --column text=utterance.")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="Which column holds what: --column text=utterance.")
+    ] = None,
 ) -> None:
     """Score a trained adapter on records of yours."""
     from llmchain_fl.cli.trained import open_trained

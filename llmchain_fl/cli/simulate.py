@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,16 @@ BACKENDS = ("in-process", "ray")
 
 def command(
     scenario: Annotated[str, typer.Argument(help="A shipped scenario (see `scenarios`) or a .toml file.")] = "demo",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: --set train.lr=0.01 (repeat it).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set train.lr=0.01 (repeat it).")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory to write; default runs/SCENARIO-N.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run directory after a crash or Ctrl-C.")] = None,
-    backend: Annotated[str, typer.Option("--backend", help="in-process (default) or ray (Flower's own simulation).")] = "in-process",
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this run directory after a crash or Ctrl-C.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option("--backend", help="in-process (default) or ray (Flower's own simulation).")
+    ] = "in-process",
     beside: Annotated[
         list[str] | None, typer.Option("--beside", help="Run it a second time with this setting changed, and compare.")
     ] = None,
@@ -46,12 +53,18 @@ def _beside(out: Path | None) -> Path | None:
 def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> RunDir:
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.config.read import read_config
+    from llmchain_fl.errors import LlmchainError
     from llmchain_fl.scenario import find_scenario
 
     config = read_config(find_scenario(scenario), settings)
     tool = simulator()
     run: RunDir = tool.start(config, Path(scenario).stem, out)
-    _play(tool, config, run, backend)
+    try:
+        _play(tool, config, run, backend)
+    except LlmchainError:
+        if not run.rows():
+            shutil.rmtree(run.path)  # nothing was measured: leave no empty run behind
+        raise
     return run
 
 
@@ -71,7 +84,9 @@ def _play(tool: Any, config: Any, run: RunDir, backend: str) -> None:
         with watching(config.title or "run", run.path) as progress:
             tool.simulate(config, run, progress, backend)
     except KeyboardInterrupt:
-        typer.secho(f"stopped; every finished round is kept. Go on with: llmchain-fl simulate --resume {run.path}", err=True)
+        typer.secho(
+            f"stopped; every finished round is kept. Go on with: llmchain-fl simulate --resume {run.path}", err=True
+        )
         raise
     show_summary(run)
 

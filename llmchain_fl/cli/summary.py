@@ -33,4 +33,6 @@ def show_comparison(first: RunDir, second: RunDir, change: str) -> None:
     for line in lines:
         table.add_row(*line)
     console.print(table)
-    console.print(f"  reports: {first.report}\n           {second.report}\n", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"  reports: {first.report}\n           {second.report}\n", highlight=False, markup=False, soft_wrap=True
+    )

@@ -1,4 +1,4 @@
-"""The records of one stage: read, mapped, filtered by label and column. Used for public test sets and by the simulator."""
+"""The records of one stage: read, mapped, filtered. For public test sets and for the simulator."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from llmchain_fl.data.labels import check_labels, read_label_list
 from llmchain_fl.data.source import read_rows
 from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.tasks.spec import COLUMNS
+
 
 def public_labels(config: RunConfig) -> dict[str, str]:
     """Label -> text of the run's public label list; empty for tasks without labels.

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPT2Model
 
 from llmchain_fl.adapter.peft_model import attach, config_for, detach, read_peft, target_modules, write_peft
-from llmchain_fl.adapter.resident import Resident, ResidentSpec, load_resident
+from llmchain_fl.adapter.resident import Resident, ResidentSpec, _resident, load_resident
 from llmchain_fl.adapter.value import AdapterSpec
 from llmchain_fl.base_model import load_base
 from llmchain_fl.errors import ModelError
@@ -31,7 +31,7 @@ BERT = [
 def bare(small: Any, kind: str = "encoder") -> nn.Module:
     """The base as it is loaded, with no adapter on it."""
     module = load_base(small.base(kind)).module
-    load_resident.cache_clear()
+    _resident.cache_clear()
     detach(module)
     return module
 

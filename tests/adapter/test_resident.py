@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmchain_fl.adapter.peft_model import detach
-from llmchain_fl.adapter.resident import Resident, ResidentSpec, all_trained, load_resident
+from llmchain_fl.adapter.resident import Resident, ResidentSpec, _resident, all_trained, load_resident
 from llmchain_fl.adapter.value import AdapterSpec, digest
 from llmchain_fl.base_model import load_base
 from llmchain_fl.errors import ModelError
@@ -29,7 +29,7 @@ def hidden(resident: Resident) -> torch.Tensor:
 
 def test_the_start_changes_nothing_of_the_base(small: Any) -> None:
     module = load_base(small.base()).module
-    load_resident.cache_clear()
+    _resident.cache_clear()
     detach(module)
     with torch.no_grad():
         before = module(input_ids=IDS, attention_mask=MASK)[0]
@@ -110,11 +110,14 @@ def test_a_load_that_does_not_fit_changes_nothing(small: Any) -> None:
 def test_a_swap_is_undone_even_after_an_error(small: Any) -> None:
     resident = load_resident(spec_of(small))
     resident.reset()
-    swap = resident.swapped(torch.ones_like(resident.theta))
-    swap.__enter__()
-    assert (resident.theta == 1).all()
+
+    def breaks() -> None:
+        with resident.swapped(torch.ones_like(resident.theta)):
+            assert (resident.theta == 1).all()
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        swap.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        breaks()
     assert digest(resident.arrays()) == digest(resident.fresh())
 
 
@@ -131,6 +134,17 @@ def test_two_adapters_on_one_base_take_turns(small: Any) -> None:
     assert torch.equal(outputs[1], outputs[3])
     assert not torch.allclose(outputs[0], outputs[1])
     assert load_resident(first).base is load_resident(second).base
+
+
+def test_a_spec_that_fails_does_not_leave_the_one_before_without_its_adapter(small: Any) -> None:
+    good = spec_of(small)
+    load_resident(good)
+    with pytest.raises(ModelError, match="qwery"):
+        load_resident(spec_of(small, targets=("qwery",)))
+    again = load_resident(good)
+    before = hidden(again)
+    again.theta.fill_(0.5)
+    assert not torch.allclose(hidden(again), before)
 
 
 def test_work_that_comes_back_finds_its_adapter_attached(small: Any) -> None:

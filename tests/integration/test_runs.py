@@ -39,7 +39,12 @@ def small(private: bool = False, **parts: dict[str, object]) -> RunConfig:
         "model": {"threads": 1, "max_tokens": 24},
         "adapter": {"rank": 4, "last_layers": 1, "targets": ["query", "value"]},
         "task": {"labels": "generated:bank-messages"},
-        "data": {"train": "generated:bank-messages", "test": "generated:bank-messages", "train_size": 300, "test_size": 60},
+        "data": {
+            "train": "generated:bank-messages",
+            "test": "generated:bank-messages",
+            "train_size": 300,
+            "test_size": 60,
+        },
         "sites": {"count": 3, "partition": "dirichlet", "held_out": 0.1},
         "train": {"steps": 2, "sampling_rate": 0.2, "batch_size": 8, "lr": 0.01},
         "continual": {"guards": ["distill", "ema"]},
@@ -75,12 +80,29 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def test_a_run_directory_holds_everything_a_person_looks_for(finished: RunDir) -> None:
-    for part in (finished.config, finished.metrics, finished.privacy, finished.report, finished.events, finished.adapter):
+    for part in (
+        finished.config,
+        finished.metrics,
+        finished.privacy,
+        finished.report,
+        finished.events,
+        finished.adapter,
+    ):
         assert part.exists(), part
     assert finished.stage_adapter(0, "cards").is_dir()
     assert finished.stage_adapter(1, "payments").is_dir()
     metrics = {row["metric"] for row in finished.rows()}
-    assert {"accuracy", "r_matrix", "average_accuracy", "forgetting", "bwt", "la", "bytes_up", "bytes_down", "seconds"} <= metrics
+    assert {
+        "accuracy",
+        "r_matrix",
+        "average_accuracy",
+        "forgetting",
+        "bwt",
+        "la",
+        "bytes_up",
+        "bytes_down",
+        "seconds",
+    } <= metrics
 
 
 def test_the_r_matrix_is_measured_on_every_task_after_every_stage(finished: RunDir) -> None:
@@ -107,7 +129,9 @@ def test_peft_alone_opens_the_adapter_and_computes_the_same(finished: RunDir) ->
     ids, mask = examples.batch([0], 0, torch.device("cpu"))
     with torch.no_grad():
         ours = task.resident.forward(ids, mask, {}, [0]).last_hidden_state
-        outside = PeftModel.from_pretrained(AutoModel.from_pretrained(locate("minilm").path), str(finished.adapter)).eval()
+        outside = PeftModel.from_pretrained(
+            AutoModel.from_pretrained(locate("minilm").path), str(finished.adapter)
+        ).eval()
         theirs = outside(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -136,7 +160,9 @@ def test_a_run_stopped_after_any_round_resumes_to_the_same_result(after: int, fi
     simulate(config, run, Silent())
     assert arrays_of(run) == arrays_of(finished)
     keep = ("accuracy", "r_matrix", "average_accuracy", "forgetting", "bytes_up")
-    assert [row for row in run.rows() if row["metric"] in keep] == [row for row in finished.rows() if row["metric"] in keep]
+    assert [row for row in run.rows() if row["metric"] in keep] == [
+        row for row in finished.rows() if row["metric"] in keep
+    ]
 
 
 @pytest.mark.slow
@@ -145,14 +171,18 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_result(finished: RunDir,
     config.write_text(to_toml(small()))
     out = tmp_path / "killed"
     line = [sys.executable, "-c", "from llmchain_fl.cli.main import main; main()", "simulate"]
-    begun = subprocess.Popen([*line, str(config), "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    begun = subprocess.Popen(
+        [*line, str(config), "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
+    )
     deadline = time.monotonic() + 120
     while not list(out.glob("state/round-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     begun.send_signal(signal.SIGKILL)
     begun.wait()
     assert list(out.glob("state/round-*")), "the run was killed before its first round"
-    ended = subprocess.run([*line, "--resume", str(out)], capture_output=True, text=True, timeout=240, env=os.environ, check=False)
+    ended = subprocess.run(
+        [*line, "--resume", str(out)], capture_output=True, text=True, timeout=240, env=os.environ, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert arrays_of(RunDir.open(out)) == arrays_of(finished)
 

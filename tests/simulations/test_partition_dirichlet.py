@@ -45,7 +45,8 @@ def test_the_first_dirichlet_site_follows_hsu() -> None:
     labels = ["a"] * 600 + ["b"] * 1400
     alpha, p, m = 50.0, 0.3, 100
     shares = [
-        sum(labels[index] == "a" for index in partition("dirichlet-equal", labels, sites=20, seed=seed, alpha=alpha)[0]) / m
+        sum(labels[index] == "a" for index in partition("dirichlet-equal", labels, sites=20, seed=seed, alpha=alpha)[0])
+        / m
         for seed in range(1500)
     ]
     variance = p * (1 - p) / (alpha + 1)
@@ -59,10 +60,7 @@ def test_the_first_shares_of_dirichlet_follow_the_dirichlet() -> None:
     sites, alpha = 4, 2.0
     shares = np.array(
         [
-            [
-                len(part) / 2000
-                for part in partition("dirichlet", ["a"] * 2000, sites=sites, seed=seed, alpha=alpha)
-            ]
+            [len(part) / 2000 for part in partition("dirichlet", ["a"] * 2000, sites=sites, seed=seed, alpha=alpha)]
             for seed in range(1500)
         ]
     )
