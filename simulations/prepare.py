@@ -6,6 +6,7 @@ the three ways of running differ in nothing but the transport.
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 
@@ -46,25 +47,23 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
 
 
 def site_names(config: RunConfig) -> list[str]:
-    """``site-00`` ...; or, with ``{site}`` in the path of the data, the names of the files that are there."""
+    """``site-00`` ...; or, with ``{site}`` in the path of the data, the names of the files that are there.
+
+    Raises:
+        DataError: not one file a site.
+    """
     pattern = config.data.train or config.stage[0].train
-    if "{site}" in pattern:
-        before, after = pattern.split("{site}", 1)
-        found = (
-            sorted(str(path)[len(before) : len(str(path)) - len(after)] for path in Path().glob(f"{before}*{after}"))
-            if before + after
-            else []
+    if "{site}" not in pattern:
+        width = max(2, len(str(config.sites.count - 1)))
+        return [f"site-{number:0{width}d}" for number in range(config.sites.count)]
+    before, _, after = pattern.replace("{split}", "train").partition("{site}")
+    paths = glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")
+    if len(paths) != config.sites.count:
+        raise DataError(
+            f"{len(paths)} files match {pattern}, sites.count = {config.sites.count}",
+            remedy="check data.train ({site} stands for the site's name), or set sites.count to the number of files",
         )
-        if not Path(before or ".").is_absolute() and not found:
-            raise DataError(f"no file matches {pattern}", remedy="check data.train; {site} stands for the site's name")
-        if len(found) != config.sites.count:
-            raise DataError(
-                f"{len(found)} files match {pattern}, sites.count = {config.sites.count}",
-                remedy="set sites.count to the number of files",
-            )
-        return found
-    width = max(2, len(str(config.sites.count - 1)))
-    return [f"site-{number:0{width}d}" for number in range(config.sites.count)]
+    return sorted(path[len(before) : len(path) - len(after)] for path in paths)
 
 
 def _shares(

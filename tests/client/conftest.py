@@ -1,25 +1,32 @@
-"""A site with records in a folder, and the way a server reaches it: Flower messages over an in-process grid."""
+"""A site with records in a folder, reached as a server reaches it; and gradients by another road (``Case``)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
+from torch import Tensor
 
 from client.app import make_app
+from client.gradients import gradient_of
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.adapter.resident import load_resident
 from llmchain_fl.adapter.value import Arrays, fresh_arrays
+from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.wire import ScoreTask, TrainTask, write_score_task, write_train_task
+from llmchain_fl.work import GuardSpec
 from simulations.grid import InProcessGrid
 
 CANARY = "Jane-Canary-1970"
+LossFn = Callable[[Sequence[int]], Tensor]
 
 
 class Ward:
@@ -113,3 +120,69 @@ def ward(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
 def wire_bytes() -> Any:
     """RecordDict -> the bytes that travel."""
     return lambda content: recorddict_to_proto(content).SerializeToString(deterministic=True)
+
+
+class Case:
+    """A task with records, its loss with guards, and the slow loop over records."""
+
+    count = 9
+
+    def __init__(self, small: Any, kind: str = "classification", *, distill: bool = False, **settings: Any) -> None:
+        self.task = small.task(kind, **settings)
+        self.resident, self.small = self.task.resident, small
+        self.examples = self.task.encode(small.rows(9, kind))
+        draw = np.random.default_rng(5)
+        teacher = {
+            f"teacher.{name}": draw.normal(0, 0.3, shape).astype(np.float32)
+            for name, shape in self.resident.shapes.items()
+        }
+        specs = [GuardSpec("distill", (("temperature", 2.0), ("weight", 3.0)))] if distill else []
+        self.guards = SiteGuards(specs, teacher)
+
+    def loss(self, index: Sequence[int]) -> Tensor:
+        output = self.task.forward(self.examples, index)
+        return self.task.losses(output) + self.guards.example_loss(self.task, self.examples, index, output)
+
+    def each(self, loss: LossFn | None = None) -> np.ndarray:
+        """Gradient of each record alone, float64 [n, P]."""
+        parameters = [self.resident.parameters[name] for name in self.resident.trained_names]
+        rows = [torch.autograd.grad((loss or self.loss)([i])[0], parameters) for i in range(self.count)]
+        return np.array([torch.cat([g.reshape(-1) for g in row]).double().numpy() for row in rows])
+
+    def private(
+        self,
+        clip: float,
+        index: Sequence[int] = range(9),
+        *,
+        micro: int = 4,
+        z: float = 0.0,
+        loss: LossFn | None = None,
+    ) -> Tensor:
+        """One private gradient sum with its own hooks."""
+        plan = self.small.plan(noise_multiplier=z, clip_norm=clip)
+        with gradient_of(self.resident, micro, plan) as gradient:
+            return gradient(index, loss or self.loss)
+
+    @staticmethod
+    def clipped(rows: np.ndarray, clip: float) -> np.ndarray:
+        """sum_i g_i min(1, C / |g_i|), float64."""
+        total = np.zeros(rows.shape[1])
+        for row in rows:
+            total += row * min(1.0, clip / np.linalg.norm(row))
+        return total
+
+    @staticmethod
+    def median_norm(rows: np.ndarray) -> float:
+        """A clip norm that clips about half of the records."""
+        return float(np.median(np.linalg.norm(rows, axis=1)))
+
+    @staticmethod
+    def apart(found: Tensor, expected: np.ndarray) -> float:
+        """Largest difference over the largest entry."""
+        return float(np.abs(found.double().numpy() - expected).max() / np.abs(expected).max())
+
+
+@pytest.fixture
+def case_of(small: Any) -> Callable[..., Case]:
+    """Settings -> ``Case``."""
+    return lambda *args, **settings: Case(small, *args, **settings)

@@ -42,7 +42,8 @@ def test_every_file_a_page_links_to_exists(page: Path) -> None:
 
 
 def test_every_file_named_in_the_papers_table_exists() -> None:
-    for name in re.findall(r"`((?:server|client|tests|simulations)/[\w/.-]+)`", (ROOT / "docs" / "papers.md").read_text()):
+    page = (ROOT / "docs" / "papers.md").read_text()
+    for name in re.findall(r"`((?:server|client|tests|simulations)/[\w/.-]+)`", page):
         assert (ROOT / name).exists(), name
 
 

@@ -1,0 +1,70 @@
+"""The state of a round: whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmchain_fl.errors import RunError
+from server.checkpoint import RunState, load_state, save_state
+
+
+def state(number: int) -> RunState:
+    array = np.full((2, 3), number, dtype=np.float32)
+    return RunState(
+        run="r",
+        work="w",
+        round=number,
+        current={"m.lora_B": array},
+        serving={"m.lora_B": array + 1},
+        noise_multiplier=1.25,
+        guards={"ema": {"m.lora_B": array + 2}, "distill": {}},
+        site_rounds={"a": number},
+        lineage="abc",
+    )
+
+
+def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
+    save_state(tmp_path, state(3))
+    found = load_state(tmp_path)
+    assert found is not None
+    wanted = state(3)
+    for part in ("current", "serving"):
+        assert {k: v.tobytes() for k, v in getattr(found, part).items()} == {
+            k: v.tobytes() for k, v in getattr(wanted, part).items()
+        }
+    assert found.guards["ema"]["m.lora_B"].tobytes() == wanted.guards["ema"]["m.lora_B"].tobytes()
+    assert found.guards["distill"] == {}
+    keep = ("run", "work", "round", "noise_multiplier", "site_rounds", "lineage", "stopped")
+    assert {k: getattr(found, k) for k in keep} == {k: getattr(wanted, k) for k in keep}
+
+
+def test_the_last_two_states_are_kept_and_the_last_one_is_read(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        save_state(tmp_path, state(number))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "round-000004.safetensors",
+        "round-000005.safetensors",
+    ]
+    found = load_state(tmp_path)
+    assert found is not None
+    assert found.round == 5
+
+
+def test_no_state_is_no_error(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("size", [0, 5, 40, 100])
+def test_a_damaged_state_is_refused_and_its_remedy_works(size: int, tmp_path: Path) -> None:
+    save_state(tmp_path, state(1))
+    path = save_state(tmp_path, state(2))
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(RunError, match="damaged"):
+        load_state(tmp_path)
+    path.unlink()
+    found = load_state(tmp_path)
+    assert found is not None
+    assert found.round == 1
