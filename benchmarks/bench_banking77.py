@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from llmchain_fl.config.read import read_config
 from llmchain_fl.data.stages import public_labels, stage_rows
 from llmchain_fl.scenario import find_scenario
+from llmchain_fl.tasks.base import Examples, by_length
 from llmchain_fl.tasks.classification import Classification
 from llmchain_fl.work import open_work, work_from
 
@@ -34,6 +35,15 @@ PRIVATE = [
 ]
 
 
+def embed(task: Classification, examples: Examples) -> torch.Tensor:
+    """Frozen mean-pooled embeddings, [n, H]."""
+    out = torch.zeros(len(examples), task.resident.base.hidden_size)
+    with torch.no_grad():
+        for index in by_length(examples, 128):
+            out[index] = task._pooled(examples, index)
+    return out
+
+
 def linear_probe() -> float:
     """Test accuracy of multinomial logistic regression (L-BFGS, weight decay 1e-4) on frozen embeddings."""
     config = read_config(find_scenario("banking77"), ["adapter.last_layers=1", "task.head=label-text"])
@@ -45,11 +55,7 @@ def linear_probe() -> float:
         which: task.encode(stage_rows(config, config.stage[0], which, list(labels)).records)
         for which in ("train", "test")
     }
-    with torch.no_grad():
-        x = {
-            k: torch.cat([task._pooled(e, range(i, min(i + 64, len(e)))) for i in range(0, len(e), 64)])
-            for k, e in sets.items()
-        }
+    x = {which: embed(task, examples) for which, examples in sets.items()}
     y = {k: torch.from_numpy(e.targets) for k, e in sets.items()}
     head = torch.nn.Linear(x["train"].shape[1], len(labels))
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200)

@@ -111,10 +111,24 @@ def test_a_used_up_budget_is_refused_before_anything_is_read(ward: Any, monkeypa
     assert ward.events() == before
 
 
-def test_batches_and_noise_of_a_private_round_cannot_be_repeated(ward: Any) -> None:
-    work = ward.work()
-    first, second = (update(ward.train(work, run=run)).arrays for run in ("a", "b"))
-    assert digest(first) != digest(second)
+@pytest.mark.parametrize("private", [True, False])
+def test_only_the_batches_of_a_private_round_cannot_be_repeated(
+    ward: Any, monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    """Amplification by sampling holds for batches that nobody can know: not from the run's public seed."""
+    ward.limits = SiteLimits(require_privacy=private, epsilon=60.0)
+    drawn: list[list[list[int]]] = []
+    plain = client.app.poisson_batches
+
+    def spied(*args: Any) -> Any:
+        batches = list(plain(*args))
+        drawn.append([batch.tolist() for batch in batches])
+        return batches
+
+    monkeypatch.setattr(client.app, "poisson_batches", spied)
+    first, second = (update(ward.train(ward.work(private=private), run=run)).arrays for run in ("a", "b"))
+    assert (drawn[0] == drawn[1]) is not private
+    assert (digest(first) == digest(second)) is not private
 
 
 def test_without_privacy_a_round_is_repeatable_and_nothing_is_booked(ward: Any, wire_bytes: Any) -> None:

@@ -138,9 +138,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("app") / "llmchain-fl"
     for name in ("llmchain_fl", "client", "server", "simulations", "tests", "docs"):
         shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "_app"))
-    for name in ("pyproject.toml", "LICENSE", ".gitignore"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(root / name, target / name)
-    (target / "README.md").touch()
     return target
 
 

@@ -90,13 +90,19 @@ class Lab:
         )  # fmt: skip
         return done.stdout
 
-    def play(self, **settings: str) -> tuple[dict[str, Any], str]:
-        """``flwr run --stream``: what ``flwr list`` says of the run (the exit code says nothing), and its log."""
-        config = " ".join(f'{key}="{value}"' for key, value in settings.items())
-        said = self.flwr("run", str(self._app), "lab", "--stream", "--run-config", config)
-        number = said.partition("Successfully started run ")[2].split()[0]
-        listed = json.loads(self.flwr("list", "lab", "--run-id", number, "--format", "json"))
-        return listed["runs"][0], said
+    def submit(self, *, stream: bool = True, resume: bool = False, **settings: str) -> tuple[str, str]:
+        """``flwr run``: the number of the run, and its log if it is streamed."""
+        config = " ".join(f'{key}="{value}"' for key, value in settings.items()) + (" resume=true" if resume else "")
+        options = ["--stream"] if stream else []
+        said = self.flwr("run", str(self._app), "lab", *options, "--run-config", config)
+        return said.partition("Successfully started run ")[2].split()[0], said
+
+    def entry(self, number: str) -> dict[str, Any]:
+        """What ``flwr list`` says of a run; the exit code of ``flwr run`` says nothing."""
+        listed: list[dict[str, Any]] = json.loads(self.flwr("list", "lab", "--run-id", number, "--format", "json"))[
+            "runs"
+        ]
+        return listed[0]
 
     def stop(self) -> None:
         """End everything that was started, gently first."""
@@ -153,8 +159,10 @@ def test_two_sites_learn_together_over_a_superlink_and_each_keeps_its_own_ledger
     lab: Lab, tiny: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    entry, said = lab.play(scenario=str(private(tiny, tmp_path / "s.toml")), out=str(out), set="train.steps=2 seed=4")
-    assert entry["status"] == "finished:completed", said
+    number, said = lab.submit(
+        scenario=str(private(tiny, tmp_path / "s.toml")), out=str(out), set="train.steps=2 seed=4"
+    )
+    assert lab.entry(number)["status"] == "finished:completed", said
     assert f"run directory: {out}" in said
     assert "round 2/2 second: 2/2 sites" in said
     run = RunDir.open(out)
@@ -177,10 +185,10 @@ def test_a_site_whose_budget_is_used_up_says_no_and_the_other_goes_on(lab: Lab, 
     before = {name: len(lab.ledger(name).spent().events) for name in ("north", "south")}
     out = tmp_path / "run"
     try:
-        entry, said = lab.play(scenario=str(private(tiny, tmp_path / "s.toml")), out=str(out), set="stage.rounds=1")
+        number, said = lab.submit(scenario=str(private(tiny, tmp_path / "s.toml")), out=str(out), set="stage.rounds=1")
     finally:
         lab.write_site("north", epsilon=50.0)
-    assert entry["status"] == "finished:completed", said
+    assert lab.entry(number)["status"] == "finished:completed", said
     assert "1/2 sites" in said
     assert {row["site"] for row in RunDir.open(out).rows() if row["metric"] == "refused"} == {"north"}
     assert len(lab.ledger("north").spent().events) == before["north"]
@@ -199,7 +207,26 @@ def test_a_site_whose_budget_is_used_up_says_no_and_the_other_goes_on(lab: Lab, 
 def test_settings_that_cannot_run_end_in_a_failed_run_that_says_why(
     lab: Lab, settings: dict[str, str], text: str
 ) -> None:
-    entry, said = lab.play(**settings)
+    number, said = lab.submit(**settings)
+    entry = lab.entry(number)
     assert entry["status"] == "finished:failed"
     assert text in said
     assert text in entry["status-details"]
+
+
+def test_a_stopped_run_goes_on_where_it_was_and_no_site_pays_twice(lab: Lab, tiny: Any, tmp_path: Path) -> None:
+    before = {name: len(lab.ledger(name).spent().events) for name in ("north", "south")}
+    out = tmp_path / "run"
+    scenario = private(tiny, tmp_path / "s.toml")
+    number, _ = lab.submit(stream=False, scenario=str(scenario), out=str(out), set="stage.rounds=2 stage.0.rounds=1")
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not list(out.glob("state/round-000001.*")):
+        time.sleep(0.2)
+    lab.flwr("stop", number, "lab")
+    assert lab.entry(number)["status"] == "finished:stopped"
+    assert max(row["round"] for row in RunDir.open(out).rows()) == 1
+    number, said = lab.submit(out=str(out), resume=True)
+    assert lab.entry(number)["status"] == "finished:completed", said
+    assert "round 3/3 second: 2/2 sites" in said
+    assert {row["round"] for row in RunDir.open(out).rows()} == {0, 1, 2, 3}
+    assert {name: len(lab.ledger(name).spent().events) - before[name] for name in before} == {"north": 3, "south": 3}
