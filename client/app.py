@@ -17,7 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import outbox
-from client.dataset import Kept, site_examples
+from client.dataset import Kept, has_records, site_examples
 from client.site import Site, read_site
 from client.training import LocalResult, train_round
 from llmchain_fl.continual.guards import SiteGuards
@@ -59,7 +59,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
     work = WorkSpec.from_json(task.work)
     site.check(work)
     ledger = site.ledger(work)
-    sealed = outbox.reserve(ledger, task, work)
+    sealed = outbox.sealed(ledger, task, work)
     if sealed is not None:
         return outbox.release_again(task, sealed)
     _use_threads(work)
@@ -70,6 +70,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
         raise WireError(
             f"{len(missing)} arrays to be trained were not sent", remedy="server and site must run the same version"
         )
+    outbox.reserve(ledger, task, work)
     resident.reset()
     resident.load(task.arrays)
     spec = work.train
@@ -98,6 +99,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     values = {
         stage: nlp_task.score(site_examples(site, stage, "held_out", work, nlp_task, kept))[nlp_task.score_name]
         for stage in task.stages
+        if has_records(site, stage, "held_out")
     }
     return outbox.scores(site, task.round, values)
 

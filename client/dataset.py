@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from client.site import Site
 from llmchain_fl.adapter.resident import ResidentSpec
@@ -17,6 +18,25 @@ from llmchain_fl.work import WorkSpec
 Kept = dict[tuple[str, str, ResidentSpec, TaskSpec], Examples]
 
 
+def _source(site: Site, stage: str, which: str) -> str:
+    """Where the records of a stage are; empty if the site file says nothing.
+
+    Raises:
+        WireError: the server's name for the stage might lead out of the site's folder.
+    """
+    if not re.fullmatch(NAME, stage):
+        raise WireError(
+            "the name of the stage cannot stand in a path", remedy="server and site must run the same version"
+        )
+    return (site.data.train if which == "train" else site.data.held_out).replace("{stage}", stage)
+
+
+def has_records(site: Site, stage: str, which: str) -> bool:
+    """Whether there is anything to read; a site too small to keep records for its own score has no such file."""
+    source = _source(site, stage, which)
+    return bool(source) and (source.startswith(("hub:", "generated:")) or Path(source).exists())
+
+
 def site_examples(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> Examples:
     """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``.
 
@@ -26,14 +46,9 @@ def site_examples(site: Site, stage: str, which: str, work: WorkSpec, task: Task
         WireError: the server's name for the stage might lead out of the site's folder.
         DataError: a missing file, column or label, an unreadable line, no record: file, line and remedy, no record.
     """
-    if not re.fullmatch(NAME, stage):
-        raise WireError(
-            "the name of the stage cannot stand in a path", remedy="server and site must run the same version"
-        )
-    setting = site.data.train if which == "train" else site.data.held_out
-    if not setting:
+    source, spec = _source(site, stage, which), work.task
+    if not source:
         raise DataError(f"the site has no {which} records", remedy=f"set data.{which} in the site file")
-    source, spec = setting.replace("{stage}", stage), work.task
     key = (source, which, work.resident, spec)
     for other in [known for known in kept if known[2:] != key[2:]]:
         del kept[other]

@@ -18,51 +18,28 @@ from safetensors.numpy import load, save
 
 from client.site import Site
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.errors import (
-    AdmissionError,
-    BudgetExhausted,
-    ConfigError,
-    DataError,
-    LlmchainError,
-    ModelError,
-    PrivacyError,
-    RunError,
-    TrainingError,
-    WireError,
-)
-from llmchain_fl.privacy.accounting import Event
+from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
+from llmchain_fl.privacy.accounting import round_event
 from llmchain_fl.privacy.ledger import Ledger
 from llmchain_fl.wire import HelloReply, TrainTask, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.work import WorkSpec
 
-_KINDS = (
-    AdmissionError,
-    BudgetExhausted,
-    ConfigError,
-    DataError,
-    ModelError,
-    PrivacyError,
-    RunError,
-    TrainingError,
-    WireError,
-)
-CODES = frozenset(kind.code for kind in _KINDS) | {LlmchainError.code}
+
+def sealed(ledger: Ledger, task: TrainTask, work: WorkSpec) -> bytes | None:
+    """The update that was already sealed for this very round, if there is one."""
+    return None if work.plan is None else ledger.sealed(task.key)
 
 
-def reserve(ledger: Ledger, task: TrainTask, work: WorkSpec) -> bytes | None:
-    """Ask the ledger before anything is read: can this round still be afforded? The sealed update if there is one.
+def reserve(ledger: Ledger, task: TrainTask, work: WorkSpec) -> None:
+    """Book the round before training begins: can it still be afforded?
+
+    Records may have been read by then (a file that is missing costs nothing), but nothing was computed from them.
 
     Raises:
         BudgetExhausted: the round would pass the site's epsilon; nothing was spent.
     """
-    if work.plan is None:
-        return None
-    already = ledger.sealed(task.key)
-    if already is None:
-        plan = work.plan
-        event = Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round)
-        ledger.reserve(task.key, event, plan.digest())
-    return already
+    if work.plan is not None:
+        ledger.reserve(task.key, round_event(work.plan), work.plan.digest())
 
 
 def release(ledger: Ledger, task: TrainTask, work: WorkSpec, trained: Arrays) -> RecordDict:

@@ -104,3 +104,21 @@ class TrainingError(LlmchainError):
     """Local training that did not do what it was asked (for instance: no parameter moved)."""
 
     code = "training"
+
+
+CODES = frozenset(
+    kind.code
+    for kind in (
+        LlmchainError,
+        ConfigError,
+        DataError,
+        ModelError,
+        RunError,
+        PrivacyError,
+        BudgetExhausted,
+        AdmissionError,
+        WireError,
+        TrainingError,
+    )
+)
+"""Every word a refusal may consist of."""

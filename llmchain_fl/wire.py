@@ -21,7 +21,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
 from llmchain_fl.adapter.value import Arrays, count_bytes
-from llmchain_fl.errors import WireError
+from llmchain_fl.errors import CODES, WireError
 
 PROTOCOL = 1
 MAX_BYTES = 2**31
@@ -172,7 +172,7 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
     config = _config(content)
     code = config.get("refused")
     if code is not None:
-        return Refusal(str(code)[:32] if isinstance(code, str) else "unknown")
+        return Refusal(code if code in CODES else "unknown")
     number = int(str(_take(config, "round", int)))
     if "scores" in content.metric_records:
         values = {str(k): float(v) for k, v in content.metric_records["scores"].items() if isinstance(v, int | float)}

@@ -116,6 +116,10 @@ class FederatedLora(Strategy):
                 continue
             try:
                 delta = self._admit(site, slot, reply, outcome)
+                if isinstance(delta, Refusal):
+                    outcome.declined.add(site)
+                    outcome.refused[site] = delta.code
+                    continue
                 full = {name: self.current[name] + value for name, value in delta.items()}
                 factors = SiteFactors(full, self._work.adapter.scale, public[site])
                 total.add(factors)
@@ -135,8 +139,8 @@ class FederatedLora(Strategy):
         self.outcome = outcome
         return outcome
 
-    def _admit(self, site: str, slot: Slot, reply: Message, outcome: RoundOutcome) -> Arrays:
-        """The delta of one reply.
+    def _admit(self, site: str, slot: Slot, reply: Message, outcome: RoundOutcome) -> Arrays | Refusal:
+        """The delta of one reply, or the site's own code for why there is none.
 
         Raises:
             AdmissionError, WireError: it must not be summed.
@@ -145,8 +149,7 @@ class FederatedLora(Strategy):
             raise WireError("the site's program failed", remedy="look at the site's log")
         answer = read_reply(reply.content)
         if isinstance(answer, Refusal):
-            outcome.declined.add(site)
-            raise AdmissionError(f"{answer.code}: the site declined", remedy="look at the site's log")
+            return answer
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         schema = Schema.like(self._asked[site].arrays, max_norm=self._config.aggregation.max_update_norm or None)

@@ -100,14 +100,21 @@ def test_a_round_that_broke_off_is_charged_once(ward: Any, monkeypatch: pytest.M
     assert [event["type"] for event in ward.events()] == ["reserve", "seal"]
 
 
-def test_a_used_up_budget_is_refused_before_anything_is_read(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_up_budget_is_refused_before_anything_is_computed(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     work = ward.work()
     ward.train(work)
     spent = ward.site.ledger(work).spent().epsilon
     ward.limits = SiteLimits(epsilon=spent * 1.01)
-    monkeypatch.setattr(client.app, "site_examples", lambda *_: pytest.fail("records were read"))
+    monkeypatch.setattr(client.app, "train_round", lambda *_: pytest.fail("records were used"))
     before = ward.events()
     assert code(ward.train(work, round=2)) == "budget"
+    assert ward.events() == before
+
+
+def test_a_missing_file_costs_nothing(ward: Any) -> None:
+    before = ward.events()
+    (ward.folder / "cards.jsonl").unlink()
+    assert code(ward.train(ward.work())) == "data"
     assert ward.events() == before
 
 

@@ -9,7 +9,7 @@ from client import outbox
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl import errors
 from llmchain_fl.adapter.value import digest
-from llmchain_fl.errors import LlmchainError, PrivacyError
+from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
 from llmchain_fl.privacy.ledger import NullLedger
 from llmchain_fl.wire import Refusal, Scores, Update, read_reply
 
@@ -24,7 +24,7 @@ KINDS = [
 def test_each_error_of_ours_has_its_own_code_word(kind: type[LlmchainError]) -> None:
     reply = read_reply(outbox.refuse(kind("what", remedy="remedy")))
     assert reply == Refusal(kind.code)
-    assert kind.code in outbox.CODES
+    assert kind.code in CODES
     assert kind.code.isalpha()
     assert [other.code for other in KINDS].count(kind.code) == 1
 
@@ -54,9 +54,10 @@ def test_an_update_is_the_difference_in_float32(ward: Any) -> None:
 def test_with_a_plan_an_update_is_sealed_before_it_leaves(ward: Any) -> None:
     work = ward.work()
     task, ledger = ward.task(work), ward.site.ledger(work)
-    assert outbox.reserve(ledger, task, work) is None
+    assert outbox.sealed(ledger, task, work) is None
+    outbox.reserve(ledger, task, work)
     sent = outbox.release(ledger, task, work, {name: value + 1 for name, value in task.arrays.items()})
-    sealed = outbox.reserve(ledger, task, work)
+    sealed = outbox.sealed(ledger, task, work)
     assert sealed is not None
     assert digest(read_reply(outbox.release_again(task, sealed)).arrays) == digest(read_reply(sent).arrays)
 
@@ -82,7 +83,8 @@ def test_a_disk_that_fails_keeps_the_update_in(ward: Any, monkeypatch: pytest.Mo
 
 def test_without_a_plan_nothing_is_asked_of_the_ledger(ward: Any) -> None:
     work = ward.work(private=False)
-    assert outbox.reserve(NullLedger(), ward.task(work), work) is None
+    assert outbox.sealed(NullLedger(), ward.task(work), work) is None
+    outbox.reserve(NullLedger(), ward.task(work), work)
 
 
 def test_scores_leave_only_with_the_policys_consent() -> None:

@@ -190,7 +190,8 @@ def test_a_site_whose_budget_is_used_up_says_no_and_the_other_goes_on(lab: Lab, 
         lab.write_site("north", epsilon=50.0)
     assert lab.entry(number)["status"] == "finished:completed", said
     assert "1/2 sites" in said
-    assert {row["site"] for row in RunDir.open(out).rows() if row["metric"] == "refused"} == {"north"}
+    refused = [(row["site"], row["reason"]) for row in RunDir.open(out).rows() if row["metric"] == "refused"]
+    assert set(refused) == {("north", "budget")}
     assert len(lab.ledger("north").spent().events) == before["north"]
     assert len(lab.ledger("south").spent().events) == before["south"] + 2
     assert "the site's limit is 0.5" in (lab.folder / "north.log").read_text()

@@ -69,7 +69,8 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
         ),
         "",
     ),
-    "a refusal": (lambda: write_refusal("data"), "other"),
+    "a refusal": (lambda: write_refusal("data"), "data"),
+    "a refusal in its own words": (lambda: write_refusal("Jane Canary, born 1970"), "unknown"),
 }
 
 
@@ -125,8 +126,7 @@ def test_a_hostile_reply_is_refused_and_the_sum_is_that_of_the_honest_sites(name
     outcome = one_round(answer, position)
     assert set(outcome.admitted) == {"a", "b"}
     assert set(outcome.refused) == {"hostile"}
-    if reason != "other":
-        assert outcome.refused["hostile"] == reason
+    assert outcome.refused["hostile"] == reason
     np.testing.assert_allclose(outcome.arrays[NAME], 2.0, rtol=1e-6)
 
 
