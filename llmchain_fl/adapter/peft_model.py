@@ -24,6 +24,8 @@ _PREFIX, _ADAPTER = "base_model.model.", "default"
 def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
     """Full names of the linear layers to adapt, inside the transformer layers only (no pooler, no output layer).
 
+    A target is the end of a name in whole parts, as in peft: ``query``, ``attention.output.dense``.
+
     Raises:
         ModelError: a name in ``spec.targets`` matches no linear layer, or ``last_layers`` is more than there are.
     """
@@ -43,13 +45,13 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
     if spec.targets == ("all-linear",):
         return linears
     known = sorted({name.rsplit(".", 1)[-1] for name in linears})
-    missing = [t for t in spec.targets if t not in known]
+    missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in linears)]
     if missing or not spec.targets:
         raise ModelError(
             f"adapter.targets: no linear layer is named {', '.join(missing) or '(an empty list)'}",
             remedy=f"the model has {', '.join(known)}, or all-linear",
         )
-    return [name for name in linears if name.rsplit(".", 1)[-1] in spec.targets]
+    return [name for name in linears if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
 
 
 def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def wait_for_round(metrics: Path, number: int, played: subprocess.Popen[bytes]) 
     pytest.fail(f"round {number} was not reached")
 
 
+@pytest.fixture
+def as_an_actor() -> Iterator[None]:
+    """An actor is a process of its own: what it sets up for good is taken down here."""
+    log = logging.getLogger("llmchain_fl")
+    before = list(log.handlers)
+    yield
+    log.handlers[:] = before
+    _app_of.cache_clear()
+
+
+@pytest.mark.usefixtures("as_an_actor")
 def test_an_app_travels_as_file_names_and_is_made_once_in_an_actor(tmp_path: Path) -> None:
     files = (tmp_path / "sites" / "a" / "site.toml", tmp_path / "sites" / "b" / "site.toml")
     sent = cloudpickle.dumps(SitesApp(files))
