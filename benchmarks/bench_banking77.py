@@ -25,7 +25,7 @@ from llmchain_fl.work import open_work, work_from
 
 PRIVATE = [
     "privacy.enabled=true",
-    "task.head=label-text",
+    "task.head=trained",
     'adapter.targets=["query","value"]',
     "adapter.rank=4",
     "train.sampling_rate=0.1",

@@ -42,12 +42,12 @@ def meet(grid: Grid, config: SitesConfig) -> dict[str, int]:
                     remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds",
                 )
             time.sleep(min(1.0, config.wait_seconds / 10))
-    return _names(_ask_names(grid, nodes))
+    return _names(_ask_names(grid, nodes, config.wait_seconds))
 
 
-def _ask_names(grid: Grid, nodes: Iterable[int]) -> Iterable[Message]:
+def _ask_names(grid: Grid, nodes: Iterable[int], seconds: float) -> Iterable[Message]:
     questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in sorted(nodes)]
-    return grid.send_and_receive(questions, timeout=120.0)
+    return grid.send_and_receive(questions, timeout=seconds)
 
 
 def _names(replies: Iterable[Message]) -> dict[str, int]:

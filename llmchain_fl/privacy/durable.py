@@ -1,4 +1,4 @@
-"""Writes that are on the disk when they return; the ledger's only way to touch a file. POSIX only.
+"""Appends that are on the disk when they return, and who may make them; POSIX only. Whole files: ``atomic_file.py``.
 
 Order matters more than speed: content, ``fsync`` of the file, rename, ``fsync`` of the directory (a rename or a new
 name is durable only after the latter).
@@ -22,17 +22,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_whole(path: Path, payload: bytes) -> None:
-    """Write so that ``path`` holds, after a crash at any point, either all of ``payload`` or what it held before."""
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync(path.parent)
 
 
 def append(path: Path, size: int, line: bytes) -> None:

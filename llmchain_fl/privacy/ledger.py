@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.errors import BudgetExhausted, PrivacyError
 from llmchain_fl.privacy.accounting import ACCOUNTANTS, Event, Spent, epsilon
-from llmchain_fl.privacy.durable import append, disk_errors, locked, sync, write_whole
+from llmchain_fl.privacy.durable import append, disk_errors, locked, sync
 from llmchain_fl.privacy.plan import UNITS
 
 KEPT_PAYLOADS = 2
@@ -178,7 +179,7 @@ class FileLedger:
             if key in book.seals:
                 sync(self._log)
                 return
-            write_whole(self._file(key), payload)
+            atomic_write(self._file(key), payload)
             append(self._log, book.size, book.lead + _line(type="seal", key=key, sha256=digest))
             kept = [self._file(name) for name in [*book.seals, key][-KEPT_PAYLOADS:]]
             for file in set(self._sealed.iterdir()) - set(kept):

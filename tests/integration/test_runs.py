@@ -19,10 +19,12 @@ from transformers import AutoModel
 
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.base_model import locate
+from llmchain_fl.cli.main import main
 from llmchain_fl.cli.trained import open_trained
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.data.generated import generate
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.run import simulate
@@ -234,3 +236,46 @@ def test_a_trained_head_travels_and_is_saved(tmp_path: Path) -> None:
     assert arrays["head.weight"].shape == (24, 384)
     assert np.abs(arrays["head.weight"]).max() > 0
     assert work.task.head_size == 24
+
+
+def command(argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command line says; it must end well."""
+    monkeypatch.setattr(sys, "argv", ["llmchain-fl", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    return capsys.readouterr().out
+
+
+def test_predict_gives_labels_with_their_probabilities(
+    finished: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = command(["predict", str(finished.path), "somebody stole my card", "--top", "2"], monkeypatch, capsys)
+    assert said.startswith("somebody stole my card\n")
+    assert said.count("%") == 2
+
+
+def test_evaluate_gives_the_score_that_the_run_recorded(
+    finished: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row for row in generate("bank-messages", 1, 60, "test") if row["stage"] == "payments"]
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"message": row["text"], "label": row["label"]}) + "\n" for row in rows))
+    said = command(["evaluate", str(finished.path), str(data), "--column", "text=message"], monkeypatch, capsys)
+    recorded = [
+        row["value"]
+        for row in finished.rows()
+        if row["metric"] == "accuracy" and row["task"] == "payments" and row["scope"] == "global"
+    ]
+    assert f"records {len(rows)}" in said
+    assert float(said.split()[1]) == pytest.approx(recorded[-1], abs=1e-4)
+
+
+def test_report_is_written_anew(
+    finished: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = finished.report.read_text()
+    finished.report.unlink()
+    said = command(["report", str(finished.path)], monkeypatch, capsys)
+    assert "Average accuracy" in said
+    assert len(finished.report.read_text()) == len(before)

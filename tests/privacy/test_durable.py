@@ -5,35 +5,36 @@ from pathlib import Path
 
 import pytest
 
+from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy import durable
 
 
 def test_a_whole_file_is_replaced_and_no_draft_is_left(tmp_path: Path) -> None:
     target = tmp_path / "update.bin"
-    durable.write_whole(target, b"old")
-    durable.write_whole(target, b"new")
+    atomic_write(target, b"old")
+    atomic_write(target, b"new")
     assert target.read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["update.bin"]
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "update.bin"
-    durable.write_whole(target, b"old")
+    atomic_write(target, b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device", "/secret/path")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PrivacyError, match="errno 28") as caught, durable.disk_errors():
-        durable.write_whole(target, b"new")
+        atomic_write(target, b"new")
     assert target.read_bytes() == b"old"
     assert "secret" not in str(caught.value)
 
 
 def test_the_old_content_stands_until_the_moment_of_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "update.bin"
-    durable.write_whole(target, b"old")
+    atomic_write(target, b"old")
     seen = []
 
     def killed(draft: Path, goal: Path) -> None:
@@ -42,7 +43,7 @@ def test_the_old_content_stands_until_the_moment_of_the_rename(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        durable.write_whole(target, b"new")
+        atomic_write(target, b"new")
     assert seen == [(b"new", b"old")]
 
 
