@@ -78,7 +78,7 @@ class FederatedLora(Strategy):
         return [site for site in chosen if site in set(able)]
 
     def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
-        """One train message a site; all carry the same arrays."""
+        """One train message a site; all carry the same arrays, and none that a site can draw from the seed."""
         names = sent_names(self._rule, self.current)
         task = TrainTask(
             run=self._run,
@@ -88,7 +88,7 @@ class FederatedLora(Strategy):
             lr=slot.lr,
             work=self._work_json,
             arrays={name: self.current[name] for name in names},
-            guard_arrays=self.guard_arrays,
+            guard_arrays={key: v for key, v in self.guard_arrays.items() if key.partition(".")[2] in names},
         )
         self._asked = dict.fromkeys(sites, task)
         return [

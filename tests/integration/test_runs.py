@@ -125,6 +125,13 @@ def test_ffa_sends_only_b_and_never_changes_a(finished: RunDir) -> None:
     assert {row["value"] for row in finished.rows() if row["metric"] == "bytes_up"} == {float(b_bytes)}
 
 
+def test_a_teacher_costs_as_many_bytes_as_what_is_trained(finished: RunDir) -> None:
+    down = {row["round"]: row["value"] for row in finished.rows() if row["metric"] == "bytes_down"}
+    up = next(row["value"] for row in finished.rows() if row["metric"] == "bytes_up")
+    assert down[1] == down[2]
+    assert down[3] == down[4] == down[1] + up
+
+
 def test_peft_alone_opens_the_adapter_and_computes_the_same(finished: RunDir) -> None:
     _, task = open_trained(finished.path)
     examples = task.encode([{"text": "my card has not come yet"}])

@@ -28,7 +28,7 @@ class ServerGuard(Protocol):
     """The half at the server. ``current`` is what sites train on from here, ``serving`` what is scored and kept."""
 
     def payload(self) -> Arrays:
-        """Arrays the site half needs; empty if none."""
+        """Arrays the site half needs, named ``<prefix>.<array>``; those that no site trains do not travel."""
 
     def after_aggregate(self, current: Arrays) -> Arrays:
         """After each round: the serving adapter for this ``current``."""
