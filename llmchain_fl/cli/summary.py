@@ -26,8 +26,8 @@ def show_summary(run: RunDir) -> None:
 def show_comparison(first: RunDir, second: RunDir, change: str) -> None:
     """Two runs in one table."""
     console = Console()
-    header, *lines = compare_table(first.rows(), second.rows(), ("this run", f"with {change}"))
-    table = Table(title="the same run, once as it is and once changed", title_justify="left", padding=(0, 2))
+    header, *lines = compare_table(first.rows(), second.rows(), ("this run", "changed"))
+    table = Table(title=f"the same run once more, changed: {change}", title_justify="left", padding=(0, 2))
     for column in header:
         table.add_column(column)
     for line in lines:
