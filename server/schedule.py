@@ -17,7 +17,6 @@ class Slot:
     stage: int
     stage_name: str
     lr: float
-    first: bool
     last: bool
 
 
@@ -45,4 +44,4 @@ def schedule(config: RunConfig) -> Iterator[Slot]:
         for position in range(part.rounds):
             number += 1
             lr = learning_rate(position, part.rounds, config.train.lr, config.train.lr_final)
-            yield Slot(number, stage, part.name, lr, position == 0, position == part.rounds - 1)
+            yield Slot(number, stage, part.name, lr, position == part.rounds - 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -145,8 +145,3 @@ def _resident(spec: ResidentSpec) -> Resident:
     base = load_base(spec.base)
     peft_model.detach(base.module)
     return Resident(spec, base)
-
-
-def all_trained(spec: ResidentSpec) -> ResidentSpec:
-    """The same adapter as it is used for inference, where which factors were trained does not matter."""
-    return replace(spec, adapter=replace(spec.adapter, trained=("lora_A", "lora_B")))
