@@ -17,13 +17,17 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import outbox
-from client.dataset import Kept, has_records, site_examples
+from client.dataset import Kept, SiteRecords, has_records, site_records
+from client.rounds import play_round, play_scores
 from client.site import Site, read_site
-from client.training import LocalResult, train_round
-from llmchain_fl.continual.guards import SiteGuards
+from client.training import LocalResult
 from llmchain_fl.errors import ConfigError, LlmchainError, WireError
-from llmchain_fl.privacy.sampling import poisson_batches, secret_uniform, seeded_uniform
-from llmchain_fl.wire import TrainTask, read_score_task, read_train_task
+from llmchain_fl.messages import TrainTask
+from llmchain_fl.privacy.charges import HELD_OUT, training_group
+from llmchain_fl.privacy.ledger import Ledger, NullLedger
+from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.privacy.units import Units
+from llmchain_fl.wire import read_score_task, read_train_task
 from llmchain_fl.work import WorkSpec, inference, open_work
 
 log = logging.getLogger("llmchain_fl.client")
@@ -59,49 +63,61 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
     work = WorkSpec.from_json(task.work)
     site.check(work)
     ledger = site.ledger(work)
-    sealed = outbox.sealed(ledger, task, work)
+    ledger.acknowledge(task.receipt)
+    sealed = outbox.sealed(ledger, task, work.plan)
     if sealed is not None:
-        return outbox.release_again(task, sealed)
+        return outbox.release_again(ledger, task, sealed)
     _use_threads(work)
     resident, nlp_task = open_work(work.resident, work.task)
-    examples = site_examples(site, task.stage_name, "train", work, nlp_task, kept)
+    records = site_records(site, task.stage_name, "train", work, nlp_task, kept)
     missing = set(resident.trained_names) - set(task.arrays)
     if missing:
         raise WireError(
             f"{len(missing)} arrays to be trained were not sent", remedy="server and site must run the same version"
         )
-    outbox.reserve(ledger, task, work)
-    resident.reset()
-    resident.load(task.arrays)
-    spec = work.train
-    uniform = (
-        secret_uniform
-        if work.plan is not None and work.plan.is_private
-        else seeded_uniform(spec.seed, site.name, task.round)
-    )
-    batches = poisson_batches(len(examples), spec.sampling_rate, spec.steps, uniform)
-    guards = SiteGuards(work.guards, task.guard_arrays)
-    result = train_round(nlp_task, examples, batches, spec, work.plan, guards, task.lr)
-    if watch is not None:
-        watch(site, task, result)
-    return outbox.release(ledger, task, work, result.arrays)
+    units = _members(ledger, work.plan, training_group(work.plan, task.stage_name) if work.plan else "", records)
+    seen = None if watch is None else lambda told, result: watch(site, told, result)
+    return play_round(site.name, ledger, task, work, nlp_task, records.examples, units, seen)
 
 
 def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     """Score the given adapter on this site's held-out records, if the policy shares scores."""
     task = read_score_task(content)
-    work = inference(WorkSpec.from_json(task.work))
-    outbox.check_scores(site)
+    work = WorkSpec.from_json(task.work)
+    plan = work.plan
+    kind = outbox.check_scores(site, plan)
     site.check_base(work)
-    resident, nlp_task = open_work(work.resident, work.task)
+    ledger: Ledger = NullLedger()
+    if kind == "noised" and plan is not None:
+        site.check_plan(plan)
+        ledger = site.ledger(work)
+        ledger.acknowledge(task.receipt)
+        sealed = outbox.sealed(ledger, task, plan)
+        if sealed is not None:
+            return outbox.noised_scores_again(ledger, task, sealed)
+    resident, nlp_task = open_work(inference(work).resident, work.task)
     resident.reset()
     resident.load(task.arrays)
-    values = {
-        stage: nlp_task.score(site_examples(site, stage, "held_out", work, nlp_task, kept))[nlp_task.score_name]
+    found = {
+        stage: site_records(site, stage, "held_out", work if kind == "noised" else inference(work), nlp_task, kept)
         for stage in task.stages
         if has_records(site, stage, "held_out")
     }
+    if kind == "noised" and plan is not None:
+        parts = {stage: (part.examples, _members(ledger, plan, HELD_OUT, part)) for stage, part in found.items()}
+        return play_scores(ledger, task, plan, nlp_task, parts)
+    values = {stage: nlp_task.score(part.examples)[nlp_task.score_name] for stage, part in found.items()}
     return outbox.scores(site, task.round, values)
+
+
+def _members(ledger: Ledger, plan: PrivacyPlan | None, group: str, records: SiteRecords) -> Units:
+    """The units that may take part in ``group``: those that no other group has.
+
+    Units without names need no register: they are all in one group (``Site.check_plan`` sees to it).
+    """
+    if plan is None or plan.unit != "person" or not records.names:
+        return records.units
+    return records.units.kept(ledger.admit(group, records.names))
 
 
 def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None) -> ClientApp:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.errors import TrainingError
 from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.privacy.units import Batch
 from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.work import TrainSpec
 
@@ -43,7 +42,7 @@ class LocalResult:
 def train_round(
     task: Task,
     examples: Examples,
-    batches: Iterable[npt.NDArray[np.int64]],
+    batches: Iterable[Batch],
     spec: TrainSpec,
     plan: PrivacyPlan | None,
     guards: SiteGuards,
@@ -51,8 +50,8 @@ def train_round(
 ) -> LocalResult:
     """One round at one site: for each drawn batch, the (private) gradient sum, divided by the public divisor, one step.
 
-    The resident must hold the global adapter; afterwards it holds the site's. ``batches``: one index array for each
-    step, empty ones included.
+    The resident must hold the global adapter; afterwards it holds the site's. ``batches``: one for each step, empty
+    ones included. With unit ``site`` the loop is the plain one: the whole update is clipped later, by the outbox.
 
     Raises:
         TrainingError: no such learning rate, the adapter is not finite afterwards, or nothing moved although records
@@ -70,20 +69,22 @@ def train_round(
     start = resident.trained.clone()
     optimizer = OPTIMIZERS[spec.optimizer](theta, lr, spec.momentum)
     steps, records, tokens = 0, 0, 0
-    with gradient_of(resident, spec.micro_batch, plan) as gradient:
+    per_unit = plan if plan is not None and plan.unit != "site" else None
+    with gradient_of(resident, spec.micro_batch, per_unit) as gradient:
         for drawn in batches:
-            index = sorted((int(i) for i in drawn), key=examples.length)  # like lengths together: less padding
-            theta.grad = gradient(index, loss) / spec.batch_size
+            batch = sorted(drawn, key=lambda unit: max(map(examples.length, unit)))  # like lengths together
+            theta.grad = gradient(batch, loss) / spec.batch_size
             optimizer.step()
+            index = [int(record) for unit in batch for record in unit]
             steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
-    _check_moved(resident.trained, start, records, private=plan is not None)
+    _check_moved(resident.trained, start, records, noised=per_unit is not None and per_unit.is_private)
     return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens)
 
 
-def _check_moved(now: Tensor, start: Tensor, records: int, *, private: bool) -> None:
+def _check_moved(now: Tensor, start: Tensor, records: int, *, noised: bool) -> None:
     """An adapter that did not move, or is not finite, must not pass for a trained one."""
-    moved = float((now - start).norm())
+    moved = float((now - start).double().norm())
     if not math.isfinite(moved):
         raise TrainingError("the adapter is not finite after local training", remedy="lower train.lr")
-    if moved == 0.0 and (records > 0 or private):
+    if moved == 0.0 and (records > 0 or noised):
         raise TrainingError("local training changed no parameter", remedy="check adapter.targets and train.lr")

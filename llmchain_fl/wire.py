@@ -4,88 +4,35 @@
 message type   server -> site      site -> server
 =============  ==================  =====================================================================
 query          Hello               HelloReply: the site's name, versions
-train          TrainTask           Update: the changed arrays and nothing else, or Refusal: one code word
+train          TrainTask           Update: the changed arrays and a receipt, or Refusal: one code word
 evaluate       ScoreTask           Scores (only where the site's policy shares them), or Refusal
 =============  ==================  =====================================================================
 
-A reply never carries a count, a loss, a time, a label or the text of an error.
+A reply never carries a count, a loss, a time, a label or the text of an error. A *receipt* is a sealed note of a site
+to itself (``privacy/receipt.py``): the server cannot read it and hands the last one back with the next task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
-from llmchain_fl.adapter.value import Arrays, count_bytes
+from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.errors import CODES, WireError
-
-PROTOCOL = 1
-MAX_BYTES = 2**31
-
-
-@dataclass(frozen=True)
-class HelloReply:
-    """Who is there. Nothing about data."""
-
-    site: str
-    version: str = __version__
-    protocol: int = PROTOCOL
-
-
-@dataclass(frozen=True)
-class TrainTask:
-    """One round's work for one site. ``arrays``: the part of the global adapter that does not follow from the seed."""
-
-    run: str
-    round: int
-    stage: int
-    stage_name: str
-    lr: float
-    work: str
-    arrays: Arrays
-    guard_arrays: Arrays = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Names this release: the same key is never paid or released twice."""
-        return f"{self.run}/{self.round}"
-
-
-@dataclass(frozen=True)
-class Update:
-    """What leaves a site: trained arrays minus those received."""
-
-    round: int
-    arrays: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """Score the given adapter on the site's own held-out records of these stages."""
-
-    round: int
-    stages: tuple[str, ...]
-    work: str
-    arrays: Arrays
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One number per stage."""
-
-    round: int
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A site that did not do what was asked; ``code`` is one of the codes of ``errors.py``."""
-
-    code: str
+from llmchain_fl.messages import (
+    MAX_BYTES,
+    MAX_RECEIPT,
+    PROTOCOL,
+    HelloReply,
+    Refusal,
+    Scores,
+    ScoreTask,
+    TrainTask,
+    Update,
+)
 
 
 def _record(arrays: Arrays) -> ArrayRecord:
@@ -126,6 +73,9 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "stage-name": task.stage_name,
             "lr": task.lr,
             "work": task.work,
+            "receipt": task.receipt,
+            "federation": task.federation,
+            "clip": task.clip,
         }
     )
     content = RecordDict({"arrays": _record(task.arrays), "config": config})
@@ -150,15 +100,18 @@ def read_train_task(content: RecordDict) -> TrainTask:
         work=str(_take(config, "work", str)),
         arrays=_arrays(content, "arrays"),
         guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
+        receipt=str(_take(config, "receipt", str)),
+        federation=str(_take(config, "federation", str)),
+        clip=float(str(_take(config, "clip", float))),
     )
 
 
-def write_update(update_round: int, arrays: Arrays) -> RecordDict:
+def write_update(update_round: int, arrays: Arrays, receipt: str = "") -> RecordDict:
     """An update -> records; what ``client/outbox.py`` lets out. Sorted by name: equal updates are equal bytes."""
     return RecordDict(
         {
             "arrays": _record(dict(sorted(arrays.items()))),
-            "config": ConfigRecord({"round": update_round, "version": __version__}),
+            "config": ConfigRecord({"round": update_round, "version": __version__, "receipt": receipt}),
         }
     )
 
@@ -174,16 +127,19 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
     if code is not None:
         return Refusal(code if code in CODES else "unknown")
     number = int(str(_take(config, "round", int)))
+    receipt = str(_take(config, "receipt", str))
+    if len(receipt) > MAX_RECEIPT:
+        raise WireError(f"a receipt of {len(receipt)} characters, at most {MAX_RECEIPT}", remedy="run the same version")
     if "scores" in content.metric_records:
         values = {str(k): float(v) for k, v in content.metric_records["scores"].items() if isinstance(v, int | float)}
-        return Scores(number, values)
+        return Scores(number, values, receipt)
     record = content.array_records.get("arrays")
     if record is None or set(content.array_records) != {"arrays"}:
         raise WireError("the reply holds no update", remedy="the site must run the same version")
     if sum(len(value.data) for value in record.values()) > MAX_BYTES:
         raise WireError(f"the reply is larger than {MAX_BYTES} bytes", remedy="use a smaller adapter")
     try:
-        return Update(number, {name: value.numpy() for name, value in record.items()})
+        return Update(number, {name: value.numpy() for name, value in record.items()}, receipt)
     except Exception as error:  # whatever numpy raises on hostile bytes (MemoryError, TokenError, ...)
         raise WireError(
             "the reply's arrays cannot be decoded", remedy="the site must send plain float32 arrays"
@@ -192,7 +148,16 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
 
 def write_score_task(task: ScoreTask) -> RecordDict:
     """``ScoreTask`` -> records."""
-    config = ConfigRecord({"round": task.round, "stages": list(task.stages), "work": task.work})
+    config = ConfigRecord(
+        {
+            "round": task.round,
+            "stages": list(task.stages),
+            "work": task.work,
+            "run": task.run,
+            "receipt": task.receipt,
+            "federation": task.federation,
+        }
+    )
     return RecordDict({"arrays": _record(task.arrays), "config": config})
 
 
@@ -207,12 +172,16 @@ def read_score_task(content: RecordDict) -> ScoreTask:
         tuple(map(str, stages)),
         str(_take(config, "work", str)),
         _arrays(content, "arrays"),
+        run=str(_take(config, "run", str)),
+        receipt=str(_take(config, "receipt", str)),
+        federation=str(_take(config, "federation", str)),
     )
 
 
-def write_scores(number: int, values: Mapping[str, float]) -> RecordDict:
+def write_scores(number: int, values: Mapping[str, float], receipt: str = "") -> RecordDict:
     """Scores -> records."""
-    return RecordDict({"scores": MetricRecord(dict(values)), "config": ConfigRecord({"round": number})})
+    told = ConfigRecord({"round": number, "receipt": receipt})
+    return RecordDict({"scores": MetricRecord(dict(sorted(values.items()))), "config": told})
 
 
 def write_refusal(code: str) -> RecordDict:
@@ -242,8 +211,3 @@ def read_hello(content: RecordDict) -> HelloReply:
             f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
         )
     return reply
-
-
-def size_of(task: TrainTask) -> int:
-    """Bytes that one site receives for one round."""
-    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode())

@@ -142,18 +142,26 @@ def _guard_spec(name: str, config: RunConfig) -> GuardSpec:
     return GuardSpec(name, tuple((key.removeprefix(f"{name}_"), float(value)) for key, value in sorted(found.items())))
 
 
-def plan_from(config: RunConfig, noise_multiplier: float) -> PrivacyPlan | None:
-    """The frozen privacy plan of a run; None with privacy off."""
-    if not config.privacy.enabled:
+def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) -> PrivacyPlan | None:
+    """The frozen privacy plan of a run; None with privacy off.
+
+    With unit ``site`` a round is one release: every site is in it, and at least ``sites.minimum`` make it.
+    """
+    privacy, train = config.privacy, config.train
+    if not privacy.enabled:
         return None
+    central = privacy.unit == "site"
     return PrivacyPlan(
-        unit=config.privacy.unit,
-        sampling_rate=config.train.sampling_rate,
+        unit=privacy.unit,
+        sampling_rate=1.0 if central else train.sampling_rate,
         noise_multiplier=noise_multiplier,
-        clip_norm=config.privacy.clip_norm,
-        steps_per_round=config.train.steps,
-        divisor=config.train.batch_size,
-        delta=config.privacy.delta,
+        clip_norm=privacy.clip_norm,
+        steps_per_round=1 if central else train.steps,
+        divisor=float(config.sites.minimum) if central else train.batch_size,
+        delta=privacy.delta,
+        records_per_unit=privacy.records_per_person if privacy.unit == "person" else 1,
+        stages=privacy.stages,
+        score_noise=score_noise,
     )
 
 

@@ -28,11 +28,12 @@ from llmchain_fl.report.page import write_report
 from llmchain_fl.report.tensorboard import write_events
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.work import WorkSpec, plan_from, work_from
+from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
+from server.central import CentralPrivacy
 from server.checkpoint import RunState, load_state
 from server.loop import Loop
-from server.privacy_book import PrivacyBook, noise_for
+from server.privacy_book import PrivacyBook, make_plan
 from server.scoring import Scorer
 from server.strategy import FederatedLora
 
@@ -48,7 +49,7 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     state = load_state(run.state)
     labels = public_labels(config)
     rule = RULES[config.aggregation.rule]
-    plan = plan_from(config, state.noise_multiplier if state else noise_for(config))
+    plan = make_plan(config, state.noise_multiplier if state else None)
     work = work_from(config, labels, rule.trained, plan)
     scorer = Scorer(config, work, list(labels))
     if state is None:
@@ -60,10 +61,11 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     run.truncate_after(state.round if state.round else -1)
     guards = ServerGuards(work.guards)
     guards.load_state(state.guards)
-    strategy = FederatedLora(config, work, rule, state.run)
-    return Loop(
-        config, work, strategy, guards, scorer, PrivacyBook(config, plan, state.site_rounds), run, state, progress
-    )
+    central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
+    strategy = FederatedLora(config, work, rule, state.run, central)
+    strategy.receipts = dict(state.receipts)
+    book = PrivacyBook(config, plan, state.spendings)
+    return Loop(config, work, strategy, guards, scorer, book, run, state, progress)
 
 
 def _start(work: WorkSpec, scorer: Scorer) -> RunState:

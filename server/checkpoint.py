@@ -1,7 +1,8 @@
 """The state of a round on disk: one safetensors file, written whole or not at all.
 
 ``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``) and, in its
-header, what is not an array (round, digest of the work, rounds asked of each site). The last two are kept.
+header, what is not an array (round, digest of the work, rounds asked of each site, the sites' last receipts). The last
+two files are kept.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class RunState:
     serving: Arrays
     noise_multiplier: float = 0.0
     guards: dict[str, Arrays] = field(default_factory=dict)
-    site_rounds: dict[str, int] = field(default_factory=dict)
+    spendings: dict[str, dict[str, int]] = field(default_factory=dict)
+    receipts: dict[str, str] = field(default_factory=dict)
+    clip: float = 0.0
     lineage: str = ""
     stopped: str = ""
 
@@ -58,7 +61,7 @@ def load_state(folder: Path) -> RunState | None:
     """The last state, or None if no round was finished.
 
     Raises:
-        RunError: the last file is damaged (it is written atomically: the disk or a hand did it).
+        RunError: the last file is damaged (it is written atomically: the disk or a hand did it), or of another version.
     """
     files = sorted(folder.glob("round-*.safetensors"))
     if not files:
@@ -70,7 +73,12 @@ def load_state(folder: Path) -> RunState | None:
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
     guards = {name: _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
-    return RunState(current=_part(arrays, "current/"), serving=_part(arrays, "serving/"), guards=guards, **facts)
+    try:
+        return RunState(current=_part(arrays, "current/"), serving=_part(arrays, "serving/"), guards=guards, **facts)
+    except TypeError:
+        raise RunError(
+            f"{files[-1]} was written by another version", remedy="go on with that one, or start a new run"
+        ) from None
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -63,16 +63,16 @@ class Loop:
         started = time.monotonic()
         strategy = self._strategy
         strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
-        able = [site for site in strategy.nodes if self._book.affords(site)]
+        able = [site for site in strategy.nodes if self._book.affords(site, slot.stage_name)]
         asked = strategy.cohort(slot.round, able)
         if not able:
-            return self._stop("every site has used up its budget")
+            return self._nobody_can(slot, grid)
         self._progress.round_started(slot.round, slot.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(slot, replies)
         if self._nobody_came(slot, asked, outcome):
             return None
-        self._book.charge(site for site in asked if site not in outcome.declined)
+        self._book.charge((site for site in asked if site not in outcome.declined), slot.stage_name)
         self._state.current = outcome.arrays
         self._state.serving = self._guards.after_aggregate(outcome.arrays)
         trained = time.monotonic() - started
@@ -82,6 +82,14 @@ class Loop:
             self._end_stage(slot, grid, scores)
         self._keep(slot)
         return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
+
+    def _nobody_can(self, slot: Slot, grid: Grid) -> None:
+        """No site can pay for this round. Disjoint stages have a budget each: the next one may go on."""
+        if self._config.privacy.stages == "shared" or slot.stage == len(self._config.stage) - 1:
+            return self._stop("every site has used up its budget")
+        if slot.last:
+            self._end_stage(slot, grid, self._scorer.score(self._state.serving, self._scorer.each_round))
+        return self._keep(slot)
 
     def _nobody_came(self, slot: Slot, asked: list[str], outcome: RoundOutcome) -> bool:
         """Whether the round failed as a whole.
@@ -120,16 +128,20 @@ class Loop:
         seen = [stage.name for stage in self._config.stage]
         rows = stage_rows_of(self._run.rows(), slot.round, slot.stage, seen, scores, name)
         if self._config.sites.held_out:
-            asked = self._strategy.ask_scores(slot.round, tuple(seen[: slot.stage + 1]), self._state.serving)
+            known = tuple(seen[: slot.stage + 1])
+            asked = self._strategy.ask_scores(slot.round, known, self._state.serving)
             replies = grid.send_and_receive(asked, timeout=self._config.sites.reply_seconds)
-            rows += _site_rows(slot, self._strategy.collect_scores(replies), name)
+            found = self._strategy.collect_scores(replies)
+            self._book.charge_scores(set(self._strategy.nodes) - self._strategy.unscored, len(known))
+            rows += _site_rows(slot, found, name)
         self._run.append_rows(rows)
         self._write(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
         self._state.current = self._guards.on_stage_end(self._state.current, self._state.serving)
 
     def _keep(self, slot: Slot) -> None:
         state = self._state
-        state.round, state.site_rounds, state.guards = slot.round, dict(self._book.site_rounds), self._guards.state()
+        state.round, state.spendings, state.guards = slot.round, self._book.spendings, self._guards.state()
+        state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
         save_state(self._run.state, state)
 
     def _write(self, folder: Any, slot: Slot) -> None:

@@ -1,56 +1,86 @@
 """What each site has spent, as the server can know it: from public constants and the rounds a site was asked.
 
-Every site enforces its own limit on its own disk (``client/site.py``); this is the run's record of it. All rounds and
-stages compose sequentially, whatever records they touched: an upper bound for any one record.
+Every site enforces its own limit on its own disk (``client/site.py``); this is the run's record of it, counted as the
+site's ledger counts: for each group of units its own sum, and of these the largest (``privacy/charges.py``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.privacy.accounting import Event, calibrate, epsilon
+from llmchain_fl.privacy.accounting import Event, groups_epsilon
+from llmchain_fl.privacy.charges import HELD_OUT, score_event, training_event, training_group
+from llmchain_fl.privacy.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.work import plan_from
+
+Spendings = dict[str, dict[str, int]]
+"""Site -> group -> rounds taken part in (group ``held-out``: noised scores sent)."""
+
+COMPOSITION = {
+    "shared": "sequential over all rounds and stages",
+    "disjoint": "sequential over the rounds of a stage, the largest of the stages (their persons are disjoint)",
+}
 
 
-def noise_for(config: RunConfig) -> float:
-    """Noise multiplier of a run: as given, or calibrated so that all rounds of the stream fit the budget."""
-    privacy = config.privacy
-    if not privacy.enabled:
-        return 0.0
-    if privacy.noise_multiplier:
-        return privacy.noise_multiplier
-    steps = config.total_rounds * config.train.steps
-    return calibrate(privacy.epsilon, privacy.delta, config.train.sampling_rate, steps, privacy.accountant)
+def make_plan(config: RunConfig, noise_multiplier: float | None = None) -> PrivacyPlan | None:
+    """The plan of a run: noise as given or calibrated, for training and for scores. None with privacy off.
+
+    Args:
+        config: the run.
+        noise_multiplier: of a run that was begun before; None calibrates.
+    """
+    noise = calibrated_noise(config) if noise_multiplier is None else noise_multiplier
+    return plan_from(config, noise, score_noise(config, scores_asked(config)) if noise else 0.0)
 
 
 class PrivacyBook:
     """Rounds spent by each site, and their epsilon."""
 
-    def __init__(self, config: RunConfig, plan: PrivacyPlan | None, site_rounds: dict[str, int]) -> None:
-        self._config, self._plan, self.site_rounds = config.privacy, plan, Counter(site_rounds)
+    def __init__(self, config: RunConfig, plan: PrivacyPlan | None, spendings: Mapping[str, Mapping[str, int]]) -> None:
+        self._config, self._plan = config.privacy, plan
+        self._counts = {site: Counter(groups) for site, groups in spendings.items()}
 
-    def _spent(self, rounds: int, accountant: str) -> float:
-        if self._plan is None or rounds == 0:
+    @property
+    def spendings(self) -> Spendings:
+        """What must survive a restart."""
+        return {site: dict(groups) for site, groups in self._counts.items()}
+
+    def _epsilon(self, counts: Mapping[str, int], accountant: str) -> float:
+        if self._plan is None:
             return 0.0
-        plan = self._plan
-        event = Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round * rounds)
-        return epsilon([event], plan.delta, accountant)
+        groups = {group: [self._event(group, count)] for group, count in counts.items() if count}
+        return groups_epsilon(groups, self._plan.delta, accountant)
 
-    def affords(self, site: str) -> bool:
-        """Whether one more round keeps ``site`` within the run's target."""
+    def _event(self, group: str, count: int) -> Event:
+        assert self._plan is not None
+        return score_event(self._plan, count) if group == HELD_OUT else training_event(self._plan, count)
+
+    def affords(self, site: str, stage: str) -> bool:
+        """Whether one more round of ``stage`` keeps ``site`` within the run's target."""
         target = self._config.epsilon
-        return (
-            self._plan is None
-            or not target
-            or self._spent(self.site_rounds[site] + 1, self._config.accountant) <= target * (1 + 1e-9)
-        )
+        if self._plan is None or not target:
+            return True
+        counts = Counter(self._counts.get(site, {}))
+        counts[training_group(self._plan, stage)] += 1
+        return self._epsilon(counts, self._config.accountant) <= target * (1 + 1e-9)
 
-    def charge(self, sites: Iterable[str]) -> None:
-        """These sites took part in a round."""
-        self.site_rounds.update(sites)
+    def charge(self, sites: Iterable[str], stage: str) -> None:
+        """These sites took part in a round of ``stage``."""
+        if self._plan is not None:
+            self._add(sites, training_group(self._plan, stage), 1)
+
+    def charge_scores(self, sites: Iterable[str], values: int) -> None:
+        """These sites were asked for ``values`` noised scores."""
+        if self._plan is not None and self._plan.score_noise:
+            self._add(sites, HELD_OUT, values)
+
+    def _add(self, sites: Iterable[str], group: str, count: int) -> None:
+        for site in sites:
+            self._counts.setdefault(site, Counter())[group] += count
 
     @property
     def terms(self) -> str:
@@ -63,7 +93,7 @@ class PrivacyBook:
         """Largest epsilon over sites; None with privacy off."""
         if self._plan is None:
             return None
-        return self._spent(max(self.site_rounds.values(), default=0), self._config.accountant)
+        return max((self._epsilon(counts, self._config.accountant) for counts in self._counts.values()), default=0.0)
 
     def rows(self, number: int, stage: int, sites: Iterable[str]) -> list[dict[str, Any]]:
         """One metrics row a site: cumulative epsilon with its terms."""
@@ -71,37 +101,30 @@ class PrivacyBook:
             return []
         terms = {"delta": self._plan.delta, "unit": self._plan.unit, "accountant": self._config.accountant}
         base = {"round": number, "stage": stage, "scope": "site", "task": "all", "metric": "epsilon", "n": None}
-        return [
-            {**base, "site": site, "value": self._spent(self.site_rounds[site], self._config.accountant), **terms}
-            for site in sorted(sites)
-        ]
+        spent = {site: self._epsilon(self._counts.get(site, {}), self._config.accountant) for site in sites}
+        return [{**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items())]
 
     def as_json(self, sites: Iterable[str]) -> dict[str, Any]:
         """Content of ``privacy.json``."""
         if self._plan is None:
             return {"private": False, "sites": {}}
-        plan, accountant = self._plan, self._config.accountant
+        plan = self._plan
         return {
             "private": True,
-            "unit": plan.unit,
-            "delta": plan.delta,
-            "adjacency": plan.adjacency,
-            "accountant": accountant,
-            "composition": "sequential over all rounds and stages",
+            **plan.to_dict(),
+            "accountant": self._config.accountant,
+            "composition": COMPOSITION[plan.stages],
             "target_epsilon": self._config.epsilon or None,
-            "noise_multiplier": plan.noise_multiplier,
-            "clip_norm": plan.clip_norm,
-            "sampling_rate": plan.sampling_rate,
-            "steps_per_round": plan.steps_per_round,
-            "divisor": plan.divisor,
             "plan_digest": plan.digest(),
-            "sites": {
-                site: {
-                    "epsilon": self._spent(rounds, accountant),
-                    "epsilon_rdp": self._spent(rounds, "rdp"),
-                    "rounds": rounds,
-                    "steps": rounds * plan.steps_per_round,
-                }
-                for site, rounds in ((site, self.site_rounds[site]) for site in sorted(sites))
-            },
+            "sites": {site: self._site(self._counts.get(site, Counter()), plan) for site in sorted(sites)},
+        }
+
+    def _site(self, counts: Mapping[str, int], plan: PrivacyPlan) -> dict[str, Any]:
+        rounds = sum(count for group, count in counts.items() if group != HELD_OUT)
+        return {
+            "epsilon": self._epsilon(counts, self._config.accountant),
+            "epsilon_rdp": self._epsilon(counts, "rdp"),
+            "rounds": rounds,
+            "steps": rounds * plan.steps_per_round,
+            "groups": dict(counts),
         }

@@ -32,7 +32,7 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
     for metric, values in (
         ("bytes_up", outcome.bytes_up),
         ("bytes_down", outcome.bytes_down),
-        ("update_norm", outcome.admitted),
+        ("update_norm", outcome.admitted if outcome.norms_public else {}),
     ):
         rows += [
             {**base, "scope": "site", "site": site, "metric": metric, "value": float(v)}

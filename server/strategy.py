@@ -7,7 +7,7 @@ for its weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfall
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
@@ -16,20 +16,12 @@ from flwr.serverapp.strategy import Strategy
 from llmchain_fl.adapter.value import Arrays, count_bytes
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
-from llmchain_fl.wire import (
-    Refusal,
-    Scores,
-    ScoreTask,
-    TrainTask,
-    Update,
-    read_reply,
-    size_of,
-    write_score_task,
-    write_train_task,
-)
+from llmchain_fl.messages import Refusal, Scores, ScoreTask, TrainTask, Update, size_of
+from llmchain_fl.wire import read_reply, write_score_task, write_train_task
 from llmchain_fl.work import WorkSpec
 from server.admission import Schema, admit, reason_of, update_norm
 from server.aggregation.rule import Rule, SiteFactors, product_error, sent_names
+from server.central import CentralPrivacy
 from server.cohort import choose, weights
 from server.schedule import Slot, schedule
 
@@ -48,6 +40,8 @@ class RoundOutcome:
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     product_error: float | None = None
+    norms_public: bool = True
+    """False where the norms are of updates that no noise has covered yet (privacy unit ``site``): not to be written."""
 
 
 class FederatedLora(Strategy):
@@ -58,17 +52,28 @@ class FederatedLora(Strategy):
         work: what every site must know; public constants.
         rule: how factors become one adapter.
         run: name of the run, part of the key under which a site pays for a round.
+        central: clips and noises at the server (privacy unit ``site``); None: sites do it, or nobody.
     """
 
-    def __init__(self, config: RunConfig, work: WorkSpec, rule: Rule, run: str) -> None:
-        self._config, self._work, self._rule, self._run = config, work, rule, run
+    def __init__(
+        self, config: RunConfig, work: WorkSpec, rule: Rule, run: str, central: CentralPrivacy | None = None
+    ) -> None:
+        self._config, self._work, self._rule, self._run, self._central = config, work, rule, run, central
         self._work_json = work.to_json()
         self.slots = {slot.round: slot for slot in schedule(config)}
         self.nodes: dict[str, int] = {}
         self.current: Arrays = {}
         self.guard_arrays: Arrays = {}
+        self.receipts: dict[str, str] = {}
+        self.unscored: set[str] = set()
+        """Sites that declined to be scored, so paid nothing for it."""
         self._asked: dict[str, TrainTask] = {}
         self.outcome = RoundOutcome({})
+
+    @property
+    def clip(self) -> float:
+        """Clip norm of the next round's updates; 0 where the server does not clip."""
+        return self._central.clip if self._central else 0.0
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -89,23 +94,29 @@ class FederatedLora(Strategy):
             work=self._work_json,
             arrays={name: self.current[name] for name in names},
             guard_arrays={key: v for key, v in self.guard_arrays.items() if key.partition(".")[2] in names},
+            federation=self._config.federation,
+            clip=self.clip,
         )
-        self._asked = dict.fromkeys(sites, task)
+        self._asked = {site: replace(task, receipt=self.receipts.get(site, "")) for site in sites}
         return [
             Message(
-                write_train_task(task),
+                write_train_task(told),
                 dst_node_id=self.nodes[site],
                 message_type=MessageType.TRAIN,
                 group_id=str(slot.round),
             )
-            for site in self._asked
+            for site, told in self._asked.items()
         ]
 
     # -- admitting and summing ------------------------------------------------------------------------------------
 
     def collect(self, slot: Slot, replies: Iterable[Message]) -> RoundOutcome:
         """Admit each reply and add it to the rule's running sum; ``replies`` may be a generator."""
-        outcome = RoundOutcome(self.current, bytes_down={site: size_of(task) for site, task in self._asked.items()})
+        outcome = RoundOutcome(
+            self.current,
+            norms_public=self._central is None,
+            bytes_down={site: size_of(task) for site, task in self._asked.items()},
+        )
         sites = {self.nodes[site]: site for site in self._asked}
         total = self._rule.start(self.current, self._work.adapter.scale)
         public = weights(self.nodes, self._config.aggregation.weights)
@@ -120,15 +131,18 @@ class FederatedLora(Strategy):
                     outcome.declined.add(site)
                     outcome.refused[site] = delta.code
                     continue
+                norm = update_norm(delta)
+                if self._central:
+                    delta = self._central.clipped(delta)
                 full = {name: self.current[name] + value for name, value in delta.items()}
                 factors = SiteFactors(full, self._work.adapter.scale, public[site])
                 total.add(factors)
             except LlmchainError as error:
                 outcome.refused[site] = reason_of(error) if isinstance(error, AdmissionError) else error.code
                 continue
-            outcome.admitted[site] = update_norm(delta)
+            outcome.admitted[site] = norm
             outcome.bytes_up[site] = count_bytes(delta)
-            if not self._rule.exact:
+            if not self._rule.exact and not self._central:
                 kept.append(factors)
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
@@ -136,6 +150,10 @@ class FederatedLora(Strategy):
         if len(outcome.admitted) >= self._config.sites.minimum:
             outcome.arrays = dict(total.finish())
             outcome.product_error = product_error(kept, outcome.arrays, self._work.adapter.scale) if kept else None
+            if self._central:
+                outcome.arrays = self._central.noised(outcome.arrays, sent_names(self._rule, self.current))
+        elif self._central:
+            self._central.forget()
         self.outcome = outcome
         return outcome
 
@@ -152,6 +170,7 @@ class FederatedLora(Strategy):
             return answer
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
+        self.receipts[site] = answer.receipt
         schema = Schema.like(self._asked[site].arrays, max_norm=self._config.aggregation.max_update_norm or None)
         return admit(
             answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
@@ -162,16 +181,28 @@ class FederatedLora(Strategy):
     def ask_scores(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> list[Message]:
         """One evaluate message a site."""
         names = sent_names(self._rule, arrays)
-        task = ScoreTask(number, stages, self._work_json, {name: arrays[name] for name in names})
+        task = ScoreTask(
+            number,
+            stages,
+            self._work_json,
+            {name: arrays[name] for name in names},
+            run=self._run,
+            federation=self._config.federation,
+        )
         return [
-            Message(write_score_task(task), dst_node_id=node, message_type=MessageType.EVALUATE)
-            for node in self.nodes.values()
+            Message(
+                write_score_task(replace(task, receipt=self.receipts.get(site, ""))),
+                dst_node_id=node,
+                message_type=MessageType.EVALUATE,
+            )
+            for site, node in self.nodes.items()
         ]
 
     def collect_scores(self, replies: Iterable[Message]) -> dict[str, dict[str, float]]:
         """Site -> stage -> score, of the sites that share them."""
         sites = {node: site for site, node in self.nodes.items()}
         found: dict[str, dict[str, float]] = {}
+        self.unscored = set()
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
             if site is None or reply.has_error():
@@ -180,8 +211,11 @@ class FederatedLora(Strategy):
                 answer = read_reply(reply.content)
             except LlmchainError:
                 continue
+            if isinstance(answer, Refusal):
+                self.unscored.add(site)
             if isinstance(answer, Scores):
                 found[site] = answer.values
+                self.receipts[site] = answer.receipt or self.receipts.get(site, "")
         return found
 
     # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------

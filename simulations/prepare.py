@@ -7,8 +7,10 @@ the three ways of running differ in nothing but the transport.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +23,11 @@ from llmchain_fl.data.columns import Rows
 from llmchain_fl.data.source import resolve_site
 from llmchain_fl.data.stages import public_labels, stage_rows
 from llmchain_fl.errors import DataError
+from llmchain_fl.privacy.units import same_person
 from simulations.partition import PARTITIONERS
 
 DONE = "dealt.json"
+Record = dict[str, str]
 
 
 def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
@@ -36,10 +40,10 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
     if not (folder / DONE).is_file():
         labels = list(public_labels(config))
         for position, stage in enumerate(config.stage):
-            for name, rows, chosen in _shares(config, stage, position, labels, names):
-                _write_share(
-                    config, folder / name, stage.name, rows, chosen, np.random.default_rng([config.seed, position])
-                )
+            for number, (name, rows, chosen) in enumerate(_shares(config, stage, position, labels, names)):
+                draw = np.random.default_rng([config.seed, position, number])
+                records = _with_persons(config, [rows.records[int(i)] for i in chosen], stage.name, draw)
+                _write_share(config, folder / name, stage.name, records, draw, rows.where)
         for name in names:
             _write_site_file(config, folder, name)
         atomic_write(folder / DONE, json.dumps(names).encode())
@@ -89,33 +93,72 @@ def _shares(
     return [(name, rows, np.asarray(part)) for name, part in zip(names, parts, strict=True)]
 
 
+def _with_persons(config: RunConfig, records: list[Record], stage: str, draw: np.random.Generator) -> list[Record]:
+    """The records, handed to made-up persons with 1 to ``data.made_up_persons`` records each, if the run asks for it.
+
+    The persons of two stages differ.
+    """
+    most = config.data.made_up_persons
+    if not most:
+        return records
+    sizes = draw.integers(1, most + 1, size=len(records))
+    owners = np.repeat(np.arange(len(records)), sizes)[: len(records)]
+    mixed = draw.permutation(len(records))
+    return [{**records[int(i)], "person": f"{stage}-{int(owner):06d}"} for i, owner in zip(mixed, owners, strict=True)]
+
+
 def _write_share(
-    config: RunConfig, folder: Path, stage: str, rows: Rows, chosen: npt.NDArray[np.int64], draw: np.random.Generator
+    config: RunConfig, folder: Path, stage: str, records: list[Record], draw: np.random.Generator, where: str
 ) -> None:
     """One site's records of one stage, a share of them kept for its own score."""
-    if len(chosen) == 0:
+    if not records:
         raise DataError(
             f'{folder.name} has no record in stage "{stage}"',
-            where=rows.where,
+            where=where,
             remedy="use fewer sites, more records or a larger alpha",
         )
-    kept_out = int(len(chosen) * config.sites.held_out)
-    mixed = draw.permutation(chosen)
-    for file, part in ((f"{stage}.jsonl", mixed[kept_out:]), (f"{stage}.held_out.jsonl", mixed[:kept_out])):
-        if len(part):
-            text = "".join(json.dumps(rows.records[int(i)], ensure_ascii=False) + "\n" for i in sorted(part))
-            atomic_write(folder / file, text.encode())
+    held_out = _held_out(config, records, draw)
+    parts = {f"{stage}.jsonl": ~held_out, f"{stage}.held_out.jsonl": held_out}
+    for file, taken in parts.items():
+        if taken.any():
+            rows = [row for row, here in zip(records, taken, strict=True) if here]
+            atomic_write(folder / file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _held_out(config: RunConfig, records: list[Record], draw: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Which records are kept for the site's own score: a share of the records, or of the persons by a public hash.
+
+    With the privacy unit ``person`` somebody is held out in all stages or in none, as the site's register demands.
+    """
+    share = config.sites.held_out
+    if config.privacy.enabled and config.privacy.unit == "person" and not config.data.one_record_per_person:
+        names = [same_person(row.get("person", "")) for row in records]
+        chances = [int.from_bytes(hashlib.sha256(f"{config.seed} {name}".encode()).digest()[:6]) for name in names]
+        kept = np.array([chance / 2**48 < share for chance in chances])
+        return kept if not kept.all() else ~kept  # a site of so few persons trains on all of them
+    kept = np.zeros(len(records), dtype=bool)
+    kept[draw.permutation(len(records))[: int(len(records) * share)]] = True
+    return kept
 
 
 def _site(config: RunConfig, folder: Path, name: str) -> Site:
+    privacy, home = config.privacy, folder / name
+    scores: Literal["none", "noised", "exact"] = "exact"
+    if privacy.enabled or not config.sites.held_out:
+        named = privacy.unit == "person" and not config.data.one_record_per_person
+        scores = "noised" if config.sites.held_out and named else "none"
     limits = SiteLimits(
-        require_privacy=config.privacy.enabled,
-        epsilon=config.privacy.epsilon or 1e6,
-        delta=config.privacy.delta,
-        share_scores=config.sites.held_out > 0,
+        require_privacy=privacy.enabled,
+        units=[privacy.unit],
+        epsilon=privacy.epsilon or 1e6,
+        delta=privacy.delta,
+        scores=scores,
     )
-    home = folder / name
-    data = SiteData(train=str(home / "{stage}.jsonl"), held_out=str(home / "{stage}.held_out.jsonl"))
+    data = SiteData(
+        train=str(home / "{stage}.jsonl"),
+        held_out=str(home / "{stage}.held_out.jsonl"),
+        one_record_per_person=config.data.one_record_per_person,
+    )
     return Site(name=name, state=str(home / "state"), data=data, limits=limits)
 
 

@@ -19,9 +19,9 @@ from client.training import LocalResult
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.messages import TrainTask
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
-from llmchain_fl.wire import TrainTask
 from server.app import run_all
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites

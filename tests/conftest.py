@@ -175,8 +175,16 @@ class Small:
             "noise_multiplier": 1.0,
             "clip_norm": 1.0,
             "delta": 1e-5,
+            "unit": "record",
         }
         return PrivacyPlan(**{**told, **changes})
+
+    @staticmethod
+    def units(index: Sequence[int]) -> list[Any]:
+        """A batch in which each record is a unit."""
+        import numpy as np
+
+        return [np.array([int(i)]) for i in index]
 
 
 @pytest.fixture(scope="session")

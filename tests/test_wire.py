@@ -14,18 +14,12 @@ from hypothesis import strategies as st
 from llmchain_fl import __version__, wire
 from llmchain_fl.adapter.value import digest
 from llmchain_fl.errors import WireError
+from llmchain_fl.messages import MAX_RECEIPT, HelloReply, Refusal, Scores, ScoreTask, TrainTask, Update, size_of
 from llmchain_fl.wire import (
-    HelloReply,
-    Refusal,
-    Scores,
-    ScoreTask,
-    TrainTask,
-    Update,
     read_hello,
     read_reply,
     read_score_task,
     read_train_task,
-    size_of,
     write_hello,
     write_refusal,
     write_score_task,
@@ -44,6 +38,9 @@ TASK = TrainTask(
     work="{}",
     arrays=ARRAYS,
     guard_arrays={"teacher.x": ARRAYS["x.lora_B"]},
+    receipt="abc",
+    federation="north",
+    clip=0.25,
 )
 
 
@@ -58,12 +55,15 @@ def test_a_train_task_survives_the_wire() -> None:
     assert (back.run, back.round, back.stage, back.stage_name, back.lr, back.work) == ("r", 3, 1, "cards", 0.5, "{}")
     assert digest(back.arrays) == digest(ARRAYS)
     assert digest(back.guard_arrays) == digest(TASK.guard_arrays)
+    assert (back.receipt, back.federation, back.clip) == ("abc", "north", 0.25)
     assert back.key == TASK.key == "r/3"
 
 
 def test_a_train_task_without_guard_arrays_has_none() -> None:
     task = TrainTask("r", 1, 0, "a", 0.1, "{}", ARRAYS)
-    assert read_train_task(travelled(write_train_task(task))).guard_arrays == {}
+    back = read_train_task(travelled(write_train_task(task)))
+    assert back.guard_arrays == {}
+    assert (back.receipt, back.federation, back.clip) == ("", "", 0.0)
 
 
 @given(st.text(max_size=20), st.integers(0, 2**31), st.floats(allow_nan=False))
@@ -73,15 +73,19 @@ def test_any_text_and_number_survives_the_wire(text: str, number: int, lr: float
 
 
 def test_the_other_messages_survive_the_wire() -> None:
-    task = ScoreTask(4, ("cards", "loans"), "{}", ARRAYS)
+    task = ScoreTask(4, ("cards", "loans"), "{}", ARRAYS, run="r", receipt="abc", federation="north")
     back = read_score_task(travelled(write_score_task(task)))
     assert (back.round, back.stages, back.work, digest(back.arrays)) == (4, ("cards", "loans"), "{}", digest(ARRAYS))
-    assert read_reply(travelled(write_scores(4, {"cards": 0.25}))) == Scores(4, {"cards": 0.25})
+    assert (back.run, back.receipt, back.federation) == ("r", "abc", "north")
+    assert back.key == task.key == "r/4/scores"
+    assert read_reply(travelled(write_scores(4, {"cards": 0.25}))) == Scores(4, {"cards": 0.25}, "")
+    assert read_reply(travelled(write_scores(4, {"cards": 0.25}, "abc"))) == Scores(4, {"cards": 0.25}, "abc")
     assert read_reply(travelled(write_refusal("budget"))) == Refusal("budget")
     assert read_hello(travelled(write_hello(HelloReply("a")))) == HelloReply("a", __version__)
-    update = read_reply(travelled(write_update(7, ARRAYS)))
+    update = read_reply(travelled(write_update(7, ARRAYS, "abc")))
     assert isinstance(update, Update)
-    assert (update.round, digest(update.arrays)) == (7, digest(ARRAYS))
+    assert (update.round, digest(update.arrays), update.receipt) == (7, digest(ARRAYS), "abc")
+    assert read_reply(travelled(write_update(7, ARRAYS))).receipt == ""
 
 
 def test_an_array_that_is_a_view_arrives_whole() -> None:
@@ -129,6 +133,11 @@ def config(**changes: Any) -> RecordDict:
         {"work": b"{}"},
         {"stage_name": ["a"]},
         {"stage": None},
+        {"receipt": None},
+        {"receipt": 5},
+        {"federation": ["a"]},
+        {"clip": 1},
+        {"clip": None},
     ],
 )
 def test_a_train_task_with_a_missing_or_mistyped_field_is_refused(changes: dict[str, Any]) -> None:
@@ -184,13 +193,28 @@ def test_an_update_with_anything_beside_its_arrays_is_refused() -> None:
 
 def test_a_reply_without_arrays_and_without_a_refusal_is_refused() -> None:
     with pytest.raises(WireError, match="no update"):
-        read_reply(RecordDict({"config": ConfigRecord({"round": 1})}))
+        read_reply(RecordDict({"config": ConfigRecord({"round": 1, "receipt": ""})}))
 
 
 @pytest.mark.parametrize("number", [None, "1", 1.0, True])
 def test_a_reply_without_a_proper_round_is_refused(number: Any) -> None:
     with pytest.raises(WireError, match="round"):
-        read_reply(reply(config=ConfigRecord({} if number is None else {"round": number})))
+        read_reply(reply(config=ConfigRecord({"receipt": ""} | ({} if number is None else {"round": number}))))
+
+
+@pytest.mark.parametrize("receipt", [None, 5, b"abc", ["abc"]])
+def test_a_reply_without_a_proper_receipt_is_refused(receipt: Any) -> None:
+    told = {"round": 1} if receipt is None else {"round": 1, "receipt": receipt}
+    with pytest.raises(WireError, match="receipt"):
+        read_reply(reply(config=ConfigRecord(told)))
+
+
+def test_a_receipt_is_kept_up_to_a_bound_and_refused_above_it() -> None:
+    """The server keeps it for the site: it must not become a store."""
+    assert read_reply(write_update(1, ARRAYS, "x" * MAX_RECEIPT)).receipt == "x" * MAX_RECEIPT
+    for content in (write_update(1, ARRAYS, "x" * (MAX_RECEIPT + 1)), write_scores(1, {}, "x" * (MAX_RECEIPT + 1))):
+        with pytest.raises(WireError, match=f"a receipt of {MAX_RECEIPT + 1} characters"):
+            read_reply(content)
 
 
 def _pickled(opened: Path) -> bytes:
@@ -247,7 +271,10 @@ def test_a_code_is_a_word_of_the_list_or_unknown(code: Any, read: str) -> None:
 
 def test_scores_that_are_no_numbers_are_left_out() -> None:
     content = RecordDict(
-        {"scores": MetricRecord({"a": 0.5, "b": [1.0, 2.0], "c": 1}), "config": ConfigRecord({"round": 1})}
+        {
+            "scores": MetricRecord({"a": 0.5, "b": [1.0, 2.0], "c": 1}),
+            "config": ConfigRecord({"round": 1, "receipt": ""}),
+        }
     )
     assert read_reply(content) == Scores(1, {"a": 0.5, "c": 1.0})
 

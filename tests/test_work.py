@@ -63,6 +63,8 @@ def _changed(small: Any, path: str, value: object) -> str:
         ("adapter.targets", "query"),
         ("plan.noise_multiplier", "0"),
         ("plan.more", 1),
+        ("plan.records_per_unit", 1.0),
+        ("plan.score_noise", "0"),
         ("plan.unit", None),
         ("task.labels", {"a": "b"}),
         ("guards", "ema"),
@@ -72,14 +74,16 @@ def _changed(small: Any, path: str, value: object) -> str:
 def test_a_missing_unknown_or_mistyped_field_is_refused(small: Any, path: str, value: object) -> None:
     text = _changed(small, path, value)
     if path == "plan.unit":
-        assert WorkSpec.from_json(text) == full(small)  # it has a default
+        found = WorkSpec.from_json(text)  # it has a default, the strictest one
+        assert found == replace(full(small), plan=replace(full(small).plan, unit="person"))
         return
     with pytest.raises(WireError, match="fault"):
         WorkSpec.from_json(text)
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("plan.noise_multiplier", -1.0), ("plan.sampling_rate", 2.0), ("plan.unit", "nobody")]
+    ("path", "value"),
+    [("plan.noise_multiplier", -1.0), ("plan.sampling_rate", 2.0), ("plan.unit", "nobody"), ("plan.stages", "some")],
 )
 def test_a_plan_out_of_its_bounds_is_refused(small: Any, path: str, value: object) -> None:
     with pytest.raises(LlmchainError):
@@ -133,7 +137,7 @@ def test_the_plan_and_the_loop_are_made_of_the_same_numbers() -> None:
             "train": {"sampling_rate": 0.2, "steps": 4},
         }
     )
-    plan, work = plan_from(config, 1.25), work_from(config, {}, (), None)
+    plan, work = plan_from(config, 1.25, 3.5), work_from(config, {}, (), None)
     assert plan is not None
     assert (plan.sampling_rate, plan.steps_per_round, plan.divisor) == (
         work.train.sampling_rate,
@@ -141,7 +145,33 @@ def test_the_plan_and_the_loop_are_made_of_the_same_numbers() -> None:
         work.train.batch_size,
     )
     assert (plan.noise_multiplier, plan.clip_norm, plan.delta) == (1.25, 0.5, 1e-5)
+    assert (plan.unit, plan.records_per_unit, plan.stages, plan.score_noise) == ("person", 8, "shared", 3.5)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "found"),
+    [
+        ({"unit": "person", "records_per_person": 3}, ("person", 3, "shared")),
+        ({"unit": "person", "stages": "disjoint"}, ("person", 8, "disjoint")),
+        ({"unit": "record", "records_per_person": 3}, ("record", 1, "shared")),
+    ],
+)
+def test_the_unit_and_how_stages_add_up_are_those_of_the_configuration(
+    privacy: dict[str, Any], found: tuple[str, int, str]
+) -> None:
+    plan = plan_from(build({**TREE, "privacy": {"enabled": True, "epsilon": 3.0, **privacy}}), 1.0, 0.0)
+    assert plan is not None
+    assert (plan.unit, plan.records_per_unit, plan.stages) == found
+
+
+def test_with_the_unit_site_a_round_is_one_release_of_at_least_the_minimum_of_sites() -> None:
+    sites, loop = {"count": 5, "minimum": 3}, {"sampling_rate": 0.2, "steps": 4}
+    privacy = {"enabled": True, "epsilon": 3.0, "unit": "site", "clip_norm": 0.5}
+    plan = plan_from(build({**TREE, "privacy": privacy, "sites": sites, "train": loop}), 1.25, 0.0)
+    assert plan is not None
+    assert (plan.sampling_rate, plan.steps_per_round, plan.divisor, plan.records_per_unit) == (1.0, 1, 3.0, 1)
+    assert (plan.noise_multiplier, plan.clip_norm) == (1.25, 0.5)
 
 
 def test_no_privacy_no_plan() -> None:
-    assert plan_from(build(TREE), 1.0) is None
+    assert plan_from(build(TREE), 1.0, 2.0) is None

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from llmchain_fl.cli import evaluate, predict, report, scenarios, simulate
+from llmchain_fl.cli import evaluate, predict, privacy, report, scenarios, simulate
 
 app = typer.Typer(
     name="llmchain-fl",
@@ -22,6 +22,7 @@ app.command("scenarios")(scenarios.command)
 app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
+app.add_typer(privacy.app, name="privacy")
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmchain_fl.config.cross import cross_faults
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What may name a stage or a site: it can stand in a path and cannot lead out of a folder."""
 
@@ -84,7 +86,11 @@ class DataConfig(Section):
     test_size: Annotated[int, Field(ge=0)] = 0
     """Records to take for the test; 0 takes all (generated: 500)."""
     columns: dict[str, str] = {}
-    """Which column of the file holds what: {text = "utterance", label = "intent"}."""
+    """Which column of the file holds what: {text = "utterance", label = "intent", person = "patient_id"}."""
+    one_record_per_person: bool = False
+    """Declares that no person has two records, so that no column needs to name the person."""
+    made_up_persons: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Simulation of a set without persons: hand each site's records to made-up persons with 1 to n records each."""
 
 
 class SitesConfig(Section):
@@ -103,7 +109,7 @@ class SitesConfig(Section):
     minimum: Annotated[int, Field(ge=1)] = 1
     """Fewest admitted replies that make a round; with fewer the adapter stays as it was."""
     held_out: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
-    """Share of each simulated site's records kept for that site's own score (0: no per-site scores)."""
+    """Share of each simulated site's records (with privacy: persons) kept for that site's own score; 0: none."""
     wait_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """How long the server waits for the sites to connect."""
     reply_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
@@ -116,9 +122,9 @@ class TrainConfig(Section):
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """Optimiser steps per round."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Poisson sampling: each record is drawn with this probability at each step."""
+    """Poisson sampling: each record (with privacy: each person) is drawn with this probability at each step."""
     batch_size: Annotated[float, Field(gt=0, le=1e6)] = 16.0
-    """Expected batch size: the divisor of the summed gradient. A public constant, never a site's count."""
+    """Expected batch size (with privacy: persons): divisor of the summed gradient. A public constant, never a count."""
     micro_batch: Annotated[int, Field(ge=1, le=65_536)] = 16
     """Records per forward pass; changes memory and speed, not the result."""
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -143,20 +149,27 @@ class AggregationConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """Differential privacy at the site (DP-SGD)."""
+    """Differential privacy: at the site (DP-SGD), or, with unit `site`, at the server."""
 
     enabled: bool = False
-    """Clip each record's gradient and add noise, at the site, before anything leaves it."""
-    unit: Literal["record"] = "record"
-    """What is protected: one record."""
+    """Clip what one unit adds and noise the sum, at the site before anything leaves it (unit `site`: at the server)."""
+    unit: Literal["person", "record", "site"] = "person"
+    """What is protected: a `person` with all records at a site, one `record`, or a whole `site` (trusts the server)."""
+    records_per_person: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Most records of one person in one step; of more, so many are drawn secretly. Bounds work, not privacy."""
+    stages: Literal["shared", "disjoint"] = "shared"
+    """`shared`: persons may be in several stages, all rounds add up. `disjoint`: a person takes part in the first stage
+    that meets it and is left out of the others, enforced at the site; then only the largest stage counts."""
     epsilon: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Budget of a site over all rounds and stages; the noise is calibrated to it. 0: give noise_multiplier instead."""
     noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Noise multiplier z (noise std = z x clip_norm on the sum); 0: calibrate from epsilon."""
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
-    """Delta of the guarantee."""
+    """Delta of the guarantee; less than 1 / (10 x number of persons)."""
     clip_norm: Annotated[float, Field(gt=0, le=1e4)] = 1.0
-    """Clip norm C of one record's gradient."""
+    """Clip norm C of what one unit adds to a step (unit `site`: of a site's update of a round)."""
+    clip_quantile: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Unit `site`: let C follow this quantile of the sites' norms, privately (0.5 is usual); 0 keeps C fixed."""
     accountant: Literal["pld", "rdp"] = "pld"
     """Which accountant's epsilon is reported and enforced."""
 
@@ -196,6 +209,8 @@ class RunConfig(Section):
 
     title: str = ""
     """One line that says what the run shows."""
+    federation: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]{0,64}$")] = ""
+    """Who asks: written into every site's privacy ledger beside what it spends."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 1
     """Seed of everything but privacy: partition, adapter start, cohorts, and batches when privacy is off."""
     model: ModelConfig = ModelConfig()
@@ -217,34 +232,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> RunConfig:
-        faults = list(_cross_faults(self))
+        faults = cross_faults(self)
         if faults:
             raise ValueError("\n".join(faults))
         return self
-
-
-def _cross_faults(run: RunConfig) -> list[str]:
-    """Faults that no single value shows."""
-    sites, weights, privacy, guards = run.sites, run.aggregation.weights, run.privacy, run.continual.guards
-    checks: list[tuple[bool, str]] = [
-        (sites.cohort > sites.count, f"sites.cohort = {sites.cohort} is more than sites.count = {sites.count}"),
-        (sites.minimum > (sites.cohort or sites.count),
-         f"sites.minimum = {sites.minimum} is more than the sites asked in a round"),
-        (sites.partition in ("column", "natural") and not sites.column,
-         f'sites.partition = "{sites.partition}" needs sites.column'),
-        (bool(weights) and len(weights) != sites.count,
-         f"aggregation.weights has {len(weights)} values for sites.count = {sites.count}"),
-        (privacy.enabled and not privacy.epsilon and not privacy.noise_multiplier,
-         "privacy.enabled needs privacy.epsilon (a budget) or privacy.noise_multiplier"),
-        (run.task.kind == "classification" and not run.task.labels,
-         "task.labels is empty: classification needs a public label list (never collected from the sites)"),
-        (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
-        (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
-        ("distill" in guards and run.continual.distill_weight == 0,
-         "continual.distill_weight = 0 makes the guard `distill` do nothing"),
-    ]  # fmt: skip
-    faults = [text for wrong, text in checks if wrong]
-    for stage in run.stage:
-        if not (stage.train or run.data.train):
-            faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
-    return faults

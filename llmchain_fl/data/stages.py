@@ -53,8 +53,9 @@ def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequen
     data = config.data
     spec = source or {"train": stage.train or data.train, "test": stage.test or data.test, "dev": data.dev}[which]
     split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
+    columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
     rows = read_rows(
-        spec, mapping=data.columns, required=COLUMNS[config.task.kind], split=split, seed=config.seed, size=size or None
+        spec, mapping=columns, required=COLUMNS[config.task.kind], split=split, seed=config.seed, size=size or None
     )
     kept = stage_labels(stage, labels)
     for column in stage.where:

@@ -1,32 +1,36 @@
 """What has been spent: events in, epsilon out. Pure functions; the ledger remembers, this file only computes.
 
-Two independent accountants of Google's ``dp_accounting`` stand in ACCOUNTANTS: "pld" (privacy loss distributions,
-Doroshenko et al. 2022, arXiv 2207.04380), the figure to report, and "rdp" (Renyi, Mironov 2017, arXiv 1702.07476),
-looser, the cross-check. Both are upper bounds for neighbours that differ by adding or removing one unit. An epsilon
-means nothing without its delta, unit and accountant: :class:`Spent` keeps them together.
+Events of one group compose sequentially (:func:`epsilon`), groups of different people in parallel
+(:func:`groups_epsilon`). An epsilon means nothing without its delta, unit and accountant: :class:`Spent` keeps them
+together.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-import dp_accounting
-from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.rdp import RdpAccountant
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.privacy.accountants import ACCOUNTANTS, HOPELESS
+from llmchain_fl.privacy.events import KINDS, Event, merge
 
-KINDS: dict[str, str] = {
-    "poisson-gaussian": "Gaussian noise z * C on a sum over a Poisson sample at rate q, composed over `steps` steps",
-}
-"""Kinds of release that can be accounted for; an unknown one is an error, never ignored."""
+__all__ = [
+    "ACCOUNTANTS",
+    "HOPELESS",
+    "KINDS",
+    "LARGEST_TARGET",
+    "MULTIPLIERS",
+    "NO_NOISE",
+    "Event",
+    "Spent",
+    "calibrate",
+    "epsilon",
+    "epsilon_curve",
+    "groups_epsilon",
+    "merge",
+]
 
 NO_NOISE = 1e-2
 """Noise multipliers below this are accounted as no noise at all (epsilon infinite): the grids cannot resolve them."""
@@ -37,36 +41,6 @@ MULTIPLIERS = (0.05, 1e4)
 LARGEST_TARGET = 100.0
 """Above this, a target epsilon is no protection worth the noise."""
 
-HOPELESS = 2000.0
-"""From here on the Renyi bound is reported for "pld" too: nobody needs its digits, and exp() would overflow."""
-
-_FINEST, _COARSEST, _CELLS = 2.0**-16, 2.0**-10, 1e5
-_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One release, as the accountants see it: no data, no counts.
-
-    Raises:
-        PrivacyError: unknown kind, q outside (0, 1], z negative or not finite, steps < 1.
-    """
-
-    kind: str
-    sampling_rate: float
-    noise_multiplier: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise PrivacyError(f"a release of kind {self.kind!r} has no accountant", remedy=f"kinds: {sorted(KINDS)}")
-        q, z, steps = self.sampling_rate, self.noise_multiplier, self.steps
-        if not (0 < q <= 1 and math.isfinite(z) and z >= 0 and isinstance(steps, int) and steps >= 1):
-            raise PrivacyError(
-                f"no such release: q={q!r}, z={z!r}, steps={steps!r}",
-                remedy="0 < q <= 1, z >= 0 and finite, steps a whole number >= 1",
-            )
-
 
 @dataclass(frozen=True)
 class Spent:
@@ -76,12 +50,13 @@ class Spent:
     delta: float
     unit: str
     accountant: str
-    events: tuple[Event, ...]
+    groups: tuple[tuple[str, tuple[Event, ...]], ...]
+    """Group -> its merged events, sorted; ``epsilon`` is the largest of the groups, see :func:`groups_epsilon`."""
 
-
-def round_event(plan: PrivacyPlan) -> Event:
-    """What one round under ``plan`` costs: the only bridge from the training side to the accountants."""
-    return Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round)
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events of all groups, one group after the other."""
+        return tuple(event for _, events in self.groups for event in events)
 
 
 def epsilon(events: Sequence[Event], delta: float, accountant: str = "pld") -> float:
@@ -111,13 +86,17 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "pld") -> f
     return _composed(merged, delta, accountant) if merged else 0.0
 
 
-def merge(events: Sequence[Event]) -> tuple[Event, ...]:
-    """Events that differ only in ``steps`` become one with the sum of the steps; sorted, so that order is no matter."""
-    steps: dict[tuple[str, float, float], int] = {}
-    for event in events:
-        key = (event.kind, event.sampling_rate, event.noise_multiplier)
-        steps[key] = steps.get(key, 0) + event.steps
-    return tuple(Event(*key, steps[key]) for key in sorted(steps))
+def groups_epsilon(groups: Mapping[str, Sequence[Event]], delta: float, accountant: str = "pld") -> float:
+    """Epsilon of everything together when no unit is in two groups: max over groups, 0.0 for none.
+
+    Parallel composition (McSherry 2009, SIGMOD, theorem 4): two neighbours differ in one unit, so in one group, and
+    what the other groups released has the same distribution for both. That no unit is in two groups is not assumed
+    here in good faith: ``privacy/register.py`` enforces it for people.
+
+    Raises:
+        PrivacyError: as :func:`epsilon`.
+    """
+    return max(epsilon(events, delta, accountant) for events in [(), *groups.values()])
 
 
 def epsilon_curve(event_per_round: Event, rounds: int, delta: float, accountant: str = "pld") -> list[float]:
@@ -185,61 +164,6 @@ def _count(rounds: int) -> range:
     if rounds < 0:
         raise PrivacyError(f"{rounds!r} rounds", remedy="the number of rounds must be >= 0")
     return range(1, rounds + 1)
-
-
-def _rdp(events: tuple[Event, ...], delta: float, orders: Sequence[float] | None = None) -> float:
-    accountant = RdpAccountant(orders)
-    with _without_remarks():
-        for event in events:
-            gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps)
-        return float(accountant.get_epsilon(delta))
-
-
-@contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keep dp_accounting's warnings about left-out Renyi orders off the terminal: the bound over the others holds."""
-    logger, silence = logging.getLogger("absl"), lambda record: False
-    logger.addFilter(silence)
-    try:
-        yield
-    finally:
-        logger.removeFilter(silence)
-
-
-def _pld(events: tuple[Event, ...], delta: float) -> float:
-    rough = _rdp(events, delta, _ORDERS)
-    if rough > HOPELESS:
-        return rough
-    interval = _grid(events, rough)
-    parts = (_step_pld(e.sampling_rate, e.noise_multiplier, interval).self_compose(e.steps) for e in events)
-    total = next(parts)
-    for part in parts:
-        total = total.compose(part)
-    return float(total.get_epsilon_for_delta(delta))
-
-
-def _grid(events: tuple[Event, ...], rough: float) -> float:
-    """Width of the PLD's cells, a power of 2 so that neighbours share their one-step distributions.
-
-    A cell of width w adds about w * sqrt(steps) to the spread of the loss; keep that below 1 % of the answer (known
-    as ``rough``), but no more than about _CELLS cells for one step or for the whole.
-    """
-    z = min(event.noise_multiplier for event in events)
-    wanted = min(_COARSEST, rough / (100 * math.sqrt(sum(event.steps for event in events))))
-    affordable = max(_FINEST, rough / _CELLS, (0.5 / z**2 + 10 / z) / _CELLS)
-    return float(2.0 ** math.floor(math.log2(max(wanted, affordable))))
-
-
-@lru_cache(maxsize=64)
-def _step_pld(sampling_rate: float, noise_multiplier: float, interval: float) -> Any:
-    return privacy_loss_distribution.from_gaussian_mechanism(
-        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=interval
-    )
-
-
-ACCOUNTANTS: dict[str, Callable[[tuple[Event, ...], float], float]] = {"pld": _pld, "rdp": _rdp}
-"""name -> function of (merged events, delta); each an upper bound on its own."""
 
 
 @lru_cache(maxsize=4096)

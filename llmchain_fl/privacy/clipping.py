@@ -95,9 +95,9 @@ def clipped_sum(per_example: Tensor, clip_norm: float) -> tuple[Tensor, int]:
 
 def _row_norms(rows: Tensor) -> Tensor:
     """L2 norm of each float32 row in float64 [n]; not finite exactly where the row holds a NaN or inf."""
-    n, width = rows.shape
+    width = rows.shape[1]
     whole = width - width % _BLOCK
-    parts = torch.linalg.vector_norm(rows[:, :whole].reshape(n, whole // _BLOCK, _BLOCK), dim=2).double()
+    parts = torch.linalg.vector_norm(rows[:, :whole].view(len(rows), whole // _BLOCK, _BLOCK), dim=2).double()
     tail = torch.linalg.vector_norm(rows[:, whole:], dim=1, dtype=torch.float64)
     norms = torch.hypot(torch.linalg.vector_norm(parts, dim=1), tail)
     doubtful = ~torch.isfinite(norms)

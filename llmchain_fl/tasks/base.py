@@ -65,6 +65,8 @@ class Task(Protocol):
 
     resident: Resident
     score_name: str
+    score_bound: float
+    """Public upper bound of a record's score; lower ones are cut to 0. What a noised score is scaled by."""
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with the task's columns -> token ids."""
@@ -80,6 +82,9 @@ class Task(Protocol):
 
     def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
         """Scores of the current adapter: always ``loss``, and ``score_name``."""
+
+    def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
+        """``score_name`` of each record by itself, float64 [n]."""
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """For each text the best answers with their probabilities."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +27,7 @@ class CausalLM:
     """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
 
     score_name = "loss"
+    score_bound = 10.0
 
     def __init__(self, resident: Resident, max_tokens: int) -> None:
         self.resident, self._max_tokens = resident, max_tokens
@@ -88,6 +90,14 @@ class CausalLM:
                 tokens += float(count.sum())
         loss = total / max(tokens, 1.0)
         return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
+
+    def record_scores(self, examples: Examples, batch: int = 32) -> npt.NDArray[np.float64]:
+        """Mean loss of each record's answer tokens, [n]."""
+        found = np.zeros(len(examples))
+        with torch.no_grad():
+            for index in by_length(examples, batch):
+                found[index] = self.losses(self.forward(examples, index)).double().cpu().numpy()
+        return found
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
         """Greedy answer to each prompt (one candidate, probability 1); a too long prompt loses its beginning."""

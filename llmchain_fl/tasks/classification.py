@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,6 +41,7 @@ class Classification:
     """A classifier over ``labels`` (name -> text), with the head the resident was built for."""
 
     score_name = "accuracy"
+    score_bound = 1.0
 
     def __init__(
         self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int
@@ -100,6 +102,15 @@ class Classification:
                 right += float((output.logits.argmax(dim=-1) == output.targets).sum())
                 loss += float(self.losses(output).sum())
         return {"accuracy": right / len(examples), "loss": loss / len(examples)}
+
+    def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
+        """1 where the best label is the right one, else 0; [n]."""
+        found = np.zeros(len(examples))
+        with torch.no_grad():
+            for index in by_length(examples, batch):
+                output = self.forward(examples, index)
+                found[index] = (output.logits.argmax(dim=-1) == output.targets).double().cpu().numpy()
+        return found
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The ``top`` labels of each text with their probabilities."""

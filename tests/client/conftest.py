@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,8 @@ from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.adapter.resident import load_resident
 from llmchain_fl.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.wire import ScoreTask, TrainTask, write_score_task, write_train_task
+from llmchain_fl.messages import ScoreTask, TrainTask, Update
+from llmchain_fl.wire import read_reply, write_score_task, write_train_task
 from llmchain_fl.work import GuardSpec
 from simulations.grid import InProcessGrid
 
@@ -32,7 +34,7 @@ LossFn = Callable[[Sequence[int]], Tensor]
 class Ward:
     """A site whose records, folder and file names all carry ``CANARY``.
 
-    ``limits`` and ``data`` of the site may be changed before the first message.
+    ``limits`` and ``data`` of the site may be changed before each message.
     """
 
     canary = CANARY
@@ -42,7 +44,8 @@ class Ward:
         self.folder.mkdir()
         self.write("cards.jsonl", [{**row, "text": f"{row['text']} {CANARY}"} for row in small.rows(12)])
         self.write("cards.held_out.jsonl", small.rows(6, seed=9))
-        self.limits = SiteLimits(epsilon=60.0)
+        self.limits = SiteLimits(epsilon=60.0, units=["person", "record", "site"])
+        self.data: dict[str, Any] = {}
         self.watched: list[Any] = []
         self.app: Any = None
 
@@ -53,13 +56,14 @@ class Ward:
     @property
     def site(self) -> Site:
         """The site by its present limits."""
-        data = SiteData(train=str(self.folder / "{stage}.jsonl"), held_out=str(self.folder / "{stage}.held_out.jsonl"))
+        files = {"train": self.folder / "{stage}.jsonl", "held_out": self.folder / "{stage}.held_out.jsonl"}
+        data = SiteData(**{**{name: str(file) for name, file in files.items()}, **self.data})
         return Site(name="ward", state=str(self.folder / "state"), data=data, limits=self.limits)
 
-    def work(self, *, private: bool = True, **settings: Any) -> Any:
-        """Work that this site takes: lora_B only, and a plan that fits the loop."""
+    def work(self, *, private: bool = True, plan: Mapping[str, Any] | None = None, **settings: Any) -> Any:
+        """Work that this site takes: lora_B only, and a plan that fits the loop, changed by ``plan``."""
         made = self.small.work(**{"trained": ("lora_B",), **settings})
-        return replace(made, plan=self.small.plan(made)) if private else made
+        return replace(made, plan=self.small.plan(made, **(plan or {}))) if private else made
 
     def start(self, work: Any) -> Arrays:
         """The global arrays of the first round: what the sites train."""
@@ -103,10 +107,55 @@ class Ward:
         """Forget everything that is not on the disk."""
         self.app = None
 
+    def people(self, *names: str) -> list[dict[str, str]]:
+        """A record of each of these persons."""
+        rows = self.small.rows(len(names))
+        return [{**row, "person": name} for row, name in zip(rows, names, strict=True)]
+
+    def person_work(self, **plan: Any) -> Any:
+        """Every person in every step, with all records: what was trained on can be counted."""
+        told = {"unit": "person", "records_per_unit": 9, "noise_multiplier": 3.0, **plan}
+        return self.work(train={"sampling_rate": 1.0, "steps": 3}, plan=told)
+
+    def play(self, work: Any, number: int, stage: str = "cards", **changes: Any) -> Update:
+        """The update of one round."""
+        reply = read_reply(self.train(work, round=number, stage_name=stage, **changes))
+        assert isinstance(reply, Update), reply
+        return reply
+
+    def trained_on(self) -> int:
+        """Records in each step of the last round."""
+        result = self.watched[-1][2]
+        assert result.records % result.steps == 0
+        return int(result.records // result.steps)
+
+    def spent(self) -> Any:
+        """What the ledger of persons comes to."""
+        return self.site.open_ledger("person").spent()
+
+    def back_up(self) -> None:
+        """Keep a copy of everything on the disk."""
+        shutil.copytree(self.folder, self.folder.with_name("copy"))
+
+    def set_back(self) -> None:
+        """Put the copy back, anchor and all, and start anew."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.folder.with_name("copy"), self.folder)
+        self.restart()
+
     def events(self) -> list[Mapping[str, Any]]:
         """Lines of the ledger."""
-        file = self.folder / "state" / "events.jsonl"
+        file = self.folder / "state" / "ward" / "events.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def booked(self) -> list[str]:
+        """What stands in the ledger, line by line; its first line only opens it."""
+        return [event["type"] for event in self.events()][1:]
+
+    def reserved(self) -> list[Any]:
+        """(group, kind, steps) of every charge."""
+        charges = [charge for event in self.events() if event["type"] == "reserve" for charge in event["charges"]]
+        return [(charge["group"], charge["event"]["kind"], charge["event"]["steps"]) for charge in charges]
 
 
 @pytest.fixture
@@ -114,6 +163,17 @@ def ward(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
     """A fresh site; its disk does not really flush (that is tested with the ledger)."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     return Ward(small, tmp_path)
+
+
+@pytest.fixture
+def hospital(ward: Ward) -> Ward:
+    """A ward whose records name persons: three of stage ``cards``, one of them in ``loans`` again."""
+    ward.limits = SiteLimits(epsilon=60.0, scores="noised")
+    ward.write("cards.jsonl", ward.people("ann", "bob", "ann", "eve"))
+    ward.write("loans.jsonl", ward.people("dan", "ann", "ann", "ann", "dan"))
+    ward.write("cards.held_out.jsonl", ward.people("kim", "lea", "kim"))
+    ward.write("loans.held_out.jsonl", ward.people("mia"))
+    return ward
 
 
 @pytest.fixture
@@ -161,7 +221,7 @@ class Case:
         """One private gradient sum with its own hooks."""
         plan = self.small.plan(noise_multiplier=z, clip_norm=clip)
         with gradient_of(self.resident, micro, plan) as gradient:
-            return gradient(index, loss or self.loss)
+            return gradient(self.small.units(index), loss or self.loss)
 
     @staticmethod
     def clipped(rows: np.ndarray, clip: float) -> np.ndarray:

@@ -8,12 +8,16 @@ import pytest
 from flwr.app import Context, RecordDict
 
 import client.app
+import client.rounds
+import llmchain_fl.privacy.units
 from client.app import site_of
 from client.site import SiteLimits
 from llmchain_fl import __version__
 from llmchain_fl.adapter.value import digest
 from llmchain_fl.errors import ConfigError
-from llmchain_fl.wire import PROTOCOL, HelloReply, Refusal, Scores, Update, read_hello, read_reply, write_hello
+from llmchain_fl.messages import PROTOCOL, HelloReply, Refusal, Scores, Update
+from llmchain_fl.privacy.receipt import CHARACTERS
+from llmchain_fl.wire import read_hello, read_reply, write_hello
 from llmchain_fl.work import inference, open_work
 
 
@@ -29,16 +33,28 @@ def code(content: RecordDict) -> str:
     return reply.code
 
 
+def without_receipt(content: RecordDict) -> RecordDict:
+    """A reply but for the receipt, which is a new one each time: it says how far the ledger is now."""
+    assert len(str(content.config_records["config"].pop("receipt"))) == CHARACTERS
+    return content
+
+
+def limits(**values: Any) -> SiteLimits:
+    return SiteLimits(**{"units": ["record"], "epsilon": 60.0, **values})
+
+
 @pytest.mark.parametrize("private", [True, False])
 @pytest.mark.parametrize("head", ["label-text", "trained"])
 def test_a_reply_holds_the_changed_arrays_the_round_and_the_version_and_nothing_else(
     ward: Any, private: bool, head: str
 ) -> None:
-    ward.limits = SiteLimits(require_privacy=private, epsilon=60.0)
+    ward.limits = limits(require_privacy=private)
     work = ward.work(private=private, head=head)
     content = ward.train(work, round=3)
     assert set(content) == {"arrays", "config"}
-    assert dict(content.config_records["config"]) == {"round": 3, "version": __version__}
+    told = dict(content.config_records["config"])
+    assert len(str(told.pop("receipt"))) == (CHARACTERS if private else 0)
+    assert told == {"round": 3, "version": __version__}
     assert list(content.metric_records) == []
     arrays = content.array_records["arrays"]
     assert set(arrays) == set(ward.start(work))
@@ -68,54 +84,54 @@ def test_the_local_result_is_seen_in_this_process_only(ward: Any) -> None:
 
 def test_the_same_round_asked_twice_gives_identical_bytes_and_is_charged_once(ward: Any, wire_bytes: Any) -> None:
     work = ward.work()
-    first = wire_bytes(ward.train(work))
-    assert wire_bytes(ward.train(work)) == first
+    first = wire_bytes(without_receipt(ward.train(work)))
+    assert wire_bytes(without_receipt(ward.train(work))) == first
     ward.restart()
-    assert wire_bytes(ward.train(work)) == first
-    assert [event["type"] for event in ward.events()] == ["reserve", "seal"]
+    assert wire_bytes(without_receipt(ward.train(work))) == first
+    assert ward.booked() == ["reserve", "seal"]
     assert len(ward.watched) == 1
 
 
 def test_another_question_under_the_same_round_gets_the_same_bytes(ward: Any, wire_bytes: Any) -> None:
     """A server cannot have one round answered for two different adapters."""
     work = ward.work()
-    first = wire_bytes(ward.train(work))
+    first = wire_bytes(without_receipt(ward.train(work)))
     other = {name: value + 1 for name, value in ward.start(work).items()}
-    assert wire_bytes(ward.train(work, arrays=other, lr=0.5)) == first
+    assert wire_bytes(without_receipt(ward.train(work, arrays=other, lr=0.5))) == first
 
 
 def test_each_round_and_each_run_is_charged(ward: Any) -> None:
     work = ward.work()
     sent = [update(ward.train(work, **key)).arrays for key in ({}, {"round": 2}, {"run": "run-2"})]
-    assert [event["type"] for event in ward.events()] == ["reserve", "seal"] * 3
+    assert ward.booked() == ["reserve", "seal"] * 3
+    assert ward.reserved() == [("training", "poisson-gaussian", 3)] * 3
     assert len({digest(arrays) for arrays in sent}) == 3
 
 
 def test_a_round_that_broke_off_is_charged_once(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     work = ward.work()
     with monkeypatch.context() as patch:
-        patch.setattr(client.app, "train_round", lambda *_: 1 / 0)
+        patch.setattr(client.rounds, "train_round", lambda *_: 1 / 0)
         assert code(ward.train(work)) == "error"
     update(ward.train(work))
-    assert [event["type"] for event in ward.events()] == ["reserve", "seal"]
+    assert ward.booked() == ["reserve", "seal"]
 
 
 def test_a_used_up_budget_is_refused_before_anything_is_computed(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     work = ward.work()
     ward.train(work)
     spent = ward.site.ledger(work).spent().epsilon
-    ward.limits = SiteLimits(epsilon=spent * 1.01)
-    monkeypatch.setattr(client.app, "train_round", lambda *_: pytest.fail("records were used"))
+    ward.limits = limits(epsilon=spent * 1.01)
+    monkeypatch.setattr(client.rounds, "train_round", lambda *_: pytest.fail("records were used"))
     before = ward.events()
     assert code(ward.train(work, round=2)) == "budget"
     assert ward.events() == before
 
 
 def test_a_missing_file_costs_nothing(ward: Any) -> None:
-    before = ward.events()
     (ward.folder / "cards.jsonl").unlink()
     assert code(ward.train(ward.work())) == "data"
-    assert ward.events() == before
+    assert ward.booked() == []
 
 
 @pytest.mark.parametrize("private", [True, False])
@@ -123,23 +139,23 @@ def test_only_the_batches_of_a_private_round_cannot_be_repeated(
     ward: Any, monkeypatch: pytest.MonkeyPatch, private: bool
 ) -> None:
     """Amplification by sampling holds for batches that nobody can know: not from the run's public seed."""
-    ward.limits = SiteLimits(require_privacy=private, epsilon=60.0)
+    ward.limits = limits(require_privacy=private)
     drawn: list[list[list[int]]] = []
-    plain = client.app.poisson_batches
+    plain = llmchain_fl.privacy.units.poisson_batches
 
     def spied(*args: Any) -> Any:
         batches = list(plain(*args))
         drawn.append([batch.tolist() for batch in batches])
         return batches
 
-    monkeypatch.setattr(client.app, "poisson_batches", spied)
+    monkeypatch.setattr(llmchain_fl.privacy.units, "poisson_batches", spied)
     first, second = (update(ward.train(ward.work(private=private), run=run)).arrays for run in ("a", "b"))
     assert (drawn[0] == drawn[1]) is not private
     assert (digest(first) == digest(second)) is not private
 
 
 def test_without_privacy_a_round_is_repeatable_and_nothing_is_booked(ward: Any, wire_bytes: Any) -> None:
-    ward.limits = SiteLimits(require_privacy=False)
+    ward.limits = limits(require_privacy=False)
     work = ward.work(private=False)
     assert wire_bytes(ward.train(work)) == wire_bytes(ward.train(work))
     assert wire_bytes(ward.train(work, round=2)) != wire_bytes(ward.train(work, round=1))
@@ -159,9 +175,9 @@ def test_a_greeting_holds_name_version_and_protocol_only(ward: Any) -> None:
 def test_scores_are_shared_only_where_the_policy_says_so(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     work = ward.work()
     with monkeypatch.context() as patch:
-        patch.setattr(client.app, "site_examples", lambda *_: pytest.fail("records were read"))
+        patch.setattr(client.app, "site_records", lambda *_: pytest.fail("records were read"))
         assert code(ward.score(work)) == "privacy"
-    ward.limits = SiteLimits(share_scores=True)
+    ward.limits = limits(scores="exact")
     content = ward.score(work)
     assert set(content) == {"scores", "config"}
     reply = read_reply(content)
@@ -173,12 +189,12 @@ def test_scores_are_shared_only_where_the_policy_says_so(ward: Any, monkeypatch:
 
 
 def test_the_list_of_allowed_models_holds_for_scores_too(ward: Any) -> None:
-    ward.limits = SiteLimits(share_scores=True, base_models=["other"])
+    ward.limits = limits(scores="exact", base_models=["other"])
     assert code(ward.score(ward.work())) == "model"
 
 
 def test_the_scored_adapter_is_the_one_that_was_sent(ward: Any) -> None:
-    ward.limits = SiteLimits(share_scores=True)
+    ward.limits = limits(scores="exact")
     work = inference(ward.work(head="trained"))
     arrays = ward.start(work)
     arrays["head.bias"] = np.float32([0, 0, 0, 1e6])

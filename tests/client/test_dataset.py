@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from client.dataset import site_examples
+from client.dataset import site_records
 from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.work import open_work
 
 
 def read(ward: Any, work: Any, kept: Any, stage: str = "cards", which: str = "train") -> Any:
-    return site_examples(ward.site, stage, which, work, open_work(work.resident, work.task)[1], kept)
+    return site_records(ward.site, stage, which, work, open_work(work.resident, work.task)[1], kept)
 
 
 def test_records_are_read_once(ward: Any) -> None:
@@ -19,12 +19,16 @@ def test_records_are_read_once(ward: Any) -> None:
     first = read(ward, work, kept)
     (ward.folder / "cards.jsonl").unlink()
     assert read(ward, work, kept) is first
-    assert len(first) == 12
+    assert len(first.examples) == 12
 
 
 def test_training_and_held_out_records_are_kept_apart(ward: Any) -> None:
     work, kept = ward.work(), {}
-    assert [len(read(ward, work, kept, which=which)) for which in ("train", "held_out", "train")] == [12, 6, 12]
+    assert [len(read(ward, work, kept, which=which).examples) for which in ("train", "held_out", "train")] == [
+        12,
+        6,
+        12,
+    ]
 
 
 @pytest.mark.parametrize("other", [{"max_tokens": 4}, {"rank": 2}, {"last_layers": 1}])
@@ -42,7 +46,7 @@ def test_another_tokenizer_gives_other_ids(ward: Any, small: Any) -> None:
     first = read(ward, ward.work(), kept)
     work = ward.work()
     other = replace(work, base=replace(work.base, path=str(small.llama)))
-    assert [list(ids) for ids in read(ward, other, kept).ids] != [list(ids) for ids in first.ids]
+    assert [list(ids) for ids in read(ward, other, kept).examples.ids] != [list(ids) for ids in first.examples.ids]
 
 
 @pytest.mark.parametrize("stage", ["../cards", "/etc/passwd", "a/b", "", ".", "..", "cards\n", "{stage}", "a" * 65])
@@ -55,14 +59,152 @@ def test_no_held_out_records_are_an_error_that_says_so(ward: Any) -> None:
     work = ward.work()
     bare = ward.site.model_copy(update={"data": ward.site.data.model_copy(update={"held_out": ""})})
     with pytest.raises(DataError, match="no held_out records"):
-        site_examples(bare, "cards", "held_out", work, open_work(work.resident, work.task)[1], {})
+        site_records(bare, "cards", "held_out", work, open_work(work.resident, work.task)[1], {})
 
 
 def test_columns_of_the_file_are_mapped(ward: Any, small: Any) -> None:
     ward.write("cards.jsonl", [{"note": "lost card", "ward": "rates"}])
     data = ward.site.data.model_copy(update={"columns": {"text": "note", "label": "ward"}})
     work = ward.work()
-    found = site_examples(
+    found = site_records(
         ward.site.model_copy(update={"data": data}), "cards", "train", work, open_work(work.resident, work.task)[1], {}
     )
-    assert found.targets.tolist() == [list(small.labels).index("rates")]
+    assert found.examples.targets.tolist() == [list(small.labels).index("rates")]
+
+
+# -- whose records they are -------------------------------------------------------------------------------------------
+
+
+def rows(*people: str) -> list[dict[str, str]]:
+    """A record of each of these persons ("" has none)."""
+    return [{"text": "lost card", "label": "rates"} | ({"person": person} if person else {}) for person in people]
+
+
+def members(found: Any) -> list[list[int]]:
+    return [unit.tolist() for unit in found.units.members]
+
+
+def person_work(ward: Any) -> Any:
+    return ward.work(plan={"unit": "person", "records_per_unit": 2})
+
+
+def test_the_records_of_one_person_are_one_unit_and_the_name_stays_with_it(ward: Any) -> None:
+    ward.write("cards.jsonl", rows("ann", "bob", "ann", "eve", "bob", "ann"))
+    found = read(ward, person_work(ward), {})
+    assert members(found) == [[0, 2, 5], [1, 4], [3]]
+    assert found.names == ("ann", "bob", "eve")
+    assert len(found.examples) == 6
+
+
+SPELLINGS = [
+    "Zoë Müller",
+    "zoë müller",
+    " Zoë Müller\t",
+    "ZOË MÜLLER",
+    "Zoe\u0308 Mu\u0308ller",
+    "Ｚoë Müller",
+    "Zoë\u00a0Müller",
+]
+
+
+def test_case_blanks_at_the_ends_and_forms_of_a_letter_do_not_make_another_person(ward: Any) -> None:
+    """One person taken for two would be protected too little."""
+    ward.write("cards.jsonl", rows(*SPELLINGS, "Zoe Müller", "Zoë Müller 2"))
+    assert members(read(ward, person_work(ward), {})) == [list(range(len(SPELLINGS))), [7], [8]]
+
+
+def test_another_spelling_in_another_stage_is_the_same_person(ward: Any) -> None:
+    ward.write("cards.jsonl", rows("Zoë"))
+    ward.write("loans.jsonl", rows("zoë ", "Max"))
+    kept: Any = {}
+    first, second = (read(ward, person_work(ward), kept, stage=stage).names for stage in ("cards", "loans"))
+    assert set(first) < set(second)
+
+
+def test_the_column_that_names_the_person_can_be_mapped(ward: Any) -> None:
+    ward.write("cards.jsonl", [{"text": "x", "label": "rates", "patient_id": number} for number in (7, 8, 7)])
+    ward.data = {"columns": {"person": "patient_id"}}
+    found = read(ward, person_work(ward), {})
+    assert (members(found), found.names) == ([[0, 2], [1]], ("7", "8"))
+
+
+@pytest.mark.parametrize("people", [["ann", ""], ["", ""], ["ann", "  "]])
+@pytest.mark.parametrize("which", ["train", "held_out"])
+def test_a_record_without_a_person_is_an_error_that_says_what_to_do_and_quotes_nothing(
+    ward: Any, people: list[str], which: str
+) -> None:
+    ward.write("cards.jsonl", rows(*people))
+    ward.write("cards.held_out.jsonl", rows(*people))
+    with pytest.raises(DataError, match="person") as caught:
+        read(ward, person_work(ward), {}, which=which)
+    said = str(caught.value)
+    assert "map it: person = the file's column" in said or "fill it in, or leave the record out" in said
+    assert "ann" not in said
+    assert "lost card" not in said
+    assert str(ward.folder) in caught.value.where
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_without_persons_as_the_unit_no_column_has_to_name_them(ward: Any, private: bool) -> None:
+    work = ward.work(private=private, plan={"unit": "record"})
+    found = read(ward, work, {})
+    assert members(found) == [[i] for i in range(12)]
+    assert found.names == ()
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_where_each_person_has_one_record_each_record_is_a_person_without_a_name(ward: Any, column: bool) -> None:
+    ward.data = {"one_record_per_person": True}
+    ward.write("cards.jsonl", rows("ann", "bob", "eve") if column else rows("", "", ""))
+    found = read(ward, person_work(ward), {})
+    assert (members(found), found.names) == ([[0], [1], [2]], ())
+
+
+def test_a_declaration_that_the_file_contradicts_is_refused_without_naming_the_person(ward: Any) -> None:
+    ward.data = {"one_record_per_person": True}
+    ward.write("cards.jsonl", rows("ann", "bob", "", "Ann"))
+    with pytest.raises(DataError, match="holds somebody twice") as caught:
+        read(ward, person_work(ward), {})
+    assert "take one_record_per_person out of the site file" in caught.value.remedy
+    assert "ann" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("unit", "people", "warned"),
+    [
+        ("record", ["ann", "bob", "ann"], True),
+        ("record", ["ann", "", "ann"], True),
+        ("record", ["ann", " Ann"], True),
+        ("record", ["ann", "bob"], False),
+        ("record", ["", ""], False),
+        ("person", ["ann", "bob", "ann"], False),
+        (None, ["ann", "bob", "ann"], False),
+    ],
+)
+def test_the_sites_log_warns_when_records_are_protected_and_persons_have_several(
+    ward: Any, caplog: pytest.LogCaptureFixture, unit: str | None, people: list[str], warned: bool
+) -> None:
+    ward.write("cards.jsonl", rows(*people))
+    work = ward.work(private=unit is not None, plan={"unit": unit or "record"})
+    read(ward, work, {})
+    found = [record.getMessage() for record in caplog.records if record.name == "llmchain_fl.client"]
+    assert len(found) == int(warned)
+    assert all("persons have several" in text and "ann" not in text for text in found)
+
+
+def test_with_the_unit_site_persons_with_several_records_are_no_warning(
+    ward: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ward.write("cards.jsonl", rows("ann", "ann"))
+    work = ward.work(plan={"unit": "site", "sampling_rate": 1.0, "steps_per_round": 1})
+    assert members(read(ward, work, {})) == [[0], [1]]
+    assert caplog.records == []
+
+
+def test_records_that_were_read_as_such_are_not_taken_for_persons_later(ward: Any) -> None:
+    """One process may serve a run with one unit and then a run with another."""
+    ward.write("cards.jsonl", rows("ann", "bob", "ann"))
+    kept: Any = {}
+    assert len(read(ward, ward.work(plan={"unit": "record"}), kept).units) == 3
+    assert len(read(ward, person_work(ward), kept).units) == 2
+    assert len(read(ward, ward.work(private=False), kept).units) == 3

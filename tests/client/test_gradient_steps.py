@@ -54,9 +54,11 @@ def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
             for i in range(case.count)
         ]
     )
-    plan = PrivacyPlan(0.5, 0.0, case.median_norm(rows), 1, 4.0, 1e-5)
+    plan = PrivacyPlan(0.5, 0.0, case.median_norm(rows), 1, 4.0, 1e-5, "record")
     with gradient_of(resident, 4, plan) as gradient:
-        assert case.apart(gradient(range(case.count), loss), case.clipped(rows, plan.clip_norm)) < 1e-5
+        assert (
+            case.apart(gradient(case.small.units(range(case.count)), loss), case.clipped(rows, plan.clip_norm)) < 1e-5
+        )
 
 
 def test_on_a_half_precision_base_clipping_is_still_float32_and_bounded(small: Any) -> None:
@@ -70,7 +72,7 @@ def test_on_a_half_precision_base_clipping_is_still_float32_and_bounded(small: A
     resident.theta += 0.3 * torch.randn(resident.theta.shape, generator=torch.Generator().manual_seed(1))
     examples = task.encode(small.rows(4))
     with gradient_of(resident, 1, small.plan(noise_multiplier=0.0, clip_norm=0.01)) as gradient:
-        found = gradient([2], lambda index: task.losses(task.forward(examples, index)))
+        found = gradient(small.units([2]), lambda index: task.losses(task.forward(examples, index)))
     assert found.dtype == torch.float32
     assert float(found.norm()) == pytest.approx(0.01, rel=1e-4)
 
@@ -104,11 +106,14 @@ def test_noise_cannot_be_repeated_by_any_seed(case_of: Any) -> None:
         np.random.seed(1)
         random.seed(1)
         found.append(case.private(1.0, [], z=1.0))
-    assert not torch.isclose(found[0], found[1], atol=1e-6).any()
+    same = torch.isclose(found[0], found[1], atol=1e-6)  # the noise lies on a grid: one in 200,000 may meet by chance
+    assert int(same.sum()) < 5
+    assert same.numel() > 1000
 
 
 def hooks(module: torch.nn.Module) -> int:
-    return sum(len(part._forward_hooks) + len(part._backward_hooks) for part in module.modules())
+    """Layers whose forward pass is not their own."""
+    return sum("forward" in vars(part) for part in module.modules())
 
 
 def leftovers(case: Any) -> list[str]:
@@ -134,7 +139,10 @@ def test_the_hooks_are_gone_afterwards_and_a_second_round_works(small: Any, case
         with gradient_of(case.resident, 4, small.plan(noise_multiplier=0.0, clip_norm=clip)) as gradient:
             assert hooks(case.resident.module) > 0
             for _ in range(2):
-                assert case.apart(gradient(range(case.count), case.loss), case.clipped(rows, clip)) < 1e-5
+                assert (
+                    case.apart(gradient(case.small.units(range(case.count)), case.loss), case.clipped(rows, clip))
+                    < 1e-5
+                )
         assert hooks(case.resident.module) == 0
         assert leftovers(case) == []
     assert all(parameter.grad is None for parameter in case.resident.parameters.values())
@@ -163,5 +171,5 @@ def test_a_step_that_broke_off_leaves_nothing_for_the_next_round(case_of: Any, w
 
 def test_a_trained_parameter_that_takes_no_part_is_refused(case_of: Any) -> None:
     case = case_of(head="trained")
-    with pytest.raises(TrainingError, match="has no per-example gradient"):
+    with pytest.raises(TrainingError, match="got no gradient"):
         case.private(1.0, loss=lambda index: torch.stack([case.resident.parameters["head.weight"].sum()] * len(index)))

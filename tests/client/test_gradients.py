@@ -114,7 +114,7 @@ def test_a_record_that_is_not_finite_counts_as_zero(small: Any, case_of: Any, mi
 
     plan = small.plan(noise_multiplier=0.0, clip_norm=clip)
     private = PrivateGradient(case.resident, micro, plan, SecureNoise())
-    found = private(range(case.count), spoilt)
+    found = private(small.units(range(case.count)), spoilt)
     private.close()
     assert case.apart(found, case.clipped(np.delete(rows, 3, axis=0), clip)) < 1e-5
     assert private.not_finite == 1
@@ -128,7 +128,10 @@ def test_the_plain_gradient_is_that_of_the_summed_loss(case_of: Any, settings: d
     case = case_of(**settings)
     expected = case.each().sum(axis=0)
     for micro in (1, 4, 100):
-        assert case.apart(PlainGradient(case.resident, micro)(range(case.count), case.loss), expected) < 1e-5
+        assert (
+            case.apart(PlainGradient(case.resident, micro)(case.small.units(range(case.count)), case.loss), expected)
+            < 1e-5
+        )
     assert not PlainGradient(case.resident, 4)([], lambda index: pytest.fail("a forward pass")).any()
 
 

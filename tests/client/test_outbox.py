@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from client.site import Site, SiteData, SiteLimits
 from llmchain_fl import errors
 from llmchain_fl.adapter.value import digest
 from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
-from llmchain_fl.privacy.ledger import NullLedger
-from llmchain_fl.wire import Refusal, Scores, Update, read_reply
+from llmchain_fl.messages import Refusal, Scores, ScoreTask, Update
+from llmchain_fl.privacy.ledger import Ledger, NullLedger
+from llmchain_fl.privacy.receipt import CHARACTERS
+from llmchain_fl.wire import read_reply
 
 KINDS = [
     kind
@@ -46,51 +50,183 @@ def test_a_code_word_that_is_not_on_the_list_does_not_leave() -> None:
 def test_an_update_is_the_difference_in_float32(ward: Any) -> None:
     task = ward.task(ward.work(private=False))
     trained = {name: value + np.float32(0.5) for name, value in task.arrays.items()}
-    reply = read_reply(outbox.release(NullLedger(), task, ward.work(private=False), trained))
+    reply = read_reply(outbox.release(NullLedger(), task, None, trained))
     assert isinstance(reply, Update)
     assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
+    assert {value.dtype for value in reply.arrays.values()} == {np.dtype(np.float32)}
+    assert reply.receipt == ""
+
+
+def reserved(ward: Any, **plan: Any) -> tuple[Any, Any, Ledger]:
+    """(task, plan, ledger) of a round that is paid for and not sealed."""
+    work = ward.work(plan=plan)
+    task, ledger = ward.task(work, federation="north"), ward.site.ledger(work)
+    outbox.reserve(ledger, task, work.plan)
+    return task, work.plan, ledger
 
 
 def test_with_a_plan_an_update_is_sealed_before_it_leaves(ward: Any) -> None:
-    work = ward.work()
-    task, ledger = ward.task(work), ward.site.ledger(work)
-    assert outbox.sealed(ledger, task, work) is None
-    outbox.reserve(ledger, task, work)
-    sent = outbox.release(ledger, task, work, {name: value + 1 for name, value in task.arrays.items()})
-    sealed = outbox.sealed(ledger, task, work)
+    task, plan, ledger = reserved(ward)
+    assert outbox.sealed(ledger, task, plan) is None
+    sent = outbox.release(ledger, task, plan, {name: value + 1 for name, value in task.arrays.items()})
+    sealed = outbox.sealed(ledger, task, plan)
     assert sealed is not None
-    assert digest(read_reply(outbox.release_again(task, sealed)).arrays) == digest(read_reply(sent).arrays)
+    assert digest(read_reply(outbox.release_again(ledger, task, sealed)).arrays) == digest(read_reply(sent).arrays)
+
+
+def test_a_receipt_travels_with_the_update_and_says_that_it_is_sealed(ward: Any) -> None:
+    task, plan, ledger = reserved(ward)
+    sent = read_reply(outbox.release(ledger, task, plan, ward.start(ward.work())))
+    assert len(sent.receipt) == CHARACTERS
+    ledger.acknowledge(sent.receipt)
+    assert ward.events()[-1]["type"] == "ack"
+    assert ward.events()[-1]["key"] == task.key
+
+
+def test_what_is_paid_for_says_who_asked_for_what(ward: Any) -> None:
+    task, plan, _ = reserved(ward)
+    (entry,) = [event for event in ward.events() if event["type"] == "reserve"]
+    assert (entry["key"], entry["purpose"], entry["federation"], entry["stage"], entry["plan"]) == (
+        task.key,
+        "training",
+        "north",
+        "cards",
+        plan.digest(),
+    )
 
 
 def test_an_update_that_was_not_reserved_cannot_leave(ward: Any) -> None:
     work = ward.work()
     with pytest.raises(PrivacyError, match="never reserved"):
-        outbox.release(ward.site.ledger(work), ward.task(work), work, ward.start(work))
+        outbox.release(ward.site.ledger(work), ward.task(work), work.plan, ward.start(work))
 
 
 def test_a_disk_that_fails_keeps_the_update_in(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = ward.work()
-    task, ledger = ward.task(work), ward.site.ledger(work)
-    outbox.reserve(ledger, task, work)
+    task, plan, ledger = reserved(ward)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PrivacyError, match="errno 28"):
-        outbox.release(ledger, task, work, ward.start(work))
+        outbox.release(ledger, task, plan, task.arrays)
 
 
 def test_without_a_plan_nothing_is_asked_of_the_ledger(ward: Any) -> None:
     work = ward.work(private=False)
-    assert outbox.sealed(NullLedger(), ward.task(work), work) is None
-    outbox.reserve(NullLedger(), ward.task(work), work)
+    assert outbox.sealed(NullLedger(), ward.task(work), None) is None
+    outbox.reserve(NullLedger(), ward.task(work), None)
 
 
-def test_scores_leave_only_with_the_policys_consent() -> None:
-    def site(share: bool) -> Site:
-        return Site(name="a", data=SiteData(train="x"), limits=SiteLimits(share_scores=share))
+# -- the whole update, with the privacy unit ``site`` ------------------------------------------------------------------
 
-    with pytest.raises(PrivacyError, match="does not share scores"):
-        outbox.scores(site(False), 1, {"a": 0.5})
-    assert read_reply(outbox.scores(site(True), 1, {"a": 0.5})) == Scores(1, {"a": 0.5})
+
+def norm(arrays: Any) -> float:
+    return math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in arrays.values()))
+
+
+def of_norm(length: float) -> dict[str, np.ndarray]:
+    """Two arrays with this norm over both."""
+    draw = np.random.default_rng(1)
+    parts = {"a": draw.normal(size=(7, 3)), "b": draw.normal(size=11)}
+    return {name: (value * length / norm(parts)).astype(np.float32) for name, value in parts.items()}
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-30, 0.3, 0.499])
+def test_an_update_within_the_clip_norm_is_itself(length: float) -> None:
+    delta = of_norm(length)
+    assert digest(outbox.clipped(delta, 0.5)) == digest(delta)
+
+
+@pytest.mark.parametrize("length", [0.51, 3.0, 1e20, 1e38])
+def test_a_longer_update_is_scaled_down_to_the_clip_norm(length: float) -> None:
+    delta = of_norm(length)
+    found = outbox.clipped(delta, 0.5)
+    assert 0.5 * (1 - 1e-5) < norm(found) <= 0.5 * (1 + 1e-6)
+    assert all(np.allclose(found[name] * (length / 0.5), delta[name], rtol=1e-4) for name in delta)
+    assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_update_with_a_number_that_is_not_finite_is_zeros(value: float) -> None:
+    delta = of_norm(1.0)
+    delta["b"][3] = value
+    found = outbox.clipped(delta, 0.5)
+    assert {name: array.shape for name, array in found.items()} == {name: array.shape for name, array in delta.items()}
+    assert not any(array.any() for array in found.values())
+
+
+def test_all_arrays_are_clipped_as_one_vector() -> None:
+    """Each array at the clip norm would be sqrt(2) times too much in all."""
+    found = outbox.clipped({"a": np.float32([3.0]), "b": np.float32([4.0])}, 1.0)
+    assert found["a"].tolist() == [pytest.approx(0.6)]
+    assert found["b"].tolist() == [pytest.approx(0.8)]
+
+
+@pytest.mark.parametrize(("told", "bound"), [(0.0, 0.25), (0.125, 0.125)])
+def test_with_the_unit_site_the_update_is_clipped_to_the_rounds_clip_norm_or_the_plans(
+    ward: Any, told: float, bound: float
+) -> None:
+    task, plan, ledger = reserved(ward, unit="site", sampling_rate=1.0, steps_per_round=1, clip_norm=0.25)
+    trained = {name: value + 1 for name, value in task.arrays.items()}
+    reply = read_reply(outbox.release(ledger, replace(task, clip=told), plan, trained))
+    assert norm(reply.arrays) == pytest.approx(bound, rel=1e-5)
+    assert ward.reserved() == [("site", "gaussian", 1)]
+
+
+def test_with_another_unit_the_update_is_not_clipped_again(ward: Any) -> None:
+    """It is clipped and noised step by step; and a server cannot change it by a clip norm of its own."""
+    task, plan, ledger = reserved(ward, clip_norm=0.25)
+    trained = {name: value + 1 for name, value in task.arrays.items()}
+    reply = read_reply(outbox.release(ledger, replace(task, clip=0.125), plan, trained))
+    assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
+
+
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+
+def site(kind: str) -> Site:
+    return Site(name="a", data=SiteData(train="x"), limits=SiteLimits(scores=kind))
+
+
+def test_exact_scores_leave_only_with_the_policys_consent() -> None:
+    for kind in ("none", "noised"):
+        with pytest.raises(PrivacyError, match="shares no exact scores"):
+            outbox.scores(site(kind), 1, {"a": 0.5})
+    assert read_reply(outbox.scores(site("exact"), 1, {"a": 0.5})) == Scores(1, {"a": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "answer"),
+    [
+        ("none", {"unit": "person", "score_noise": 2.0}, "does not share scores"),
+        ("none", None, "does not share scores"),
+        ("noised", {"unit": "person", "score_noise": 2.0}, "noised"),
+        ("noised", {"unit": "person"}, "noised scores only"),
+        ("noised", {"unit": "record"}, "noised scores only"),
+        ("noised", {"unit": "site", "sampling_rate": 1.0, "steps_per_round": 1}, "noised scores only"),
+        ("noised", None, "noised scores only"),
+        ("exact", {"unit": "person", "score_noise": 2.0}, "exact"),
+        ("exact", None, "exact"),
+    ],
+)
+def test_how_a_site_shares_scores(small: Any, kind: str, plan: dict[str, Any] | None, answer: str) -> None:
+    made = None if plan is None else small.plan(**plan)
+    if answer in ("noised", "exact"):
+        assert outbox.check_scores(site(kind), made) == answer
+        return
+    with pytest.raises(PrivacyError, match=answer):
+        outbox.check_scores(site(kind), made)
+
+
+def test_noised_scores_are_sealed_with_a_receipt_and_sent_again_as_they_were(ward: Any) -> None:
+    work = ward.work(plan={"unit": "person", "score_noise": 2.0})
+    task, ledger = ScoreTask(4, ("b", "a"), work.to_json(), {}, run="r"), ward.site.ledger(work)
+    with pytest.raises(PrivacyError, match="never reserved"):
+        outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5})
+    outbox.reserve_scores(ledger, task, work.plan)
+    first = read_reply(outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5}))
+    assert (first.round, first.values, len(first.receipt)) == (4, {"a": 0.5, "b": 0.25}, CHARACTERS)
+    again = read_reply(outbox.noised_scores_again(ledger, task, outbox.sealed(ledger, task, work.plan)))
+    assert (again.values, len(again.receipt)) == (first.values, CHARACTERS)
+    assert ward.reserved() == [("held-out", "gaussian", 2)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import pytest
 from flwr.app import RecordDict
 
 import client.app
+import client.rounds
 from client.app import describe, site_of
 from client.site import SiteLimits
 from llmchain_fl.errors import BudgetExhausted, DataError
-from llmchain_fl.wire import write_refusal
+from llmchain_fl.wire import read_reply, write_refusal
 
 CANARY = "Jane-Canary-1970"
 Cause = Callable[[Any, pytest.MonkeyPatch], RecordDict]
@@ -43,7 +43,8 @@ def text(content: str) -> Cause:
 
 def limits(**values: Any) -> Cause:
     """Ask under other limits."""
-    return after(lambda ward: setattr(ward, "limits", SiteLimits(**values)))
+    given = {"units": ["record"], "epsilon": 60.0, **values}
+    return after(lambda ward: setattr(ward, "limits", SiteLimits(**given)))
 
 
 def asked(**changes: Any) -> Cause:
@@ -58,12 +59,44 @@ def asked(**changes: Any) -> Cause:
 
 def planned(**changes: Any) -> Cause:
     """Ask with another privacy plan for the same loop."""
+    return lambda ward, _: ward.train(ward.work(plan=changes))
+
+
+def persons(*names: str, **site: Any) -> Cause:
+    """Ask, with the unit ``person``, a site with a record of each of these persons ("" has no name)."""
 
     def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
-        work = ward.work()
-        return ward.train(replace(work, plan=replace(work.plan, **changes)))
+        ward.data = site
+        ward.write("cards.jsonl", [{"text": CANARY, "label": "rates", "person": name} for name in names])
+        return ward.train(ward.work(plan={"unit": "person"}))
 
     return cause
+
+
+def unprotected(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+    """A site that would train without privacy, and a plan that only looks like some."""
+    ward.limits = SiteLimits(units=["record"], require_privacy=False, epsilon=1e9)
+    return ward.train(ward.work(plan={"noise_multiplier": 0.0}))
+
+
+def scored(kind: str, **plan: Any) -> Cause:
+    """Ask a site that shares scores in this way for some."""
+
+    def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+        ward.limits = SiteLimits(units=["record"], scores=kind)
+        return ward.score(ward.work(plan=plan))
+
+    return cause
+
+
+def set_back(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
+    """A site whose whole disk shows an older state than the server has seen."""
+    work = ward.work()
+    ward.train(work)
+    ward.back_up()
+    receipt = read_reply(ward.train(work, round=2)).receipt
+    ward.set_back()
+    return ward.train(work, round=3, receipt=receipt)
 
 
 def raising(error: Exception, inner: Exception | None = None) -> Cause:
@@ -73,7 +106,7 @@ def raising(error: Exception, inner: Exception | None = None) -> Cause:
         raise error from inner
 
     def cause(ward: Any, patch: pytest.MonkeyPatch) -> RecordDict:
-        patch.setattr(client.app, "train_round", fail)
+        patch.setattr(client.rounds, "train_round", fail)
         return ward.train(ward.work())
 
     return cause
@@ -112,7 +145,19 @@ REFUSALS: dict[str, tuple[str, Cause]] = {
     "a plan that pays for fewer steps": ("privacy", planned(steps_per_round=1)),
     "a plan that pays for a smaller rate": ("privacy", planned(sampling_rate=0.001)),
     "a plan with another divisor": ("privacy", planned(divisor=1.0)),
-    "a plan without noise": ("budget", planned(noise_multiplier=0.0)),
+    "a plan without noise": ("privacy", planned(noise_multiplier=0.0)),
+    "a plan without noise where privacy is not asked for": ("budget", unprotected),
+    "hardly any noise": ("budget", planned(noise_multiplier=1e-3)),
+    "a unit that the site does not accept": ("privacy", limits(units=["person"])),
+    "no unit that the site accepts": ("privacy", limits(units=[])),
+    "persons in a file without them": ("data", planned(unit="person")),
+    "a record without its person": ("data", persons(CANARY, "")),
+    "somebody twice where each has one record": ("data", persons(CANARY, CANARY, one_record_per_person=True)),
+    "a receipt that nobody wrote": ("privacy", asked(receipt="x" * 188)),
+    "a receipt in another alphabet": ("privacy", asked(receipt="é")),
+    "a ledger that was set back": ("privacy", set_back),
+    "the name of a run that fits on no line": ("privacy", asked(run="r" * 501)),
+    "the name of a federation that fits on no line": ("privacy", asked(federation="f" * 501)),
     "a budget that is too small": ("budget", limits(epsilon=0.01)),
     "a base model that is not allowed": ("model", limits(base_models=["x"])),
     "too many steps": ("privacy", limits(max_steps=2)),
@@ -131,6 +176,12 @@ REFUSALS: dict[str, tuple[str, Cause]] = {
     "a node without a site": ("config", opened(site_of)),
     "a site that fails to open": ("error", opened(lambda context: {}[CANARY])),
     "scores that are not shared": ("privacy", lambda ward, _: ward.score(ward.work())),
+    "scores without the noise that is asked for": ("privacy", scored("noised")),
+    "noised scores for a unit that the site does not accept": (
+        "privacy",
+        scored("noised", unit="person", score_noise=2.0),
+    ),
+    "scores with a larger delta": ("privacy", scored("noised", unit="person", score_noise=2.0, delta=1e-3)),
 }
 
 
@@ -198,6 +249,6 @@ def test_a_program_that_is_told_to_stop_stops(ward: Any, monkeypatch: pytest.Mon
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.app, "train_round", stop)
+    monkeypatch.setattr(client.rounds, "train_round", stop)
     with pytest.raises(KeyboardInterrupt):
         ward.train(ward.work())

@@ -8,7 +8,8 @@ import pytest
 
 from client.site import Site, SiteData, SiteLimits, read_site
 from llmchain_fl.errors import ConfigError, LlmchainError, ModelError, PrivacyError
-from llmchain_fl.privacy.ledger import FileLedger, NullLedger
+from llmchain_fl.privacy.charges import training_charge
+from llmchain_fl.privacy.ledger import FileLedger, NullLedger, Release
 
 
 def site(**limits: Any) -> Site:
@@ -16,14 +17,25 @@ def site(**limits: Any) -> Site:
 
 
 def private(small: Any, **changes: Any) -> Any:
+    """Work with a plan that fits the loop, for persons."""
     work = small.work()
-    return replace(work, plan=small.plan(work, **changes))
+    return replace(work, plan=small.plan(work, **{"unit": "person", "records_per_unit": 4, **changes}))
+
+
+def central(small: Any, **changes: Any) -> Any:
+    """Work for the unit ``site``, whose plan says nothing about the loop."""
+    return private(
+        small, **{"unit": "site", "sampling_rate": 1.0, "steps_per_round": 1, "records_per_unit": 1, **changes}
+    )
 
 
 def test_work_within_the_policy_is_taken(small: Any) -> None:
     site().check(private(small))
     site(require_privacy=False).check(small.work())
     site(base_models=["other", str(small.bert)], max_steps=3, delta=1e-5).check(private(small, delta=1e-6))
+    site(units=["record", "person"]).check(private(small, unit="record", records_per_unit=1))
+    site(units=["site"]).check(central(small))
+    site(require_privacy=False).check(private(small, noise_multiplier=0.0))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +52,41 @@ def test_work_outside_the_policy_is_refused(
 ) -> None:
     with pytest.raises(error, match=word):
         site(**limits).check(private(small) if private_work else small.work())
+
+
+def test_by_default_only_persons_are_protected_and_only_with_noise() -> None:
+    assert SiteLimits() == SiteLimits(require_privacy=True, units=["person"], epsilon=8.0, delta=1e-5, scores="none")
+
+
+@pytest.mark.parametrize("accepted", [["person"], ["person", "site"], []])
+def test_a_unit_that_the_site_does_not_accept_is_refused_with_the_ones_that_it_does(
+    small: Any, accepted: list[str]
+) -> None:
+    with pytest.raises(PrivacyError, match=f"unit is one record, the site accepts {', '.join(accepted) or 'none'}"):
+        site(units=accepted).check(private(small, unit="record", records_per_unit=1))
+
+
+def test_a_weaker_unit_is_refused_even_where_privacy_is_not_asked_for(small: Any) -> None:
+    with pytest.raises(PrivacyError, match="unit is one record"):
+        site(require_privacy=False).check(private(small, unit="record", records_per_unit=1))
+
+
+def test_a_plan_without_noise_is_no_privacy(small: Any) -> None:
+    for work in (private(small, noise_multiplier=0.0), central(small, noise_multiplier=0.0)):
+        with pytest.raises(PrivacyError, match="differential privacy only"):
+            site(units=["person", "site"]).check(work)
+
+
+def test_a_delta_is_refused_above_the_sites_and_taken_at_it(small: Any) -> None:
+    site(delta=1e-5).check(private(small, delta=1e-5))
+    with pytest.raises(PrivacyError, match="above the site's"):
+        site(delta=1e-5).check(private(small, delta=1.0001e-5))
+
+
+def test_the_steps_of_a_site_are_bounded_with_the_unit_site_too(small: Any) -> None:
+    """Its plan counts one release a round, whatever the loop does."""
+    with pytest.raises(PrivacyError, match="3 steps in a round, the site allows 2"):
+        site(units=["site"], max_steps=2).check(central(small))
 
 
 @pytest.mark.parametrize("changes", [{"sampling_rate": 0.1}, {"steps_per_round": 1}, {"divisor": 8.0}])
@@ -60,15 +107,52 @@ def test_the_ledger_counts_at_the_sites_delta_and_limit(small: Any, tmp_path: Pa
     assert own.ledger(private(small, delta=1e-6)).spent().delta == 1e-4
 
 
+def test_the_budget_belongs_to_the_data_set_and_its_anchor_lies_beside_the_state(small: Any, tmp_path: Path) -> None:
+    own = site().model_copy(update={"state": str(tmp_path / "state")})
+    named = own.model_copy(update={"data": SiteData(name="notes", train="x")})
+    elsewhere = named.model_copy(update={"anchor": str(tmp_path / "other" / "disk")})
+    assert (own.data_set, own.ledger_folder, own.anchor_file) == (
+        "a",
+        tmp_path / "state" / "a",
+        tmp_path / "state.a.anchor",
+    )
+    assert (named.data_set, named.ledger_folder, named.anchor_file) == (
+        "notes",
+        tmp_path / "state" / "notes",
+        tmp_path / "state.notes.anchor",
+    )
+    for one in (own, named, elsewhere):
+        one.ledger(private(small))
+        assert (one.ledger_folder / "events.jsonl").is_file()
+        assert one.anchor_file.is_file()
+    assert elsewhere.anchor_file == tmp_path / "other" / "disk"
+
+
+def test_a_renamed_site_keeps_the_budget_of_its_data_set(small: Any, tmp_path: Path) -> None:
+    own = site().model_copy(update={"state": str(tmp_path / "state"), "data": SiteData(name="notes", train="x")})
+    release = Release("r/1", (training_charge(private(small).plan, "a"),), "", "training", "", "a")
+    own.ledger(private(small)).reserve(release)
+    assert own.model_copy(update={"name": "b"}).ledger(private(small)).spent().epsilon > 0
+
+
+def test_a_ledger_of_another_unit_is_not_gone_on_with(small: Any, tmp_path: Path) -> None:
+    own = site().model_copy(update={"state": str(tmp_path / "state")})
+    own.ledger(private(small))
+    with pytest.raises(PrivacyError, match="has unit 'person', not 'record'"):
+        own.ledger(private(small, unit="record", records_per_unit=1))
+
+
 FILE = """
 name = "hospital-a"
 state = "state"
 [data]
 train = "records/{stage}.csv"
-columns = {text = "note", label = "department"}
+columns = {text = "note", label = "department", person = "patient_id"}
 [limits]
 epsilon = 8
+units = ["person", "record"]
 base_models = ["minilm"]
+scores = "noised"
 """
 
 
@@ -79,7 +163,14 @@ def test_a_site_file_is_read_and_its_paths_start_in_its_folder(tmp_path: Path) -
     assert found.data.train == str(tmp_path / "records/{stage}.csv")
     assert found.data.held_out == ""
     assert found.state == str(tmp_path / "state")
-    assert (found.limits.epsilon, found.limits.require_privacy, found.limits.share_scores) == (8.0, True, False)
+    assert (found.anchor, found.data.one_record_per_person) == ("", False)
+    assert (found.limits.epsilon, found.limits.require_privacy, found.limits.scores) == (8.0, True, "noised")
+    assert found.limits.units == ["person", "record"]
+
+
+def test_an_anchor_of_its_own_starts_in_the_folder_of_the_site_file(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('anchor = "far/anchor"\n' + FILE)
+    assert read_site(tmp_path / "site.toml").anchor_file == tmp_path / "far/anchor"
 
 
 @pytest.mark.parametrize("train", ["/data/x.csv", "hub:org/name", "generated:bank-messages"])
@@ -90,12 +181,13 @@ def test_a_source_that_is_no_relative_path_is_kept(tmp_path: Path, train: str) -
 
 def test_all_faults_of_a_site_file_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(
-        'name = "../x"\n[data]\ntrane = "x"\n[limits]\nepsilon = -1\ndelta = true\nshare_score = false\n'
+        'name = "../x"\n[data]\ntrane = "x"\n[limits]\nepsilon = -1\ndelta = true\n'
+        'score = "exact"\nunits = ["persons"]\n'
     )
     with pytest.raises(ConfigError) as caught:
         read_site(tmp_path / "site.toml")
     said = "\n".join(caught.value.faults)
-    assert len(caught.value.faults) == 6
+    assert len(caught.value.faults) == 7
     for word in (
         "name",
         "data.train",
@@ -104,7 +196,9 @@ def test_all_faults_of_a_site_file_are_told_at_once(tmp_path: Path) -> None:
         "limits.epsilon",
         "greater than 0",
         "limits.delta",
-        "did you mean share_scores?",
+        "did you mean scores?",
+        "limits.units",
+        "'person', 'record' or 'site'",
     ):
         assert word in said
 

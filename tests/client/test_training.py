@@ -29,7 +29,7 @@ def play(
     """(task, result) of one round from a moved adapter."""
     task = task or small.task()
     examples = task.encode(small.rows(8))
-    drawn = [np.array(batch, dtype=np.int64) for batch in batches]
+    drawn = [small.units(batch) for batch in batches]
     return task, train_round(task, examples, drawn, small.work(train=train).train, plan, SiteGuards(guards, {}), lr)
 
 
@@ -157,7 +157,7 @@ def test_guards_are_part_of_what_is_trained_on(small: Any) -> None:
     train_round(
         task,
         task.encode(small.rows(8)),
-        [np.array(batch, dtype=np.int64) for batch in BATCHES],
+        [small.units(batch) for batch in BATCHES],
         small.work().train,
         None,
         guards,
@@ -169,3 +169,47 @@ def test_guards_are_part_of_what_is_trained_on(small: Any) -> None:
 def test_the_state_of_the_optimiser_does_not_survive_the_round() -> None:
     for make in OPTIMIZERS.values():
         assert not make(torch.nn.Parameter(torch.zeros(2)), 0.1, 0.9).state
+
+
+PEOPLE = [[[0, 2, 5], [1]], [], [[3, 4, 7, 6]]]
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_all_records_of_a_drawn_person_are_trained_on(small: Any, private: bool) -> None:
+    task = small.task()
+    examples = task.encode(small.rows(8))
+    drawn = [[np.array(person) for person in batch] for batch in PEOPLE]
+    plan = small.plan(unit="person", records_per_unit=4) if private else None
+    result = train_round(task, examples, drawn, small.work().train, plan, SiteGuards([], {}), 0.01)
+    assert (result.steps, result.records) == (3, 8)
+    assert result.tokens == sum(examples.length(i) for i in range(8))
+
+
+def people_step(small: Any, plan: Any, **train: Any) -> torch.Tensor:
+    """Where one step of SGD leads that three persons take part in."""
+    task = small.task()
+    drawn = [[np.array(person) for person in ([0, 2, 5], [1], [3, 4, 7, 6])]]
+    loop = small.work(train={"optimizer": "sgd", "momentum": 0.0, **train}).train
+    start = task.resident.trained.clone()
+    train_round(task, task.encode(small.rows(8)), drawn, loop, plan, SiteGuards([], {}), 0.1)
+    return (task.resident.trained - start).detach()
+
+
+def test_a_step_moves_by_at_most_one_clip_norm_a_person(small: Any) -> None:
+    """Three persons, eight records: 3 C / divisor, not 8."""
+    plan = small.plan(unit="person", noise_multiplier=0.0, clip_norm=0.01, records_per_unit=4)
+    moved = float(people_step(small, plan, batch_size=2.0).norm())
+    assert 0.0 < moved <= 0.1 * 3 * 0.01 / 2.0 * (1 + 1e-4)
+
+
+def test_with_the_unit_site_the_loop_neither_clips_nor_adds_noise(small: Any) -> None:
+    """Both are done to the whole update: at the outbox, and at the server."""
+    site = small.plan(unit="site", sampling_rate=1.0, steps_per_round=1, noise_multiplier=50.0, clip_norm=0.001)
+    assert torch.equal(people_step(small, site), people_step(small, None))
+
+
+def test_with_the_unit_site_a_round_in_which_nobody_was_drawn_is_no_fault(small: Any) -> None:
+    task = small.task()
+    start = task.resident.theta.clone()
+    play(small, [[], []], task=task, plan=small.plan(unit="site", sampling_rate=1.0, steps_per_round=1))
+    assert torch.equal(task.resident.theta, start)

@@ -5,6 +5,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,8 +48,22 @@ def changed(value: Any, annotation: Any) -> Any:
     return "größe-😀" if value == "" else value
 
 
-def test_every_setting_with_another_value_survives_the_file(tmp_path: Path) -> None:
-    """Each plain setting of each section is changed; the file gives the changed value back."""
+FITTING: dict[str, dict[str, dict[str, Any]]] = {
+    "persons, stage by stage": {
+        "privacy": {"unit": "person", "clip_quantile": 0.0},
+        "data": {"one_record_per_person": False},
+        "aggregation": {"weights": [1.5] * 3},
+    },
+    "whole sites": {
+        "privacy": {"unit": "site", "stages": "shared"},
+        "data": {"made_up_persons": 0},
+    },
+}
+"""Settings that contradict each other, in sets that do not; together they hold every setting."""
+
+
+def other_settings(fitting: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A configuration in which each plain setting of each section has another value than its default."""
     tree: dict[str, Any] = {"task": {"labels": ["a"]}, "data": {"train": "x"}, "stage": [{}]}
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
@@ -56,18 +71,37 @@ def test_every_setting_with_another_value_survives_the_file(tmp_path: Path) -> N
             inner = tree.setdefault(name, {})
             for key, setting in section.model_fields.items():
                 inner.setdefault(key, changed(setting.default, setting.annotation))
-    tree["sites"] |= {"cohort": 2, "minimum": 1, "partition": "iid"}
-    tree["aggregation"]["weights"] = [1.5] * tree["sites"]["count"]
+    tree["model"]["path"] = "m"
+    tree["sites"] |= {"count": 3, "cohort": 2, "minimum": 2}
     tree["adapter"]["targets"] = ["query", "value"]
     tree["continual"]["guards"] = ["ema", "distill"]
     tree["stage"] = [
         {"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3},
         {"name": "b", "labels": ["ü"]},
     ]
-    config = build({**tree, "title": "t\n", "seed": 9})
+    for name, section in fitting.items():
+        tree[name] |= section
+    return {**tree, "title": "t\n", "seed": 9, "federation": "north 1"}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_every_setting_with_another_value_survives_the_file(name: str, tmp_path: Path) -> None:
+    """The file gives the changed values back."""
+    config = build(other_settings(FITTING[name]))
     (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
     assert read_config(tmp_path / "config.toml") == config
-    assert config != build({"task": {"labels": ["a"]}, "data": {"train": "x"}})
+
+
+def test_no_setting_is_left_out_of_the_test_above() -> None:
+    plain = build({"task": {"labels": ["a"]}, "data": {"train": "x"}}).model_dump()
+    kept = set(known_keys())
+    for fitting in FITTING.values():
+        for name, section in build(other_settings(fitting)).model_dump().items():
+            if isinstance(section, dict):
+                kept -= {f"{name}.{key}" for key, value in section.items() if value != plain[name][key]}
+            elif section != plain[name]:
+                kept -= {name} | {key for key in known_keys() if key.startswith(f"{name}.")}
+    assert kept == {"task.labels", "data.train"}  # without them there is no configuration to compare with
 
 
 @given(

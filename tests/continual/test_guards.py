@@ -130,7 +130,7 @@ def test_a_large_weight_pulls_the_outputs_back_to_the_teacher(small: Any) -> Non
         task = small.task()
         examples = task.encode(small.rows(8))
         before, loop = outputs(task, examples), small.work(train={"batch_size": 8.0}).train
-        train_round(task, examples, [np.arange(8)] * 12, loop, None, guards, 0.003)
+        train_round(task, examples, [small.units(range(8))] * 12, loop, None, guards, 0.003)
         return float((outputs(task, examples) - before).abs().mean())
 
     teacher = payload(small.task().resident.arrays())

@@ -27,7 +27,10 @@ def write_records(path: Path, labels: dict[str, str], count: int, seed: int) -> 
     """``count`` records, labels in turn, each of four words out of its label's text."""
     draw = random.Random(seed)
     turns = (list(labels)[i % len(labels)] for i in range(count))
-    rows = [{"text": " ".join(draw.choices(labels[label].split(), k=4)), "label": label} for label in turns]
+    rows = [
+        {"text": " ".join(draw.choices(labels[label].split(), k=4)), "label": label, "person": f"p{number // 2}"}
+        for number, label in enumerate(turns)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 

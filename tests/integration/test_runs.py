@@ -200,7 +200,7 @@ def test_a_private_run_records_epsilon_with_its_terms_and_stays_within_the_budge
     run = play(small(private=True), tmp_path / "private")
     privacy = json.loads(run.privacy.read_text())
     assert privacy["private"]
-    assert (privacy["unit"], privacy["delta"], privacy["accountant"]) == ("record", 1e-5, "pld")
+    assert (privacy["unit"], privacy["delta"], privacy["accountant"]) == ("person", 1e-5, "pld")
     for site in privacy["sites"].values():
         assert 7.9 < site["epsilon"] <= 8.0 < site["epsilon_rdp"]
         assert site["steps"] == 8
@@ -209,7 +209,7 @@ def test_a_private_run_records_epsilon_with_its_terms_and_stays_within_the_budge
     assert len(rows) == 4
     assert all({"delta", "unit", "accountant"} <= set(row) for row in rows)
     for site in ("site-00", "site-01", "site-02"):
-        assert len((run.sites / site / "state" / "events.jsonl").read_text().splitlines()) >= 4
+        assert len((run.sites / site / "state" / site / "events.jsonl").read_text().splitlines()) >= 4
 
 
 def test_a_private_run_stops_before_the_target_is_passed(tmp_path: Path) -> None:

@@ -1,22 +1,36 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llmchain_fl.errors import BudgetExhausted, PrivacyError
 from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger
+from llmchain_fl.privacy.ledger import Charge, FileLedger, Ledger, NullLedger, Release, Terms
 
 DELTA = 1e-5
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 OTHER = Event("poisson-gaussian", 0.02, 1.0, 20)
+SCORES = Event("gaussian", 1.0, 5.0, 1)
 ONE, TWO = (epsilon([EVENT] * rounds, DELTA) for rounds in (1, 2))
+TERMS = Terms("cards", "person", DELTA, "pld", math.inf)
 
 
-def opened(path: Path, limit: float = math.inf, unit: str = "record") -> FileLedger:
-    return FileLedger(path / "ledger", DELTA, unit, "pld", limit)
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is flushed, and when, is tested in test_durable.py."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def opened(path: Path, limit: float = math.inf, **terms: str) -> FileLedger:
+    return FileLedger(path / "ledger", path / "anchor", replace(TERMS, epsilon_limit=limit, **terms))
+
+
+def release(key: str, event: Event = EVENT, plan: str = "plan", group: str = "training") -> Release:
+    return Release(key, (Charge(group, event),), plan, "training", "ward", "cards")
 
 
 def log(path: Path) -> Path:
@@ -25,37 +39,62 @@ def log(path: Path) -> Path:
 
 def filled(path: Path) -> FileLedger:
     ledger = opened(path)
-    ledger.reserve("run/1", EVENT, "plan")
+    ledger.reserve(release("run/1"))
     ledger.seal("run/1", b"first")
-    ledger.reserve("run/2", OTHER, "plan")
+    ledger.reserve(release("run/2", OTHER))
     return ledger
 
 
 def test_reservations_are_composed_and_survive_a_new_start(tmp_path: Path) -> None:
     ledger = filled(tmp_path)
     spent = ledger.spent()
-    assert (spent.delta, spent.unit, spent.accountant) == (DELTA, "record", "pld")
-    assert spent.events == (EVENT, OTHER)
+    assert (spent.delta, spent.unit, spent.accountant) == (DELTA, "person", "pld")
+    assert spent.groups == (("training", (OTHER, EVENT)),)
     assert spent.epsilon == epsilon([EVENT, OTHER], DELTA)
     assert opened(tmp_path).spent() == spent
 
 
 def test_a_fresh_ledger_has_spent_nothing(tmp_path: Path) -> None:
     assert opened(tmp_path).spent().epsilon == 0.0
+    assert opened(tmp_path).spent().groups == ()
+
+
+def test_the_total_is_that_of_the_group_that_paid_most(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ledger.reserve(release("run/1", group="training:a"))
+    ledger.reserve(release("run/2", group="training:b"))
+    ledger.reserve(release("run/3", group="training:a"))
+    ledger.reserve(release("run/3/scores", SCORES, group="held-out"))
+    assert ledger.spent().epsilon == TWO
+    merged = Event("poisson-gaussian", 0.05, 1.0, 40)
+    assert ledger.spent().groups == (("held-out", (SCORES,)), ("training:a", (merged,)), ("training:b", (EVENT,)))
+    assert ledger.spent().events == (SCORES, merged, EVENT)
+
+
+def test_a_release_may_charge_several_groups_at_once(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    both = replace(release("run/1"), charges=(Charge("training:a", EVENT), Charge("training:b", OTHER)))
+    ledger.reserve(both)
+    ledger.reserve(both)
+    assert opened(tmp_path).spent().groups == (("training:a", (EVENT,)), ("training:b", (OTHER,)))
+    with pytest.raises(PrivacyError, match="something else"):
+        ledger.reserve(replace(both, charges=both.charges[:1]))
 
 
 def test_a_crash_between_reserve_and_seal_is_not_charged_twice(tmp_path: Path) -> None:
-    opened(tmp_path).reserve("run/1", EVENT, "plan")
-    again = opened(tmp_path, limit=ONE)
-    again.reserve("run/1", EVENT, "plan")
+    opened(tmp_path).reserve(release("run/1"))
+    before = log(tmp_path).read_bytes()
+    again = opened(tmp_path, limit=ONE / 2)  # even when the data holder has lowered the limit since
+    again.reserve(release("run/1"))
     assert again.sealed("run/1") is None
     assert again.spent().epsilon == ONE
+    assert log(tmp_path).read_bytes() == before
 
 
 def test_the_sealed_update_is_sent_again_byte_for_byte(tmp_path: Path) -> None:
     payload = bytes(range(256)) * 50
     ledger = opened(tmp_path)
-    ledger.reserve("run/1", EVENT, "plan")
+    ledger.reserve(release("run/1"))
     ledger.seal("run/1", payload)
     assert ledger.sealed("run/1") == payload
     assert opened(tmp_path).sealed("run/1") == payload
@@ -65,7 +104,7 @@ def test_the_sealed_update_is_sent_again_byte_for_byte(tmp_path: Path) -> None:
 def test_a_sealed_round_is_never_trained_again_nor_sealed_with_other_bytes(tmp_path: Path) -> None:
     ledger = filled(tmp_path)
     with pytest.raises(PrivacyError, match="sealed"):
-        ledger.reserve("run/1", EVENT, "plan")
+        ledger.reserve(release("run/1"))
     with pytest.raises(PrivacyError, match="other bytes"):
         ledger.seal("run/1", b"second")
     before = log(tmp_path).read_bytes()
@@ -79,62 +118,79 @@ def test_a_round_must_be_reserved_before_it_is_sealed(tmp_path: Path) -> None:
         opened(tmp_path).seal("run/1", b"x")
 
 
-def test_a_reserved_round_keeps_its_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["charges", "plan", "purpose", "federation", "stage"])
+def test_a_reserved_round_stays_what_it_was(tmp_path: Path, field: str) -> None:
     ledger = filled(tmp_path)
-    for event, plan in ((OTHER, "another plan"), (EVENT, "plan")):
-        with pytest.raises(PrivacyError, match="another plan"):
-            ledger.reserve("run/2", event, plan)
-    assert ledger.spent().events == (EVENT, OTHER)
+    changed = {"charges": (Charge("training", EVENT),), "purpose": "scores"}.get(field, "another")
+    with pytest.raises(PrivacyError, match="something else"):
+        ledger.reserve(replace(release("run/2", OTHER), **{field: changed}))
+    ledger.reserve(release("run/2", OTHER))
+    assert ledger.spent().epsilon == epsilon([EVENT, OTHER], DELTA)
 
 
 def test_the_budget_is_enforced_before_anything_is_written(tmp_path: Path) -> None:
     ledger = opened(tmp_path, limit=(ONE + TWO) / 2)
-    ledger.reserve("run/1", EVENT, "plan")
+    ledger.reserve(release("run/1"))
     before = log(tmp_path).read_bytes()
-    with pytest.raises(BudgetExhausted, match=r"epsilon to .* limit is .*delta 1e-05, unit record, accountant pld"):
-        ledger.reserve("run/2", EVENT, "plan")
+    with pytest.raises(BudgetExhausted, match=r"epsilon to .* limit is .*delta 1e-05, unit person, accountant pld"):
+        ledger.reserve(release("run/2"))
     assert log(tmp_path).read_bytes() == before
+    assert ledger.spent().epsilon == ONE
+    ledger.reserve(release("run/2", group="held-out"))  # other people
     assert ledger.spent().epsilon == ONE
 
 
 def test_the_limit_itself_may_be_reached_and_counts_across_runs(tmp_path: Path) -> None:
-    opened(tmp_path, limit=TWO).reserve("run-a/1", EVENT, "plan")
+    opened(tmp_path, limit=TWO).reserve(release("run-a/1"))
     ledger = opened(tmp_path, limit=TWO)
-    ledger.reserve("run-b/1", EVENT, "plan")
+    ledger.reserve(release("run-b/1"))
     assert ledger.spent().epsilon == TWO
     with pytest.raises(BudgetExhausted):
-        ledger.reserve("run-c/1", OTHER, "plan")
+        ledger.reserve(release("run-c/1", OTHER))
 
 
 def test_a_release_without_noise_never_fits_a_finite_limit(tmp_path: Path) -> None:
     bare = Event("poisson-gaussian", 0.05, 0.0, 20)
     with pytest.raises(BudgetExhausted):
-        opened(tmp_path, limit=1e6).reserve("run/1", bare, "plan")
+        opened(tmp_path, limit=1e6).reserve(release("run/1", bare))
     assert opened(tmp_path).spent().epsilon == 0.0
-    opened(tmp_path, limit=math.inf).reserve("run/1", bare, "plan")
+    opened(tmp_path, limit=math.inf).reserve(release("run/1", bare))
     assert opened(tmp_path).spent().epsilon == math.inf
 
 
 def test_what_a_round_would_cost_can_be_asked_without_spending_it(tmp_path: Path) -> None:
     ledger = opened(tmp_path, limit=ONE)
-    ledger.reserve("run/1", EVENT, "plan")
+    ledger.reserve(release("run/1"))
     before = log(tmp_path).read_bytes()
-    assert ledger.would_spend(EVENT).epsilon == TWO
-    assert ledger.would_spend(EVENT).events == (EVENT, EVENT)
+    assert ledger.would_spend([Charge("training", EVENT)]).epsilon == TWO
+    assert ledger.would_spend([Charge("training:b", EVENT)]).epsilon == ONE
+    assert ledger.would_spend([]) == ledger.spent()
     assert log(tmp_path).read_bytes() == before
 
 
 def test_only_the_last_two_updates_are_kept_and_an_older_one_is_not_made_again(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for number in range(1, 5):
-        ledger.reserve(f"run/{number}", EVENT, "plan")
+        ledger.reserve(release(f"run/{number}"))
         ledger.seal(f"run/{number}", b"update %d" % number)
     assert len(list((tmp_path / "ledger" / "sealed").iterdir())) == 2
     assert (ledger.sealed("run/3"), ledger.sealed("run/4")) == (b"update 3", b"update 4")
     with pytest.raises(PrivacyError, match="not here any more"):
         ledger.sealed("run/2")
     with pytest.raises(PrivacyError, match="sealed"):
-        ledger.reserve("run/2", EVENT, "plan")
+        ledger.reserve(release("run/2"))
+
+
+def test_an_acknowledged_update_makes_room_first(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    for number in range(1, 4):
+        ledger.reserve(release(f"run/{number}"))
+        ledger.seal(f"run/{number}", b"update %d" % number)
+        if number == 2:
+            ledger.acknowledge(ledger.receipt())
+    assert (ledger.sealed("run/1"), ledger.sealed("run/3")) == (b"update 1", b"update 3")
+    with pytest.raises(PrivacyError, match="not here any more"):
+        ledger.sealed("run/2")
 
 
 def test_a_damaged_or_missing_update_is_refused_not_trained_again(tmp_path: Path) -> None:
@@ -148,65 +204,99 @@ def test_a_damaged_or_missing_update_is_refused_not_trained_again(tmp_path: Path
         ledger.sealed("run/1")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"7",
-        b"\xff\xfe",
-        b'{"type": "reserve", "key": "run/7"}',
-        b'{"type": "refund", "key": "run/1"}',
-        b'{"type": "seal", "key": "run/7", "sha256": "00"}',
-        b'{"type": "seal", "key": "run/1", "sha256": "00"}',
-    ],
-)
-@pytest.mark.parametrize("last", [False, True])
-def test_an_ended_line_that_makes_no_sense_is_refused(tmp_path: Path, line: bytes, last: bool) -> None:
-    ledger = filled(tmp_path)
-    lines = log(tmp_path).read_bytes().splitlines(keepends=True)
-    lines.insert(3 if last else 2, line + b"\n")
-    log(tmp_path).write_bytes(b"".join(lines))
-    for call in (ledger.spent, lambda: opened(tmp_path), lambda: ledger.reserve("run/3", EVENT, "plan")):
-        with pytest.raises(PrivacyError, match=r"line \d of .* cannot be trusted"):
-            call()
-
-
-def test_one_ledger_counts_by_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("field", "value"), [("data_set", "cards-2"), ("unit", "record")])
+def test_a_ledger_belongs_to_one_data_set_and_one_unit(tmp_path: Path, field: str, value: str) -> None:
     filled(tmp_path)
-    monkeypatch.setitem(FileLedger.__init__.__globals__["UNITS"], "household", "all records of one household")
-    with pytest.raises(PrivacyError, match="line 1"):
-        opened(tmp_path, unit="household")
+    with pytest.raises(PrivacyError, match=f"{field} '.*', not '{value}'"):
+        opened(tmp_path, **{field: value})
+
+
+def test_and_to_one_adjacency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr("llmchain_fl.privacy.store.ADJACENCY", "replace-one")
+    with pytest.raises(PrivacyError, match="adjacency 'add-or-remove-one', not 'replace-one'"):
+        opened(tmp_path)
+
+
+def test_the_data_holder_may_restate_delta_accountant_and_limit(tmp_path: Path) -> None:
+    filled(tmp_path)
+    looser = FileLedger(tmp_path / "ledger", tmp_path / "anchor", Terms("cards", "person", 1e-6, "rdp", 3.0))
+    assert looser.spent().epsilon == epsilon([EVENT, OTHER], 1e-6, "rdp")
+
+
+def test_the_log_holds_mechanisms_and_no_epsilon(tmp_path: Path) -> None:
+    filled(tmp_path).acknowledge("")
+    entries = [json.loads(line) for line in log(tmp_path).read_text().splitlines()]
+    assert [entry["type"] for entry in entries] == ["open", "reserve", "seal", "reserve"]
+    assert entries[1]["charges"] == [
+        {
+            "group": "training",
+            "event": {"kind": "poisson-gaussian", "sampling_rate": 0.05, "noise_multiplier": 1.0, "steps": 20},
+        }
+    ]
+    told = {name: entries[1][name] for name in ("key", "plan", "purpose", "federation", "stage")}
+    assert told == {"key": "run/1", "plan": "plan", "purpose": "training", "federation": "ward", "stage": "cards"}
+    assert "epsilon" not in log(tmp_path).read_text()
 
 
 @pytest.mark.parametrize(
-    ("delta", "unit", "accountant", "limit"),
+    "terms",
     [
-        (0.0, "record", "pld", 1.0),
-        (1e-5, "house", "pld", 1.0),
-        (1e-5, "record", "gdp", 1.0),
-        (1e-5, "record", "pld", -1.0),
+        ("cards", "person", 0.0, "pld", 1.0),
+        ("cards", "house", 1e-5, "pld", 1.0),
+        ("cards", "person", 1e-5, "gdp", 1.0),
+        ("cards", "person", 1e-5, "pld", -1.0),
+        ("cards", "person", 1e-5, "pld", math.nan),
     ],
 )
-def test_a_ledger_that_could_promise_nothing_is_refused(
-    tmp_path: Path, delta: float, unit: str, accountant: str, limit: float
-) -> None:
+def test_terms_that_could_promise_nothing_are_refused(terms: tuple[str, str, float, str, float]) -> None:
     with pytest.raises(PrivacyError, match="no such ledger"):
-        FileLedger(tmp_path, delta, unit, accountant, limit)
-    with pytest.raises(PrivacyError, match="no such ledger"):
-        FileLedger(tmp_path, DELTA, "record", "pld", math.nan)
+        Terms(*terms)
+
+
+def test_a_data_set_needs_a_name() -> None:
+    with pytest.raises(PrivacyError, match="data set"):
+        replace(TERMS, data_set="")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("key", "", "key"),
+        ("key", "k" * 501, "key"),
+        ("charges", (), "0 charges"),
+        ("purpose", "fun", "purpose 'fun'"),
+        ("federation", 7, "federation"),
+    ],
+)
+def test_a_release_that_says_too_little_is_refused(field: str, value: object, told: str) -> None:
+    with pytest.raises(PrivacyError, match=told):
+        replace(release("run/1"), **{field: value})
+    with pytest.raises(PrivacyError, match="group"):
+        Charge("", EVENT)
+
+
+def test_a_release_of_any_names_is_read_back_as_it_was(tmp_path: Path) -> None:
+    odd = Release('r"\n\ud800ä/1', (Charge("ä\x00", SCORES),), "", "scores", "", "\u2028")
+    opened(tmp_path).reserve(odd)
+    opened(tmp_path).reserve(odd)
+    opened(tmp_path).seal(odd.key, b"x")
+    assert opened(tmp_path).sealed(odd.key) == b"x"
 
 
 def test_a_run_without_noise_needs_no_ledger_but_says_that_epsilon_is_infinite() -> None:
     ledger: Ledger = NullLedger()
-    ledger.reserve("run/1", Event("poisson-gaussian", 0.05, 0.0, 20), "plan")
+    ledger.reserve(release("run/1", Event("poisson-gaussian", 0.05, 0.0, 20)))
     ledger.seal("run/1", b"x")
+    ledger.acknowledge("whatever")
+    assert ledger.admit("training", ["ann", "bob"]).tolist() == [True, True]
     assert ledger.sealed("run/1") is None
+    assert ledger.receipt() == ""
     assert ledger.spent().epsilon == math.inf
-    assert ledger.would_spend(EVENT).epsilon == math.inf
+    assert ledger.would_spend([Charge("training", EVENT)]).epsilon == math.inf
 
 
 def test_a_private_round_is_not_accepted_by_a_ledger_that_forgets() -> None:
+    bare = Charge("training", Event("poisson-gaussian", 0.05, 0.0, 20))
     with pytest.raises(PrivacyError, match="not be recorded"):
-        NullLedger().reserve("run/1", EVENT, "plan")
+        NullLedger().reserve(replace(release("run/1"), charges=(bare, Charge("held-out", SCORES))))

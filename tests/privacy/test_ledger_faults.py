@@ -1,23 +1,23 @@
-"""The ledger under faults: a killed process, a full disk, a torn file, a race."""
+"""The ledger under faults: killed at every system call and at any moment, a disk that fails, a race."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
 import os
-from collections.abc import Callable
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon
+from llmchain_fl.privacy.accounting import epsilon
+from llmchain_fl.privacy.drill.kills import PHASES, Fault, Tally, live
+from llmchain_fl.privacy.drill.scratch import EVENT, TERMS, open_ledger, read_log, release
 from llmchain_fl.privacy.ledger import FileLedger
 
-DELTA = 1e-5
-EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
-OTHER = Event("poisson-gaussian", 0.02, 1.0, 20)
-TWO = epsilon([EVENT] * 2, DELTA)
+TWO = epsilon([EVENT] * 2, TERMS.delta)
 
 
 @pytest.fixture
@@ -26,106 +26,83 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
-def opened(path: Path, limit: float = math.inf) -> FileLedger:
-    return FileLedger(path / "ledger", DELTA, "record", "pld", limit)
-
-
-def log(path: Path) -> Path:
-    return path / "ledger" / "events.jsonl"
-
-
-def filled(path: Path) -> FileLedger:
-    ledger = opened(path)
-    ledger.reserve("run/1", EVENT, "plan")
-    ledger.seal("run/1", b"first")
-    ledger.reserve("run/2", OTHER, "plan")
-    return ledger
+def unharmed(tally: Tally) -> bool:
+    return (tally.under_counts, tally.two_payloads, tally.wrong_totals) == (0, 0, 0) and tally.most_over_counted <= 1
 
 
 @pytest.mark.usefixtures("quick_disk")
-def test_a_log_cut_anywhere_reads_as_the_lines_that_were_whole(tmp_path: Path) -> None:
-    filled(tmp_path)
-    whole = log(tmp_path).read_bytes()
-    ends = [position for position, byte in enumerate(whole) if byte == ord("\n")]  # whole from here on, line end or not
-    for cut in range(len(whole) + 1):
-        log(tmp_path).write_bytes(whole[:cut])
-        reserved = (EVENT, OTHER)[: [0, 1, 1, 2][sum(end <= cut for end in ends)]]
-        ledger = opened(tmp_path)
-        assert ledger.spent().events == reserved
-        if cut % 5 and cut not in ends:
-            continue
-        ledger.reserve("run/9", EVENT, "plan")
-        assert opened(tmp_path).spent().events == (*reserved, EVENT)
-        assert [json.loads(line)["key"] for line in log(tmp_path).read_text().splitlines()][-1] == "run/9"
-
-
-def dies_at(number: int) -> Callable[[str], None]:
-    """Ends the process without any clean-up at its ``number``-th call."""
-    calls = [0]
-
-    def step(name: str) -> None:
-        calls[0] += 1
-        if calls[0] == number:
-            os._exit(9)
-
-    return step
-
-
-def round_in_child(path: Path, step: Callable[[str], None]) -> tuple[bool, bytes]:
-    """Run one round in a forked child whose durable calls first go through ``step``; (trained, bytes sent)."""
-    receive, send = os.pipe()
-    child = os.fork()
-    if child == 0:
-        for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "open")):
-            real = getattr(owner, name)
-            setattr(owner, name, lambda *a, _real=real, _name=name, **k: (step(_name), _real(*a, **k))[1])
-        status = 1
-        try:
-            ledger = opened(path)
-            if ledger.sealed("run/9") is None:
-                ledger.reserve("run/9", EVENT, "plan")
-                os.write(send, b"T")
-                ledger.seal("run/9", os.urandom(16))
-            os.write(send, ledger.sealed("run/9") or b"")
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(send)
-    with os.fdopen(receive, "rb") as pipe:
-        said = pipe.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, 9)
-    assert status == 9 or len(said) >= 16
-    return said[:1] == b"T" and len(said) in (1, 17), said[-16:] if len(said) >= 16 else b""
-
-
-@pytest.mark.usefixtures("quick_disk")
-def test_killed_at_any_system_call_a_round_is_charged_once_and_sends_one_update(tmp_path: Path) -> None:
-    for number in range(1, 200):
-        path = tmp_path / str(number)
-        path.mkdir()
-        filled(path).seal("run/2", b"second")
-        opened(path).reserve("run/8", EVENT, "plan")
-        opened(path).seal("run/8", b"eighth")
-        trained, sent = round_in_child(path, dies_at(number))
-        booked = opened(path).spent().events.count(EVENT) - 2
-        assert booked in (0, 1)
-        assert booked or not trained
-        _, resent = round_in_child(path, lambda name: None)
-        assert opened(path).spent().events.count(EVENT) == 3
-        assert opened(path).sealed("run/9") == resent
-        assert not sent or sent == resent
-        if sent:
+def test_killed_at_every_system_call_nothing_is_lost_and_one_update_is_sent(tmp_path: Path) -> None:
+    """One ledger for each call of a life of two rounds; the last life ends before its fault comes."""
+    total, draw = Tally(), random.Random(1)
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        tally = Tally()
+        live(folder, 2, itertools.chain([Fault(call=number)], itertools.repeat(Fault())), tally, draw)
+        assert unharmed(tally), number
+        assert tally.released == 2
+        total.kills += tally.kills
+        if not tally.kills:
             break
-    assert sent
-    assert number > 15
+    assert number > 150
+    assert set(total.kills) == set(PHASES) - {"train", "send"}  # there it makes no call
 
 
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.usefixtures("quick_disk")
+def test_killed_sixty_times_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
+    tally, draw = Tally(), random.Random(7)
+    faults = itertools.chain.from_iterable(
+        (Fault(seconds=draw.uniform(1e-4, 0.02)), Fault(call=draw.randrange(1, 150))) for _ in itertools.count()
+    )
+    for number in itertools.count():
+        (tmp_path / str(number)).mkdir()
+        live(tmp_path / str(number), 6, faults, tally, draw)
+        if tally.kills.total() >= 60:
+            break
+    assert unharmed(tally)
+    assert tally.released == 6 * (number + 1)
+    assert tally.resends > 0
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_the_drill_finds_a_ledger_that_reserves_only_when_it_seals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, seal = FileLedger.reserve, FileLedger.seal
+
+    def late(self: FileLedger, key: str, payload: bytes) -> None:
+        reserve(self, release(int(key.rpartition("/")[2])))
+        seal(self, key, payload)
+
+    monkeypatch.setattr(FileLedger, "reserve", lambda self, told: None)
+    monkeypatch.setattr(FileLedger, "seal", late)
+    tally = Tally()
+    for number in range(40, 70):
+        (tmp_path / str(number)).mkdir()
+        faults = itertools.chain([Fault(call=number)], itertools.repeat(Fault()))
+        live(tmp_path / str(number), 1, faults, tally, random.Random(1))
+    assert tally.under_counts > 0
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_and_one_that_sends_new_bytes_for_a_sealed_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileLedger, "sealed", lambda self, key: os.urandom(8) if key in self.sealed_keys() else None)
+    monkeypatch.setattr(
+        FileLedger, "sealed_keys", lambda self: set(read_log(self._store.sealed.parent.parent).seals), raising=False
+    )
+    tally, draw = Tally(), random.Random(1)
+    faults = itertools.cycle([Fault(call=200), Fault()])
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+        live(tmp_path / str(number), 3, faults, tally, draw)
+    assert tally.two_payloads > 0
+
+
+@pytest.mark.parametrize("number", range(1, 22))
 def test_a_disk_that_fails_at_any_flush_is_reported_and_recovered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    ledger, calls, real = opened(tmp_path), [0], os.fsync
+    ledger, calls, real = open_ledger(tmp_path), [0], os.fsync
 
     def flaky(descriptor: int) -> None:
         calls[0] += 1
@@ -137,27 +114,31 @@ def test_a_disk_that_fails_at_any_flush_is_reported_and_recovered(
         patched.setattr("os.fsync", flaky)
         failed = False
         try:
-            ledger.reserve("run/1", EVENT, "plan")
-            ledger.seal("run/1", b"update")
+            ledger.admit("training", ["ann"])
+            ledger.reserve(release(1))
+            ledger.seal(release(1).key, b"update")
         except PrivacyError as fault:
             failed = "errno 28" in str(fault)
     assert failed == (number <= calls[0])
-    if ledger.sealed("run/1") is None:
-        ledger.reserve("run/1", EVENT, "plan")
-        ledger.seal("run/1", b"update")
-    assert opened(tmp_path).spent().events == (EVENT,)
-    assert opened(tmp_path).sealed("run/1") == b"update"
+    if ledger.sealed(release(1).key) is None:
+        assert ledger.admit("training", ["ann"]).all()
+        ledger.reserve(release(1))
+        ledger.seal(release(1).key, b"update")
+    again = open_ledger(tmp_path)
+    assert again.spent().events == (EVENT,)
+    assert again.sealed(release(1).key) == b"update"
+    assert not again.admit("held-out", ["ann"]).any()
 
 
 def test_of_four_processes_that_race_for_a_budget_of_two_rounds_two_win(tmp_path: Path) -> None:
-    opened(tmp_path)
     children = []
     for number in range(4):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                opened(tmp_path, limit=TWO).reserve(f"run/{number}", EVENT, "plan")
+                terms = replace(TERMS, epsilon_limit=TWO)
+                FileLedger(tmp_path / "state", tmp_path / "anchor", terms).reserve(release(number))
                 code = 0
             except BudgetExhausted:
                 code = 3
@@ -166,4 +147,5 @@ def test_of_four_processes_that_race_for_a_budget_of_two_rounds_two_win(tmp_path
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert sorted(codes) == [0, 0, 3, 3]
-    assert opened(tmp_path).spent().epsilon == TWO
+    assert math.isclose(open_ledger(tmp_path).spent().epsilon, TWO)
+    assert len(read_log(tmp_path).hashes) == 3

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
+import llmchain_fl.privacy.noise
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.noise import SecureNoise, gaussians, secure_uniform
 
@@ -169,3 +170,98 @@ def test_noise_for_a_large_adapter_takes_no_time_worth_mentioning() -> None:
         draw(300_000)
         times.append(time.process_time() - start)
     assert min(times) < 0.3  # 0.025 s on one idle core
+
+
+# -- noise that is added, and the low bits of the sum ------------------------------------------------------------------
+
+STDS = [1e-6, 0.3, 1.0, 1.5, 2.0 - 1e-9, 2.0, 4000.0]
+
+
+def grid(std: float) -> float:
+    """2**(floor(log2 std) - 16), by another road: the largest power of two that is not above std / 2**16."""
+    step = 1.0
+    while step > std / 2**16:
+        step /= 2
+    while step * 2 <= std / 2**16:
+        step *= 2
+    return step
+
+
+def dummy_noise(monkeypatch: pytest.MonkeyPatch, values: np.ndarray) -> None:
+    monkeypatch.setattr(llmchain_fl.privacy.noise, "gaussians", lambda size, _: values[:size].astype(np.float64))
+
+
+@pytest.mark.parametrize("std", STDS)
+def test_every_noised_value_is_a_multiple_of_a_grid_that_only_the_deviation_decides(std: float) -> None:
+    values = torch.randn(20_000, generator=torch.Generator().manual_seed(1)) * std * 3
+    found = SecureNoise().added(values, std).double().numpy() / grid(std)
+    assert np.array_equal(found, np.rint(found))
+    assert np.any(found % 2 == 1)  # and of no coarser one
+
+
+@pytest.mark.parametrize("std", STDS)
+def test_rounding_moves_no_value_by_more_than_the_noise_over_two_to_the_seventeenth(
+    monkeypatch: pytest.MonkeyPatch, std: float
+) -> None:
+    draw = np.random.default_rng(3)
+    noise = draw.standard_normal(20_000)
+    dummy_noise(monkeypatch, noise)
+    values = torch.from_numpy(draw.standard_normal(20_000) * std)
+    exact = values.numpy() + noise * std
+    off = np.abs(SecureNoise().added(values, std).double().numpy() - exact)
+    assert 0 < off.max() <= std / 2**17 * (1 + 1e-9)
+
+
+def test_the_sum_is_taken_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 a large value would swallow the lower bits of the noise before the rounding."""
+    noise = np.random.default_rng(3).standard_normal(1000)
+    dummy_noise(monkeypatch, noise)
+    values = torch.full((1000,), 12345.678, dtype=torch.float32)
+    exact = np.rint((values.double().numpy() + noise) * 2**16) / 2**16
+    assert np.array_equal(SecureNoise().added(values, 1.0).numpy(), exact.astype(np.float32))
+
+
+@pytest.mark.parametrize("std", [1e-6, 0.75, 4000.0])
+def test_what_is_added_is_gaussian_with_the_asked_deviation(std: float) -> None:
+    values = torch.linspace(-5 * std, 5 * std, N)
+    noise = (SecureNoise().added(values, std).double() - values.double()).numpy()
+    assert is_normal(noise, std)
+    assert has_std(noise, std)
+    assert are_unrelated(noise, values.numpy())
+
+
+def test_no_noise_leaves_the_values_as_they_are_and_does_not_round_them() -> None:
+    values = torch.tensor([1.0, math.pi, -1e-30, 3e38])
+    assert torch.equal(SecureNoise().added(values, 0.0), values)
+    assert SecureNoise().added(values.double(), 0.0).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 4), (2, 3, 4), (0, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("std", [0.0, 0.5])
+def test_shape_stays_and_the_type_becomes_float32(shape: tuple[int, ...], dtype: torch.dtype, std: float) -> None:
+    found = SecureNoise().added(torch.ones(shape, dtype=dtype), std)
+    assert (found.shape, found.dtype) == (torch.Size(shape), torch.float32)
+
+
+def test_half_precision_values_are_added_to_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    dummy_noise(monkeypatch, np.zeros(3))
+    values = torch.tensor([0.1, -3.0, 100.0], dtype=torch.bfloat16)
+    assert torch.allclose(SecureNoise().added(values, 1.0), values.float(), atol=2**-17, rtol=0)
+
+
+def test_values_are_left_alone_and_two_calls_differ() -> None:
+    values = torch.zeros(1000)
+    first, second = (SecureNoise().added(values, 1.0) for _ in range(2))
+    assert not values.any()
+    assert are_unrelated(first.numpy(), second.numpy())
+
+
+def test_a_value_that_needs_a_gradient_takes_none_along() -> None:
+    assert not SecureNoise().added(torch.ones(3, requires_grad=True), 1.0).requires_grad
+
+
+@pytest.mark.parametrize("std", [-1.0, math.nan, math.inf, -math.inf])
+def test_a_deviation_that_cannot_be_is_refused(std: float) -> None:
+    with pytest.raises(PrivacyError, match="cannot be drawn"):
+        SecureNoise().added(torch.zeros(3), std)

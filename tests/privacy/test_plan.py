@@ -11,21 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.plan import MIN_CLIP_NORM, PrivacyPlan
+from llmchain_fl.privacy.plan import MIN_CLIP_NORM, MOST_RECORDS, PrivacyPlan
 
 PLAN = PrivacyPlan(
     sampling_rate=0.05, noise_multiplier=1.5, clip_norm=0.5, steps_per_round=20, divisor=16.0, delta=1e-5
 )
 
-plans = st.builds(
-    PrivacyPlan,
-    sampling_rate=st.floats(min_value=0, max_value=1, exclude_min=True),
-    noise_multiplier=st.floats(min_value=0, max_value=1e6),
-    clip_norm=st.floats(min_value=MIN_CLIP_NORM, max_value=1e6),
-    steps_per_round=st.integers(min_value=1, max_value=10**9),
-    divisor=st.floats(min_value=1e-3, max_value=1e9),
-    delta=st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True),
-)
+KINDS = [
+    {"unit": "person", "stages": "disjoint", "records_per_unit": 7, "score_noise": 2.5},
+    {"unit": "person", "stages": "shared", "records_per_unit": MOST_RECORDS},
+    {"unit": "record"},
+    {"unit": "site", "sampling_rate": 1.0, "steps_per_round": 1},
+]
+
+
+@st.composite
+def some_plans(draw: st.DrawFn) -> PrivacyPlan:
+    numbers = {
+        "sampling_rate": draw(st.floats(min_value=0, max_value=1, exclude_min=True)),
+        "noise_multiplier": draw(st.floats(min_value=0, max_value=1e6)),
+        "clip_norm": draw(st.floats(min_value=MIN_CLIP_NORM, max_value=1e6)),
+        "steps_per_round": draw(st.integers(min_value=1, max_value=10**9)),
+        "divisor": draw(st.floats(min_value=1e-3, max_value=1e9)),
+        "delta": draw(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)),
+    }
+    return PrivacyPlan(**{**numbers, **draw(st.sampled_from(KINDS))})
+
+
+plans = some_plans()
 
 
 def test_the_noise_is_stated_for_the_sum_before_the_division() -> None:
@@ -57,7 +70,8 @@ def test_only_scalars_travel() -> None:
 def test_the_digest_is_sha256_of_sorted_json_without_spaces() -> None:
     text = (
         '{"adjacency":"add-or-remove-one","clip_norm":0.5,"delta":1e-05,"divisor":16.0,'
-        '"noise_multiplier":1.5,"sampling_rate":0.05,"steps_per_round":20,"unit":"record"}'
+        '"noise_multiplier":1.5,"records_per_unit":1,"sampling_rate":0.05,"score_noise":0.0,"stages":"shared",'
+        '"steps_per_round":20,"unit":"person"}'
     )
     assert PLAN.digest() == hashlib.sha256(text.encode()).hexdigest()
 
@@ -71,9 +85,13 @@ def test_the_digest_is_sha256_of_sorted_json_without_spaces() -> None:
         ("steps_per_round", 21),
         ("divisor", 17.0),
         ("delta", 1e-6),
+        ("unit", "record"),
+        ("records_per_unit", 2),
+        ("stages", "disjoint"),
+        ("score_noise", 1.0),
     ],
 )
-def test_every_field_is_in_the_digest(field: str, value: float) -> None:
+def test_every_field_is_in_the_digest(field: str, value: object) -> None:
     assert replace(PLAN, **{field: value}).digest() != PLAN.digest()  # type: ignore[arg-type]
 
 
@@ -104,9 +122,20 @@ def test_whole_numbers_and_numpy_scalars_give_the_same_digest_as_plain_floats() 
         ("divisor", math.nan),
         ("delta", 0.0),
         ("delta", 1.0),
-        ("unit", "person"),
+        ("unit", "household"),
+        ("unit", "Person"),
         ("unit", 3),
+        ("unit", None),
         ("adjacency", "replace-one"),
+        ("stages", "some"),
+        ("stages", True),
+        ("records_per_unit", 0),
+        ("records_per_unit", 1.0),
+        ("records_per_unit", MOST_RECORDS + 1),
+        ("records_per_unit", True),
+        ("score_noise", -1.0),
+        ("score_noise", math.inf),
+        ("score_noise", "2"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> None:
@@ -134,3 +163,47 @@ def test_missing_and_foreign_fields_of_a_message_are_refused() -> None:
         PrivacyPlan.from_dict(values)
     assert "delta is missing" in str(caught.value)
     assert "number_of_records is not a field" in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", ["person", "record", "site"])
+def test_each_unit_has_a_plan(unit: str) -> None:
+    changes = {"sampling_rate": 1, "steps_per_round": 1} if unit == "site" else {}
+    assert replace(PLAN, unit=unit, **changes).unit == unit  # type: ignore[arg-type]
+
+
+def test_without_a_word_the_unit_is_a_person_and_all_stages_add_up() -> None:
+    assert (PLAN.unit, PLAN.stages, PLAN.records_per_unit, PLAN.score_noise) == ("person", "shared", 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"unit": "record", "records_per_unit": 2}, "records_per_unit is 2, must be 1 for the unit record"),
+        ({"unit": "record", "stages": "disjoint"}, "need the unit person: only persons can be told apart"),
+        ({"unit": "record", "score_noise": 1.0}, "need the unit person"),
+        ({"unit": "site", "steps_per_round": 1, "sampling_rate": 1.0, "stages": "disjoint"}, "need the unit person"),
+        ({"unit": "site", "steps_per_round": 1, "sampling_rate": 1.0, "score_noise": 1.0}, "need the unit person"),
+        ({"unit": "site", "steps_per_round": 1}, "must be 1 for the unit site: one round, one release"),
+        ({"unit": "site", "sampling_rate": 1.0}, "must be 1 for the unit site: one round, one release"),
+    ],
+)
+def test_fields_that_are_right_one_by_one_and_wrong_together_are_one_fault(
+    changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PrivacyError, match="1 fault:") as caught:
+        replace(PLAN, **changes)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_faults_of_single_fields_and_of_fields_together_are_listed_at_once() -> None:
+    with pytest.raises(PrivacyError, match="4 faults") as caught:
+        replace(PLAN, unit="record", records_per_unit=2, stages="disjoint", delta=2.0, score_noise=-1.0)
+    for words in ("delta is 2.0", "score_noise is -1.0", "records_per_unit is 2", "only persons can be told apart"):
+        assert words in str(caught.value)
+
+
+def test_a_message_without_the_new_fields_is_refused() -> None:
+    """A plan of an older server says nothing about units of several records: it is not filled in by guessing."""
+    old = {k: v for k, v in PLAN.to_dict().items() if k not in ("records_per_unit", "stages", "score_noise")}
+    with pytest.raises(PrivacyError, match="3 faults"):
+        PrivacyPlan.from_dict(old)

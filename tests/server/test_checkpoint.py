@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from llmchain_fl.errors import RunError
 from server.checkpoint import RunState, load_state, save_state
@@ -21,7 +24,9 @@ def state(number: int) -> RunState:
         serving={"m.lora_B": array + 1},
         noise_multiplier=1.25,
         guards={"ema": {"m.lora_B": array + 2}, "distill": {}},
-        site_rounds={"a": number},
+        spendings={"a": {"training": number}},
+        receipts={"a": "r"},
+        clip=0.5,
         lineage="abc",
     )
 
@@ -37,7 +42,7 @@ def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
         }
     assert found.guards["ema"]["m.lora_B"].tobytes() == wanted.guards["ema"]["m.lora_B"].tobytes()
     assert found.guards["distill"] == {}
-    keep = ("run", "work", "round", "noise_multiplier", "site_rounds", "lineage", "stopped")
+    keep = ("run", "work", "round", "noise_multiplier", "spendings", "receipts", "clip", "lineage", "stopped")
     assert {k: getattr(found, k) for k in keep} == {k: getattr(wanted, k) for k in keep}
 
 
@@ -68,3 +73,25 @@ def test_a_damaged_state_is_refused_and_its_remedy_works(size: int, tmp_path: Pa
     found = load_state(tmp_path)
     assert found is not None
     assert found.round == 1
+
+
+def test_groups_and_receipts_of_all_sites_survive(tmp_path: Path) -> None:
+    saved = state(1)
+    saved.spendings = {"a": {"training:cards": 3, "held-out": 6}, "b": {}}
+    saved.receipts = {"a": "x" * 1024, "b": "größe 数"}
+    save_state(tmp_path, saved)
+    found = load_state(tmp_path)
+    assert found is not None
+    assert (found.spendings, found.receipts, found.clip) == (saved.spendings, saved.receipts, 0.5)
+
+
+def test_a_state_of_the_version_before_there_were_groups_is_refused(tmp_path: Path) -> None:
+    """Read as if nothing had been spent, it would forget what was."""
+    path = save_state(tmp_path, state(1))
+    with safe_open(path, framework="numpy") as opened:
+        facts = json.loads(opened.metadata()["state"])
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    facts["site_rounds"] = {"a": sum(facts.pop("spendings")["a"].values())}
+    path.write_bytes(save(arrays, metadata={"state": json.dumps(facts)}))
+    with pytest.raises(RunError, match="written by another version"):
+        load_state(tmp_path)

@@ -11,10 +11,12 @@ from flwr.clientapp import ClientApp
 
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.read import build
+from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
 from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.wire import HelloReply, read_train_task, write_hello, write_refusal, write_update
+from llmchain_fl.wire import read_score_task, read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
+from server.central import CentralPrivacy
 from server.cohort import meet
 from server.strategy import FederatedLora, RoundOutcome
 from simulations.grid import InProcessGrid
@@ -23,13 +25,19 @@ SITES = ["a", "b", "hostile"]
 NAME = "layer.0.query.lora_B"
 
 
+Told = tuple[str, TrainTask | ScoreTask]
+
+
 def honest(number: int) -> Arrays:
     return {NAME: np.full((4, 2), float(number), dtype=np.float32)}
 
 
+CONFIG = ConfigRecord({"round": 1, "version": "x", "receipt": "of the hostile one"})
+
+
 def raw(**arrays: np.ndarray) -> RecordDict:
     names = {NAME if key == "b" else key: Array(value) for key, value in arrays.items()}
-    return RecordDict({"arrays": ArrayRecord(names), "config": ConfigRecord({"round": 1, "version": "x"})})
+    return RecordDict({"arrays": ArrayRecord(names), "config": CONFIG})
 
 
 GOOD = np.ones((4, 2), dtype=np.float32)
@@ -41,20 +49,25 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
     "float64": (lambda: raw(b=GOOD.astype(np.float64)), "wrong-dtype"),
     "integers": (lambda: raw(b=GOOD.astype(np.int32)), "wrong-dtype"),
     "an extra array": (lambda: raw(b=GOOD, extra=GOOD), "extra-name"),
-    "no array": (lambda: RecordDict({"arrays": ArrayRecord({}), "config": ConfigRecord({"round": 1})}), "missing-name"),
+    "no array": (lambda: RecordDict({"arrays": ArrayRecord({}), "config": CONFIG}), "missing-name"),
     "another name": (lambda: raw(other=GOOD), "missing-name"),
     "a huge norm": (lambda: raw(b=GOOD * 1e6), "norm"),
     "another round": (lambda: write_update(7, {NAME: GOOD}), "wrong-round"),
-    "scores": (lambda: RecordDict({"scores": MetricRecord({"x": 1.0}), "config": ConfigRecord({"round": 1})}), "wire"),
+    "scores": (lambda: RecordDict({"scores": MetricRecord({"x": 1.0}), "config": CONFIG}), "wire"),
     "no config": (lambda: RecordDict({"arrays": ArrayRecord({NAME: Array(GOOD)})}), "wire"),
-    "a round that is text": (lambda: RecordDict({"config": ConfigRecord({"round": "1"})}), "wire"),
+    "a round that is text": (lambda: RecordDict({"config": ConfigRecord({"round": "1", "receipt": ""})}), "wire"),
+    "no receipt": (
+        lambda: RecordDict({"arrays": ArrayRecord({NAME: Array(GOOD)}), "config": ConfigRecord({"round": 1})}),
+        "wire",
+    ),
+    "a receipt as long as a book": (lambda: write_update(1, {NAME: GOOD}, "x" * 10_000), "wire"),
     "bytes that are no array": (
         lambda: RecordDict(
             {
                 "arrays": ArrayRecord(
                     {NAME: Array(dtype="float32", shape=(4, 2), stype="numpy.ndarray", data=b"junk")}
                 ),
-                "config": ConfigRecord({"round": 1}),
+                "config": CONFIG,
             }
         ),
         "wire",
@@ -64,7 +77,7 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
             {
                 "arrays": ArrayRecord({NAME: Array(GOOD)}),
                 "m": MetricRecord({"num-examples": 1e30}),
-                "config": ConfigRecord({"round": 1}),
+                "config": CONFIG,
             }
         ),
         "",
@@ -74,7 +87,10 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
 }
 
 
-def setup(answer: Callable[[], RecordDict], position: int = 2) -> tuple[FederatedLora, InProcessGrid]:
+def setup(
+    answer: Callable[[], RecordDict], position: int = 2, told: list[Told] | None = None
+) -> tuple[FederatedLora, InProcessGrid]:
+    """``told`` gets what each site was told, in order."""
     names = [name for name in SITES if name != "hostile"]
     names.insert(position, "hostile")
     app = ClientApp()
@@ -87,7 +103,22 @@ def setup(answer: Callable[[], RecordDict], position: int = 2) -> tuple[Federate
     def train(message: Message, context: Context) -> Message:
         name = str(context.node_config["site-name"])
         task = read_train_task(message.content)
-        content = answer() if name == "hostile" else write_update(task.round, honest({"a": 1, "b": 3}[name]))
+        if told is not None:
+            told.append((name, task))
+        receipt = f"{name} {task.round}"
+        content = answer() if name == "hostile" else write_update(task.round, honest({"a": 1, "b": 3}[name]), receipt)
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def score(message: Message, context: Context) -> Message:
+        name, task = str(context.node_config["site-name"]), read_score_task(message.content)
+        if told is not None:
+            told.append((name, task))
+        content = {
+            "a": write_scores(task.round, {"all": 0.5}, f"a {task.round} scores"),
+            "b": write_scores(task.round, {"all": 0.25}),
+            "hostile": write_refusal("privacy"),
+        }[name]
         return Message(content, reply_to=message)
 
     grid = InProcessGrid(app, names)
@@ -97,6 +128,7 @@ def setup(answer: Callable[[], RecordDict], position: int = 2) -> tuple[Federate
             "data": {"train": "x"},
             "sites": {"count": 3},
             "aggregation": {"max_update_norm": 100.0},
+            "federation": "north",
         }
     )
     strategy = FederatedLora(config, work(config), RULES["ffa"], "run")
@@ -158,3 +190,113 @@ def test_too_few_replies_leave_the_adapter_as_it_was() -> None:
 def test_sites_that_decline_by_a_code_are_told_apart_from_those_that_were_refused() -> None:
     assert one_round(PAYLOADS["a refusal"][0]).declined == {"hostile"}
     assert one_round(PAYLOADS["NaN"][0]).declined == set()
+
+
+# -- receipts ---------------------------------------------------------------------------------------------------------
+
+
+def rounds(strategy: FederatedLora, grid: InProcessGrid, *numbers: int) -> None:
+    for number in numbers:
+        slot = strategy.slots[number]
+        strategy.collect(slot, grid.send_and_receive(strategy.ask(slot, strategy.cohort(number, strategy.nodes))))
+
+
+def test_each_site_gets_its_own_last_receipt_back_and_nobody_elses() -> None:
+    told: list[Told] = []
+    strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
+    rounds(strategy, grid, 1, 2, 3)
+    assert [(name, task.round, task.receipt) for name, task in told] == [
+        ("a", 1, ""),
+        ("b", 1, ""),
+        ("hostile", 1, ""),
+        ("a", 2, "a 1"),
+        ("b", 2, "b 1"),
+        ("hostile", 2, ""),
+        ("a", 3, "a 2"),
+        ("b", 3, "b 2"),
+        ("hostile", 3, ""),
+    ]
+    assert {task.federation for _, task in told} == {"north"}
+
+
+def test_the_receipt_of_a_site_that_declines_is_the_one_before() -> None:
+    """A site that was set back gets the newer receipt again and again."""
+    told: list[Told] = []
+    strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
+    strategy.receipts = {"hostile": "kept"}
+    rounds(strategy, grid, 1, 2)
+    assert [task.receipt for name, task in told if name == "hostile"] == ["kept", "kept"]
+
+
+def test_a_receipt_comes_back_even_if_the_update_beside_it_was_not_admitted() -> None:
+    """The site has sealed and paid for that round, whatever the server thinks of it."""
+    told: list[Told] = []
+    strategy, grid = setup(PAYLOADS["NaN"][0], told=told)
+    rounds(strategy, grid, 1, 2)
+    assert [task.receipt for name, task in told if name == "hostile"] == ["", "of the hostile one"]
+
+
+def test_scores_are_asked_with_the_last_receipt_and_bring_a_newer_one() -> None:
+    told: list[Told] = []
+    strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
+    rounds(strategy, grid, 1)
+    asked = strategy.ask_scores(1, ("all",), strategy.current)
+    assert strategy.collect_scores(grid.send_and_receive(asked)) == {"a": {"all": 0.5}, "b": {"all": 0.25}}
+    assert [(task.key, task.receipt) for _, task in told[3:]] == [
+        ("run/1/scores", "a 1"),
+        ("run/1/scores", "b 1"),
+        ("run/1/scores", ""),
+    ]
+    assert strategy.receipts == {"a": "a 1 scores", "b": "b 1"}  # exact scores bring none
+
+
+# -- the server's own noise -------------------------------------------------------------------------------------------
+
+
+def central_setup(minimum: int, told: list[Told] | None = None) -> tuple[FederatedLora, InProcessGrid, CentralPrivacy]:
+    """Two honest sites whose updates are longer than C = 1, one that declines."""
+    strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
+    sites = strategy._config.sites.model_copy(update={"minimum": minimum})
+    strategy._config = strategy._config.model_copy(update={"sites": sites})
+    plan = PrivacyPlan(1.0, 1e-6, 1.0, 1, float(minimum), 1e-5, unit="site")
+    central = CentralPrivacy(plan, quantile=0.0)
+    strategy._central = central
+    return strategy, grid, central
+
+
+def test_with_the_unit_site_each_update_is_clipped_again_at_the_server() -> None:
+    """A sum to be noised takes no word for it."""
+    told: list[Told] = []
+    strategy, grid, _ = central_setup(2, told)
+    rounds(strategy, grid, 1)
+    clipped = 1 / np.sqrt(8)  # of all 8 numbers of an update of norm 1
+    np.testing.assert_allclose(strategy.outcome.arrays[NAME], clipped, atol=1e-4)
+    assert {task.clip for _, task in told} == {1.0}
+
+
+def test_only_what_sites_send_is_noised() -> None:
+    strategy, grid, central = central_setup(2)
+    names: list[list[str]] = []
+    plain = central.noised
+    central.noised = lambda mean, sent: names.append(list(sent)) or plain(mean, sent)  # type: ignore[method-assign]
+    rounds(strategy, grid, 1)
+    assert names == [[NAME]]
+    lora_a = NAME.replace("lora_B", "lora_A")
+    assert strategy.outcome.arrays[lora_a].tobytes() == strategy.current[lora_a].tobytes()
+
+
+def test_with_fewer_sites_than_the_minimum_nothing_is_noised_and_the_adapter_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strategy, grid, central = central_setup(3)
+    monkeypatch.setattr(central, "noised", lambda *_: pytest.fail("a release that nobody pays for"))
+    rounds(strategy, grid, 1)
+    assert strategy.outcome.arrays is strategy.current
+    assert (strategy.clip, central._small) == (1.0, [])
+
+
+def test_without_the_unit_site_no_clip_norm_is_told() -> None:
+    told: list[Told] = []
+    strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
+    rounds(strategy, grid, 1)
+    assert (strategy.clip, {task.clip for _, task in told}) == (0.0, {0.0})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from client.site import read_site
+from client.site import SiteLimits, read_site
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import DataError
@@ -21,9 +23,16 @@ def write(path: Path, count: int, word: str = "card") -> Path:
     return path
 
 
-def config(train: str, count: int, held_out: float = 0.0) -> RunConfig:
-    sites = {"count": count, "held_out": held_out}
-    return build({"task": {"labels": ["a", "b"]}, "data": {"train": train}, "sites": sites})
+def config(train: str, count: int, held_out: float = 0.0, **sections: dict[str, Any]) -> RunConfig:
+    """``sections`` are laid over two labels, ``count`` sites and no privacy."""
+    tree: dict[str, Any] = {
+        "task": {"labels": ["a", "b"]},
+        "data": {"train": train},
+        "sites": {"count": count, "held_out": held_out},
+    }
+    for name, section in sections.items():
+        tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section
+    return build(tree)
 
 
 def texts(path: Path) -> list[str]:
@@ -74,3 +83,139 @@ def test_another_number_of_own_files_than_sites_is_an_error_that_names_both(ther
         write(tmp_path / f"s{number}.jsonl", 4)
     with pytest.raises(DataError, match=rf"{there} files match .*sites.count = 2"):
         site_names(config(f"{tmp_path}/{{site}}.jsonl", 2))
+
+
+# -- persons ----------------------------------------------------------------------------------------------------------
+
+PRIVATE = {"enabled": True, "epsilon": 3.0, "delta": 1e-6}
+
+
+def with_persons(path: Path, persons: int, each: int = 3) -> Path:
+    """``each`` records of every person, every third in stage x and the others in stage y."""
+    rows = [
+        {"text": f"card {i}", "label": "ab"[i % 2], "person": f"p{i % persons}", "stage": "xy"[i // persons % 3 > 0]}
+        for i in range(persons * each)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def records(folder: Path, pattern: str) -> list[dict[str, str]]:
+    return [json.loads(line) for file in sorted(folder.glob(pattern)) for line in file.read_text().splitlines()]
+
+
+def test_made_up_persons_have_between_one_and_n_records_and_no_record_is_lost(tmp_path: Path) -> None:
+    wanted = config(str(write(tmp_path / "all.jsonl", 600)), 2, data={"made_up_persons": 4})
+    prepare_sites(wanted, tmp_path / "sites")
+    sizes: list[int] = []
+    for name in ("site-00", "site-01"):
+        found = records(tmp_path / "sites" / name, "all.jsonl")
+        sizes += Counter(row["person"] for row in found).values()
+        assert len(found) == 300
+    assert set(sizes) == {1, 2, 3, 4}
+    assert all(sizes.count(size) > len(sizes) / 8 for size in (1, 2, 3, 4))
+    everything = [row["text"] for row in records(tmp_path / "sites", "*/all.jsonl")]
+    assert sorted(everything) == sorted(texts(tmp_path / "all.jsonl"))
+
+
+def test_made_up_persons_are_not_runs_of_neighbouring_records(tmp_path: Path) -> None:
+    """A file is often sorted by label: a person would otherwise have one label only."""
+    source = tmp_path / "all.jsonl"
+    source.write_text(
+        "".join(json.dumps({"text": str(i), "label": "a" if i < 300 else "b"}) + "\n" for i in range(600))
+    )
+    prepare_sites(config(str(source), 1, data={"made_up_persons": 4}), tmp_path / "sites")
+    labels: dict[str, set[str]] = {}
+    for row in records(tmp_path / "sites", "*/all.jsonl"):
+        labels.setdefault(row["person"], set()).add(row["label"])
+    assert sum(len(found) == 2 for found in labels.values()) > len(labels) / 3
+
+
+def test_made_up_persons_of_two_stages_are_different_ones_and_the_same_in_every_run(tmp_path: Path) -> None:
+    source = with_persons(tmp_path / "all.jsonl", 40)
+    stages = [{"name": name, "where": {"stage": name}} for name in "xy"]
+    wanted = config(str(source), 2, data={"made_up_persons": 3}, stage=stages)
+    for name in ("first", "again"):
+        prepare_sites(wanted, tmp_path / name)
+    found = [{row["person"] for row in records(tmp_path / "first", f"*/{name}.jsonl")} for name in "xy"]
+    assert not found[0] & found[1]
+    assert records(tmp_path / "first", "*/*.jsonl") == records(tmp_path / "again", "*/*.jsonl")
+
+
+def test_without_made_up_persons_the_files_own_persons_stay(tmp_path: Path) -> None:
+    prepare_sites(config(str(with_persons(tmp_path / "all.jsonl", 10)), 2, privacy=PRIVATE), tmp_path / "sites")
+    assert {row["person"] for row in records(tmp_path / "sites", "*/all.jsonl")} == {f"p{i}" for i in range(10)}
+
+
+@pytest.mark.parametrize("made_up", [0, 3])
+def test_a_held_out_person_is_held_out_with_all_records_in_every_stage_and_at_every_site(
+    tmp_path: Path, made_up: int
+) -> None:
+    source = with_persons(tmp_path / "all.jsonl", 60, each=8)
+    stages = [{"name": name, "where": {"stage": name}} for name in "xy"]
+    wanted = config(str(source), 3, 0.4, data={"made_up_persons": made_up}, privacy=PRIVATE, stage=stages)
+    prepare_sites(wanted, tmp_path / "sites")
+    kept, trained = (
+        {row["person"] for name in "xy" for row in records(tmp_path / "sites", f"*/{name}{suffix}.jsonl")}
+        for suffix in (".held_out", "")
+    )
+    assert not kept & trained
+    assert 0.2 < len(kept) / len(kept | trained) < 0.6
+    both = records(tmp_path / "sites", "*/[xy].jsonl") + records(tmp_path / "sites", "*/*.held_out.jsonl")
+    assert sorted(row["text"] for row in both) == sorted(texts(source))
+
+
+def test_another_seed_holds_out_other_persons(tmp_path: Path) -> None:
+    source, found = with_persons(tmp_path / "all.jsonl", 60), []
+    for seed in (1, 2):
+        wanted = config(str(source), 1, 0.4, privacy=PRIVATE, seed=seed)  # type: ignore[arg-type]
+        prepare_sites(wanted, tmp_path / str(seed))
+        found.append({row["person"] for row in records(tmp_path / str(seed), "*/*.held_out.jsonl")})
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"privacy": {**PRIVATE, "unit": "record"}}, {"privacy": PRIVATE, "data": {"one_record_per_person": True}}, {}],
+)
+def test_where_records_stand_for_themselves_the_exact_share_is_held_out(
+    tmp_path: Path, sections: dict[str, dict[str, Any]]
+) -> None:
+    prepare_sites(config(str(write(tmp_path / "all.jsonl", 50)), 1, 0.3, **sections), tmp_path / "sites")
+    assert len(records(tmp_path / "sites", "*/all.held_out.jsonl")) == 15
+
+
+# -- the policy of a simulated site ------------------------------------------------------------------------------------
+
+NO_LIMIT = 1e6
+POLICIES: dict[str, tuple[float, dict[str, Any], SiteLimits]] = {
+    "no privacy": (0.0, {}, SiteLimits(require_privacy=False, epsilon=NO_LIMIT, scores="none")),
+    "no privacy, own scores": (0.2, {}, SiteLimits(require_privacy=False, epsilon=NO_LIMIT, scores="exact")),
+    "persons": (0.0, PRIVATE, SiteLimits(epsilon=3.0, delta=1e-6, units=["person"], scores="none")),
+    "persons, own scores": (0.2, PRIVATE, SiteLimits(epsilon=3.0, delta=1e-6, units=["person"], scores="noised")),
+    "records": (0.2, {**PRIVATE, "unit": "record"}, SiteLimits(epsilon=3.0, delta=1e-6, units=["record"])),
+    "sites": (0.2, {**PRIVATE, "unit": "site"}, SiteLimits(epsilon=3.0, delta=1e-6, units=["site"])),
+    "no budget": (
+        0.0,
+        {"enabled": True, "noise_multiplier": 2.0},
+        SiteLimits(epsilon=NO_LIMIT, units=["person"], scores="none"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_site_allows_what_the_run_asks_and_no_more(name: str, tmp_path: Path) -> None:
+    held_out, privacy, limits = POLICIES[name]
+    source = with_persons(tmp_path / "all.jsonl", 20)
+    (site,) = prepare_sites(config(str(source), 1, held_out, privacy=privacy), tmp_path / "sites")
+    assert site.limits == limits
+    assert read_site(tmp_path / "sites" / "site-00" / "site.toml") == site
+    assert not site.data.one_record_per_person
+
+
+def test_what_the_run_declares_about_persons_stands_in_the_site_file(tmp_path: Path) -> None:
+    source = write(tmp_path / "all.jsonl", 12)
+    wanted = config(str(source), 1, privacy=PRIVATE, data={"one_record_per_person": True})
+    (site,) = prepare_sites(wanted, tmp_path / "sites")
+    assert site.data.one_record_per_person
+    assert read_site(tmp_path / "sites" / "site-00" / "site.toml") == site

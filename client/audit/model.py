@@ -1,0 +1,82 @@
+"""The same question asked of a real model: do people's gradients really not depend on who else is in the batch?
+
+Clipping bounds what a person adds only if the others' gradients stay what they were. In a language model they may not:
+texts of one batch are padded to the longest, a loss may average over the batch, and a matrix product of another shape
+rounds differently. In float32 that is noise of about 1e-6; in half precision it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from client.audit.practice import Floats, plan_for
+from client.gradients import GradientFn, LossFn, gradient_of
+from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.base import Examples, Task
+
+TOLERANCE = 1e-3
+"""Allowed change of all others together, in units of C: the noise protects against it with a multiplier of 1,000 z."""
+
+
+def own_model(
+    task: Task, examples: Examples, units: Units, micro_batch: int, clip_norm: float, watched: int = 8
+) -> list[Finding]:
+    """Sums of clipped gradients (no noise) of everybody, of everybody but one, and of that one alone.
+
+    Give it public or made-up records: the findings are functions of them. The resident should hold a trained adapter
+    or a random one; at the start of LoRA many gradients are zero.
+
+    Args:
+        task: over the model that will train.
+        examples: records, of lengths as they will be in practice.
+        units: whose they are, at least two.
+        micro_batch: as in the run.
+        clip_norm: C, best below the usual gradient norm, so that everybody's gradient is clipped.
+        watched: how many people are left out, one after the other; among them those with the longest records.
+    """
+
+    def loss(index: Sequence[int]) -> Tensor:
+        return task.losses(task.forward(examples, index))
+
+    with gradient_of(task.resident, micro_batch, plan_for(1.0, 0.0, clip=clip_norm)) as gradient:
+        moved, others = _changes(gradient, loss, units, _to_watch(examples, units, watched))
+    count = f"{len(units)} people, {len(moved)} of them left out in turn"
+    return [
+        judge(
+            "own model: neighbours",
+            moved.max() / clip_norm,
+            (0.0, 1 + TOLERANCE),
+            f"As for the practice site; {count}.",
+        ),
+        judge(
+            "own model: others untouched",
+            others.max() / clip_norm,
+            (0.0, TOLERANCE),
+            f"Change of all that the others add, by one person, over the clip norm; {count}. Above the bound: train in "
+            "float32, or with one record in a forward pass.",
+        ),
+    ]
+
+
+def _to_watch(examples: Examples, units: Units, watched: int) -> list[int]:
+    longest = [max(examples.length(int(record)) for record in records) for records in units.members]
+    order = np.argsort(longest, kind="stable")[::-1]
+    picked = [*order[: (watched + 1) // 2], *order[len(order) - watched // 2 :]]
+    return sorted({int(unit) for unit in picked})
+
+
+def _changes(gradient: GradientFn, loss: LossFn, units: Units, watched: Sequence[int]) -> tuple[Floats, Floats]:
+    def total(chosen: Sequence[int]) -> Floats:
+        batch = [units.members[unit] for unit in chosen]
+        found: Floats = gradient(batch, loss).double().cpu().numpy()
+        return found
+
+    everybody = list(range(len(units)))
+    whole = total(everybody)
+    gaps = [whole - total([unit for unit in everybody if unit != person]) for person in watched]
+    rest = [gap - total([person]) for gap, person in zip(gaps, watched, strict=True)]
+    return np.linalg.norm(gaps, axis=1), np.linalg.norm(rest, axis=1)

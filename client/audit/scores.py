@@ -1,0 +1,74 @@
+"""Noised scores: is their noise of the size that is paid for, new every time, and one person one vote?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from client.audit.effort import Effort
+from client.audit.practice import Floats, PracticeSite, names, one_hot, plan_for
+from client.audit.seeds import same_seeds
+from client.rounds import play_scores
+from llmchain_fl.messages import Scores, ScoreTask
+from llmchain_fl.privacy.audit import noise_law
+from llmchain_fl.privacy.audit.conformance import equal_counts
+from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.wire import read_reply
+
+PEOPLE = 400
+SCORE = 0.6
+
+
+def scores(folder: Path, effort: Effort) -> list[Finding]:
+    """Two rounds of many scores each of the same people, seeds set alike; then one person with 8 records, or without.
+
+    Released is 1/2 + s1 / (2 s2) with noise of std e = z sqrt(1/2) on both; for n people who all score a, that is a
+    with noise of std e sqrt(1 + (2 a - 1)^2) / n (first order; the next term is a part of (2 e / n)^2).
+    """
+    site = _voters(folder, "votes", np.full(PEOPLE, SCORE), 1.0, 1)
+    rounds = []
+    for number in (1, 2):
+        with same_seeds():
+            rounds.append(_ask(site, number, effort.scores))
+    std = math.sqrt(0.5 * (1 + (2 * SCORE - 1) ** 2)) / PEOPLE
+    told = dict(site.ledger.spent().groups).get("held-out", ())
+    booked = sum(event.steps for event in told if (event.kind, event.noise_multiplier) == ("gaussian", 1.0))
+    return [
+        noise_law.noise_size(np.concatenate(rounds) - SCORE, std, name="noise of scores"),
+        noise_law.noise_reuse([values - SCORE for values in rounds], name="noise re-use in scores"),
+        equal_counts("scores on record", 2 * effort.scores, booked, "Scores that left against scores paid for."),
+        _one_vote(folder),
+    ]
+
+
+def _one_vote(folder: Path) -> Finding:
+    others, noise = 50, 1e-3
+    crowd = _voters(folder, "crowd", np.ones(others), noise, 1)
+    joined = _voters(folder, "joined", np.append(np.ones(others), np.zeros(8)), noise, 8)
+    change = abs(float(_ask(crowd, 1, 1)[0]) - float(_ask(joined, 1, 1)[0])) * others
+    words = "Change of a score by one person with 8 records, as a share of one person's vote; noise almost off."
+    return judge("one person, one vote", change, (0.0, 1.02), words)
+
+
+def _voters(folder: Path, name: str, values: Floats, noise: float, last_has: int) -> PracticeSite:
+    """A site whose records score ``values``; the last ``last_has`` of them are of one person."""
+    people = len(values) - last_has + 1
+    owners = [*names(people - 1), *[f"person-{people - 1}"] * last_has]
+    plan = replace(plan_for(1.0, 1.0), score_noise=noise)
+    site = PracticeSite(folder, name, one_hot(len(values), len(values), 0.0), owners, plan)
+    site.task.votes = values
+    return site
+
+
+def _ask(site: PracticeSite, number: int, count: int) -> Floats:
+    """The noised scores of ``count`` stages that all have the site's records."""
+    stages = tuple(f"stage-{i}" for i in range(count))
+    arrays = site.task.arrays(np.zeros(site.width))
+    told = ScoreTask(number, stages, site.work.to_json(), arrays, run="gate", federation="gate")
+    held_out = dict.fromkeys(stages, (site.examples, site.units))
+    reply = read_reply(play_scores(site.ledger, told, site.plan, site.task, held_out))
+    found = reply.values if isinstance(reply, Scores) else {}
+    return np.array([found.get(stage, math.nan) for stage in stages])

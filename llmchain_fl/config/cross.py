@@ -1,0 +1,47 @@
+"""Settings that are right one by one and wrong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmchain_fl.config.schema import RunConfig
+
+
+def cross_faults(run: RunConfig) -> list[str]:
+    """Faults that no single value shows."""
+    sites, weights, privacy, guards = run.sites, run.aggregation.weights, run.privacy, run.continual.guards
+    checks: list[tuple[bool, str]] = [
+        (sites.cohort > sites.count, f"sites.cohort = {sites.cohort} is more than sites.count = {sites.count}"),
+        (sites.minimum > (sites.cohort or sites.count),
+         f"sites.minimum = {sites.minimum} is more than the sites asked in a round"),
+        (sites.partition in ("column", "natural") and not sites.column,
+         f'sites.partition = "{sites.partition}" needs sites.column'),
+        (bool(weights) and len(weights) != sites.count,
+         f"aggregation.weights has {len(weights)} values for sites.count = {sites.count}"),
+        (privacy.enabled and not privacy.epsilon and not privacy.noise_multiplier,
+         "privacy.enabled needs privacy.epsilon (a budget) or privacy.noise_multiplier"),
+        (privacy.enabled and privacy.unit == "site" and bool(weights),
+         "aggregation.weights must be empty with privacy.unit = \"site\": the noise covers equal weights only"),
+        (privacy.enabled and privacy.unit != "person" and privacy.stages == "disjoint",
+         "privacy.stages = \"disjoint\" needs privacy.unit = \"person\": only persons can be told apart"),
+        (privacy.enabled and privacy.unit == "site" and sites.minimum < min(2, sites.count),
+         "sites.minimum must be 2 or more with privacy.unit = \"site\": the noise is made for so many sites"),
+        (privacy.enabled and run.data.one_record_per_person and privacy.stages == "disjoint",
+         "privacy.stages = \"disjoint\" needs records that name persons, so not data.one_record_per_person"),
+        (privacy.clip_quantile > 0 and privacy.unit != "site",
+         "privacy.clip_quantile needs privacy.unit = \"site\": persons' norms never leave a site"),
+        (run.data.one_record_per_person and run.data.made_up_persons > 0,
+         "data.one_record_per_person and data.made_up_persons contradict each other"),
+        (run.task.kind == "classification" and not run.task.labels,
+         "task.labels is empty: classification needs a public label list (never collected from the sites)"),
+        (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
+        (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
+        ("distill" in guards and run.continual.distill_weight == 0,
+         "continual.distill_weight = 0 makes the guard `distill` do nothing"),
+    ]  # fmt: skip
+    faults = [text for wrong, text in checks if wrong]
+    for stage in run.stage:
+        if not (stage.train or run.data.train):
+            faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
+    return faults

@@ -1,0 +1,57 @@
+"""What each thing that leaves a site costs, and whom: the only bridge from a plan to the ledger.
+
+A *group* is a set of privacy units; at a site every unit is in exactly one (``register.py``), so groups compose in
+parallel: the total is the largest group's, not the sum.
+
+====================  =========================================================  ==================================
+release               group                                                      event
+====================  =========================================================  ==================================
+a training round      ``training``; with disjoint stages ``training:<stage>``    q, z, steps of the plan, Poisson
+the same, unit site   ``site``                                                   one Gaussian release at the server
+noised scores         ``held-out``                                               one Gaussian release per stage
+====================  =========================================================  ==================================
+"""
+
+from __future__ import annotations
+
+from llmchain_fl.errors import PrivacyError
+from llmchain_fl.privacy.accounting import Event
+from llmchain_fl.privacy.ledger import Charge
+from llmchain_fl.privacy.plan import PrivacyPlan
+
+HELD_OUT = "held-out"
+
+
+def training_group(plan: PrivacyPlan, stage: str) -> str:
+    """Who pays for a round of ``stage``."""
+    if plan.unit == "site":
+        return "site"
+    return f"training:{stage}" if plan.stages == "disjoint" else "training"
+
+
+def training_event(plan: PrivacyPlan, rounds: int = 1) -> Event:
+    """``rounds`` rounds under ``plan``."""
+    if plan.unit == "site":
+        return Event("gaussian", 1.0, plan.noise_multiplier, rounds)
+    return Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round * rounds)
+
+
+def training_charge(plan: PrivacyPlan, stage: str) -> Charge:
+    """One round of ``stage``."""
+    return Charge(training_group(plan, stage), training_event(plan))
+
+
+def score_event(plan: PrivacyPlan, values: int) -> Event:
+    """``values`` noised scores.
+
+    Raises:
+        PrivacyError: the plan has no noise for scores.
+    """
+    if not plan.score_noise:
+        raise PrivacyError("the plan pays for no scores", remedy="set sites.held_out, or ask for none")
+    return Event("gaussian", 1.0, plan.score_noise, values)
+
+
+def score_charge(plan: PrivacyPlan, values: int) -> Charge:
+    """``values`` noised scores of the held-out units."""
+    return Charge(HELD_OUT, score_event(plan, values))

@@ -1,0 +1,40 @@
+"""What the drills share: a made-up ledger in a folder of its own, its files, and what one round releases."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from llmchain_fl.privacy.accounting import Event
+from llmchain_fl.privacy.book import Book
+from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
+
+TERMS = Terms("drill", "person", 1e-5, "pld", math.inf)
+EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
+
+
+def open_ledger(folder: Path) -> FileLedger:
+    """The scratch ledger of ``folder``: state folder and anchor beside each other."""
+    return FileLedger(folder / "state", anchor_file(folder), TERMS)
+
+
+def anchor_file(folder: Path) -> Path:
+    """Its anchor."""
+    return folder / "anchor"
+
+
+def log_file(folder: Path) -> Path:
+    """Its log."""
+    return folder / "state" / "events.jsonl"
+
+
+def read_log(folder: Path) -> Book:
+    """What the log says, read without repairing anything."""
+    book, file = Book(), log_file(folder)
+    book.extend(file.read_bytes() if file.exists() else b"", file)
+    return book
+
+
+def release(number: int, group: str = "training") -> Release:
+    """Round ``number``."""
+    return Release(f"drill/{number}", (Charge(group, EVENT),), "plan", "training", "federation", "stage")

@@ -1,0 +1,132 @@
+"""Per-record gradients of linear layers: against autograd, against Opacus, and the table of what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opacus.grad_sample import GradSampleHooks
+from torch import Tensor, nn
+
+from client.per_sample import PerSample
+from llmchain_fl.errors import TrainingError
+
+
+def resident_of(module: nn.Module) -> Any:
+    """What ``PerSample`` asks of a resident, over any module; every parameter is trained."""
+    parameters = dict(module.named_parameters())
+    size = sum(p.numel() for p in parameters.values())
+    return SimpleNamespace(
+        module=module, parameters=parameters, trained_names=tuple(parameters), trained=torch.zeros(size)
+    )
+
+
+def by_autograd(module: nn.Module, x: Tensor, loss: Any) -> Tensor:
+    rows = [torch.autograd.grad(loss(module, x[i : i + 1])[0], list(module.parameters())) for i in range(len(x))]
+    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
+
+
+def squares(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x).square().flatten(1).sum(dim=1)
+
+
+def rows_of(module: nn.Module, x: Tensor, loss: Any = squares, most: int = 8) -> Tensor:
+    per_sample = PerSample(resident_of(module), most)
+    try:
+        return per_sample.rows(len(x), lambda: loss(module, x).sum().backward()).clone()
+    finally:
+        per_sample.close()
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 4), (5, 2, 3, 4), (1, 4)])
+def test_rows_are_the_gradients_of_each_record_alone(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2, bias=False))
+    x = torch.randn(shape)
+    expected = by_autograd(module, x, squares)
+    assert torch.allclose(rows_of(module, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_that_is_run_twice_counts_twice() -> None:
+    torch.manual_seed(0)
+    module, x = nn.Linear(4, 4), torch.randn(5, 3, 4)
+
+    def twice(layer: nn.Module, part: Tensor) -> Tensor:
+        return layer(layer(part).tanh()).square().flatten(1).sum(dim=1)
+
+    assert torch.allclose(rows_of(module, x, twice), by_autograd(module, x, twice), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_equal_those_of_opacus_on_a_real_adapter(case_of: Any) -> None:
+    case = case_of()
+    resident, names = case.resident, case.resident.trained_names
+    per_sample = PerSample(resident, 9)
+    ours = per_sample.rows(9, lambda: case.loss(range(9)).sum().backward()).clone()
+    per_sample.close()
+    hooks = GradSampleHooks(resident.module, batch_first=True, loss_reduction="sum", strict=False)
+    case.loss(range(9)).sum().backward()
+    theirs = torch.cat([resident.parameters[name].grad_sample.reshape(9, -1) for name in names], dim=1)
+    hooks.remove_hooks()
+    for name in names:
+        resident.parameters[name].grad = None
+        del resident.parameters[name].grad_sample
+    assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
+
+
+def test_no_batch_gradient_is_computed_and_the_layers_get_their_own_pass_back() -> None:
+    module, x = nn.Linear(4, 2), torch.randn(3, 4)
+    rows_of(module, x)
+    assert module.weight.grad is None
+    assert "forward" not in vars(module)
+    squares(module, x).sum().backward()
+    assert module.weight.grad is not None
+
+
+def test_a_trained_layer_without_a_rule_is_refused_by_name_and_nothing_stays_patched() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    with pytest.raises(TrainingError, match=r"1\.bias has no per-example gradient"):
+        PerSample(resident_of(module), 4)
+    assert all("forward" not in vars(part) for part in module.modules())
+
+
+def test_a_layer_that_no_record_passes_is_refused() -> None:
+    module = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+    def first_only(both: nn.Module, x: Tensor) -> Tensor:
+        return both[0](x).square().sum(dim=1)
+
+    with pytest.raises(TrainingError, match=r"1\.bias got no gradient"):
+        rows_of(module, torch.randn(3, 4), first_only)
+
+
+def test_a_layer_that_mixes_records_is_refused() -> None:
+    """Rows of tokens instead of records (some mixture-of-experts layers) would clip the wrong thing."""
+    module = nn.Linear(4, 4)
+
+    def flat(layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(x.reshape(-1, 4)).reshape(x.shape).square().flatten(1).sum(dim=1)
+
+    with pytest.raises(TrainingError, match="6 rows for 3 records"):
+        rows_of(module, torch.randn(3, 2, 4), flat)
+
+
+def test_more_records_than_the_buffer_holds_are_refused() -> None:
+    with pytest.raises(TrainingError, match="9 records in one pass, at most 8"):
+        rows_of(nn.Linear(4, 2), torch.randn(9, 4))
+
+
+def test_half_precision_inputs_give_float32_rows() -> None:
+    module = nn.Linear(4, 2).to(torch.bfloat16)
+    assert rows_of(module, torch.randn(3, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_a_record_that_is_not_finite_spoils_its_own_row_only() -> None:
+    module, x = nn.Linear(4, 2), torch.randn(3, 5, 4)
+    clean = rows_of(module, x)
+    x[1, 2, 3] = np.nan
+    spoilt = rows_of(module, x)
+    assert torch.equal(spoilt[[0, 2]], clean[[0, 2]])
+    assert spoilt[1].isnan().any()

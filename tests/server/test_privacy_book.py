@@ -1,0 +1,254 @@
+"""The server's record of what sites have spent: the same numbers as in the sites' own ledgers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmchain_fl.config.read import build
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.privacy.accounting import Event, epsilon
+from llmchain_fl.privacy.charges import score_charge, score_event, training_charge, training_event
+from llmchain_fl.privacy.ledger import FileLedger, Release, Terms
+from llmchain_fl.privacy.plan import PrivacyPlan
+from server.privacy_book import PrivacyBook, make_plan
+
+STAGES = [{"name": "a", "rounds": 2}, {"name": "b", "rounds": 3}, {"name": "c", "rounds": 1}]
+COURSE = ["a", "a", "b", "b", "b", "c"]
+
+
+def config(held_out: float = 0.2, **privacy: Any) -> RunConfig:
+    """Three stages of 2, 3 and 1 rounds; noise is given unless a budget is."""
+    given = {"enabled": True} | ({} if "epsilon" in privacy else {"noise_multiplier": 3.0})
+    return build(
+        {
+            "task": {"labels": ["x"]},
+            "data": {"train": "x"},
+            "sites": {"count": 3, "minimum": 2, "held_out": held_out},
+            "train": {"sampling_rate": 0.05, "steps": 4, "batch_size": 8},
+            "privacy": {**given, **privacy},
+            "stage": STAGES,
+        }
+    )
+
+
+def book_of(run: RunConfig, spendings: Any = None) -> tuple[PrivacyBook, PrivacyPlan]:
+    plan = make_plan(run)
+    assert plan is not None
+    return PrivacyBook(run, plan, spendings or {}), plan
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "persons, shared stages": {"unit": "person"},
+    "persons, disjoint stages": {"unit": "person", "stages": "disjoint"},
+    "persons with a budget": {"unit": "person", "stages": "disjoint", "epsilon": 3.0},
+    "by the other accountant": {"unit": "person", "accountant": "rdp", "epsilon": 3.0},
+    "records": {"unit": "record"},
+    "sites": {"unit": "site"},
+    "sites, the clip norm follows": {"unit": "site", "clip_quantile": 0.5, "epsilon": 9.0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("quick_disk")
+def test_the_server_counts_what_the_site_itself_counts_after_every_round_and_every_score(
+    kind: str, tmp_path: Path
+) -> None:
+    run = config(**KINDS[kind])
+    book, plan = book_of(run)
+    terms = Terms("notes", plan.unit, plan.delta, run.privacy.accountant, math.inf)
+    ledger = FileLedger(tmp_path / "ledger", tmp_path / "anchor", terms)
+    for number, stage in enumerate(COURSE, start=1):
+        ledger.reserve(Release(f"r/{number}", (training_charge(plan, stage),), "", "training", "", stage))
+        book.charge(["north"], stage)
+        if plan.score_noise and stage != (COURSE[number:] or [""])[0]:
+            known = sorted(set(COURSE[:number]))
+            ledger.reserve(Release(f"r/{number}/scores", (score_charge(plan, len(known)),), "", "scores", "", stage))
+            book.charge_scores(["north"], len(known))
+        assert book.worst() == ledger.spent().epsilon > 0
+    groups = {group: sum(event.steps for event in events) for group, events in ledger.spent().groups}
+    per_round = plan.steps_per_round
+    counted = {
+        group: count if group == "held-out" else count * per_round for group, count in book.spendings["north"].items()
+    }
+    assert counted == groups
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_site_has_spent_survives_a_restart_of_the_server(kind: str) -> None:
+    run = config(**KINDS[kind])
+    book, _ = book_of(run)
+    for stage in COURSE:
+        book.charge(["north"], stage)
+    book.charge(["south"], "a")
+    book.charge_scores(["south"], 6)
+    again, _ = book_of(run, book.spendings)
+    assert again.spendings == book.spendings
+    assert again.as_json(["north", "south"]) == book.as_json(["north", "south"])
+    again.charge(["north"], "a")
+    assert again.spendings != book.spendings
+
+
+def test_with_disjoint_stages_the_largest_stage_counts_and_with_shared_ones_all_of_them() -> None:
+    for stages, steps in (("disjoint", 3), ("shared", 6)):
+        book, plan = book_of(config(unit="person", stages=stages, held_out=0.0))
+        for stage in COURSE:
+            book.charge(["north"], stage)
+        assert book.worst() == epsilon([training_event(plan, steps)], plan.delta)
+
+
+def test_scores_are_a_group_of_their_own_beside_the_training() -> None:
+    book, plan = book_of(config(unit="person"))
+    book.charge(["north"], "a")
+    training = book.worst()
+    book.charge_scores(["north"], 1)
+    scores = epsilon([score_event(plan, 1)], plan.delta)
+    assert book.worst() == max(training or 0.0, scores)
+    book.charge_scores(["north"], 50)
+    assert book.worst() == epsilon([score_event(plan, 51)], plan.delta)
+    assert book.spendings == {"north": {"training": 1, "held-out": 51}}
+
+
+def test_a_site_that_was_not_asked_has_spent_nothing() -> None:
+    book, _ = book_of(config(unit="person"))
+    book.charge(["north"], "a")
+    rows = book.rows(1, 0, ["south", "north"])
+    assert [(row["site"], row["value"] > 0) for row in rows] == [("north", True), ("south", False)]
+    assert book.as_json(["south"])["sites"]["south"] == {
+        "epsilon": 0.0,
+        "epsilon_rdp": 0.0,
+        "rounds": 0,
+        "steps": 0,
+        "groups": {},
+    }
+
+
+# -- the budget of a run ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stages", "unit"), [("shared", "person"), ("disjoint", "person"), ("shared", "site")])
+def test_the_noise_is_calibrated_so_that_the_whole_run_just_fits(stages: str, unit: str) -> None:
+    book, _ = book_of(config(unit=unit, stages=stages, epsilon=3.0))
+    for stage in COURSE:
+        assert book.affords("north", stage)
+        book.charge(["north"], stage)
+    assert 2.97 < (book.worst() or 0.0) <= 3.0
+    fuller = "b" if stages == "disjoint" else "a"
+    assert not book.affords("north", fuller)
+    assert book.affords("south", fuller)
+
+
+def test_a_stage_that_is_not_full_may_go_on_when_another_one_is() -> None:
+    book, _ = book_of(config(stages="disjoint", epsilon=3.0))
+    for _ in range(3):
+        book.charge(["north"], "b")
+    assert not book.affords("north", "b")
+    assert book.affords("north", "a")
+
+
+def test_scores_of_the_whole_run_fit_the_same_budget() -> None:
+    """After stage k, k scores: 1 + 2 + 3."""
+    book, plan = book_of(config(unit="person", epsilon=3.0))
+    book.charge_scores(["north"], 6)
+    assert 2.97 < (book.worst() or 0.0) <= 3.0
+    assert plan.score_noise > 0
+
+
+def test_without_a_budget_every_round_is_affordable() -> None:
+    book, _ = book_of(config(unit="person"))
+    for _ in range(100):
+        book.charge(["north"], "a")
+    assert book.affords("north", "a")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "unit", "noised"),
+    [
+        (0.2, "person", True),
+        (0.0, "person", False),
+        (0.2, "record", False),
+        (0.2, "site", False),
+    ],
+)
+def test_scores_are_noised_where_persons_are_held_out(held_out: float, unit: str, noised: bool) -> None:
+    plan = make_plan(config(held_out=held_out, unit=unit))
+    assert plan is not None
+    assert (plan.score_noise > 0) is noised
+
+
+def test_a_run_that_is_taken_up_again_has_the_same_plan() -> None:
+    for kind in KINDS.values():
+        first = make_plan(config(**kind))
+        assert first is not None
+        assert make_plan(config(**kind), first.noise_multiplier) == first
+
+
+# -- privacy off, and what is written ---------------------------------------------------------------------------------
+
+
+def test_with_privacy_off_nothing_is_counted_and_nothing_is_claimed() -> None:
+    run = config(enabled=False)
+    assert make_plan(run) is None
+    assert make_plan(run, 0.0) is None
+    book = PrivacyBook(run, None, {})
+    book.charge(["north"], "a")
+    book.charge_scores(["north"], 3)
+    assert (book.worst(), book.spendings, book.rows(1, 0, ["north"])) == (None, {}, [])
+    assert book.affords("north", "a")
+    assert book.as_json(["north"]) == {"private": False, "sites": {}}
+    assert book.terms == "no differential privacy"
+
+
+def test_without_noise_the_epsilon_is_infinite_and_not_left_out() -> None:
+    run = config(unit="person", held_out=0.0)
+    plan = PrivacyPlan(0.05, 0.0, 1.0, 4, 8.0, 1e-5)
+    book = PrivacyBook(run, plan, {"north": {"training": 1}})
+    assert book.worst() == math.inf
+
+
+def test_an_epsilon_is_written_with_its_terms() -> None:
+    book, plan = book_of(config(unit="person", epsilon=3.0, accountant="rdp", delta=1e-6))
+    book.charge(["north"], "a")
+    (row,) = book.rows(1, 0, ["north"])
+    assert (row["metric"], row["scope"], row["site"], row["round"], row["stage"]) == ("epsilon", "site", "north", 1, 0)
+    assert (row["delta"], row["unit"], row["accountant"]) == (1e-6, "person", "rdp")
+    assert book.terms == "delta 1e-06, per person, RDP accountant"
+    written = book.as_json(["north"])
+    assert (written["unit"], written["delta"], written["accountant"], written["target_epsilon"]) == (
+        "person",
+        1e-6,
+        "rdp",
+        3.0,
+    )
+    assert written["plan_digest"] == plan.digest()
+    assert written["sites"]["north"]["epsilon"] == row["value"]
+    assert (written["sites"]["north"]["rounds"], written["sites"]["north"]["steps"]) == (1, 4)
+
+
+@pytest.mark.parametrize(("stages", "words"), [("shared", "sequential over all rounds"), ("disjoint", "are disjoint")])
+def test_how_stages_were_composed_is_written_in_words(stages: str, words: str) -> None:
+    book, _ = book_of(config(stages=stages))
+    assert words in book.as_json([])["composition"]
+    assert book.as_json([])["stages"] == stages
+
+
+def test_the_rounds_of_all_stages_are_told_beside_the_epsilon_of_the_largest() -> None:
+    book, plan = book_of(config(stages="disjoint"))
+    for stage in COURSE:
+        book.charge(["north"], stage)
+    book.charge_scores(["north"], 3)
+    site = book.as_json(["north"])["sites"]["north"]
+    assert (site["rounds"], site["steps"]) == (6, 24)
+    assert site["groups"] == {"training:a": 2, "training:b": 3, "training:c": 1, "held-out": 3}
+    assert site["epsilon"] == max(
+        epsilon([training_event(plan, 3)], plan.delta),
+        epsilon([Event("gaussian", 1.0, plan.score_noise, 3)], plan.delta),
+    )
