@@ -1,7 +1,7 @@
 """A model so simple that an update can be read: the gradient of a record is any vector that the gate chooses.
 
 Two real linear layers without bias, y = W1 x1 + W2 x2 with one output each; a record is x = (x1, x2) and its loss is
-y. The loss is linear, so the gradient of record i is x_i itself, whatever the weights are, and Opacus' hooks, the
+y. The loss is linear, so the gradient of record i is x_i itself, whatever the weights are, and per-sample rows, the
 clipping, the noise and the optimiser do their ordinary work on it. There are two layers, so that clipping one layer at
 a time is seen. Coordinates that no record has carry noise alone.
 """

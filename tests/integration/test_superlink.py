@@ -197,7 +197,7 @@ def test_a_site_whose_budget_is_used_up_says_no_and_the_other_goes_on(lab: Lab, 
     refused = [(row["site"], row["reason"]) for row in RunDir.open(out).rows() if row["metric"] == "refused"]
     assert set(refused) == {("north", "budget")}
     assert lab.steps("north") == before["north"]
-    assert lab.steps("south") == before["south"] + 4
+    assert lab.steps("south") == before["south"] + 6
     assert "the site's limit is 0.5" in (lab.folder / "north.log").read_text()
 
 
@@ -234,4 +234,4 @@ def test_a_stopped_run_goes_on_where_it_was_and_no_site_pays_twice(lab: Lab, tin
     assert lab.entry(number)["status"] == "finished:completed", said
     assert "round 3/3 second: 2/2 sites" in said
     assert {row["round"] for row in RunDir.open(out).rows()} == {0, 1, 2, 3}
-    assert {name: lab.steps(name) - before[name] for name in before} == {"north": 6, "south": 6}
+    assert {name: lab.steps(name) - before[name] for name in before} == {"north": 9, "south": 9}

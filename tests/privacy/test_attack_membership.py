@@ -184,7 +184,7 @@ def test_random_labels_learnt_by_heart_give_members_away_and_under_noise_they_do
         assert bits > 2.5
     else:
         assert abs(found.auc - 0.5) < 4 * found.auc_error
-        assert bits < 2.2
+        assert bits < 2.4
 
 
 def test_people_are_judged_as_people(small: Any) -> None:

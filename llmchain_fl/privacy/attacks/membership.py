@@ -5,8 +5,8 @@ minus its loss after (difficulty calibration, Watson et al. 2022, arXiv 2111.084
 Score of a person: the mean over that person's records. A guess says "member" above a threshold.
 
 This is a weak attack: one model, no shadow models, no look at the updates. Finding nothing proves little. Finding more
-than the ceiling proves that the claim is wrong, *provided* members and others were told apart by a fair coin before
-training (``canaries.py`` does that); two sets that differ by themselves look like leakage.
+than the ceiling proves the claim wrong, *provided* a fair coin parted members and others before training (as
+``canaries.py`` does): two sets that differ by themselves look like leakage.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEVEL = 0.05
 """Error of the confidence limits, both sides together."""
 
 FEWEST = 20
-"""With fewer members or others than this the verdict is that nothing can be said."""
+"""With fewer members or others than this nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,8 @@ class Membership:
         """What this says, in plain words."""
         if min(self.members, self.others) < FEWEST:
             return f"Too few to say anything: {self.members} members, {self.others} others."
-        seen = (
-            f"Found {self.found:.1%} ({self.found_low:.1%} to {self.found_high:.1%}) of the members at "
-            f"{self.false_alarms:.1%} false alarms"
-        )
+        limits = f"{self.found_low:.1%} to {self.found_high:.1%}"
+        seen = f"Found {self.found:.1%} ({limits}) of the members at {self.false_alarms:.1%} false alarms"
         if self.broken:
             allowed = most_found(self.false_alarms_high, self.claim)
             return (
@@ -117,14 +115,14 @@ def most_found(false_alarms: float, claim: Claim) -> float:
 
     min(e^eps a + delta, 1 - e^-eps (1 - a - delta)) at false positive rate a.
 
-    ==========================  ================
-    case                        result
-    ==========================  ================
-    epsilon 0, delta 0          a: guessing
-    epsilon infinite            1
-    a = 0                       delta, at most
-    a = 1                       1
-    ==========================  ================
+    ======================  ================
+    case                    result
+    ======================  ================
+    epsilon 0, delta 0      a: guessing
+    epsilon infinite        1
+    a = 0                   delta, at most
+    a = 1                   1
+    ======================  ================
     """
     if math.isinf(claim.epsilon) or false_alarms >= 1:
         return 1.0
@@ -151,8 +149,8 @@ def tell_apart(members: Scores, others: Scores, claim: Claim, unit: str = "recor
     ours, theirs = np.asarray(members, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if not (len(ours) and len(theirs) and np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise PrivacyError(
-            f"{len(ours)} members and {len(theirs)} others with finite scores are wanted",
-            remedy="give at least one of each; a loss that is not finite means a damaged adapter",
+            f"{len(ours)} members and {len(theirs)} others: at least one of each with finite scores is wanted",
+            remedy="a loss that is not finite means a damaged adapter",
         )
     m, n = len(ours), len(theirs)
     auc, error = area(ours, theirs)
@@ -198,9 +196,7 @@ def by_person(scores: Scores, people: Sequence[str]) -> Scores:
         PrivacyError: not one name for each score.
     """
     if len(scores) != len(people):
-        raise PrivacyError(
-            f"{len(scores)} scores and {len(people)} names of persons", remedy="give one name for each record"
-        )
+        raise PrivacyError(f"{len(scores)} scores, {len(people)} names", remedy="give one name for each record")
     place = {person: number for number, person in enumerate(dict.fromkeys(people))}
     index = np.array([place[person] for person in people], dtype=np.int64)
     totals = np.bincount(index, weights=scores, minlength=len(place))
@@ -246,9 +242,9 @@ def infer_membership(
     """The attack on the adapter that is loaded in ``task``. ``people``: whose the members' and the others' records are.
 
     Raises:
-        PrivacyError: a side is empty, a loss is not finite, or names and records do not go together.
+        PrivacyError: a side is empty, a loss is not finite, or names do not fit.
     """
-    sides = [record_scores(task, examples, calibrated=calibrated) for examples in (members, others)]
+    ours, theirs = (record_scores(task, examples, calibrated=calibrated) for examples in (members, others))
     if people is None:
-        return tell_apart(sides[0], sides[1], claim)
-    return tell_apart(by_person(sides[0], people[0]), by_person(sides[1], people[1]), claim, unit="person")
+        return tell_apart(ours, theirs, claim)
+    return tell_apart(by_person(ours, people[0]), by_person(theirs, people[1]), claim, unit="person")
