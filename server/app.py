@@ -30,6 +30,7 @@ from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
 from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
+from server.aggregation.rule import Rule, SiteShape
 from server.central import CentralPrivacy
 from server.checkpoint import RunState, load_state
 from server.loop import Loop
@@ -61,11 +62,29 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     run.truncate_after(state.round if state.round else -1)
     guards = ServerGuards(work.guards)
     guards.load_state(state.guards)
+    _check_rule(config, rule, scorer)
     central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
     strategy = FederatedLora(config, work, rule, state.run, central)
     strategy.receipts = dict(state.receipts)
     book = PrivacyBook(config, plan, state.spendings)
     return Loop(config, work, strategy, guards, scorer, book, run, state, progress)
+
+
+def _check_rule(config: RunConfig, rule: Rule, scorer: Scorer) -> None:
+    """Refuse, before round 1, what the rule cannot do.
+
+    Raises:
+        ConfigError: central noise under a rule that is not linear, or ``ema`` where factors change their coordinates.
+        ModelError: a rank that the rule cannot take.
+    """
+    faults = []
+    if config.privacy.enabled and config.privacy.unit == "site" and not rule.linear:
+        faults.append(f'aggregation.rule = "{rule.name}" is not linear: privacy.unit = "site" needs a linear one')
+    if "ema" in config.continual.guards and not rule.steady:
+        faults.append(f'guard "ema" means factor by factor; "{rule.name}" turns the factors in every round')
+    if faults:
+        raise ConfigError(faults)
+    rule.check(scorer.full({}), {"(each)": SiteShape(config.adapter.rank, config.adapter.alpha)})
 
 
 def _start(work: WorkSpec, scorer: Scorer) -> RunState:

@@ -24,14 +24,17 @@ that dies between the noise and its checkpoint draws new noise for the same roun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.privacy.noise import SecureNoise
 from llmchain_fl.privacy.plan import PrivacyPlan
+
+Floats = NDArray[np.float32]
 
 RATE = 0.2
 """Step of log C."""
@@ -68,13 +71,14 @@ class CentralPrivacy:
         factor = min(1.0, self.clip / norm) if norm > 0 else 1.0
         return {name: (value * factor).astype(np.float32) for name, value in delta.items()}
 
-    def noised(self, mean: Mapping[str, np.ndarray], names: Iterable[str]) -> Arrays:
-        """The averaged arrays ``names`` with noise on them; then C moves on for the next round."""
+    def noised(self, finish: Callable[[Callable[[str, Floats], Floats]], Arrays]) -> Arrays:
+        """What ``finish`` makes of the round when it puts our noise on each averaged array; then C moves on.
+
+        The rule asks for the noise at the right place: before an SVD or an optimizer sees the mean.
+        """
         z, count_std = split(self._plan.noise_multiplier) if self._quantile else (self._plan.noise_multiplier, 0.0)
         std = z * self.clip / self._plan.divisor
-        result = {name: np.asarray(value, dtype=np.float32) for name, value in mean.items()}
-        for name in names:
-            result[name] = self._noise.added(torch.from_numpy(result[name].copy()), std).numpy()
+        result = finish(lambda _name, mean: self._noise.added(torch.from_numpy(mean.astype(np.float32)), std).numpy())
         if self._quantile and self._small:
             count = torch.tensor([float(sum(self._small))], dtype=torch.float64)
             share = float(self._noise.added(count, count_std)) / len(self._small)

@@ -20,7 +20,7 @@ from llmchain_fl.messages import Refusal, Scores, ScoreTask, TrainTask, Update, 
 from llmchain_fl.wire import read_reply, write_score_task, write_train_task
 from llmchain_fl.work import WorkSpec
 from server.admission import Schema, admit, reason_of, update_norm
-from server.aggregation.rule import Rule, SiteFactors, product_error, sent_names
+from server.aggregation.rule import Rule, SiteFactors, names_of, product_error, sent_names
 from server.central import CentralPrivacy
 from server.cohort import choose, weights
 from server.schedule import Slot, schedule
@@ -84,7 +84,7 @@ class FederatedLora(Strategy):
 
     def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
         """One train message a site; all carry the same arrays, and none that a site can draw from the seed."""
-        names = sent_names(self._rule, self.current)
+        names = names_of(self._rule.turn(slot.round).down, self.current)
         task = TrainTask(
             run=self._run,
             round=slot.round,
@@ -118,7 +118,7 @@ class FederatedLora(Strategy):
             bytes_down={site: size_of(task) for site, task in self._asked.items()},
         )
         sites = {self.nodes[site]: site for site in self._asked}
-        total = self._rule.start(self.current, self._work.adapter.scale)
+        total = self._rule.start(self.current, self._work.adapter.scale, slot.round)
         public = weights(self.nodes, self._config.aggregation.weights)
         kept: list[SiteFactors] = []
         for reply in replies:
@@ -148,10 +148,8 @@ class FederatedLora(Strategy):
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
         if len(outcome.admitted) >= self._config.sites.minimum:
-            outcome.arrays = dict(total.finish())
+            outcome.arrays = dict(self._central.noised(total.finish) if self._central else total.finish())
             outcome.product_error = product_error(kept, outcome.arrays, self._work.adapter.scale) if kept else None
-            if self._central:
-                outcome.arrays = self._central.noised(outcome.arrays, sent_names(self._rule, self.current))
         elif self._central:
             self._central.forget()
         self.outcome = outcome
@@ -171,7 +169,8 @@ class FederatedLora(Strategy):
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         self.receipts[site] = answer.receipt
-        schema = Schema.like(self._asked[site].arrays, max_norm=self._config.aggregation.max_update_norm or None)
+        expected = {name: self.current[name] for name in sent_names(self._rule, self.current, slot.round)}
+        schema = Schema.like(expected, max_norm=self._config.aggregation.max_update_norm or None)
         return admit(
             answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
         )
@@ -180,7 +179,7 @@ class FederatedLora(Strategy):
 
     def ask_scores(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> list[Message]:
         """One evaluate message a site."""
-        names = sent_names(self._rule, arrays)
+        names = names_of(self._rule.turn(number).down, arrays)
         task = ScoreTask(
             number,
             stages,

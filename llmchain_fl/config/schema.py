@@ -140,8 +140,9 @@ class TrainConfig(Section):
 class AggregationConfig(Section):
     """The server's rule."""
 
-    rule: Literal["ffa", "fedit"] = "ffa"
-    """`ffa` (A frozen, exact in the product) or `fedit` (mean of A, mean of B)."""
+    rule: Literal["ffa", "fedit", "fedsvd", "flexlora", "hetlora"] = "ffa"
+    """`ffa` (A frozen, exact), `fedsvd` (as ffa, A made orthonormal by an SVD each round, exact), `fedit` (mean of A,
+    mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means weighted by the norm of the product)."""
     max_update_norm: Annotated[float, Field(ge=0)] = 0.0
     """Refuse an update with a larger L2 norm; 0 sets no bound."""
     weights: list[Annotated[float, Field(gt=0)]] = []

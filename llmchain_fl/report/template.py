@@ -154,8 +154,8 @@ PAGE = """<!DOCTYPE html>
 {%- if spending.private %}
 <p>{{ meaning }}</p>
 {{ plot(plots.epsilon, captions.epsilon) }}
-<p class="note">{{ mechanism }} Epsilon covers the updates that left the sites. The scores on this page were measured
-on held-out records and are no part of it.</p>
+<p class="note">{{ mechanism }} Epsilon covers everything that left the sites: updates and, where sites sent
+scores, those, with noise in them. The scores of the tasks were measured on public records and cost nothing.</p>
 <table>
 <caption>Spending of each site: {{ spending.guarantee }}{% if spending.target is not none %},
 target epsilon {{ "%g" % spending.target }}{% endif %}.</caption>

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,10 @@ from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.data.generated import generate
+from llmchain_fl.errors import ConfigError
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
+from server.aggregation import RULES
 from simulations.run import simulate
 
 STAGES = [
@@ -286,3 +289,43 @@ def test_report_is_written_anew(
     said = command(["report", str(finished.path)], monkeypatch, capsys)
     assert "Average accuracy" in said
     assert len(finished.report.read_text()) == len(before)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: str, private: bool) -> None:
+    privacy = {"enabled": private, "noise_multiplier": 1.0}
+    config = tiny.config(
+        aggregation={"rule": rule}, continual={"guards": ["distill"]}, privacy=privacy, sites={"held_out": 0.0}
+    )
+    run = play(config, tmp_path / rule)
+    _, arrays = read_adapter(run.adapter)
+    assert any(value.any() for name, value in arrays.items() if name.endswith("lora_B"))
+    admitted = [row for row in run.rows() if row["metric"] == "update_norm"]
+    assert len(admitted) == 6
+    if rule == "fedsvd":
+        for name, value in arrays.items():
+            if name.endswith("lora_A"):
+                np.testing.assert_allclose(value @ value.T, np.eye(len(value)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"continual": {"guards": ["ema"]}, "aggregation": {"rule": "fedsvd"}}, "turns the factors in every round"),
+        (
+            {
+                "aggregation": {"rule": "flexlora"},
+                "continual": {"guards": []},
+                "sites": {"count": 3, "minimum": 2},
+                "privacy": {"enabled": True, "unit": "site", "noise_multiplier": 1.0},
+            },
+            "needs a linear one",
+        ),
+    ],
+)
+def test_what_a_rule_cannot_do_is_refused_before_the_first_round(
+    tiny: Any, tmp_path: Path, parts: dict[str, dict[str, object]], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        play(tiny.config(**parts), tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,11 @@ def update(length: float, seed: int = 1) -> Arrays:
     draw = np.random.default_rng(seed)
     parts = {"a": draw.normal(size=(7, 3)), "b": draw.normal(size=11)}
     return {name: (value * length / norm(parts)).astype(np.float32) for name, value in parts.items()}
+
+
+def noised(one: CentralPrivacy, mean: Arrays, names: Sequence[str]) -> Arrays:
+    """A rule that averages ``names`` to ``mean`` and leaves the rest as it is."""
+    return one.noised(lambda noise: {**mean, **{name: noise(name, mean[name]) for name in names}})
 
 
 def norm(arrays: Arrays) -> float:
@@ -72,20 +78,20 @@ def test_the_noise_on_the_mean_is_z_times_c_over_the_minimum_of_sites(clip: floa
     one = central(clip=clip, divisor=divisor)
     for seed in range(30):
         one.clipped(update(9.0, seed))
-    noise = one.noised({"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
+    noise = noised(one, {"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
     assert has_std(noise, 1.5 * clip / divisor)
     assert stats.kstest(noise.astype(np.float64) / (1.5 * clip / divisor), "norm").pvalue > ALARM
 
 
 def test_the_band_would_see_noise_that_is_three_percent_off() -> None:
-    noise = central().noised({"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
+    noise = noised(central(), {"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
     assert not has_std(noise * 1.03, 0.25)
     assert not has_std(noise * 0.97, 0.25)
 
 
 def test_noise_is_on_top_of_the_mean_and_on_the_named_arrays_only() -> None:
     mean = {"x": np.full((300, 100), 7.0, dtype=np.float32), "frozen": np.arange(6, dtype=np.float32).reshape(2, 3)}
-    found = central().noised(mean, ["x"])
+    found = noised(central(), mean, ["x"])
     assert has_std(found["x"] - 7.0, 0.25)
     assert found["x"].shape == (300, 100)
     assert found["frozen"].tobytes() == mean["frozen"].tobytes()
@@ -95,7 +101,7 @@ def test_noise_is_on_top_of_the_mean_and_on_the_named_arrays_only() -> None:
 def test_arrays_and_rounds_have_noise_of_their_own() -> None:
     zeros = {"x": np.zeros(2000, dtype=np.float32), "y": np.zeros(2000, dtype=np.float32)}
     one = central()
-    first, second = one.noised(zeros, ["x", "y"]), one.noised(zeros, ["x", "y"])
+    first, second = noised(one, zeros, ["x", "y"]), noised(one, zeros, ["x", "y"])
     for left, right in ((first["x"], first["y"]), (first["x"], second["x"])):
         assert abs(np.corrcoef(left, right)[0, 1]) < 5.5 / math.sqrt(2000)
 
@@ -133,7 +139,7 @@ def test_the_accountant_agrees_that_they_cost_what_one_release_does(accountant: 
 
 
 def test_with_a_clip_norm_that_follows_the_updates_get_more_noise() -> None:
-    noise = central(quantile=0.5).noised({"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
+    noise = noised(central(quantile=0.5), {"x": np.zeros(SIZE, dtype=np.float32)}, ["x"])["x"]
     assert has_std(noise, split(1.5)[0] * 0.5 / 3.0)
     assert not has_std(noise, 1.5 * 0.5 / 3.0)
 
@@ -162,7 +168,7 @@ def test_the_clip_norm_moves_as_in_the_paper(
     one = central(quantile=quantile)
     for seed, length in enumerate(lengths):
         one.clipped(update(length, seed))
-    one.noised({"x": np.zeros(3, dtype=np.float32)}, ["x"])
+    noised(one, {"x": np.zeros(3, dtype=np.float32)}, ["x"])
     assert one.clip == pytest.approx(0.5 * math.exp(-RATE * (share - quantile)))
     assert stds == [split(1.5)[0] * 0.5 / 3.0, split(1.5)[1]]  # the updates' noise is of the C they were clipped to
 
@@ -174,7 +180,7 @@ def test_with_hardly_any_noise_the_clip_norm_comes_to_the_quantile_of_the_norms(
     for _ in range(150):
         for seed in range(9):
             one.clipped(update(1.0 + seed, seed))
-        one.noised({"x": np.zeros(1, dtype=np.float32)}, ["x"])
+        noised(one, {"x": np.zeros(1, dtype=np.float32)}, ["x"])
     assert 2.0 < one.clip < 4.0
 
 
@@ -186,7 +192,7 @@ def test_an_update_that_the_site_clipped_to_c_is_not_counted_as_shorter(monkeypa
     one = central(quantile=0.5)
     for seed in range(20):
         one.clipped(clipped(update(3.0, seed), one.clip))
-    one.noised({"x": np.zeros(1, dtype=np.float32)}, ["x"])
+    noised(one, {"x": np.zeros(1, dtype=np.float32)}, ["x"])
     assert one.clip == pytest.approx(0.5 * math.exp(RATE * 0.5))
 
 
@@ -195,7 +201,7 @@ def test_a_noised_share_outside_its_range_moves_the_clip_norm_no_further_than_it
     for _ in range(50):
         before = one.clip
         one.clipped(update(1.0))
-        one.noised({"x": np.zeros(1, dtype=np.float32)}, ["x"])
+        noised(one, {"x": np.zeros(1, dtype=np.float32)}, ["x"])
         assert math.exp(-RATE / 2) * (1 - 1e-12) <= one.clip / before <= math.exp(RATE / 2) * (1 + 1e-12)
 
 
@@ -206,7 +212,7 @@ def test_the_count_is_noised_by_the_amount_that_is_paid_for(monkeypatch: pytest.
     for _ in range(300):
         one = central(quantile=0.5, noise_multiplier=20.0)
         one._small = [True, False] * 500
-        one.noised({}, [])
+        noised(one, {}, [])
         noise.append((-math.log(one.clip / 0.5)) * 1000)
     assert has_std(np.array(noise), split(20.0)[1])
 
@@ -215,7 +221,7 @@ def test_a_fixed_clip_norm_stays_and_no_count_is_released(monkeypatch: pytest.Mo
     stds = silent(monkeypatch)
     one = central()
     one.clipped(update(9.0))
-    one.noised({"x": np.zeros(3, dtype=np.float32)}, ["x"])
+    noised(one, {"x": np.zeros(3, dtype=np.float32)}, ["x"])
     assert (one.clip, stds) == (0.5, [0.25])
 
 
@@ -227,10 +233,10 @@ def test_a_round_that_did_not_come_about_leaves_no_trace_in_the_next_count(monke
     one.forget()
     assert one.clip == 0.5
     one.clipped(update(9.0))
-    one.noised({"x": np.zeros(1, dtype=np.float32)}, ["x"])
+    noised(one, {"x": np.zeros(1, dtype=np.float32)}, ["x"])
     assert one.clip == pytest.approx(0.5 * math.exp(RATE * 0.5))
     before = one.clip
-    one.noised({"x": np.zeros(1, dtype=np.float32)}, ["x"])  # nobody came: nothing to count
+    noised(one, {"x": np.zeros(1, dtype=np.float32)}, ["x"])  # nobody came: nothing to count
     assert one.clip == before
 
 

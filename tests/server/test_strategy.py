@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,11 +277,15 @@ def test_with_the_unit_site_each_update_is_clipped_again_at_the_server() -> None
 
 def test_only_what_sites_send_is_noised() -> None:
     strategy, grid, central = central_setup(2)
-    names: list[list[str]] = []
+    names: list[str] = []
     plain = central.noised
-    central.noised = lambda mean, sent: names.append(list(sent)) or plain(mean, sent)  # type: ignore[method-assign]
+
+    def spied(finish: Any) -> Any:
+        return plain(lambda noise: finish(lambda name, mean: names.append(name) or noise(name, mean)))
+
+    central.noised = spied  # type: ignore[method-assign]
     rounds(strategy, grid, 1)
-    assert names == [[NAME]]
+    assert names == [NAME]
     lora_a = NAME.replace("lora_B", "lora_A")
     assert strategy.outcome.arrays[lora_a].tobytes() == strategy.current[lora_a].tobytes()
 
@@ -300,3 +305,17 @@ def test_without_the_unit_site_no_clip_norm_is_told() -> None:
     strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
     rounds(strategy, grid, 1)
     assert (strategy.clip, {task.clip for _, task in told}) == (0.0, {0.0})
+
+
+def test_under_fedsvd_the_turned_a_travels_down_and_b_alone_comes_up() -> None:
+    """A is new in every round, so a site that drew it from the seed would train in other coordinates."""
+    config = build({"task": {"labels": ["a"]}, "data": {"train": "x"}, "aggregation": {"rule": "fedsvd"}})
+    work = work_from(config, {"a": "a"}, RULES["fedsvd"].trained, None)
+    strategy = FederatedLora(config, work, RULES["fedsvd"], "run")
+    InProcessGrid(ClientApp(), ["north"])  # Flower's messages need to know in whose name they are written
+    lora_a = NAME.replace("lora_B", "lora_A")
+    strategy.nodes, strategy.current = {"north": 2}, {NAME: np.zeros((4, 2), "f4"), lora_a: np.eye(2, 4, dtype="f4")}
+    (message,) = strategy.ask(strategy.slots[1], ["north"])
+    assert set(read_train_task(message.content).arrays) == {NAME, lora_a}
+    (asked,) = strategy.ask_scores(1, ("all",), strategy.current)
+    assert set(read_score_task(asked.content).arrays) == {NAME, lora_a}
