@@ -18,7 +18,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from llmchain_fl.config.read import read_config
-from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.continual.guards import ServerGuards
 from llmchain_fl.data.stages import public_labels
@@ -30,6 +30,7 @@ from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
 from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
+from server.aggregation.optimizers import ServerOptimizer, Settings
 from server.aggregation.rule import Rule, SiteShape
 from server.central import CentralPrivacy
 from server.checkpoint import RunState, load_state
@@ -49,7 +50,7 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     """
     state = load_state(run.state)
     labels = public_labels(config)
-    rule = RULES[config.aggregation.rule]
+    rule = make_rule(config.aggregation)
     plan = make_plan(config, state.noise_multiplier if state else None)
     work = work_from(config, labels, rule.trained, plan)
     scorer = Scorer(config, work, list(labels))
@@ -66,8 +67,22 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
     strategy = FederatedLora(config, work, rule, state.run, central)
     strategy.receipts = dict(state.receipts)
+    rule.load_state(state.rule)
     book = PrivacyBook(config, plan, state.spendings)
     return Loop(config, work, strategy, guards, scorer, book, run, state, progress)
+
+
+def make_rule(config: AggregationConfig) -> Rule:
+    """The rule, with a server optimizer around it if the run asks for one.
+
+    Raises:
+        ModelError: the rule turns its factors in every round, so that no optimizer can step along them.
+    """
+    rule = RULES[config.rule]
+    if config.optimizer == "none":
+        return rule
+    settings = Settings(config.optimizer_lr, config.optimizer_beta1, config.optimizer_beta2, config.optimizer_tau)
+    return ServerOptimizer(rule, config.optimizer, settings)
 
 
 def _check_rule(config: RunConfig, rule: Rule, scorer: Scorer) -> None:

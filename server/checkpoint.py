@@ -1,8 +1,8 @@
 """The state of a round on disk: one safetensors file, written whole or not at all.
 
-``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``) and, in its
-header, what is not an array (round, digest of the work, rounds asked of each site, the sites' last receipts). The last
-two files are kept.
+``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``,
+``rule/...``) and, in its header, what is not an array (round, digest of the work, rounds asked of each site, the sites'
+last receipts). The last two files are kept.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class RunState:
     serving: Arrays
     noise_multiplier: float = 0.0
     guards: dict[str, Arrays] = field(default_factory=dict)
+    rule: Arrays = field(default_factory=dict)
     spendings: dict[str, dict[str, int]] = field(default_factory=dict)
     receipts: dict[str, str] = field(default_factory=dict)
     clip: float = 0.0
@@ -47,7 +48,8 @@ def save_state(folder: Path, state: RunState) -> Path:
     }
     for guard, kept in state.guards.items():
         arrays |= {f"guard/{guard}/{k}": v for k, v in kept.items()}
-    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards")} | {
+    arrays |= {f"rule/{k}": v for k, v in state.rule.items()}
+    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards", "rule")} | {
         "guards": sorted(state.guards)
     }
     path = folder / f"round-{state.round:06d}.safetensors"
@@ -74,7 +76,8 @@ def load_state(folder: Path) -> RunState | None:
         raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
     guards = {name: _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
     try:
-        return RunState(current=_part(arrays, "current/"), serving=_part(arrays, "serving/"), guards=guards, **facts)
+        current, serving, rule = (_part(arrays, f"{part}/") for part in ("current", "serving", "rule"))
+        return RunState(current=current, serving=serving, guards=guards, rule=rule, **facts)
     except TypeError:
         raise RunError(
             f"{files[-1]} was written by another version", remedy="go on with that one, or start a new run"

@@ -141,6 +141,7 @@ class Loop:
     def _keep(self, slot: Slot) -> None:
         state = self._state
         state.round, state.spendings, state.guards = slot.round, self._book.spendings, self._guards.state()
+        state.rule = dict(self._strategy.rule.state())
         state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
         save_state(self._run.state, state)
 

@@ -58,7 +58,7 @@ class FederatedLora(Strategy):
     def __init__(
         self, config: RunConfig, work: WorkSpec, rule: Rule, run: str, central: CentralPrivacy | None = None
     ) -> None:
-        self._config, self._work, self._rule, self._run, self._central = config, work, rule, run, central
+        self._config, self._work, self.rule, self._run, self._central = config, work, rule, run, central
         self._work_json = work.to_json()
         self.slots = {slot.round: slot for slot in schedule(config)}
         self.nodes: dict[str, int] = {}
@@ -84,7 +84,7 @@ class FederatedLora(Strategy):
 
     def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
         """One train message a site; all carry the same arrays, and none that a site can draw from the seed."""
-        names = names_of(self._rule.turn(slot.round).down, self.current)
+        names = names_of(self.rule.turn(slot.round).down, self.current)
         task = TrainTask(
             run=self._run,
             round=slot.round,
@@ -118,7 +118,7 @@ class FederatedLora(Strategy):
             bytes_down={site: size_of(task) for site, task in self._asked.items()},
         )
         sites = {self.nodes[site]: site for site in self._asked}
-        total = self._rule.start(self.current, self._work.adapter.scale, slot.round)
+        total = self.rule.start(self.current, self._work.adapter.scale, slot.round)
         public = weights(self.nodes, self._config.aggregation.weights)
         kept: list[SiteFactors] = []
         for reply in replies:
@@ -142,7 +142,7 @@ class FederatedLora(Strategy):
                 continue
             outcome.admitted[site] = norm
             outcome.bytes_up[site] = count_bytes(delta)
-            if not self._rule.exact and not self._central:
+            if not (self.rule.exact or self._central or self._config.aggregation.optimizer != "none"):
                 kept.append(factors)
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
@@ -169,7 +169,7 @@ class FederatedLora(Strategy):
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         self.receipts[site] = answer.receipt
-        expected = {name: self.current[name] for name in sent_names(self._rule, self.current, slot.round)}
+        expected = {name: self.current[name] for name in sent_names(self.rule, self.current, slot.round)}
         schema = Schema.like(expected, max_norm=self._config.aggregation.max_update_norm or None)
         return admit(
             answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
@@ -179,7 +179,7 @@ class FederatedLora(Strategy):
 
     def ask_scores(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> list[Message]:
         """One evaluate message a site."""
-        names = names_of(self._rule.turn(number).down, arrays)
+        names = names_of(self.rule.turn(number).down, arrays)
         task = ScoreTask(
             number,
             stages,

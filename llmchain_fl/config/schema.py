@@ -145,6 +145,16 @@ class AggregationConfig(Section):
     mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means weighted by the norm of the product)."""
     max_update_norm: Annotated[float, Field(ge=0)] = 0.0
     """Refuse an update with a larger L2 norm; 0 sets no bound."""
+    optimizer: Literal["none", "momentum", "adagrad", "adam", "yogi"] = "none"
+    """What the server makes of a round's step: itself, or a step of a server optimizer (FedOpt) along it."""
+    optimizer_lr: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Server learning rate; adaptive optimizers need about the size of one round's change, such as 0.01."""
+    optimizer_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the server's first moment (momentum)."""
+    optimizer_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the server's second moment (`adam`, `yogi`)."""
+    optimizer_tau: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Entries that move less than this are not blown up to a full step (`adagrad`, `adam`, `yogi`)."""
     weights: list[Annotated[float, Field(gt=0)]] = []
     """Public weight of each site in the order of their names; empty is uniform. Never reported by a site."""
 

@@ -309,6 +309,20 @@ def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: st
                 np.testing.assert_allclose(value @ value.T, np.eye(len(value)), atol=1e-5)
 
 
+def test_a_server_optimizer_goes_on_with_its_moments_after_a_stop(tiny: Any, tmp_path: Path) -> None:
+    config = tiny.config(aggregation={"optimizer": "adam", "optimizer_lr": 0.02}, sites={"held_out": 0.0})
+    whole = play(config, tmp_path / "whole")
+    run = RunDir.create(tmp_path / "stopped", to_toml(config))
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, run, StopAfter(1))
+    simulate(config, run, Silent())
+    (_, first), (_, second) = read_adapter(whole.adapter), read_adapter(run.adapter)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    plain = play(tiny.config(sites={"held_out": 0.0}), tmp_path / "plain")
+    assert any(not np.array_equal(first[name], value) for name, value in read_adapter(plain.adapter)[1].items())
+
+
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
