@@ -70,6 +70,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
     _use_threads(work)
     resident, nlp_task = open_work(work.resident, work.task)
     records = site_records(site, task.stage_name, "train", work, nlp_task, kept)
+    resident.focus(task.trains or work.adapter.trained)
     missing = set(resident.trained_names) - set(task.arrays)
     if missing:
         raise WireError(

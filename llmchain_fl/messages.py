@@ -28,7 +28,8 @@ class TrainTask:
     """One round's work for one site. ``arrays``: the part of the global adapter that does not follow from the seed.
 
     ``receipt``: the last one this site gave; ``federation``: who asks; ``clip``: this round's clip norm of the whole
-    update with the privacy unit ``site`` (0: the plan's).
+    update with the privacy unit ``site`` (0: the plan's); ``trains``: which factors this round trains (empty: all that
+    the work description names).
     """
 
     run: str
@@ -42,6 +43,7 @@ class TrainTask:
     receipt: str = ""
     federation: str = ""
     clip: float = 0.0
+    trains: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -63,6 +63,13 @@ def _take(config: ConfigRecord, name: str, kind: type) -> object:
     return value
 
 
+def _take_list(config: ConfigRecord, name: str) -> list[object]:
+    value = config.get(name)
+    if not isinstance(value, list):
+        raise WireError(f"the message's {name} is not a list", remedy="server and site must run the same version")
+    return list(value)
+
+
 def write_train_task(task: TrainTask) -> RecordDict:
     """``TrainTask`` -> records."""
     config = ConfigRecord(
@@ -76,6 +83,7 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "receipt": task.receipt,
             "federation": task.federation,
             "clip": task.clip,
+            "trains": list(task.trains),
         }
     )
     content = RecordDict({"arrays": _record(task.arrays), "config": config})
@@ -103,6 +111,7 @@ def read_train_task(content: RecordDict) -> TrainTask:
         receipt=str(_take(config, "receipt", str)),
         federation=str(_take(config, "federation", str)),
         clip=float(str(_take(config, "clip", float))),
+        trains=tuple(map(str, _take_list(config, "trains"))),
     )
 
 
@@ -164,12 +173,9 @@ def write_score_task(task: ScoreTask) -> RecordDict:
 def read_score_task(content: RecordDict) -> ScoreTask:
     """Records -> ``ScoreTask``."""
     config = _config(content)
-    stages = config.get("stages")
-    if not isinstance(stages, list):
-        raise WireError("the message's stages is not a list", remedy="server and site must run the same version")
     return ScoreTask(
         int(str(_take(config, "round", int))),
-        tuple(map(str, stages)),
+        tuple(map(str, _take_list(config, "stages"))),
         str(_take(config, "work", str)),
         _arrays(content, "arrays"),
         run=str(_take(config, "run", str)),

@@ -96,6 +96,7 @@ class FederatedLora(Strategy):
             guard_arrays={key: v for key, v in self.guard_arrays.items() if key.partition(".")[2] in names},
             federation=self._config.federation,
             clip=self.clip,
+            trains=self.rule.turn(slot.round).trains,
         )
         self._asked = {site: replace(task, receipt=self.receipts.get(site, "")) for site in sites}
         return [

@@ -53,7 +53,7 @@ class ProbeResident(Resident):
         self.module = nn.ModuleDict({"base": model})
         self.module.train()
         self.probe = model
-        self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()})
+        self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()}, ADAPTER.trained)
         self.reset()
 
 

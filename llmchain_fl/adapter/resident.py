@@ -53,13 +53,28 @@ class Resident:
         self.module = nn.ModuleDict(parts)
         self.module.train()
         self.head_start: Arrays = {}
-        self._lay_out(parameters)
+        self._lay_out(parameters, spec.adapter.trained)
         first = len(layer_stack(base.module)[1]) - spec.adapter.last_layers if spec.adapter.last_layers else 0
         self.prefix = FrozenPrefix(base.module, first, spec.cache_mb)
         self.reset()
 
-    def _lay_out(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        trained = self.spec.adapter.trained
+    def focus(self, trained: tuple[str, ...]) -> None:
+        """Train these factors from here (endings, as in the spec; heads always): the values of all arrays stay.
+
+        A rule may train A in one round and B in the next; what was taken of ``theta`` before is not valid any more.
+
+        Raises:
+            ModelError: a factor that the spec does not train.
+        """
+        if not set(trained) <= set(self.spec.adapter.trained):
+            raise ModelError(f"{', '.join(trained)} cannot be trained here", remedy="run the same version everywhere")
+        if trained != self._trained:
+            values = self.arrays()
+            self._lay_out(self.parameters, trained)
+            self.load(values)
+
+    def _lay_out(self, parameters: Mapping[str, nn.Parameter], trained: tuple[str, ...]) -> None:
+        self._trained = trained
         names = sorted(parameters, key=lambda name: (not is_trained(name, trained), name))
         self.shapes = {name: tuple(parameters[name].shape) for name in names}
         self.trained_names = tuple(name for name in names if is_trained(name, trained))

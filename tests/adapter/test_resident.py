@@ -180,3 +180,25 @@ def test_the_real_minilm_carries_an_adapter() -> None:
     before = hidden(resident)
     resident.theta += 0.05
     assert not torch.allclose(before, hidden(resident), atol=1e-3)
+
+
+def test_a_focus_on_other_factors_keeps_every_value_and_trains_only_those(small: Any) -> None:
+    resident = small.task().resident
+    before, head = resident.arrays(), resident.trained_names
+    resident.focus(("lora_A",))
+    assert resident.trained_names == tuple(name for name in head if name.endswith("lora_A"))
+    assert all(p.requires_grad == name.endswith("lora_A") for name, p in resident.parameters.items())
+    after = resident.arrays()
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    resident.trained.zero_()
+    assert all(value.any() != name.endswith("lora_A") for name, value in resident.arrays().items())
+    resident.focus(("lora_A", "lora_B"))
+    assert resident.trained_names == head
+    resident.reset()
+    assert all(np.array_equal(value, resident.fresh()[name]) for name, value in resident.arrays().items())
+
+
+def test_a_focus_on_what_the_spec_does_not_train_is_refused(small: Any) -> None:
+    with pytest.raises(ModelError, match="cannot be trained here"):
+        small.task(trained=("lora_B",)).resident.focus(("lora_A",))

@@ -62,7 +62,7 @@ BAD: dict[str, tuple[dict[str, object], list[str]]] = {
     "a broken number for a whole one": (merged(train={"steps": 1.5}), ["train.steps = 1.5", "integer"]),
     "an unknown choice": (
         merged(aggregation={"rule": "fedt"}),
-        ["aggregation.rule = 'fedt'", "'ffa', 'fedit', 'fedsvd'", "did you mean fedit?"],
+        ["aggregation.rule = 'fedt'", "'ffa', 'fedit', 'rolora'", "did you mean fedit?"],
     ),
     "an unknown guard": (merged(continual={"guards": ["emma"]}), ["continual.guards.0 = 'emma'", "did you mean ema?"]),
     "a value for a section": (merged(train=3), ["train = 3", "must be a table"]),
