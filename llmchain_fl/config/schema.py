@@ -142,8 +142,8 @@ class AggregationConfig(Section):
 
     rule: Literal["ffa", "fedit", "rolora", "fedsvd", "flexlora", "hetlora"] = "ffa"
     """`ffa` (A frozen, exact), `rolora` (B and A in turn, exact), `fedsvd` (as ffa, A made orthonormal by an SVD each
-    round, exact), `fedit` (mean of A, mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means weighted
-    by the norm of the product)."""
+    round, exact), `fedit` (mean of A, mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means
+    weighted by the norm of the product)."""
     max_update_norm: Annotated[float, Field(ge=0)] = 0.0
     """Refuse an update with a larger L2 norm; 0 sets no bound."""
     optimizer: Literal["none", "momentum", "adagrad", "adam", "yogi"] = "none"
