@@ -19,7 +19,7 @@ demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy and guards on, besi
 	$(BIN)/llmchain-fl simulate demo --beside 'continual.guards=[]'
 
 test: check      ## every check and every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not flower"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower"
 	$(BIN)/python -m pytest -m flower
 
 check: $(STAMP)  ## ruff, format, types, import contracts
