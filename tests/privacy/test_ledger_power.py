@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,14 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     root = tmp_path / "disk"
     root.mkdir()
     model = Disk(root, random.Random(5))
-    with monkeypatch.context() as patched:
-        for call in ("open", "write", "ftruncate", "replace", "unlink", "mkdir", "fsync"):
-            real = (lambda descriptor: None) if call == "fsync" else getattr(os, call)
-            patched.setattr(os, call, follow(model, call, real))
-        yield model
+    for call in ("open", "write", "ftruncate", "replace", "unlink", "mkdir", "fsync"):
+        real = (lambda descriptor: None) if call == "fsync" else getattr(os, call)
+        monkeypatch.setattr(os, call, follow(model, call, real))
+    return model
 
 
 def follow(model: Disk, call: str, real: Callable[..., Any]) -> Callable[..., Any]:
