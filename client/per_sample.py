@@ -8,8 +8,8 @@ For y = W x + b with records n = 1 .. N and g = dL/dy:
 itself is never computed. All rows are written straight into one buffer [N, P], so clipping is one norm pass and one
 matrix-vector product. LoRA's factors are linear layers of their own, so this rule is all an adapter needs.
 
-Opacus' hooks compute the same (the tests compare), beside the batch gradient and with a copy of every row; over an
-adapter of all linear layers that costs 14 to 36 % of a step, this next to nothing (benchmarks/bench_private_step.py).
+Opacus' hooks compute the same (the tests compare), beside the batch gradient and with a copy of every row; what that
+costs and what this does stands in docs/log.md (benchmarks/bench_private_step.py).
 """
 
 from __future__ import annotations
