@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from bench import show, write
 
-from server.aggregation import PURE, RULES
+from server.aggregation import RULES
 from server.aggregation.rule import Rule, SiteFactors, SiteShape, sent_names
 
 SCALE = 2.0
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--sites", default="10,100,1000")
     parser.add_argument("--large", default="10,100", help="sites of the large adapter; empty leaves it out")
     given = parser.parse_args()
-    rules = list({**RULES, **PURE}.values())
+    rules = list(RULES.values())
     counts, large = ([int(n) for n in text.split(",") if n] for text in (given.sites, given.large))
     result = {"small": compare("small", rules, SMALL, counts, given.repeats)}
     if large:

@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from llmchain_fl.adapter.fold import Fold
 from llmchain_fl.adapter.resident import Resident, ResidentSpec
+from llmchain_fl.adapter.routing import Router
 from llmchain_fl.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.base_model import Base, BaseSpec
 from llmchain_fl.tasks.base import Examples, Output
@@ -53,6 +55,8 @@ class ProbeResident(Resident):
         self.module = nn.ModuleDict({"base": model})
         self.module.train()
         self.probe = model
+        self._layers = {}
+        self.fold, self.router = Fold({}, self.base.device), Router(model, [], self.base.device)
         self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()}, ADAPTER.trained)
         self.reset()
 

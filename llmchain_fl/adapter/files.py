@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.numpy import save
@@ -37,13 +37,15 @@ class Lineage:
 
 
 def write_adapter(folder: Path, resident: Resident, arrays: Arrays, work: WorkSpec, lineage: Lineage) -> str:
-    """Write ``arrays`` (all of them: LoRA factors and head) and return their content hash."""
+    """Write ``arrays`` (all of them: LoRA factors of any one rank, and head) and return their content hash."""
     write_peft(folder, arrays, resident.peft_config)
     head = {name: value for name, value in arrays.items() if name.startswith("head.")}
     (folder / "head.safetensors").unlink(missing_ok=True)
     if head:
         atomic_write(folder / "head.safetensors", save(head))
-    atomic_write(folder / "work.json", inference(work).to_json().encode())
+    rank = next((value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")), work.adapter.rank)
+    shape = replace(work.adapter, rank=rank, alpha=work.adapter.scale * rank, trained=("lora_A", "lora_B"))
+    atomic_write(folder / "work.json", replace(inference(work), adapter=shape).to_json().encode())
     content = digest(arrays)
     write_json(folder / "manifest.json", {"content": content, **vars(lineage), "base": resident.base.public_name})
     return content

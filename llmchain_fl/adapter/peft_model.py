@@ -5,20 +5,43 @@ An adapter directory is peft's own (``adapter_config.json``, ``adapter_model.saf
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from llmchain_fl.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.base_model import layer_stack
 from llmchain_fl.errors import ModelError
 
 _PREFIX, _ADAPTER = "base_model.model.", "default"
+CORE = "lora_R"
+
+
+class Cored(nn.Module):
+    """``x -> R A x``: lora_A of a layer with a core between its two factors (``fedsb``), R zero at first."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        rank = inner.out_features
+        self.A = inner
+        self.R = nn.Linear(rank, rank, bias=False, device=inner.weight.device, dtype=inner.weight.dtype)
+        nn.init.zeros_(self.R.weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """That of A: peft looks at its number type."""
+        return self.A.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d_in] -> [..., r]."""
+        return self.R(self.A(x))  # type: ignore[no-any-return]
 
 
 def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
@@ -64,19 +87,44 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls a name that transformers has renamed
         wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
+    if CORE in spec.trained:
+        for layer in lora_layers(module).values():
+            layer.lora_A[_ADAPTER] = Cored(layer.lora_A[_ADAPTER])
     found: dict[str, nn.Parameter] = {}
     for name, parameter in wrapped.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
-            found[name.removeprefix(_PREFIX).replace(f".{_ADAPTER}.weight", "")] = parameter
+            found[_short(name.removeprefix(_PREFIX))] = parameter
     return found
+
+
+def _short(name: str) -> str:
+    """peft's name of a factor -> ours."""
+    for theirs, ours in (
+        (f".lora_A.{_ADAPTER}.R.weight", f".{CORE}"),
+        (f".lora_A.{_ADAPTER}.A.weight", ".lora_A"),
+        (f".{_ADAPTER}.weight", ""),
+    ):
+        name = name.replace(theirs, ours)
+    return name
+
+
+def lora_layers(module: nn.Module) -> dict[str, Any]:
+    """Module path -> adapted layer, in the order of the model."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, peft.tuners.lora.LoraLayer)}
+
+
+def frozen_weight(layer: Any) -> Tensor:
+    """W0 of an adapted layer as d_out x d_in, float32 (a Conv1D stores it transposed)."""
+    base = layer.get_base_layer()
+    weight: Tensor = base.weight.detach().float()
+    return weight.T if type(base).__name__ == "Conv1D" else weight
 
 
 def detach(module: nn.Module) -> None:
     """Take every LoRA layer off again and leave the base as it was loaded."""
-    for name, part in list(module.named_modules()):
-        if isinstance(part, peft.tuners.lora.LoraLayer):
-            parent = module.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], part.get_base_layer())
+    for name, part in lora_layers(module).items():
+        parent = module.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], part.get_base_layer())
     for leftover in ("peft_config", "_hf_peft_config_loaded"):
         if leftover in vars(module):
             delattr(module, leftover)
@@ -102,7 +150,10 @@ def config_for(module: nn.Module, spec: AdapterSpec, base_name: str) -> peft.Lor
 
 
 def write_peft(folder: Path, arrays: Arrays, config: peft.LoraConfig) -> None:
-    """Write LoRA arrays so that ``PeftModel.from_pretrained(base, folder)`` reads them."""
+    """Write LoRA arrays so that ``PeftModel.from_pretrained(base, folder)`` reads them.
+
+    Their rank may be another than the configuration's (a fold laid into the pair); the scale is the configuration's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{_PREFIX}{name}.weight": np.ascontiguousarray(value)
@@ -110,8 +161,12 @@ def write_peft(folder: Path, arrays: Arrays, config: peft.LoraConfig) -> None:
         if not name.startswith("head.")
     }
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-    config.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
-    config.save_pretrained(str(folder))
+    ranks = {value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")}
+    rank = next(iter(ranks), config.r)
+    told = copy.copy(config)
+    told.lora_alpha, told.r = config.lora_alpha / config.r * rank, rank  # the scale alpha / r stays
+    told.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
+    told.save_pretrained(str(folder))
 
 
 def read_tensors(file: Path) -> Arrays:

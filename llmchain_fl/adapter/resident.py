@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from llmchain_fl.adapter import peft_model
-from llmchain_fl.adapter.value import AdapterSpec, Arrays, fresh_arrays, is_trained
+from llmchain_fl.adapter.fold import Fold, Pairs, is_fold
+from llmchain_fl.adapter.routing import Router, Table
+from llmchain_fl.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
 from llmchain_fl.base_model import Base, BaseSpec, layer_stack, load_base
 from llmchain_fl.errors import ModelError
 from llmchain_fl.frozen_prefix import FrozenPrefix
@@ -31,6 +33,15 @@ class ResidentSpec:
     adapter: AdapterSpec
     head_size: int = 0
     cache_mb: int = 512
+
+
+@dataclass(frozen=True)
+class State:
+    """A whole adapter in memory: all parameters, float32 [P] in the resident's order, the fold, the choice of slots."""
+
+    theta: Tensor
+    pairs: Pairs
+    table: Table | None = None
 
 
 class Resident:
@@ -54,7 +65,14 @@ class Resident:
         self.module.train()
         self.head_start: Arrays = {}
         self._lay_out(parameters, spec.adapter.trained)
-        first = len(layer_stack(base.module)[1]) - spec.adapter.last_layers if spec.adapter.last_layers else 0
+        self._layers = peft_model.lora_layers(base.module)
+        sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
+        self.fold = Fold(sizes, base.device)
+        stack = layer_stack(base.module)[1]
+        first = len(stack) - spec.adapter.last_layers if spec.adapter.last_layers else 0
+        seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
+        self.router = Router(stack[first], seconds, base.device)
+        self.fold.gate = self.router.gate_fold
         self.prefix = FrozenPrefix(base.module, first, spec.cache_mb)
         self.reset()
 
@@ -100,14 +118,20 @@ class Resident:
 
     def reset(self) -> None:
         """Back to the start: Delta W = 0."""
+        self.fold.pairs, self.router.table = {}, None
         self.load(self.fresh())
 
     def load(self, arrays: Mapping[str, Any]) -> None:
-        """Copy arrays in; names that are not given keep their value.
+        """Copy arrays in; names that are not given keep their value. The pairs of a fold come all or none, as does the
+        table by which a text chooses among slots.
 
         Raises:
             ModelError: an unknown name or another shape.
         """
+        arrays = self.router.take(arrays)
+        pairs = self.fold.read(arrays)
+        arrays = {name: value for name, value in arrays.items() if not is_fold(name)}
+        self.fold.pairs = pairs or self.fold.pairs
         for name, value in arrays.items():
             if self.shapes.get(name) != tuple(value.shape):
                 raise ModelError(
@@ -120,26 +144,54 @@ class Resident:
                 self.parameters[name].data.copy_(source)
 
     def arrays(self, names: Sequence[str] | None = None) -> Arrays:
-        """Copies of the current arrays (all of them by default)."""
+        """Copies of the current arrays (all of them by default, without the fold)."""
         wanted = self.shapes if names is None else names
         return {name: self.parameters[name].detach().cpu().numpy().copy() for name in wanted}
 
+    def weight_of(self, path: str) -> Array:
+        """W0 of the adapted layer ``path``, float32 [d_out, d_in]: public, like everything of the base."""
+        return peft_model.frozen_weight(self._layers[path]).cpu().numpy().copy()
+
+    def state(self) -> State:
+        """The whole adapter as it is now, to be put back by :meth:`swapped`."""
+        return State(self.theta.clone(), dict(self.fold.pairs), self.router.table)
+
+    def state_of(self, arrays: Mapping[str, Any]) -> State:
+        """The whole adapter that ``arrays`` laid over the start would be; the present one stays."""
+        with self.swapped(self.state()):
+            self.reset()
+            self.load(arrays)
+            return self.state()
+
     @contextmanager
-    def swapped(self, theta: Tensor) -> Iterator[None]:
-        """Compute with another full parameter vector, then put the present one back."""
-        keep = self.theta.clone()
-        self.theta.copy_(theta)
+    def swapped(self, state: State | Tensor) -> Iterator[None]:
+        """Compute with another adapter, then put the present one back. A bare vector ``theta`` has no fold."""
+        keep, other = self.state(), state if isinstance(state, State) else State(state, {})
+        self.theta.copy_(other.theta)
+        self.fold.pairs, self.router.table = dict(other.pairs), other.table
         try:
             yield
         finally:
-            self.theta.copy_(keep)
+            self.theta.copy_(keep.theta)
+            self.fold.pairs, self.router.table = keep.pairs, keep.table
 
-    def forward(self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int]) -> Any:
-        """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs."""
-        if self.prefix.enabled:
-            return self.prefix.run(ids, mask, kept, index)
-        extra = {"use_cache": False} if self.spec.base.kind == "causal-lm" else {}
-        return self.base.module(input_ids=ids, attention_mask=mask, **extra)
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        kept: dict[int, Tensor],
+        index: Sequence[int],
+        decide: Tensor | None = None,
+    ) -> Any:
+        """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs.
+
+        ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it.
+        """
+        with self.router.choosing(mask if decide is None else decide):
+            if self.prefix.enabled:
+                return self.prefix.run(ids, mask, kept, index)
+            extra = {"use_cache": False} if self.spec.base.kind == "causal-lm" else {}
+            return self.base.module(input_ids=ids, attention_mask=mask, **extra)
 
 
 def load_resident(spec: ResidentSpec) -> Resident:

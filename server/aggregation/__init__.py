@@ -14,8 +14,10 @@ from server.aggregation.hetlora import HetLora
 from server.aggregation.rolora import RoLora
 from server.aggregation.rule import Rule
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (Ffa(), FedIt(), RoLora(), FedSvd(), FlexLora(), HetLora())}
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Ffa(), FedIt(), RoLora(), FedSvd(), FedEx(), Flora(), FlexLora(), HetLora(), FedSb(), FedSa()
+    )
+}  # fmt: skip
 """Name in the configuration -> rule. ``ffa`` is the default: exact, and linear in what a site sends."""
-
-PURE: dict[str, Rule] = {rule.name: rule for rule in (FedEx(), Flora(), FedSb(), FedSa())}
-"""Rules that no configuration can choose yet. They obey the same laws; a line moves up when a run can drive it."""

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from llmchain_fl.errors import AdmissionError, ModelError
 from server.admission import Schema, admit, reason_of
-from server.aggregation import PURE, RULES
+from server.aggregation import RULES
 from server.aggregation.rule import SiteFactors, SiteShape, names_of, product_error, sent_names, serving
 
-ALL = {**RULES, **PURE}
+ALL = RULES
 CASES = [(rule, 1) for rule in ALL.values()] + [(ALL["rolora"], 2)]
 EVERY_RULE = pytest.mark.parametrize(
     ("rule", "number"), CASES, ids=[f"{rule.name}-{number}" if number > 1 else rule.name for rule, number in CASES]
@@ -536,7 +536,6 @@ def test_a_thousand_replies_stream_in_the_memory_of_a_few_adapters(rule, number,
 
 
 def test_the_tables_name_each_rule_by_its_own_name_and_every_docstring_answers_the_same_questions():
-    assert not RULES.keys() & PURE.keys()
     for name, rule in ALL.items():
         assert rule.name == name
         assert set(rule.trained) <= {"lora_A", "lora_B", "lora_R"}

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.errors import ModelError
-from server.aggregation import PURE, RULES
+from server.aggregation import RULES
 from server.aggregation.optimizers import OPTIMIZERS, ServerOptimizer, Settings
 from server.aggregation.rule import SiteFactors, SiteShape, names_of, sent_names
 
 SEEDS = st.integers(0, 2**32 - 1)
-ALL = {**RULES, **PURE}
+ALL = RULES
 STEADY = [rule for rule in ALL.values() if rule.steady]
 ADAPTIVE = ["adagrad", "adam", "yogi"]
 

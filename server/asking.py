@@ -1,0 +1,96 @@
+"""What a round tells its sites: the adapter in each site's own shape, its stage, its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.messages import ScoreTask, TrainTask
+from llmchain_fl.work import WorkSpec
+from server.aggregation.rule import Adapter, Rule, SiteShape, Turn
+from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
+from server.schedule import Slot, site_slot
+
+
+@dataclass
+class Asker:
+    """Writes the tasks of one run.
+
+    Attributes:
+        shapes: site -> rank and alpha, as of the last round.
+        handed: shape -> the global adapter as a site of this shape is handed it; also what it need not be sent.
+    """
+
+    config: RunConfig
+    work: WorkSpec
+    rule: Rule
+    run: str
+    shapes: dict[str, SiteShape] = field(default_factory=dict)
+    handed: dict[SiteShape, Adapter] = field(default_factory=dict)
+
+    def tasks(
+        self,
+        slot: Slot,
+        sites: Iterable[str],
+        known: Iterable[str],
+        current: Arrays,
+        payload: Arrays,
+        ended: Mapping[str, int],
+    ) -> dict[str, TrainTask]:
+        """One task a site, without receipt and clip norm. Sites of one shape are sent the same arrays.
+
+        Args:
+            slot: the round by the run's calendar.
+            sites: those asked; the answer has those alike together, so that a simulation changes its model rarely.
+            known: all sites of the run, by whose names ranks are given out.
+            current: the global arrays.
+            payload: the guards' arrays.
+            ended: announced ends of stages.
+        """
+        turn, scale, seed = self.rule.turn(slot.round), self.work.adapter.scale, self.work.adapter.seed
+        self.shapes = shapes(known, self.config.adapter)
+        there = set(self.shapes.values())
+        self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
+        sent = {shape: travelling(turn, self.handed[shape], seed) for shape in there}
+        guard_arrays = travelling_payload(payload, seed)
+        asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
+        return {
+            site: self._task(site_slot(self.config, site, slot.round, ended) or slot, site, turn, sent, guard_arrays)
+            for site in asked
+        }
+
+    def _task(
+        self, slot: Slot, site: str, turn: Turn, sent: Mapping[SiteShape, Arrays], guard_arrays: Arrays
+    ) -> TrainTask:
+        """What one site is told; ``slot`` is the site's own, which may be at another stage than the run."""
+        return TrainTask(
+            run=self.run,
+            round=slot.round,
+            stage=slot.stage,
+            stage_name=slot.stage_name,
+            lr=slot.lr,
+            work=work_for(self.work, self.shapes[site]).to_json(),
+            arrays=sent[self.shapes[site]],
+            guard_arrays=guard_arrays,
+            federation=self.config.federation,
+            trains=turn.trains,
+            keeps=self._keeps(turn),
+        )
+
+    def score_task(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> ScoreTask:
+        """What a site is asked to score; the adapter has the global rank."""
+        turn = self.rule.turn(number)
+        return ScoreTask(
+            number,
+            stages,
+            self.work.to_json(),
+            travelling(turn, arrays, self.work.adapter.seed),
+            run=self.run,
+            federation=self.config.federation,
+            keeps=self._keeps(turn),
+        )
+
+    def _keeps(self, turn: Turn) -> tuple[str, ...]:
+        return kept_at_sites(turn, ("head",) if self.config.aggregation.personal_head else ())
