@@ -1,0 +1,211 @@
+"""One self-contained page about a comparison: opens offline, loads nothing, prints on A4; looks like a run's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from llmchain_fl.compare.commands import simulate_command
+from llmchain_fl.compare.held import held_equal
+from llmchain_fl.compare.outcome import Outcome
+from llmchain_fl.compare.plan import Axis, Comparison
+from llmchain_fl.compare.spread import BEST, TIED
+from llmchain_fl.compare.table import Table
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.report.page import PACKAGES
+from llmchain_fl.report.template import STYLE
+from llmchain_fl.report.wording import count
+
+TITLES = {
+    "scores-against-bytes": "Score against bytes",
+    "learned-against-forgotten": "Learned against forgotten",
+    "learned-and-forgotten-by-epsilon": "Learned and forgotten by epsilon",
+}
+CAPTIONS = {
+    "scores-against-bytes": "Score against everything that was sent, both ways, over the whole run (logarithmic). Each "
+    "point is a mean, with its standard deviation. Up and to the left is better.",
+    "learned-against-forgotten": "What was learned against what was forgotten again. Up and to the left is better; a "
+    "guard that only moves along the line trades one for the other.",
+    "learned-and-forgotten-by-epsilon": "The same at each level of privacy; no privacy on the right.",
+}
+WORDS = (
+    ("cell", "One run: a combination of labels with one seed."),
+    ("rule", "How the server makes one adapter of what the sites send."),
+    ("seed", "Decides split, start of the adapter and batches; the same for all cells that are compared."),
+    ("refused", "The software does not run this combination of settings, for the reason given."),
+    ("epsilon, delta", "The two numbers of a differential privacy guarantee; smaller is stronger, for both."),
+)
+
+LOOK = """
+td.hit { font-weight: 700; color: var(--accent); }
+td.tie { font-weight: 600; }
+.wide { overflow-x: auto; }
+.wide table { font-size: .86rem; }
+.wide td.n, .wide th.n { padding-right: .5rem; padding-left: .4rem; }
+.wide thead th.n { white-space: normal; vertical-align: bottom; }
+tbody th, thead th { white-space: nowrap; padding-right: 1rem; overflow-wrap: normal; }
+section p.note { margin: 0 0 .3rem; }
+@media print { .wide { overflow: visible; } .wide table { font-size: 8pt; } }
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}: comparison</title>
+<style>{{ style }}</style>
+</head>
+<body>
+<main>
+{%- macro as_table(table) %}
+<section class="whole">
+<h2>{{ table.title[0] | upper }}{{ table.title[1:] }}</h2>
+<div class="wide"><table>
+<thead><tr>{% for name in table.labels %}<th scope="col">{{ name }}</th>{% endfor %}
+{%- for name in table.columns %}<th scope="col" class="n">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{%- for labels, entries in table.rows %}
+<tr>{% for label in labels %}<th scope="row">{{ label }}</th>{% endfor %}
+{%- for entry in entries %}<td class="n{{ classes[entry.mark] }}">{{ entry }}</td>{% endfor %}</tr>
+{%- endfor %}
+</tbody></table></div>
+{%- for note in table.notes %}
+<p class="note">{{ note }}</p>
+{%- endfor %}
+</section>
+{%- endmacro %}
+<header>
+<p class="kicker">Comparison</p>
+<h1>{{ title }}</h1>
+<p class="sub">{{ lead }}, results as of {{ date }}</p>
+</header>
+{%- for paragraph in about %}
+<p>{{ paragraph }}</p>
+{%- endfor %}
+
+{{ as_table(tables[0]) }}
+{%- for name, svg in plots.items() %}
+<section class="whole">
+<h2>{{ titles[name] }}</h2>
+<figure>{{ svg }}<figcaption>{{ captions[name] }}</figcaption></figure>
+</section>
+{%- endfor %}
+{%- for table in tables[1:] %}
+{{ as_table(table) }}
+{%- endfor %}
+
+<section>
+<h2>What was held equal</h2>
+<table>
+<thead><tr><th scope="col"></th><th scope="col">the same in every cell</th><th scope="col">differs</th></tr></thead>
+<tbody>
+{%- for group, equal, differs in held %}
+<tr><th scope="row">{{ group }}</th><td>{{ equal or "–" }}</td><td>{{ differs or "–" }}</td></tr>
+{%- endfor %}
+</tbody></table>
+{%- for axis, labels in axes %}
+<h3>{{ axis }}</h3>
+<ul class="plain">
+{%- for label, settings in labels %}
+<li><strong>{{ label }}</strong>: {{ settings or "as the scenario" }}</li>
+{%- endfor %}
+</ul>
+{%- endfor %}
+</section>
+
+{%- if left %}
+<section>
+<h2>Cells without a number</h2>
+<ul class="plain">
+{%- for title, status, reason in left %}
+<li>{{ title }}: <strong>{{ status }}</strong>, {{ reason }}</li>
+{%- endfor %}
+</ul>
+</section>
+{%- endif %}
+
+<section>
+<h2>Commands, words and versions</h2>
+<p class="note">This page was written with {{ versions }}.</p>
+<pre>{{ command }}</pre>
+<details open><summary>Words used on this page</summary><dl>
+{%- for word, text in words %}<div><dt>{{ word }}</dt><dd>{{ text }}</dd></div>{% endfor %}
+</dl></details>
+<details><summary>Each cell by itself</summary><pre>
+{%- for line in commands %}
+{{ line }}
+{%- endfor %}</pre></details>
+</section>
+<footer>All numbers are from the cells of this folder; results.json holds every one of them.
+This page loads nothing from anywhere.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def page(
+    comparison: Comparison,
+    configs: Sequence[RunConfig],
+    outcomes: Sequence[Outcome],
+    tables: Sequence[Table],
+    plots: Mapping[str, str],
+    command: str,
+) -> str:
+    """The page.
+
+    Args:
+        comparison: what was asked.
+        configs: of its finished cells.
+        outcomes: what became of all of them.
+        tables: as in ``table.md``.
+        plots: name -> SVG; empty ones are left out.
+        command: the command line that does this again.
+    """
+    context = _context(comparison, configs, outcomes) | {
+        "tables": tables,
+        "plots": {name: Markup(svg) for name, svg in plots.items() if svg},
+        "command": command,
+    }
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE).render(context)
+
+
+def _context(comparison: Comparison, configs: Sequence[RunConfig], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    finished = [outcome for outcome in outcomes if outcome.status == "finished"]
+    seeds = sorted({outcome.seed for outcome in finished})
+    now = datetime.now(UTC)
+    ordered = sorted(outcomes, key=lambda outcome: outcome.cell.slug)
+    return {
+        "style": Markup(STYLE + LOOK),
+        "title": comparison.title,
+        "lead": f"{count(len(finished), 'run')} over {count(len(seeds), 'seed')}",
+        "date": f"{now.day} {now:%B %Y, %H:%M} UTC",
+        "about": [part for part in comparison.about.split("\n\n") if part.strip()],
+        "classes": {BEST: " hit", TIED: " tie", "": ""},
+        "captions": CAPTIONS,
+        "titles": TITLES,
+        "held": held_equal(configs, seeds),
+        "axes": [(axis.name, _labels(axis, outcomes)) for axis in comparison.axes],
+        "left": [(o.cell.title, o.status, o.reason) for o in ordered if o.status != "finished"],
+        "words": WORDS,
+        "commands": [simulate_command(comparison, outcome) for outcome in ordered],
+        "versions": _versions(),
+    }
+
+
+def _labels(axis: Axis, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """The labels that were played, and what each stands for."""
+    there = {outcome.labels[axis.name] for outcome in outcomes}
+    return [(label, ", ".join(lines)) for label, lines in axis.values.items() if label in there]
+
+
+def _versions() -> str:
+    there = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    return ", ".join(f"{package} {there[package]}" for package in PACKAGES if package in there)

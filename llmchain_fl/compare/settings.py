@@ -1,0 +1,72 @@
+"""Tables of settings in a comparison -> lines ``key = value``, the form that ``--set`` takes too.
+
+| in the file | line |
+|---|---|
+| ``"train.lr" = 0.01`` | ``train.lr = 0.01`` |
+| ``train.lr = 0.01`` or ``train = { lr = 0.01 }`` | the same |
+| ``stage.rounds = 4`` | ``stage.rounds = 4``: every stage of the scenario |
+| ``"data.columns" = { text = "x" }`` | ``data.columns.text = "x"`` |
+| ``seed`` | a fault: seeds stand in ``seeds`` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmchain_fl.config.read import known_keys, nearest
+from llmchain_fl.config.write import table_to_toml
+
+
+def setting_lines(table: object, where: str, faults: list[str]) -> tuple[str, ...]:
+    """The lines of one table, in its order.
+
+    Args:
+        table: what the file holds; anything but a table is a fault.
+        where: how the table is called in a fault, such as ``axis rule, "ffa"``.
+        faults: every fault found is added here, in the user's words.
+    """
+    if not isinstance(table, Mapping):
+        faults.append(f"{where} = {table!r}: must be a table of settings")
+        return ()
+    lines = []
+    for key, value in _leaves(table):
+        fault = _fault(key, value)
+        if fault:
+            faults.append(f"{where}: {fault}")
+        else:
+            lines.append(table_to_toml({key: value}).strip())
+    return tuple(lines)
+
+
+def key_of(line: str) -> str:
+    """``train.lr = 0.01`` -> ``train.lr``."""
+    return line.partition(" = ")[0]
+
+
+def plain_key(line: str) -> str:
+    """The same without the number of a stage: ``stage.0.rounds`` -> ``stage.rounds``."""
+    return ".".join(part for part in key_of(line).split(".") if not part.isdecimal())
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _fault(key: str, value: object) -> str:
+    """Why this is no setting of a cell; empty where it is one."""
+    known, plain = known_keys(), plain_key(key)
+    if plain == "seed":
+        return "seed is not a setting of a comparison; name the seeds in seeds = [1, 2, 3]"
+    if isinstance(value, Mapping):
+        return f"{key} is an empty table; leave it out"
+    if plain in ("stage", *known) or any(plain.startswith(f"{name}.") for name in known):
+        return ""
+    parts = plain.split(".")  # a table by name has the name in the middle: stream.arrival.site-03.joins
+    if any(".".join(parts[:place] + parts[place + 1 :]) in known for place in range(1, len(parts) - 1)):
+        return ""
+    return f"{key} is not a setting{nearest(plain, known)}"

@@ -1,0 +1,209 @@
+"""The tables of a comparison as plain data: text and marks, for the terminal, Markdown and the page.
+
+Three of them, each left out where it has nothing to say: the score with the last axis across, every number in a line
+for each combination, and the differences to the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llmchain_fl.compare.measures import MEASURES, lower_is_better
+from llmchain_fl.compare.outcome import Outcome
+from llmchain_fl.compare.plan import Comparison
+from llmchain_fl.compare.spread import BEST, TIED, Groups, Key, Spread, Values, difference, marks
+from llmchain_fl.compare.written import DASH, epsilon_terms, heading, of_difference, of_epsilon, of_spread
+
+ZERO_SHOT = "zero-shot"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table."""
+
+    text: str
+    mark: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.mark}" if self.mark else self.text
+
+
+@dataclass
+class Table:
+    """``heads`` of the row labels and of the columns; ``rows``: labels and entries; ``notes``: read with the table."""
+
+    title: str
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: list[tuple[Key, list[Entry]]]
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """As a Markdown table with its notes."""
+        head = [*self.labels, *self.columns]
+        lines = [_line(head), _line(["---"] * len(self.labels) + ["---:"] * len(self.columns))]
+        lines += [_line([*labels, *map(str, entries)]) for labels, entries in self.rows]
+        return "\n".join([f"**{self.title}**", "", *lines, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+
+
+def tables_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[Table]:
+    """Every table that has something to say, the one to read first first."""
+    groups = Groups.of(comparison, outcomes)
+    found = [] if comparison.continual or len(comparison.shown) < 2 else [score_table(groups)]
+    return [*found, number_table(groups), *difference_tables(groups)]
+
+
+def score_table(groups: Groups) -> Table:
+    """The score: rows are the first axes, columns the labels of the last axis."""
+    comparison, score = groups.comparison, groups.comparison.score
+    *rows, last = comparison.shown
+    across = [label for label in last.values if any(key[-1] == label for key in groups.by_key)]
+    marked: dict[Key, str] = {}
+    for label in across:
+        column = {key: groups.values(key, score) for key in groups.by_key if key[-1] == label}
+        marked |= marks(column, lower=lower_is_better(score, groups.metric))
+    notes = _Notes()
+    lines = [
+        (key, [_entry(groups, score, (*key, label), marked, notes) for label in across])
+        for key in dict.fromkeys(key[:-1] for key in groups.by_key)
+    ]
+    told = [_about_spread(groups), _about_marks(marked.values(), comparison), _about_privacy(groups), *notes.told]
+    title = f"{heading(score, groups.metric)} by {last.name}"
+    return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in told if note])
+
+
+def number_table(groups: Groups) -> Table:
+    """One line for each combination of labels, one column for each measure; epsilon wherever there was privacy."""
+    comparison, measures, notes = groups.comparison, measures_of(groups), _Notes()
+    terms = epsilon_terms(_all(groups))
+    marked = {name: _marks_of(groups, name) for name in measures}
+    lines: list[tuple[Key, list[Entry]]] = [
+        (key, [_entry(groups, name, key, marked[name], notes, terms) for name in measures]) for key in groups.by_key
+    ]
+    if comparison.continual:
+        lines.insert(0, _zero_shot(groups, measures))
+    given = [mark for by_key in marked.values() for mark in by_key.values()]
+    told = [_about_spread(groups), _about_marks(given, comparison, [axis.name for axis in comparison.shown[1:]])]
+    if "epsilon" in measures:
+        told.append("epsilon: the highest of all sites and repetitions" + (f"; {terms}" if terms else ""))
+    title = "what was learned and forgotten" if comparison.continual else "all numbers"
+    heads = tuple(heading(name, groups.metric) for name in measures)
+    names = tuple(axis.name for axis in comparison.shown)
+    return Table(title, names, heads, lines, [note for note in (*told, *notes.told) if note])
+
+
+def measures_of(groups: Groups) -> list[str]:
+    """The columns of :func:`number_table`."""
+    first = [] if groups.comparison.continual else [groups.comparison.score]
+    private = ["epsilon"] if any(outcome.epsilon for outcome in _all(groups)) else []
+    return list(dict.fromkeys([*first, *(name for name in groups.comparison.report if name != "epsilon"), *private]))
+
+
+def difference_tables(groups: Groups) -> list[Table]:
+    """What each label adds to the baseline of its axis, pair by pair; nothing where no axis has a baseline."""
+    comparison, axis = groups.comparison, groups.comparison.baseline
+    if axis is None or axis not in comparison.shown:
+        return []
+    place, lines = comparison.shown.index(axis), list[tuple[Key, list[Entry]]]()
+    names = [name for name in measures_of(groups) if MEASURES[name].kind in ("score", "difference")]
+    for key in groups.by_key:
+        base = (*key[:place], axis.baseline, *key[place + 1 :])
+        if key != base and base in groups.by_key:
+            lines.append((key, [Entry(_gap(groups, key, base, name)) for name in names]))
+    if not lines:
+        return []
+    heads = tuple(heading(name, groups.metric, change=True) for name in names)
+    note = (
+        f"each pair has the same {_unit_words(comparison)}; mean ± standard deviation (in how many pairs it is better)"
+    )
+    labels = tuple(axis.name for axis in comparison.shown)
+    return [Table(f"difference to {axis.name} {axis.baseline}", labels, heads, lines, [note])]
+
+
+def _gap(groups: Groups, key: Key, base: Key, name: str) -> str:
+    lower = lower_is_better(name, groups.metric)
+    return of_difference(
+        difference(groups.values(key, name), groups.values(base, name), lower=lower), name, groups.metric
+    )
+
+
+class _Notes:
+    """Numbered notes under a table: the same reason has the same number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        return self._numbers.setdefault(text, len(self._numbers) + 1)
+
+    @property
+    def told(self) -> list[str]:
+        return [f"({number}) {text}" for text, number in self._numbers.items()]
+
+
+def _entry(groups: Groups, measure: str, key: Key, marked: Mapping[Key, str], notes: _Notes, terms: str = "") -> Entry:
+    """What stands at one place; what did not finish is numbered in the notes."""
+    group = groups.by_key.get(key, [])
+    left = [outcome for outcome in group if outcome.status != "finished"]
+    numbers = sorted({notes.number(f"{outcome.status}: {outcome.reason}") for outcome in left})
+    why = "".join(f" ({number})" for number in numbers)
+    if len(left) == len(group):
+        return Entry(f"{left[0].status}{why}" if left else DASH)
+    if measure == "epsilon":
+        return Entry(of_epsilon(group, terms) + why)
+    spread = groups.spread(key, measure)
+    few = f", n={spread.n}" if left else ""
+    return Entry(of_spread(spread, measure, groups.metric) + few + why, marked.get(key, ""))
+
+
+def _marks_of(groups: Groups, name: str) -> dict[Key, str]:
+    """Marks of one column, among labels of the first axis that share all other labels.
+
+    ``joint`` and ``alone`` are references and take no part; bytes and times have no mark.
+    """
+    if MEASURES[name].kind not in ("score", "difference"):
+        return {}
+    found: dict[Key, dict[Key, Values]] = {}
+    for key, group in groups.by_key.items():
+        if all(outcome.play == "sequence" for outcome in group):
+            found.setdefault(key[1:], {})[key] = groups.values(key, name)
+    lower = lower_is_better(name, groups.metric)
+    return {key: mark for column in found.values() for key, mark in marks(column, lower=lower).items()}
+
+
+def _zero_shot(groups: Groups, names: Sequence[str]) -> tuple[Key, list[Entry]]:
+    """The scores of round 0, before any training: the same for every guard."""
+    found = groups.over(_all(groups), lambda outcome: outcome.zero_shot)
+    text = of_spread(Spread.of(found.values()), "average_accuracy", groups.metric)
+    entries = [Entry(text if name in ("average_accuracy", groups.metric) else DASH) for name in names]
+    return (ZERO_SHOT, *[""] * (len(groups.comparison.shown) - 1)), entries
+
+
+def _all(groups: Groups) -> list[Outcome]:
+    return [outcome for group in groups.by_key.values() for outcome in group]
+
+
+def _about_spread(groups: Groups) -> str:
+    most = max((groups.spread(key, groups.comparison.score).n for key in groups.by_key), default=0)
+    return f"mean ± standard deviation over n = {most} ({_unit_words(groups.comparison)})" if most > 1 else ""
+
+
+def _about_privacy(groups: Groups) -> str:
+    if not any(outcome.epsilon for outcome in _all(groups)):
+        return ""
+    return f"with privacy: what was spent stands under all numbers; {epsilon_terms(_all(groups))}".strip("; ")
+
+
+def _about_marks(given: Iterable[str], comparison: Comparison, others: Sequence[str] = ()) -> str:
+    there, among = set(given), f" at the same {' and '.join(others)}" if others else ""
+    tied = f"; {TIED} within one standard error of it (paired by {_unit_words(comparison)})" if TIED in there else ""
+    return f"{BEST} best of its column{among}{tied}" if BEST in there else ""
+
+
+def _unit_words(comparison: Comparison) -> str:
+    return " and ".join(["seed", *(axis.name for axis in comparison.repeats)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
