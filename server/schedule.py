@@ -1,4 +1,4 @@
-"""Round number -> stage, learning rate. Public constants, known before the first round."""
+"""Round number -> stage, learning rate, for the run and for each site. Public, known before the first round."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from llmchain_fl.config.calendar import NONE, Ended, Span, calendar, span_of, taught, trained_as
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.stream import JOINT, stream_of
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One round of the plan. ``round`` counts from 1 over all stages, ``stage`` from 0."""
+    """One round of the plan. ``round`` counts from 1 over all stages, ``stage`` from 0 in the order taught.
+
+    ``fresh``: the adapter, the rule and the guards start anew before this round (``stream.play = "alone"``).
+    """
 
     round: int
     stage: int
     stage_name: str
     lr: float
     last: bool
+    fresh: bool = False
 
 
 def learning_rate(position: int, rounds: int, lr: float, final: float) -> float:
@@ -37,11 +43,65 @@ def learning_rate(position: int, rounds: int, lr: float, final: float) -> float:
     return lr * (final + (1 - final) * (1 + math.cos(math.pi * position / (rounds - 1))) / 2)
 
 
-def schedule(config: RunConfig) -> Iterator[Slot]:
-    """Every round of the run, in order."""
-    number = 0
-    for stage, part in enumerate(config.stage):
-        for position in range(part.rounds):
-            number += 1
-            lr = learning_rate(position, part.rounds, config.train.lr, config.train.lr_final)
-            yield Slot(number, stage, part.name, lr, position == part.rounds - 1)
+def schedule(config: RunConfig, ended: Ended = NONE) -> Iterator[Slot]:
+    """Every round of the run, in order: when the stages end, and R matrix rows are made. Of the configuration alone.
+
+    ======================  ==========================================================================================
+    ``stream.play``         rounds
+    ======================  ==========================================================================================
+    sequence                each stage's rounds, in the order taught
+    joint                   as many, with the same ends; one cosine over all of them, as all records are one stage
+    alone                   as in sequence; the first round of every stage but the first is ``fresh``
+    ======================  ==========================================================================================
+
+    Args:
+        config: the run.
+        ended: stage name -> last round, of the stages whose end was announced.
+
+    Raises:
+        RunError: an end that lies outside its stage.
+    """
+    alone = stream_of(config).play == "alone"
+    for span in calendar(config, ended):
+        for number in range(span.first, span.last + 1):
+            fresh = alone and number == span.first > 1
+            yield Slot(number, span.stage, span.name, _rate(config, span, number), number == span.last, fresh)
+
+
+def site_slot(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> Slot | None:
+    """Round ``number`` as ``site`` plays it: what it trains on, is told and is charged for. None: it is not there.
+
+    ``stage_name`` is the name of the records (``joint`` for those of all stages); ``stage`` the place of the stage in
+    the order taught; ``lr`` follows the site's own position in its stage; ``last``: the site's own last round of it.
+    """
+    span = span_of(config, site, number, ended)
+    if span is None:
+        return None
+    name = trained_as(config, span.name)
+    return Slot(number, span.stage, name, _rate(config, span, number), number == span.last)
+
+
+def as_guards_see(config: RunConfig, slot: Slot) -> tuple[int, tuple[str, ...], bool]:
+    """``(stage, names of all stages, last round of a stage)`` for a guard: where there is something old to keep.
+
+    ==========  =======================================================================================
+    play        seen
+    ==========  =======================================================================================
+    sequence    the slot's stage and the names in the order taught
+    joint       one stage that does not end: there is nothing old, and nothing to consolidate
+    alone       one stage, this one: guards start anew with it, so they protect nothing
+    ==========  =======================================================================================
+    """
+    play = stream_of(config).play
+    if play == "joint":
+        return 0, (JOINT,), False
+    if play == "alone":
+        return 0, (slot.stage_name,), slot.last
+    return slot.stage, tuple(stage.name for stage in taught(config)), slot.last
+
+
+def _rate(config: RunConfig, span: Span, number: int) -> float:
+    """By plan: a stage whose end is announced early has not come to the end of its cosine."""
+    joint = stream_of(config).play == "joint"
+    position, rounds = (number - 1, config.total_rounds) if joint else (number - span.start, span.rounds)
+    return learning_rate(position, rounds, config.train.lr, config.train.lr_final)

@@ -17,37 +17,63 @@ import numpy.typing as npt
 
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.atomic_file import atomic_write
+from llmchain_fl.config.calendar import site_order, unknown_sites
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.data.columns import Rows
 from llmchain_fl.data.source import resolve_site
-from llmchain_fl.data.stages import public_labels, stage_rows
-from llmchain_fl.errors import DataError
+from llmchain_fl.data.stages import check_stages, public_labels, stage_rows
+from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.privacy.units import same_person
-from simulations.partition import PARTITIONERS
+from simulations.partition import PARTITIONERS, Indices, Sites
+from simulations.streams import Record, Share, shaped
 
 DONE = "dealt.json"
-Record = dict[str, str]
+Part = tuple[Rows, Indices]
+"""Rows, and the positions of those that are one site's."""
 
 
 def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
     """The simulated sites of a run; dealt once, found again on resume.
 
     Raises:
-        DataError: not readable, or a site is left without a record in some stage.
+        ConfigError: a stream that does not fit the label list, or an arrival of a site that is not there.
+        DataError: not readable, or a site is left without a record in some stage that it is sent to.
     """
     names = site_names(config)
     if not (folder / DONE).is_file():
         labels = list(public_labels(config))
-        for position, stage in enumerate(config.stage):
-            for number, (name, rows, chosen) in enumerate(_shares(config, stage, position, labels, names)):
-                draw = np.random.default_rng([config.seed, position, number])
-                records = _with_persons(config, [rows.records[int(i)] for i in chosen], stage.name, draw)
-                _write_share(config, folder / name, stage.name, records, draw, rows.where)
-        for name in names:
+        check_stages(config, labels)
+        strangers = unknown_sites(config, names)
+        if strangers:
+            raise ConfigError(strangers)
+        for name, shares in _deal(config, labels, names).items():
+            for stage, share in shaped(config, name, shares).items():
+                _write_share(folder / name, stage, share)
             _write_site_file(config, folder, name)
         atomic_write(folder / DONE, json.dumps(names).encode())
     return [_site(config, folder, name) for name in names]
+
+
+def _deal(config: RunConfig, labels: list[str], names: list[str]) -> dict[str, dict[str, Share]]:
+    """Site -> stage -> records. Neither the order of the stream nor who arrives when changes what is dealt to whom."""
+    found: dict[str, dict[str, Share]] = {name: {} for name in names}
+    for position, (stage, parts) in enumerate(zip(config.stage, _parts(config, labels, names), strict=True)):
+        for number, (name, (rows, chosen)) in enumerate(zip(names, parts, strict=True)):
+            draw = np.random.default_rng([config.seed, position, number])
+            records = _with_persons(config, [rows.records[int(i)] for i in chosen], stage.name, draw)
+            if not records and stage.name in site_order(config, name):
+                raise DataError(
+                    f'{name} has no record in stage "{stage.name}"',
+                    where=rows.where,
+                    remedy="use fewer sites, more records or a larger alpha, or leave the stage out of its order",
+                )
+            kept = _held_out(config, records, draw)
+            found[name][stage.name] = Share(
+                [row for row, out in zip(records, kept, strict=True) if not out],
+                [row for row, out in zip(records, kept, strict=True) if out],
+            )
+    return found
 
 
 def site_names(config: RunConfig) -> list[str]:
@@ -70,27 +96,62 @@ def site_names(config: RunConfig) -> list[str]:
     return sorted(path[len(before) : len(path) - len(after)] for path in paths)
 
 
-def _shares(
-    config: RunConfig, stage: StageConfig, position: int, labels: list[str], names: list[str]
-) -> list[tuple[str, Rows, npt.NDArray[np.int64]]]:
-    """(site, rows, its rows' positions) of one stage."""
-    pattern = stage.train or config.data.train
-    if "{site}" in pattern:
-        own = [(name, stage_rows(config, stage, "train", labels, source=resolve_site(pattern, name))) for name in names]
-        return [(name, rows, np.arange(len(rows.records))) for name, rows in own]
-    rows, sites = stage_rows(config, stage, "train", labels), config.sites
-    groups = [row.get(sites.column, "") for row in rows.records] if sites.column else None
+def _parts(config: RunConfig, labels: list[str], names: list[str]) -> list[list[Part]]:
+    """For each stage as written, each site's rows.
+
+    Own files where each site has them; else by ``sites.partition``. A partition by a column is one for the whole run,
+    so that a hospital is the same site in every stage, also where it has records in one of them only.
+    """
+    patterns = [stage.train or config.data.train for stage in config.stage]
+    own = ["{site}" in pattern for pattern in patterns]
+    read = [
+        None if mine else stage_rows(config, stage, "train", labels)
+        for stage, mine in zip(config.stage, own, strict=True)
+    ]
+    dealt = _by_column if config.sites.partition in ("column", "natural") else _stage_by_stage
+    shared = dealt(config, read, len(names))
+    return [
+        _own_files(config, stage, pattern, labels, names) if rows is None else [(rows, part) for part in parts]
+        for stage, pattern, rows, parts in zip(config.stage, patterns, read, shared, strict=True)
+    ]
+
+
+def _own_files(config: RunConfig, stage: StageConfig, pattern: str, labels: list[str], names: list[str]) -> list[Part]:
+    read = [stage_rows(config, stage, "train", labels, source=resolve_site(pattern, name)) for name in names]
+    return [(rows, np.arange(len(rows.records))) for rows in read]
+
+
+def _stage_by_stage(config: RunConfig, read: list[Rows | None], count: int) -> list[Sites]:
+    return [
+        [] if rows is None else _dealt(config, [rows], count, config.seed + position)
+        for position, rows in enumerate(read)
+    ]
+
+
+def _by_column(config: RunConfig, read: list[Rows | None], count: int) -> list[Sites]:
+    there = [rows for rows in read if rows is not None]
+    parts = _dealt(config, there, count, config.seed) if there else []
+    found: list[Sites] = []
+    start = 0
+    for rows in read:
+        end = start + (0 if rows is None else len(rows.records))
+        found.append([part[(part >= start) & (part < end)] - start for part in parts])
+        start = end
+    return found
+
+
+def _dealt(config: RunConfig, read: list[Rows], count: int, seed: int) -> Sites:
+    """The rows of all of ``read``, one behind the other, dealt to ``count`` sites."""
+    sites = config.sites
+    records = [row for rows in read for row in rows.records]
+    groups = [row.get(sites.column, "") for row in records] if sites.column else None
     if groups is not None and not all(groups):
         raise DataError(
             f"there is no column {sites.column}, or it is empty in some records",
-            where=rows.where,
+            where=read[0].where,
             remedy="correct sites.column",
         )
-    deal = PARTITIONERS[sites.partition]
-    parts = deal(
-        [row.get("label", "") for row in rows.records], groups, len(names), config.seed + position, sites.alpha, 1
-    )
-    return [(name, rows, np.asarray(part)) for name, part in zip(names, parts, strict=True)]
+    return PARTITIONERS[sites.partition]([r.get("label", "") for r in records], groups, count, seed, sites.alpha, 1)
 
 
 def _with_persons(config: RunConfig, records: list[Record], stage: str, draw: np.random.Generator) -> list[Record]:
@@ -107,21 +168,10 @@ def _with_persons(config: RunConfig, records: list[Record], stage: str, draw: np
     return [{**records[int(i)], "person": f"{stage}-{int(owner):06d}"} for i, owner in zip(mixed, owners, strict=True)]
 
 
-def _write_share(
-    config: RunConfig, folder: Path, stage: str, records: list[Record], draw: np.random.Generator, where: str
-) -> None:
-    """One site's records of one stage, a share of them kept for its own score."""
-    if not records:
-        raise DataError(
-            f'{folder.name} has no record in stage "{stage}"',
-            where=where,
-            remedy="use fewer sites, more records or a larger alpha",
-        )
-    held_out = _held_out(config, records, draw)
-    parts = {f"{stage}.jsonl": ~held_out, f"{stage}.held_out.jsonl": held_out}
-    for file, taken in parts.items():
-        if taken.any():
-            rows = [row for row, here in zip(records, taken, strict=True) if here]
+def _write_share(folder: Path, stage: str, share: Share) -> None:
+    """One site's records of one stage; no file where there are none."""
+    for file, rows in {f"{stage}.jsonl": share.train, f"{stage}.held_out.jsonl": share.held_out}.items():
+        if rows:
             atomic_write(folder / file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 

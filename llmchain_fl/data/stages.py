@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from llmchain_fl.config.read import nearest
 from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stream import stream_of
+from llmchain_fl.config.stream_faults import kind_faults
 from llmchain_fl.data.columns import Rows
 from llmchain_fl.data.labels import check_labels, read_label_list
 from llmchain_fl.data.source import read_rows
@@ -22,26 +25,62 @@ def public_labels(config: RunConfig) -> dict[str, str]:
     return read_label_list(config.task.labels) if config.task.kind == "classification" else {}
 
 
+def check_stages(config: RunConfig, labels: Sequence[str]) -> None:
+    """What can be said of a stream once the public label list is read: all of it at once.
+
+    Raises:
+        ConfigError: labels that are not in the list, a range that is none, stages that are not of ``stream.kind``.
+    """
+    faults = [fault for stage in config.stage for fault in _label_faults(stage, labels)]
+    faults += kind_faults(config, labels if config.task.kind == "classification" else None)
+    if faults:
+        raise ConfigError(faults)
+
+
 def stage_labels(stage: StageConfig, labels: Sequence[str]) -> list[str] | None:
     """The labels a stage keeps: names, or ``"first:last"`` positions (last not included). None keeps all.
 
     Raises:
         ConfigError: a name or position that is not in the label list.
     """
-    wanted = stage.labels
-    if isinstance(wanted, str) and wanted:
-        first, colon, last = wanted.partition(":")
-        if not (colon and first.strip().isdigit() and last.strip().isdigit() and int(first) < int(last) <= len(labels)):
-            raise ConfigError(
-                [f'stage "{stage.name}": labels = "{wanted}" is no range "first:last" within 0:{len(labels)}']
-            )
+    faults = _label_faults(stage, labels)
+    if faults:
+        raise ConfigError(faults)
+    if isinstance(stage.labels, str) and stage.labels:
+        first, _, last = stage.labels.partition(":")
         return list(labels[int(first) : int(last)])
-    unknown = [name for name in wanted if name not in labels]
-    if unknown:
-        raise ConfigError(
-            [f'stage "{stage.name}": {len(unknown)} label(s) are not in task.labels, the first is "{unknown[0]}"']
-        )
-    return list(wanted) or None
+    return list(stage.labels) or None
+
+
+def _label_faults(stage: StageConfig, labels: Sequence[str]) -> list[str]:
+    wanted = stage.labels
+    if isinstance(wanted, str):
+        first, _, last = (part.strip() for part in wanted.partition(":"))
+        plain = first.isascii() and last.isascii() and first.isdigit() and last.isdigit()
+        if not wanted or (plain and int(first) < int(last) <= len(labels)):
+            return []
+        return [f'stage "{stage.name}": labels = "{wanted}" is no range "first:last" within 0:{len(labels)}']
+    return [
+        f'stage "{stage.name}": the label "{name}" is not in task.labels{nearest(name, labels)}'
+        for name in wanted
+        if name not in labels
+    ]
+
+
+def answers(config: RunConfig, stage: StageConfig, labels: Sequence[str]) -> list[int] | None:
+    """Positions in the label list among which records of ``stage`` are scored; None: among all.
+
+    Only with ``stream.kind = "task-incremental"``: whoever asks for an answer says which task it is of, so the other
+    tasks' labels cannot be the answer. It follows from public settings alone, whatever labels a site holds.
+
+    At scoring: argmax and cross entropy over these logits (the others set to minus infinity). Training, guards and
+    prediction go on over the whole list: the head is one, and a label's logit must not depend on a task nobody names.
+
+    Raises:
+        ConfigError: a name or position that is not in the label list.
+    """
+    kept = stage_labels(stage, labels) if stream_of(config).kind == "task-incremental" else None
+    return None if kept is None else [list(labels).index(name) for name in kept]
 
 
 def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str], *, source: str = "") -> Rows:

@@ -1,0 +1,77 @@
+"""Public records for the guards (``continual.public``), each with the stage it belongs to where stages can be told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from llmchain_fl.config.calendar import taught
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.data.labels import check_labels
+from llmchain_fl.data.source import read_rows
+from llmchain_fl.data.stages import stage_labels
+from llmchain_fl.errors import DataError
+from llmchain_fl.tasks.spec import COLUMNS
+
+Row = Mapping[str, str]
+
+
+def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
+    """Public records with a column ``stage``, in an order that follows from the seed.
+
+    ==========================================  =================================================================
+    setting                                     records
+    ==========================================  =================================================================
+    no ``continual.public``, no stage's own     none
+    a stage with ``public``                     of its own file; ``labels`` and ``where`` of the stage apply
+    ``continual.public``                        for each stage without its own those that it would keep
+    a stage that keeps everything               all records, without a stage, once: nothing tells them apart
+    ``continual.public_size`` = n               at most n, as many of each stage as can be
+    ==========================================  =================================================================
+
+    Raises:
+        DataError: not readable, a column is missing, a label is not in the list, or no record is left for a stage.
+    """
+    stages = taught(config)
+    groups: list[list[Row]] = []
+    found: list[Row]
+    for stage in stages:
+        source = stage.public or config.continual.public
+        if not source:
+            continue
+        told = bool(stage.public or stage.labels or stage.where)
+        if not told and any(not (one.public or one.labels or one.where) for one in stages[: stages.index(stage)]):
+            continue
+        found = [
+            {**row, "stage": stage.name} if told else {k: v for k, v in row.items() if k != "stage"}
+            for row in _kept(config, stage.name, source, labels)
+        ]
+        random.Random(f"public/{config.seed}/{stage.name}").shuffle(found)
+        groups.append(found)
+    if not groups:
+        return ()
+    each = max(1, config.continual.public_size // len(groups))
+    return tuple(row for group in groups for row in group[:each])
+
+
+def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str]) -> list[dict[str, str]]:
+    """The records of ``source`` that the stage ``name`` keeps."""
+    stage = next(one for one in config.stage if one.name == name)
+    columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
+    required = [column for column in COLUMNS[config.task.kind] if column != "label"]
+    rows = read_rows(source, mapping=columns, required=required, split="train", seed=config.seed + 1, size=None)
+    if labels and rows.records and "label" in rows.records[0]:
+        check_labels(rows, labels)
+    wanted = stage_labels(stage, labels)
+    found = [
+        row
+        for row in rows.records
+        if (wanted is None or row.get("label") in wanted) and all(row.get(k) == v for k, v in stage.where.items())
+    ]
+    if not found:
+        raise DataError(
+            f'no public record is left for stage "{name}"',
+            where=source,
+            remedy="public records need the columns that the stage is told by (label, or those in where)",
+        )
+    return [dict(row) for row in found]
