@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from llmchain_fl.errors import RunError
 
 Matrix = NDArray[np.floating]
+LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
+"""Scores that are better when lower; the metrics here want them negated."""
 
 
 def average_accuracy(R: Matrix) -> float:
@@ -33,7 +35,7 @@ def average_accuracy(R: Matrix) -> float:
     | T = 1 | R[1, 1] |
     | a gap in the last row | NaN |
     """
-    return float(np.mean(_square(R)[-1]))
+    return float(np.mean(square(R)[-1]))
 
 
 def aia(R: Matrix) -> float:
@@ -44,7 +46,7 @@ def aia(R: Matrix) -> float:
     | T = 1 | R[1, 1] |
     | a gap on or below the diagonal | NaN |
     """
-    return float(np.mean([np.mean(row[: t + 1]) for t, row in enumerate(_square(R))]))
+    return float(np.mean([np.mean(row[: t + 1]) for t, row in enumerate(square(R))]))
 
 
 def la(R: Matrix) -> float:
@@ -55,7 +57,7 @@ def la(R: Matrix) -> float:
     | T = 1 | R[1, 1] |
     | a gap on the diagonal | NaN |
     """
-    return float(np.mean(np.diag(_square(R))))
+    return float(np.mean(np.diag(square(R))))
 
 
 def bwt(R: Matrix) -> float:
@@ -68,7 +70,7 @@ def bwt(R: Matrix) -> float:
     | T = 1 | 0.0 by convention: nothing could be harmed |
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
-    matrix = _square(R)
+    matrix = square(R)
     return _mean_or(0.0, matrix[-1, :-1] - np.diag(matrix)[:-1])
 
 
@@ -84,7 +86,7 @@ def forgetting(R: Matrix) -> float:
     | a gap among the earlier stages of a task | skipped: F is then a lower bound |
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
-    matrix = _square(R)
+    matrix = square(R)
     old = matrix[:-1, :-1]
     best = np.fmax.reduce(old, axis=0, initial=-np.inf)
     return _mean_or(0.0, np.where(np.isnan(np.diag(old)), np.nan, best) - matrix[-1, :-1])
@@ -100,7 +102,7 @@ def knowledge_retention(R: Matrix) -> float:
     | no task was ever learnt | NaN |
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
-    matrix = _square(R)
+    matrix = square(R)
     taught, kept = np.diag(matrix)[:-1], matrix[-1, :-1]
     learnt = taught != 0.0
     if len(taught) and not learnt.any():
@@ -132,12 +134,12 @@ def summary(R: Matrix, upto_stage: int | None = None) -> dict[str, float]:
     Raises:
         RunError: R is not square, or has no such stage.
     """
-    matrix = _square(R)
+    matrix = square(R)
     last = len(matrix) - 1 if upto_stage is None else upto_stage
     if not 0 <= last < len(matrix):
         raise RunError(f"stage {last} of a stream of {len(matrix)}", remedy=f"choose 0 to {len(matrix) - 1}")
-    square = matrix[: last + 1, : last + 1]
-    values = {name: metric(square) for name, metric in METRICS.items()}
+    leading = matrix[: last + 1, : last + 1]
+    values = {name: metric(leading) for name, metric in METRICS.items()}
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
@@ -147,7 +149,8 @@ def r_matrix(rows: Iterable[Mapping[str, object]], tasks: Sequence[str], *, scop
     Args:
         rows: all rows in the order written; those with metric ``r_matrix`` count.
         tasks: stage names in the order taught, the columns of R.
-        scope: which model's scores; a row without a scope is global.
+        scope: whose scores: ``global``, the adapter that is served (a row without a scope too), or ``trained``, the
+            one that sites go on from, where a guard serves another.
 
     Returns:
         T x T float64.
@@ -179,7 +182,12 @@ def r_matrix(rows: Iterable[Mapping[str, object]], tasks: Sequence[str], *, scop
     return matrix
 
 
-def _square(R: Matrix) -> NDArray[np.float64]:
+def square(R: Matrix) -> NDArray[np.float64]:
+    """R as float64.
+
+    Raises:
+        RunError: it is not T x T, or empty.
+    """
     matrix = np.asarray(R, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise RunError(f"R has shape {matrix.shape}; it must be T x T, T >= 1", remedy="build it with r_matrix")

@@ -78,6 +78,14 @@ def drawing(height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
+@contextmanager
+def panels(count: int, height: float) -> Iterator[tuple[Figure, list[Axes]]]:
+    """``count`` axes in the house style, one below the other, ``height`` inches each."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(WIDTH, 0.6 + height * count), layout="constrained")
+        yield figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
+
+
 def to_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an ``<svg>`` element without anything that points outside it.
 
@@ -112,8 +120,8 @@ def lines(axes: Axes, curves: dict[str, Curve], texts: dict[str, str]) -> None:
     _label_ends(axes, ends)
 
 
-def rounds_axis(axes: Axes, rounds: Sequence[int], stages: Sequence[Stage]) -> None:
-    """Whole rounds along the bottom; every other stage shaded, with its name on top where there is more than one."""
+def rounds_axis(axes: Axes, rounds: Sequence[int], stages: Sequence[Stage], *, named: bool = True) -> None:
+    """Whole rounds along the bottom; every other stage shaded, its name on top where there is more than one."""
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
     axes.set_xlim(min(rounds, default=0) - 0.5, max(rounds, default=1) + 0.5)
@@ -125,7 +133,7 @@ def rounds_axis(axes: Axes, rounds: Sequence[int], stages: Sequence[Stage]) -> N
         if stage.index % 2 == 0:
             axes.axvspan(stage.first - 0.5, stage.last + 0.5, color=BAND, zorder=0, lw=0)
         axes.axvline(stage.first - 0.5, color=LIGHT, lw=0.8, zorder=0.5)
-        if len(stages) <= 8:
+        if named and len(stages) <= 8:
             name = f"{stage.index + 1} {short(stage.name)}"
             middle = (stage.first + stage.last) / 2
             axes.text(middle, 1.0, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=GREY)

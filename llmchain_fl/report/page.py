@@ -15,11 +15,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.report import plots, tables, wording
+from llmchain_fl.report import kept, plots, tables, wording
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending
 from llmchain_fl.report.template import PAGE, STYLE
-from llmchain_fl.report.verdict import stage_verdicts, verdict
+from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
 
 PACKAGES = ("llmchain-fl", "torch", "transformers", "peft", "flwr", "opacus", "dp-accounting", "numpy")
@@ -29,8 +29,8 @@ MOST_STAGES = 6
 CAPTIONS = {
     "scores": "Held-out score of each task, measured on the global adapter before training (round 0) and after every "
     "round. Shaded: every other stage. A line that gets worse after its own stage shows forgetting.",
-    "matrix": "Each line: the scores when that stage had ended. Read a column downwards to see a task being learned "
-    "and kept, or forgotten. Darker is better; bold: the stage's own task.",
+    "guards": f"What the guards told of themselves, round by round: the first {plots.MOST_PANELS} numbers that "
+    "changed; the table has all. Shaded: every other stage.",
     "sites": "Latest score of the global adapter on each site's own held-out records, worst first; "
     "several tasks are averaged.",
     "epsilon": "Privacy spent so far by each site, round by round. It never falls.",
@@ -93,10 +93,12 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
             if len(run.stages) <= MOST_STAGES or not sentence.startswith("Learned, ")  # these stand below as well
         ],
         "numbers": tables.summary_table(rows, privacy),
-        "stages": stage_verdicts(rows),
+        "stages": kept.verdicts(rows),
         "metric": run.metric,
         "tasks": run.tasks,
-        "matrix": _matrix(run),
+        "matrix": kept.matrix(run),
+        "guards": kept.guard_lines(run),
+        "probes": kept.probe_lines(run),
         "plots": {key: Markup(svg) for key, svg in _plots(run, privacy).items()},
         "captions": CAPTIONS,
         "spending": spending,
@@ -104,6 +106,7 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
         "meaning": _meaning(spending),
         "mechanism": _mechanism(privacy),
         "refused": run.refusals,
+        "aside": run.quarantines,
         "words": WORDS,
         "config": config,
         "versions": _versions(),
@@ -117,7 +120,7 @@ def _environment() -> Environment:
 def _plots(run: Readings, privacy: Mapping[str, Any]) -> dict[str, str]:
     return {
         "scores": plots.scores(run),
-        "matrix": plots.r_matrix(run),
+        "guards": plots.guards(run),
         "sites": plots.site_scores(run),
         "epsilon": plots.epsilon(run, privacy),
         "traffic": plots.traffic(run),
@@ -137,24 +140,6 @@ def _labelled(sentence: str) -> tuple[str, str]:
     """``Spent: epsilon ...`` -> (``Spent``, ``epsilon ...``); no label where there is no colon."""
     label, colon, text = sentence.partition(": ")
     return (label, text) if colon else ("", sentence)
-
-
-def _matrix(run: Readings) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """R as a table: for each line its name and, for each task, the text and whether it is the stage's own."""
-    metric, names, matrix = run.metric, run.tasks, run.r
-    if not matrix:
-        return []
-    start = {name: dict(run.curve(name)).get(0, math.nan) for name in names}
-    lines = [("before training", [(_cell(start[name], metric), False) for name in names])]
-    for stage in run.ended:
-        values = [matrix.get((stage.index, name), math.nan) for name in names]
-        cells = [(_cell(v, metric), n == stage.name) for v, n in zip(values, names, strict=True)]
-        lines.append((f"after {stage.label}", cells))
-    return lines
-
-
-def _cell(value: float, metric: str) -> str:
-    return wording.score(value, metric) if math.isfinite(value) else "–"
 
 
 def _spent_row(spending: Spending, site: str) -> dict[str, str | bool]:

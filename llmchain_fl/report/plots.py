@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from llmchain_fl.report import figure as fig
 from llmchain_fl.report import wording
+from llmchain_fl.report.kept import GUARD
 from llmchain_fl.report.readings import Curve, Readings, total
 from llmchain_fl.report.spending import Spending
 
-MOST_LINES, MOST_NUMBERS, MOST_BARS = 8, 16, 24
+MOST_LINES, MOST_BARS, MOST_PANELS = 8, 24, 6
 
 
 def scores(run: Readings) -> str:
@@ -34,37 +34,6 @@ def scores(run: Readings) -> str:
         fig.rounds_axis(axes, [x for curve in curves.values() for x, _ in curve], run.stages)
         fig.lines(axes, curves, texts)
         return fig.to_svg(figure, "scores", f"{metric} of each task by round: {'; '.join(texts.values())}")
-
-
-def r_matrix(run: Readings) -> str:
-    """R as a heat map with its numbers; darker is better. Only where there is more than one stage."""
-    metric, matrix, names = run.metric, run.r, run.tasks
-    seen = run.ended
-    values = [value for (stage, _), value in matrix.items() if stage >= 0 and math.isfinite(value)]
-    if len(seen) < 2 or not values:
-        return ""
-    grid = [[matrix.get((stage.index, name), math.nan) for name in names] for stage in seen]
-    size = 9.0 if len(names) <= MOST_LINES else 6.0
-    low, high = min(values), max(*values, min(values) + 0.1)  # a small spread is not blown up
-    with fig.drawing(0.6 + 0.36 * len(seen), "") as (figure, axes):
-        ends = fig.HEAT[::-1] if run.lower_is_better else fig.HEAT
-        colours = LinearSegmentedColormap.from_list("heat", ends)
-        axes.pcolormesh(grid, cmap=colours, vmin=low, vmax=high, edgecolors="white", lw=2)
-        for i, line in enumerate(grid):
-            for j, value in enumerate(line):
-                text = wording.score(value, metric) if math.isfinite(value) else "–"
-                weight = "bold" if names[j] == seen[i].name else "normal"
-                if len(names) <= MOST_NUMBERS:
-                    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", weight=weight, size=size)
-        axes.set_xticks([j + 0.5 for j in range(len(names))], [wording.short(name) for name in names])
-        if len(names) > MOST_LINES:
-            axes.tick_params(axis="x", labelrotation=90)
-        after = [f"after {s.index + 1} {wording.short(s.name)}" for s in seen]
-        axes.set_yticks([i + 0.5 for i in range(len(seen))], after)
-        axes.set_ylim(len(seen), 0)
-        axes.xaxis.tick_top()
-        axes.spines[:].set_visible(False)
-        return fig.to_svg(figure, "matrix", f"{metric} of each task at the end of each stage")
 
 
 def epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
@@ -152,6 +121,30 @@ def update_norms(run: Readings) -> str:
         shown, texts = _grouped(curves, lambda norm: f"{norm:.3g}")
         fig.lines(axes, shown, texts)
         return fig.to_svg(figure, "norms", "L2 norm of each site's update by round")
+
+
+def guards(run: Readings) -> str:
+    """What each guard told of itself, round by round: a small panel a number; those that never change are left out."""
+    curves = {
+        name.removeprefix(GUARD): curve
+        for name, curve in run.run_curves(GUARD).items()
+        if len({y for _, y in curve if math.isfinite(y)}) > 1
+    }
+    shown = dict(list(curves.items())[:MOST_PANELS])
+    if not shown:
+        return ""
+    rounds = [x for curve in shown.values() for x, _ in curve]
+    with fig.panels(len(shown), 0.75) as (figure, parts):
+        for place, ((name, curve), axes) in enumerate(zip(shown.items(), parts, strict=True)):
+            guard, _, key = name.partition("_")
+            axes.set_ylabel(f"{guard}\n{key.replace('_', ' ')}", rotation=0, ha="right", va="center")
+            axes.yaxis.set_major_locator(MaxNLocator(2))
+            fig.rounds_axis(axes, rounds, run.stages, named=place == 0)
+            fig.lines(axes, {name: curve}, {name: f"{_last(curve):.3g}"})
+            if place < len(shown) - 1:
+                axes.set_xlabel("")
+                axes.tick_params(labelbottom=False)
+        return fig.to_svg(figure, "guards", f"what the guards did by round: {', '.join(shown)}")
 
 
 def _last(curve: Curve) -> float:

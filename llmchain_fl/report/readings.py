@@ -4,7 +4,8 @@ Where a measurement was written twice, as after a resumed round, the last one co
 measured is NaN.
 
 Rows read here: ``accuracy`` or ``loss`` (scope global or site; with ``test_`` before it: on records kept for the end),
-``r_matrix``, ``seconds``, ``tokens_per_second`` and the metrics of ``continual/metrics.py`` (scope run), ``epsilon``,
+``r_matrix`` (scope global: what is served; ``trained``: what sites go on from, where a guard serves something else),
+``guard_*``, ``seconds``, ``tokens_per_second`` and the metrics of ``continual/metrics.py`` (scope run), ``epsilon``,
 ``bytes_up``, ``bytes_down``, ``update_norm``, ``refused`` (scope site).
 """
 
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from llmchain_fl.continual.metrics import LOWER_IS_BETTER
+
+__all__ = ["LOWER_IS_BETTER", "Curve", "Readings", "Row", "Stage", "total"]
+
 Row = Mapping[str, Any]
 Curve = list[tuple[int, float]]
 """(round, value), by round, one value a round."""
 
 SCORES = ("accuracy", "loss")
-LOWER_IS_BETTER = frozenset({"loss"})
 CELL = "r_matrix"
 EVERYTHING = "all"
 """The task name of records that belong to no single stage."""
@@ -101,10 +105,21 @@ class Readings:
         """One metric of the whole run, round by round."""
         return self._curve("run", "", metric)
 
+    def run_curves(self, beginning: str) -> dict[str, Curve]:
+        """Every metric of the whole run whose name begins so, sorted by name."""
+        names = sorted(metric for scope, _, metric in self._series if scope == "run" and metric.startswith(beginning))
+        return {name: self.run_curve(name) for name in names}
+
     def site_curves(self, metric: str) -> dict[str, Curve]:
         """One metric of each site, round by round; sites sorted by name, those without it left out."""
         curves = {site: self._curve("site", site, metric) for site in self.sites}
         return {site: curve for site, curve in curves.items() if curve}
+
+    @cached_property
+    def quarantines(self) -> list[tuple[int, str, str, int, int]]:
+        """(round, site, why, last round of it, how often so far) of each quarantine; why "" and 0: the site is back."""
+        found = [row for row in self.rows if row["metric"] == "quarantine"]
+        return sorted((row["round"], row["site"], row["reason"], row["until"], row["times"]) for row in found)
 
     def bytes_per_round(self, metric: str) -> Curve:
         """``bytes_up`` or ``bytes_down``, summed over the sites, round by round."""
@@ -125,6 +140,12 @@ class Readings:
             return {(row["stage"], str(row["task"])): float(row["value"]) for row in cells}
         curves = {task: dict(self.curve(task)) for task in self.tasks}
         return {(s.index, task): c[s.last] for s in self.stages for task, c in curves.items() if s.last in c}
+
+    @cached_property
+    def trained_r(self) -> dict[tuple[int, str], float]:
+        """As R, for the adapter that sites go on from, where a guard serves another one; empty where not measured."""
+        cells = (row for row in self.rows if row["metric"] == CELL and row.get("scope") == "trained")
+        return {(row["stage"], str(row["task"])): float(row["value"]) for row in cells}
 
     @cached_property
     def ended(self) -> list[Stage]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.continual import metrics
+from llmchain_fl.continual.transfer import fwt
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Readings, Row, Stage, total
 from llmchain_fl.report.spending import Spending
@@ -39,6 +40,11 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
             ("Learned (LA)", wording.score(learned(run), metric)),
             ("Forgotten (F)", wording.change(forgotten(run), metric, signed=False)),
             ("Backward transfer (BWT)", wording.change(backward(run), metric)),
+            *(
+                [("Forward transfer (FWT)", wording.change(ahead, metric))]
+                if math.isfinite(ahead := forward(run))
+                else []
+            ),
         ]
     table += [("Epsilon, highest of the sites", _epsilon(run, privacy)), *_costs(run)]
     refused = run.refusals
@@ -94,6 +100,20 @@ def forgotten(run: Readings) -> float:
 def backward(run: Readings) -> float:
     """BWT: mean over earlier stages of now minus when learned; negative is worse, for a loss too."""
     return _of_r(run, "bwt")
+
+
+def forward(run: Readings) -> float:
+    """FWT: mean over later stages of the score just before a stage minus that before any training; positive is better.
+
+    Over the stages that have ended; NaN where not measured.
+    """
+    seen = [stage.name for stage in run.ended]
+    cells = [[run.r.get((stage.index, name), math.nan) for name in seen] for stage in run.ended]
+    if not cells:
+        return math.nan
+    sign = -1.0 if run.lower_is_better else 1.0
+    start = [dict(run.curve(name)).get(0, math.nan) for name in seen]
+    return fwt(sign * np.array(cells), [sign * value for value in start])
 
 
 def drops(run: Readings) -> list[tuple[Stage, float]]:

@@ -41,6 +41,9 @@ tr.over td, tr.over th { color: var(--warn); font-weight: 700; }
 .key th, .key td { border: 0; padding-right: 0; }
 .key th { color: var(--grey); }
 .key td { font-weight: 600; text-align: right; }
+td.w { white-space: nowrap; }
+.r td.n { border: solid #fff; border-width: 1px 2px; padding-left: .7rem; padding-right: .7rem; }
+.r small { display: block; color: var(--ink); font-weight: 400; font-size: .82em; }
 .dense { font-size: .68rem; }
 .dense th, .dense td.n, .dense th.n { padding-right: .3rem; white-space: nowrap; }
 figure { margin: .8rem 0 1.2rem; }
@@ -112,13 +115,8 @@ PAGE = """<!DOCTYPE html>
 </tbody></table>
 </section>
 
-<section id="learned" class="whole">
-<h2>What was learned</h2>
-{% if plots.scores %}{{ plot(plots.scores, captions.scores) }}{% else %}<p>No score was measured.</p>{% endif %}
-</section>
-
-<section id="stages">
-<h2>Stage by stage</h2>
+<section id="kept">
+<h2>{{ "What was kept and what was forgotten" if stages | length > 1 else "What was learned" }}</h2>
 <ul class="plain">
 {%- for sentence in stages %}
 <li>{{ sentence }}</li>
@@ -126,19 +124,42 @@ PAGE = """<!DOCTYPE html>
 <li>No stage has begun.</li>
 {%- endfor %}
 </ul>
-{{ plot(plots.matrix, captions.matrix) }}
+{% if plots.scores %}{{ plot(plots.scores, captions.scores) }}{% else %}<p>No score was measured.</p>{% endif %}
 {%- if matrix %}
-<table{% if tasks | length > 8 %} class="dense"{% endif %}>
-<caption>The same as a table ({{ metric }}); bold: the stage's own task when it had just been learned.</caption>
+<table class="r{% if tasks | length > 8 %} dense{% endif %}">
+<caption>The {{ metric }} of each task when a stage had ended. Read a column downwards to see a task being learned, and
+kept or forgotten. Darker is better; bold: the stage's own task; ▼ and ▲: worse and better than when it was
+learned{{ ", in points" if metric == "accuracy" else "" }}.</caption>
 <thead><tr><th scope="col"></th>{% for task in tasks %}
 <th scope="col" class="n">{{ task if tasks | length <= 8 else loop.index }}</th>
 {%- endfor %}</tr></thead>
 <tbody>
 {%- for label, cells in matrix %}
 <tr><th scope="row">{{ label }}</th>
-{%- for text, own in cells %}<td class="n{{ ' hit' if own else '' }}">{{ text }}</td>{% endfor %}</tr>
+{%- for cell in cells %}<td class="n{{ ' hit' if cell.own else '' }}"
+{%- if cell.colour %} style="background:{{ cell.colour }}"{% endif %}>{{ cell.text }}
+{%- if cell.mark %}<small>{{ cell.mark }}</small>{% endif %}</td>{% endfor %}</tr>
 {%- endfor %}
 </tbody></table>
+{%- endif %}
+{%- if probes %}
+<h3>What is not taught</h3>
+<p class="note">Public probe sets, scored beside the stages.</p>
+<ul class="plain">{% for sentence in probes %}<li>{{ sentence }}</li>{% endfor %}</ul>
+{%- endif %}
+{%- if guards %}
+<h3>What the guards did</h3>
+<table>
+<thead><tr><th scope="col">guard</th><th scope="col">what</th><th scope="col" class="n">last</th>
+<th scope="col" class="n">mean</th><th scope="col" class="n">range</th>
+<th scope="col" class="n">rounds</th></tr></thead>
+<tbody>
+{%- for line in guards %}
+<tr><td class="w">{{ line.guard }}</td><td>{{ line.what }}</td><td class="n">{{ line.last }}</td>
+<td class="n">{{ line.mean }}</td><td class="n">{{ line.span }}</td><td class="n">{{ line.rounds }}</td></tr>
+{%- endfor %}
+</tbody></table>
+{{ plot(plots.guards, captions.guards) }}
 {%- endif %}
 </section>
 
@@ -195,6 +216,18 @@ nothing limits what they, or the finished adapter, can give away about a single 
 </tbody></table>
 {%- else %}
 <p>No update was refused.</p>
+{%- endif %}
+{%- if aside %}
+<h3>Sites set aside</h3>
+<table><caption>A site that fails several rounds in a row is not asked for a while, and then tried again.</caption>
+<thead><tr><th scope="col">round</th><th scope="col">site</th><th scope="col">what happened</th>
+<th scope="col" class="n">times so far</th></tr></thead><tbody>
+{%- for round, site, reason, until, times in aside %}
+<tr><td>{{ round }}</td><td>{{ site }}</td>
+<td>{% if until %}set aside until round {{ until }} ({{ reason }}){% else %}back{% endif %}</td>
+<td class="n">{{ times }}</td></tr>
+{%- endfor %}
+</tbody></table>
 {%- endif %}
 {%- if plots.norms %}
 <h3>Size of each update</h3>

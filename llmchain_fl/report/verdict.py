@@ -29,7 +29,7 @@ from llmchain_fl.report import tables, wording
 from llmchain_fl.report.readings import LOWER_IS_BETTER, Readings, Row, Stage, total
 from llmchain_fl.report.spending import Spending
 
-__all__ = ["LOWER_IS_BETTER", "stage_verdicts", "verdict"]
+__all__ = ["LOWER_IS_BETTER", "doubt", "stage_verdicts", "verdict"]
 
 
 def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
@@ -41,7 +41,7 @@ def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
     """
     run = Readings(rows)
     results = [_outcome(run), _final(run), *_learned(run), _forgotten(run), _worst_site(run)]
-    costs = [_spent(run, privacy), _sent(run), _refused(run)]
+    costs = [_spent(run, privacy), _sent(run), _refused(run), _aside(run)]
     return [sentence for sentence in results + costs if sentence]
 
 
@@ -111,7 +111,8 @@ def _forgotten(run: Readings) -> str:
     now = run.after(seen[-1], stage.name)
     best = now - drop if run.lower_is_better else now + drop
     fell = f"{stage.label}, from {wording.score(best, metric)} at best to {wording.score(now, metric)}"
-    known = f" ({_doubt(run, stage, best, now)})" if _doubt(run, stage, best, now) else ""
+    unsure = doubt(run, stage, best, now)
+    known = f" ({unsure})" if unsure else ""
     average = wording.change(abs(mean), metric, signed=False)
     if run.lower_is_better:
         moved = f"the loss of earlier stages {'rose' if mean >= 0 else 'fell'} by {average} on average"
@@ -156,6 +157,12 @@ def _worst_site(run: Readings) -> str:
     )
 
 
+def _aside(run: Readings) -> str:
+    times = {site: often for _, site, _, until, often in run.quarantines if until}
+    named = ", ".join(f"{site} ({wording.count(often, 'time')})" for site, often in sorted(times.items()))
+    return f"Set aside after failing rounds in a row: {named}." if times else ""
+
+
 def _refused(run: Readings) -> str:
     refused = run.refusals
     from_sites = ", ".join(sorted({site for _, site, _ in refused}))
@@ -188,11 +195,12 @@ def _compared(run: Readings, stage: Stage, old: float, new: float) -> str:
     if not gain:
         return "unchanged"
     text = f"{wording.change(abs(gain), metric, signed=False)} {'better' if gain > 0 else 'worse'}"
-    doubt = _doubt(run, stage, old, new)
-    return f"{text}, {doubt}" if doubt else text
+    unsure = doubt(run, stage, old, new)
+    return f"{text}, {unsure}" if unsure else text
 
 
-def _doubt(run: Readings, stage: Stage, old: float, new: float) -> str:
+def doubt(run: Readings, stage: Stage, old: float, new: float) -> str:
+    """``within the range of chance for 101 records``, or "" where two scores of the stage's task differ clearly."""
     n = run.records(stage.name)
     if run.metric != "accuracy" or not n or not all(0 <= p <= 1 for p in (old, new)):
         return ""

@@ -58,6 +58,11 @@ def guarantee(delta: float, unit: str, accountant: str) -> str:
     return f"delta {power(delta)}, unit {unit}, accountant {accountant.upper()}"
 
 
+def terms(delta: float, unit: str, accountant: str) -> str:
+    """The same, short enough for a sentence: ``delta 1e-5, per person, PLD``."""
+    return f"delta {power(delta)}, per {unit}, {accountant.upper()}"
+
+
 def size(bytes_: float) -> str:
     """A number of bytes in decimal units (1 MB = 1,000,000 bytes)."""
     if not math.isfinite(bytes_):

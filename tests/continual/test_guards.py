@@ -8,13 +8,15 @@ import torch
 
 from llmchain_fl.adapter.value import Arrays, digest
 from llmchain_fl.config.schema import ContinualConfig
-from llmchain_fl.continual.guards import GUARDS, ServerGuards, SiteGuards
+from llmchain_fl.continual.guards import GUARDS, ServerGuards, SiteGuards, View
 from llmchain_fl.continual.guards.distill import DistillServer
 from llmchain_fl.continual.guards.ema import EmaServer
 from llmchain_fl.work import GuardSpec
 
 KINDS = ["classification", "causal-lm"]
 EMA = GuardSpec("ema", (("decay", 0.75),))
+NOTHING: Any = None
+VIEW = View(1, 0, ("first", "second"), False, 2.0, 1, before={}, probe=lambda arrays: {}, task=NOTHING)
 
 
 def distill(weight: float = 1.0, temperature: float = 2.0) -> GuardSpec:
@@ -23,6 +25,11 @@ def distill(weight: float = 1.0, temperature: float = 2.0) -> GuardSpec:
 
 def payload(arrays: Arrays) -> Arrays:
     return {f"teacher.{name}": value for name, value in arrays.items()}
+
+
+def sent(arrays: Arrays) -> Arrays:
+    """What the server half sends: the teacher and its scale."""
+    return payload(arrays) | {"teacher-scale.value": np.array([VIEW.scale], dtype=np.float32)}
 
 
 def arrays(seed: int) -> Arrays:
@@ -95,12 +102,12 @@ def test_distill_is_the_weighted_divergence_from_the_teacher(small: Any, kind: s
 
 
 def test_a_teacher_may_name_only_some_arrays(small: Any) -> None:
-    """The others are those that the site holds."""
+    """The others are at their start."""
     task = small.task()
     examples = task.encode(small.rows(3))
     other = {name: value * 0.5 for name, value in task.resident.arrays().items() if name.endswith("lora_B")}
     added, _ = extra(task, SiteGuards([distill()], payload(other)), examples, [0, 1])
-    full = task.resident.arrays() | other
+    full = task.resident.fresh() | other
     assert torch.allclose(added, extra(task, SiteGuards([distill()], payload(full)), examples, [0, 1])[0], atol=1e-6)
 
 
@@ -144,70 +151,70 @@ def test_a_large_weight_pulls_the_outputs_back_to_the_teacher(small: Any) -> Non
 def test_distill_sends_the_serving_adapter_of_the_last_stage_and_changes_nothing(small: Any) -> None:
     guard = DistillServer({"weight": 1.0, "temperature": 2.0})
     assert guard.payload() == {}
-    assert digest(guard.after_aggregate(arrays(1))) == digest(arrays(1))
-    assert digest(guard.on_stage_end(arrays(1), arrays(2))) == digest(arrays(1))
-    assert digest(guard.payload()) == digest(payload(arrays(2)))
+    assert digest(guard.serve(VIEW, arrays(1))) == digest(arrays(1))
+    assert digest(guard.on_stage_end(VIEW, arrays(1), arrays(2))) == digest(arrays(1))
+    assert digest(guard.payload()) == digest(sent(arrays(2)))
 
 
 def test_ema_follows_the_global_adapter_in_the_first_stage() -> None:
     guard = EmaServer({"decay": 0.75})
     for seed in (1, 2, 3):
-        assert digest(guard.after_aggregate(arrays(seed))) == digest(arrays(seed))
+        assert digest(guard.serve(VIEW, arrays(seed))) == digest(arrays(seed))
     assert guard.payload() == {}
 
 
 def test_ema_is_its_formula_from_the_second_stage_on() -> None:
     guard = EmaServer({"decay": 0.75})
-    serving = guard.after_aggregate(arrays(1))
-    assert digest(guard.on_stage_end(arrays(1), serving)) == digest(arrays(1))
+    serving = guard.serve(VIEW, arrays(1))
+    assert digest(guard.on_stage_end(VIEW, arrays(1), serving)) == digest(arrays(1))
     average = {name: value.astype(np.float64) for name, value in arrays(1).items()}
     for seed in (2, 3, 4):
-        serving = guard.after_aggregate(arrays(seed))
+        serving = guard.serve(VIEW, arrays(seed))
         average = {name: 0.75 * average[name] + 0.25 * value for name, value in arrays(seed).items()}
         assert all(np.allclose(serving[name], average[name], atol=1e-6) for name in average)
-    start = guard.on_stage_end(arrays(4), serving)
+    start = guard.on_stage_end(VIEW, arrays(4), serving)
     assert digest(start) == digest(serving) != digest(arrays(4))
 
 
 def test_ema_without_decay_is_the_global_adapter_and_a_constant_one_is_reached() -> None:
     none, slow = EmaServer({"decay": 0.0}), EmaServer({"decay": 0.9})
     for guard in (none, slow):
-        guard.on_stage_end(arrays(1), arrays(1))
-    assert digest(none.after_aggregate(arrays(2))) == digest(arrays(2))
+        guard.on_stage_end(VIEW, arrays(1), arrays(1))
+    assert digest(none.serve(VIEW, arrays(2))) == digest(arrays(2))
     for _ in range(200):
-        serving = slow.after_aggregate(arrays(2))
+        serving = slow.serve(VIEW, arrays(2))
     assert all(np.allclose(serving[name], value, atol=1e-5) for name, value in arrays(2).items())
 
 
 def test_what_a_guard_handed_out_is_not_changed_by_a_later_round() -> None:
     guard = EmaServer({"decay": 0.5})
-    guard.on_stage_end(arrays(1), arrays(1))
-    first = guard.after_aggregate(arrays(2))
+    guard.on_stage_end(VIEW, arrays(1), arrays(1))
+    first = guard.serve(VIEW, arrays(2))
     before = digest(first)
-    guard.after_aggregate(arrays(3))
+    guard.serve(VIEW, arrays(3))
     assert digest(first) == before
 
 
 def test_guards_are_composed_in_their_order() -> None:
     guards = ServerGuards([distill(), EMA])
-    assert digest(guards.after_aggregate(arrays(1))) == digest(arrays(1))
-    assert digest(guards.on_stage_end(arrays(1), arrays(1))) == digest(arrays(1))
-    serving = guards.after_aggregate(arrays(2))
+    assert digest(guards.serve(VIEW, arrays(1))) == digest(arrays(1))
+    assert digest(guards.on_stage_end(VIEW, arrays(1), arrays(1))) == digest(arrays(1))
+    serving = guards.serve(VIEW, arrays(2))
     expected = {name: 0.75 * arrays(1)[name] + 0.25 * value for name, value in arrays(2).items()}
     assert all(np.allclose(serving[name], expected[name], atol=1e-6) for name in expected)
-    assert digest(guards.payload()) == digest(payload(arrays(1)))
-    assert digest(guards.on_stage_end(arrays(2), serving)) == digest(serving)
-    assert digest(guards.payload()) == digest(payload(serving))
+    assert digest(guards.payload()) == digest(sent(arrays(1)))
+    assert digest(guards.on_stage_end(VIEW, arrays(2), serving)) == digest(serving)
+    assert digest(guards.payload()) == digest(sent(serving))
 
 
 def test_the_state_of_all_guards_survives(small: Any) -> None:
     guards = ServerGuards([distill(), EMA])
-    guards.on_stage_end(arrays(1), arrays(1))
-    guards.after_aggregate(arrays(2))
+    guards.on_stage_end(VIEW, arrays(1), arrays(1))
+    guards.serve(VIEW, arrays(2))
     again = ServerGuards([distill(), EMA])
     again.load_state(guards.state())
     assert digest(again.payload()) == digest(guards.payload())
-    assert digest(again.after_aggregate(arrays(3))) == digest(guards.after_aggregate(arrays(3)))
+    assert digest(again.serve(VIEW, arrays(3))) == digest(guards.serve(VIEW, arrays(3)))
 
 
 def test_a_guard_without_saved_state_keeps_its_start() -> None:
@@ -215,14 +222,14 @@ def test_a_guard_without_saved_state_keeps_its_start() -> None:
     guards.load_state({})
     guards.load_state({"unknown": arrays(1)})
     assert guards.payload() == {}
-    assert digest(guards.after_aggregate(arrays(2))) == digest(arrays(2))
+    assert digest(guards.serve(VIEW, arrays(2))) == digest(arrays(2))
 
 
 def test_no_guard_changes_nothing() -> None:
     guards = ServerGuards([])
     assert (
-        digest(guards.after_aggregate(arrays(1)))
-        == digest(guards.on_stage_end(arrays(1), arrays(2)))
+        digest(guards.serve(VIEW, arrays(1)))
+        == digest(guards.on_stage_end(VIEW, arrays(1), arrays(2)))
         == digest(arrays(1))
     )
     assert (guards.payload(), guards.state()) == ({}, {})
@@ -232,4 +239,4 @@ def test_the_table_holds_every_guard_of_the_configuration() -> None:
     from typing import get_args
 
     assert set(GUARDS) == set(get_args(get_args(ContinualConfig.model_fields["guards"].annotation)[0]))
-    assert {parts.claim for parts in GUARDS.values()} <= {"in-step", "post-processing"}
+    assert {parts.claim for parts in GUARDS.values()} <= {"in-step", "post-processing", "charged"}

@@ -89,12 +89,13 @@ def test_the_page_is_whole_and_has_every_section(standard: str) -> None:
     assert page.faults == []
     assert page.open == []
     assert page.ids("section") == [
-        "summary", "numbers", "learned", "stages", "sites", "privacy", "traffic", "refused", "settings",
+        "summary", "numbers", "kept", "sites", "privacy", "traffic", "refused", "settings",
     ]  # fmt: skip
-    assert sum(tag == "svg" for tag, _ in page.tags) == 6
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5
     for words in (
         "Bank assistant: three departments, one after the other",  # the title of the run
         "Learned, stage 1 (cards):",
+        "What was kept and what was forgotten",
         "Stage 2 (travel): from 66.5% to 89.5% when learned; now 85.6%",
         "delta 1e-5, unit record, accountant PLD",
         "within",
@@ -142,7 +143,7 @@ def test_a_run_without_privacy_says_so_and_draws_no_epsilon(publish: Publish, ma
     page = Page(publish(make_rows(private=False), {"private": False, "sites": {}}))
     assert "No privacy was asked for." in page.text
     assert "updates are not protected" in page.text
-    assert sum(tag == "svg" for tag, _ in page.tags) == 5
+    assert sum(tag == "svg" for tag, _ in page.tags) == 4
 
 
 def test_a_run_of_one_task_and_one_round_has_a_page(publish: Publish, make_rows: Maker, make_privacy: Privacy) -> None:
@@ -197,12 +198,12 @@ def test_settings_that_are_no_toml_are_shown_as_they_are(tmp_path: Path, make_ro
 
 def test_plots_of_nothing_are_empty(make_rows: Maker) -> None:
     nothing = Readings([])
-    for plot in (plots.scores, plots.r_matrix, plots.traffic, plots.site_scores, plots.update_norms):
+    for plot in (plots.scores, plots.guards, plots.traffic, plots.site_scores, plots.update_norms):
         assert plot(nothing) == ""
     assert plots.epsilon(nothing, {}) == ""
     assert plots.epsilon(Readings(make_rows()), {"private": False}) == ""
     blind = [row | {"value": math.nan} for row in make_rows()]
-    for plot in (plots.scores, plots.r_matrix, plots.traffic, plots.site_scores, plots.update_norms):
+    for plot in (plots.scores, plots.guards, plots.traffic, plots.site_scores, plots.update_norms):
         assert plot(Readings(blind)) == ""
     assert plots.epsilon(Readings(blind), {}) == ""
 

@@ -1,22 +1,30 @@
 """``distill``: stay near the outputs of the last consolidated adapter.
 
-Learning without Forgetting (Li & Hoiem 2016, eq. 2-3), as self-distillation on the current batch:
+Learning without Forgetting (Li & Hoiem 2016, eq. 2-3), as self-distillation, on the batch or on public records:
 
-    loss_i = CE_i + weight * T^2 * KL( softmax(z_old(x_i) / T) || softmax(z(x_i) / T) )
+    data = "batch"    loss_i = CE_i + weight * T^2 * KL( softmax(z_old(x_i) / T) || softmax(z(x_i) / T) )
+    data = "public"   penalty = mean over ``batch`` public records p of weight * T^2 * KL( ... z_old(p) || ... z(p) )
 
-z_old: logits of the adapter that was serving when the last stage ended, over the whole public label list.
-The teacher is a released adapter and the term stands inside the per-example loss, which is clipped and noised as a
-whole: no extra epsilon. Clip norm C is shared between the two terms, so a large weight costs plasticity.
+z_old: logits of the adapter that was serving when the last stage ended, over the whole public label list. The teacher
+is a released adapter, so neither costs epsilon. On the batch the term stands inside the per-example loss, which is
+clipped and noised as a whole: clip norm C is shared between the two terms, so a large weight costs plasticity. On
+public records the gradient is exact, follows the noise and costs no clip norm; it protects what those records ask.
 
-Where we differ: the paper distils old-task heads only; there is one label space here, so all of it.
+Where we differ: the paper distils old-task heads only; there is one label space here, so all of it. Their data is the
+batch; public text is common in federated distillation.
 
-===========================  ==========================================
-case                         result
-===========================  ==========================================
-first stage (no teacher)     adds exactly zero
-teacher = student            adds exactly zero loss and zero gradient
-weight -> infinity           the outputs stay those of the teacher
-===========================  ==========================================
+====================================  ====================================================================
+case                                  result
+====================================  ====================================================================
+first stage (no teacher)              adds exactly zero; no penalty
+weight = 0                            adds nothing, bit for bit
+teacher = student                     adds exactly zero loss and zero gradient
+weight -> infinity                    outputs on the batch (on the public records) stay those of the teacher, as
+                                      far as steps of this learning rate can hold them: with ``adam`` for any
+                                      weight; ``sgd`` diverges once lr x weight x curvature passes 2
+public records of a stage to come     not used yet: the teacher has nothing to say about them
+"public", and no public records       ConfigError at the end of the first stage
+====================================  ====================================================================
 """
 
 from __future__ import annotations
@@ -27,61 +35,93 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmchain_fl.adapter.resident import State
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.continual.guards import teacher
+from llmchain_fl.continual.guards.protocol import ServerGuard, Settings, SiteGuard, View
+from llmchain_fl.continual.public_records import PublicSample, PublicShelf, of_ended
+from llmchain_fl.errors import ConfigError
 from llmchain_fl.tasks.base import Examples, Output, Task
 
-PREFIX = "teacher."
+TEACHER, RECORDS = "teacher", "distill-records"
 
 
-class DistillServer:
-    """Keeps the serving adapter of the last stage's end and sends it along."""
+class DistillServer(ServerGuard):
+    """Keeps the serving adapter of the last stage's end and sends it along, with public records where it needs them."""
 
-    def __init__(self, _settings: Mapping[str, float]) -> None:
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._public = settings.get("data", "batch") == "public"
         self._teacher: Arrays = {}
+        self._scale = 0.0
+        self._shelf = PublicShelf(RECORDS)
 
     def payload(self) -> Arrays:
         """The teacher, once there is one."""
-        return {f"{PREFIX}{name}": value for name, value in self._teacher.items()}
+        return teacher.sent(TEACHER, self._teacher, self._scale) | self._shelf.arrays()
 
-    def after_aggregate(self, current: Arrays) -> Arrays:
-        """Changes nothing."""
+    def step(self, view: View, current: Arrays) -> Arrays:
+        """The next round draws anew."""
+        if self._public:
+            self._shelf.turn(view.seed, view.round + 1)
         return current
 
-    def on_stage_end(self, current: Arrays, serving: Arrays) -> Arrays:
-        """The serving adapter becomes the teacher."""
-        self._teacher = dict(serving)
+    def on_stage_end(self, view: View, current: Arrays, serving: Arrays) -> Arrays:
+        """The serving adapter becomes the teacher.
+
+        Raises:
+            ConfigError: it distils on public records and the run has none of the stages so far.
+        """
+        self._teacher, self._scale = dict(serving), view.scale
+        if self._public:
+            rows = of_ended(view.public_rows, view.stages, view.stage)
+            if not rows:
+                raise ConfigError(
+                    ['continual.distill_data = "public" needs continual.public with records of the ended stages']
+                )
+            self._shelf.put(rows)
         return current
 
     def state(self) -> Arrays:
-        """The teacher."""
-        return dict(self._teacher)
+        """Teacher, scale and records."""
+        return self.payload()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The teacher."""
-        self._teacher = dict(state)
+        """The same."""
+        self._teacher, self._scale = teacher.received(TEACHER, dict(state))
+        self._shelf.load(dict(state))
 
 
-class DistillSite:
-    """Adds the distillation term to each record's loss."""
+class DistillSite(SiteGuard):
+    """Adds the distillation term to each record's loss, or the one on public records after the noise."""
 
-    def __init__(self, settings: Mapping[str, float], payload: Arrays) -> None:
-        self._weight, self._temperature = settings["weight"], settings["temperature"]
-        self._teacher = {name.removeprefix(PREFIX): value for name, value in payload.items() if name.startswith(PREFIX)}
-        self._theta: Tensor | None = None
+    def __init__(self, settings: Settings, payload: Arrays) -> None:
+        self._weight, self._temperature = float(settings["weight"]), float(settings["temperature"])
+        self._public = settings.get("data", "batch") == "public"
+        self._sample = PublicSample(RECORDS, payload, int(settings.get("batch", 16)))
+        self._teacher, self._scale = teacher.received(TEACHER, payload)
+        self._state: State | None = None
 
-    def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor:
-        """weight x T^2 KL(teacher || student) per record, float32 [n]; zeros without a teacher."""
-        if not self._teacher:
-            return torch.zeros(len(index), device=output.logits.device)
-        with torch.no_grad(), task.resident.swapped(self._teacher_theta(task)):
-            teacher = task.forward(examples, index)
-        return self._weight * task.divergence(output, teacher, self._temperature)
+    def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor | None:
+        """weight x T^2 KL(teacher || student) per record, float32 [n]; None without a teacher."""
+        if self._public or not self._acts:
+            return None
+        return self._divergence(task, examples, index, output)
 
-    def _teacher_theta(self, task: Task) -> Tensor:
-        """The teacher as a full parameter vector: the site's present one with the teacher's arrays laid over it."""
-        if self._theta is None:
-            keep = task.resident.theta.clone()
-            task.resident.load(self._teacher)
-            self._theta = task.resident.theta.clone()
-            task.resident.theta.copy_(keep)
-        return self._theta
+    def penalty(self, task: Task) -> Tensor | None:
+        """The mean over this step's public records."""
+        if not (self._public and self._acts and self._sample):
+            return None
+        examples, index = self._sample.examples(task), self._sample.next()
+        return self._divergence(task, examples, index, task.forward(examples, index)).mean()
+
+    @property
+    def _acts(self) -> bool:
+        return bool(self._teacher) and self._weight > 0
+
+    def _divergence(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor:
+        if self._state is None:
+            self._state = teacher.state_of(task.resident, self._teacher, self._scale)
+        with torch.no_grad(), task.resident.swapped(self._state):
+            taught = task.forward(examples, index)
+        return self._weight * task.divergence(output, taught, self._temperature)

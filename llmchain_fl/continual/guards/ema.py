@@ -23,28 +23,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.continual.guards.protocol import ServerGuard, Settings, View
 from llmchain_fl.continual.merge import lerp
 
 
-class EmaServer:
+class EmaServer(ServerGuard):
     """Holds S. There is no site half."""
 
-    def __init__(self, settings: Mapping[str, float]) -> None:
-        self._decay = settings["decay"]
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._decay = float(settings["decay"])
         self._average: Arrays = {}
 
-    def payload(self) -> Arrays:
-        """Nothing travels."""
-        return {}
-
-    def after_aggregate(self, current: Arrays) -> Arrays:
+    def serve(self, view: View, serving: Arrays) -> Arrays:
         """S_t; in the first stage G_t."""
         if not self._average:
-            return current
-        self._average = lerp(self._average, current, 1.0 - self._decay)
+            return serving
+        self._average = lerp(self._average, serving, 1.0 - self._decay)
         return dict(self._average)
 
-    def on_stage_end(self, current: Arrays, serving: Arrays) -> Arrays:
+    def on_stage_end(self, view: View, current: Arrays, serving: Arrays) -> Arrays:
         """G <- S."""
         self._average = dict(serving)
         return dict(serving)

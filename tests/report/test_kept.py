@@ -1,0 +1,250 @@
+"""The part of the report on what was kept and forgotten: sentences, the table of R, guards and probes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmchain_fl.errors import RunError
+from llmchain_fl.report import kept, plots, wording
+from llmchain_fl.report.page import write_report
+from llmchain_fl.report.readings import Readings
+from llmchain_fl.report.tables import forward, summary_table
+from llmchain_fl.run_dir import RunDir
+
+Rows = list[dict[str, Any]]
+Maker = Callable[..., Rows]
+
+
+def cell(stage: int, task: str, value: float, scope: str = "global", metric: str = "r_matrix", **more: Any) -> Any:
+    base = {"round": stage + 1, "stage": stage, "scope": scope, "site": None, "task": task, "metric": metric}
+    return base | {"value": value, "n": None} | more
+
+
+def stream(*lines: list[float], metric: str = "accuracy", n: int | None = None) -> Rows:
+    """Rows of a run of one round a stage; line 0 is before training, line i R after stage i."""
+    names = "abcdefgh"[: len(lines[0])]
+    rows = []
+    for i, line in enumerate(lines):
+        rows += [cell(i - 1, name, value, metric=metric, n=n) for name, value in zip(names, line, strict=True)]
+        if i:
+            rows += [cell(i - 1, name, value) for name, value in zip(names, line, strict=True)]
+    return rows
+
+
+TWO = ([0.1, 0.2], [0.9, 0.3], [0.8, 0.7])
+
+
+def guard(round: int, name: str, value: float) -> Any:
+    return cell(round - 1, "all", value, "run", f"guard_{name}")
+
+
+# -- one verdict a stage ----------------------------------------------------------------------------------------------
+
+
+def test_a_stage_says_what_it_cost_the_one_before_it() -> None:
+    first, second = kept.verdicts(stream(*TWO))
+    assert first == "Stage 1 (a): from 10.0% to 90.0% when learned; now 80.0% (10.0 points worse)."
+    assert second == "Stage 2 (b): from 30.0% to 70.0% when learned. It cost stage 1 (a) 10.0 points."
+
+
+def test_each_verdict_stands_beside_its_own_epsilon_with_its_terms() -> None:
+    terms = {"delta": 1e-5, "unit": "person", "accountant": "pld"}
+    rows = stream(*TWO)
+    rows += [cell(i, "all", e, "site", "epsilon", site="s", **terms) for i, e in ((0, 4.2), (1, 7.999))]
+    first, second = kept.verdicts(rows)
+    assert first.endswith(" Epsilon 4.20 (delta 1e-5, per person, PLD).")
+    assert second.endswith(" It cost stage 1 (a) 10.0 points; epsilon 8.00 (delta 1e-5, per person, PLD).")
+    with pytest.raises(RunError, match="delta"):
+        kept.verdicts([{k: v for k, v in row.items() if k != "delta"} for row in rows])
+
+
+def test_what_the_guards_gave_back_is_what_is_served_minus_what_was_trained() -> None:
+    rows = [*stream(*TWO), cell(1, "a", 0.776, "trained"), cell(1, "b", 0.75, "trained")]
+    assert kept.verdicts(rows)[1].endswith("It cost stage 1 (a) 10.0 points, after the guards gave back 2.4 points.")
+    rows[-2]["value"] = 0.81
+    assert kept.verdicts(rows)[1].endswith("after the guards took another 1.0 points.")
+    rows[-2]["value"] = 0.8
+    assert "guards" not in kept.verdicts(rows)[1]
+
+
+def test_a_stage_may_leave_one_as_it_was_and_give_to_another() -> None:
+    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.9, 0.8, 0.1], [0.9, 0.85, 0.7])
+    _, second, third = kept.verdicts(rows)
+    assert second.endswith("It left stage 1 (a) as before.")
+    assert third.endswith("It left stage 1 (a) as before and gave stage 2 (b) 5.0 points.")
+
+
+def test_the_cost_is_that_of_this_stage_alone_and_not_of_all_since_it_was_learned() -> None:
+    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.6, 0.8, 0.1], [0.5, 0.8, 0.7])
+    assert "It cost stage 1 (a) 10.0 points and left stage 2 (b) as before." in kept.verdicts(rows)[2]
+
+
+def test_of_many_earlier_stages_the_mean_and_the_worst_are_told() -> None:
+    before = [0.9, 0.9, 0.9, 0.9, 0.1]
+    rows = stream([0.1] * 5, *[before] * 4, [0.8, 0.9, 0.7, 0.9, 0.9])
+    assert kept.verdicts(rows)[4].endswith(
+        "It cost 4 earlier stages 7.5 points on average, at most stage 3 (c): cost it 20.0 points."
+    )
+
+
+def test_a_loss_that_rose_is_a_cost() -> None:
+    rows = stream([4.0, 4.0], [2.0, 4.0], [2.5, 3.0], metric="loss")
+    assert kept.verdicts(rows)[1].endswith("It cost stage 1 (a) 0.500 of loss.")
+    rows += [cell(1, "a", 2.75, "trained")]
+    assert "after the guards gave back 0.250" in kept.verdicts(rows)[1]
+
+
+def test_a_cost_that_chance_can_make_is_called_so() -> None:
+    rows = stream([0.1, 0.2], [0.9, 0.3], [0.84, 0.7], n=50)
+    assert "cost stage 1 (a) 6.0 points (within the range of chance for 50 records)." in kept.verdicts(rows)[1]
+
+
+def test_what_was_not_measured_is_not_told() -> None:
+    rows = stream([0.1, 0.2], [math.nan, 0.3], [0.8, 0.7])
+    assert "cost" not in kept.verdicts(rows)[1]
+    assert "nan" not in " ".join(kept.verdicts(rows))
+    assert kept.verdicts([]) == []
+
+
+# -- the table of R ---------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_before_training_and_one_for_each_stage_that_has_ended() -> None:
+    table = kept.matrix(Readings(stream(*TWO)))
+    assert [label for label, _ in table] == ["before training", "after stage 1 (a)", "after stage 2 (b)"]
+    assert [[c.text for c in line] for _, line in table] == [["10.0%", "20.0%"], ["90.0%", "30.0%"], ["80.0%", "70.0%"]]
+    assert [[c.own for c in line] for _, line in table] == [[False, False], [True, False], [False, True]]
+    assert [[c.mark for c in line] for _, line in table] == [["", ""], ["", ""], ["▼ 10.0", ""]]
+    assert kept.matrix(Readings([])) == []
+
+
+def test_a_score_above_the_one_learned_is_marked_up_and_an_unchanged_one_is_not() -> None:
+    up = kept.matrix(Readings(stream([0.1, 0.2], [0.7, 0.3], [0.8, 0.7])))
+    assert up[2][1][0].mark == "▲ 10.0"
+    still = kept.matrix(Readings(stream([0.1, 0.2], [0.8, 0.3], [0.8, 0.7])))
+    assert still[2][1][0].mark == ""
+    loss = kept.matrix(Readings(stream([4.0, 4.0], [2.0, 4.0], [2.5, 3.0], metric="loss")))
+    assert loss[2][1][0].mark == "▼ 0.500"
+
+
+def lightness(colour: str) -> float:
+    """Relative luminance, WCAG 2."""
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans())
+def test_darker_is_better_and_dark_text_can_be_read_on_every_cell(values: list[float], lossy: bool) -> None:
+    rows = stream([0.0, 0.0], values[:2], values[2:], metric="loss" if lossy else "accuracy")
+    cells = [c for _, line in kept.matrix(Readings(rows))[1:] for c in line]
+    light = [lightness(c.colour) for c in cells]
+    ranked = sorted(range(4), key=lambda i: values[i], reverse=not lossy)
+    assert all(light[a] <= light[b] + 1e-6 for a, b in pairwise(ranked))
+    ink = lightness("#1f2933")
+    assert all((each + 0.05) / (ink + 0.05) > 7.0 for each in light)
+
+
+def test_a_small_spread_is_not_blown_up_and_a_gap_has_no_colour() -> None:
+    table = kept.matrix(Readings(stream([0.1, 0.1], [0.50, 0.51], [0.51, math.nan])))
+    assert (
+        max(lightness(c.colour) for _, line in table[1:] for c in line if c.colour)
+        - min(lightness(c.colour) for _, line in table[1:] for c in line if c.colour)
+        < 0.1
+    )
+    assert (table[2][1][1].text, table[2][1][1].colour) == ("–", "")
+
+
+# -- guards and probes ------------------------------------------------------------------------------------------------
+
+
+def test_each_number_of_a_guard_has_a_line_in_words() -> None:
+    rows = [guard(r, "gate_accepted", a) for r, a in ((1, 1.0), (2, 0.5), (3, 0.0))]
+    rows += [guard(3, "merge_lost", 0.125), guard(2, "own_thing_seen", math.nan), guard(3, "new_odd_thing", 7.0)]
+    lines = kept.guard_lines(Readings(rows))
+    assert [(line.guard, line.what) for line in lines] == [
+        ("gate", "share of the round's step that was taken"),
+        ("merge", "share of the mixture that its rank cut off"),
+        ("new", "odd thing"),
+    ]
+    assert (lines[0].last, lines[0].mean, lines[0].span, lines[0].rounds) == ("0", "0.5", "0 to 1", 3)
+    assert lines[1].span == "0.125"
+    assert kept.guard_lines(Readings([])) == []
+
+
+def test_the_plot_of_guards_has_a_panel_for_each_number_that_changed() -> None:
+    rows = [guard(r, "gate_accepted", r / 4) for r in (1, 2, 3)] + [guard(r, "gate_refused", 1.0) for r in (1, 2, 3)]
+    svg = plots.guards(Readings(rows))
+    assert "accepted" in svg
+    assert "refused" not in svg
+    assert plots.guards(Readings([guard(1, "gate_refused", 1.0)])) == ""
+    many = plots.guards(Readings([guard(r, f"x_k{k:02d}", r * k + 1.0 * r) for r in (1, 2) for k in range(20)]))
+    assert f"k{plots.MOST_PANELS - 1:02d}" in many
+    assert f"k{plots.MOST_PANELS:02d}" not in many
+
+
+def test_a_probe_says_better_or_worse_than_before_training() -> None:
+    told = [(0, "general/x", 0.5), (0, "safety", 0.5), (0, "same", 0.4), (0, "early", 0.4)]
+    told += [(2, "general/x", 0.45), (2, "safety", 0.6), (2, "same", 0.4)]
+    rows = [*stream(*TWO), *(cell(r - 1, name, value, "probe", "accuracy") for r, name, value in told)]
+    assert kept.probe_lines(Readings(rows)) == [
+        "General: 5.0 points worse than before training (after round 2).",
+        "Safety: 10.0 points better than before training (after round 2).",
+        "Same: as before training (after round 2).",
+    ]
+    assert kept.probe_lines(Readings(stream(*TWO))) == []
+
+
+def test_forward_transfer_stands_among_the_numbers_where_it_was_measured() -> None:
+    rows = stream(*TWO)
+    assert forward(Readings(rows)) == pytest.approx(0.3 - 0.2)
+    assert ("Forward transfer (FWT)", "+10.0 points") in summary_table(rows, {})
+    assert "Forward transfer (FWT)" not in dict(summary_table([r for r in rows if r["round"]], {}))
+    loss = stream([4.0, 4.0], [2.0, 3.5], [2.5, 3.0], metric="loss")
+    assert forward(Readings(loss)) == pytest.approx(0.5)
+
+
+def test_the_terms_of_an_epsilon_fit_in_a_sentence() -> None:
+    assert wording.terms(1e-5, "person", "pld") == "delta 1e-5, per person, PLD"
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_section_with_colours_that_print(tmp_path: Path, make_rows: Maker, config_toml: str) -> None:
+    run = RunDir.create(tmp_path / "demo-1", config_toml)
+    rows = make_rows()
+    rows += [guard(r, "gate_accepted", a) | {"stage": (r - 1) // 3} for r, a in ((1, 1.0), (5, 0.5), (9, 0.25))]
+    rows += [row | {"scope": "trained", "value": row["value"] - 0.024} for row in rows if row["metric"] == "r_matrix"]
+    rows += [cell(r - 1, "general", 0.5 - r / 100, "probe", "accuracy") for r in (0, 9)]
+    run.append_rows(rows)
+    text = write_report(run).read_text(encoding="utf-8")
+    part = text[text.index('<section id="kept"') : text.index('<section id="sites"')]
+    assert "What was kept and what was forgotten" in part
+    assert len(re.findall(r'style="background:#[0-9a-f]{6}"', part)) == 6
+    assert "▼ 7.8" in part
+    assert "after the guards gave back 2.4 points" in part
+    assert "General: 9.0 points worse" in part
+    assert "share of the round&#39;s step that was taken" in part
+    assert part.count("<svg") == 2
+    assert "print-color-adjust: exact" in text
+
+
+def test_a_run_of_one_stage_has_learned_and_forgotten_nothing(
+    tmp_path: Path, make_rows: Maker, config_toml: str
+) -> None:
+    run = RunDir.create(tmp_path / "one-1", config_toml)
+    run.append_rows(make_rows(tasks=("all",), rounds=3))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<h2>What was learned</h2>" in text
+    assert "What was kept" not in text
+    assert "What the guards did" not in text
