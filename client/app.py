@@ -12,13 +12,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
-from client import outbox
+from client import outbox, rehearsal
 from client.dataset import Kept, SiteRecords, has_records, site_records
-from client.rounds import play_round, play_scores
+from client.rounds import play_round, play_scores, stays
 from client.site import Site, read_site
 from client.training import LocalResult
 from llmchain_fl.errors import ConfigError, LlmchainError, WireError
@@ -27,6 +29,7 @@ from llmchain_fl.privacy.charges import HELD_OUT, training_group
 from llmchain_fl.privacy.ledger import Ledger, NullLedger
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.wire import read_score_task, read_train_task
 from llmchain_fl.work import WorkSpec, inference, open_work
 
@@ -71,14 +74,16 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
     resident, nlp_task = open_work(work.resident, work.task)
     records = site_records(site, task.stage_name, "train", work, nlp_task, kept)
     resident.focus(task.trains or work.adapter.trained)
-    missing = set(resident.trained_names) - set(task.arrays)
+    own = {name for name in resident.trained_names if stays(name, task.keeps)}
+    missing = set(resident.trained_names) - own - set(task.arrays)
     if missing:
         raise WireError(
             f"{len(missing)} arrays to be trained were not sent", remedy="server and site must run the same version"
         )
-    units = _members(ledger, work.plan, training_group(work.plan, task.stage_name) if work.plan else "", records)
+    examples, units = _drawn_from(site, ledger, task, work, nlp_task, records, kept)
     seen = None if watch is None else lambda told, result: watch(site, told, result)
-    return play_round(site.name, ledger, task, work, nlp_task, records.examples, units, seen)
+    memory = site.memory(task.run) if own else None
+    return play_round(site.name, ledger, task, work, nlp_task, examples, units, seen, memory, site.feedback_folder)
 
 
 def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
@@ -99,16 +104,45 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     resident, nlp_task = open_work(inference(work).resident, work.task)
     resident.reset()
     resident.load(task.arrays)
+    if task.keeps:
+        resident.load(site.memory(task.run).before(task.round + 1))
     found = {
         stage: site_records(site, stage, "held_out", work if kind == "noised" else inference(work), nlp_task, kept)
         for stage in task.stages
         if has_records(site, stage, "held_out")
     }
+    for stage, one in found.items():
+        one.examples.among = dict(work.task.among).get(stage)
     if kind == "noised" and plan is not None:
         parts = {stage: (part.examples, _members(ledger, plan, HELD_OUT, part)) for stage, part in found.items()}
         return play_scores(ledger, task, plan, nlp_task, parts)
     values = {stage: nlp_task.score(part.examples)[nlp_task.score_name] for stage, part in found.items()}
     return outbox.scores(site, task.round, values)
+
+
+def _drawn_from(
+    site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, records: SiteRecords, kept: Kept
+) -> tuple[Examples, Units]:
+    """The records of the round and whose they are; with the guard ``rehearsal`` kept units of earlier stages too."""
+
+    def part(stage: str, found: SiteRecords) -> rehearsal.Part:
+        return rehearsal.Part(stage, found, _allowed(ledger, work.plan, stage, found))
+
+    current = part(task.stage_name, records)
+    share = next((float(guard.value("keep")) for guard in work.guards if guard.name == rehearsal.GUARD), 0.0)
+    stages = [stage for stage in task.earlier if share and has_records(site, stage, "train")]
+    if not stages:
+        return records.examples, records.units.kept(current.allowed)
+    earlier = [part(stage, site_records(site, stage, "train", work, nlp_task, kept)) for stage in stages]
+    key = ledger.key_for(f"rehearsal/{site.name}")
+    return rehearsal.mixed(current, earlier, [rehearsal.chosen(key, task.run, one, share) for one in earlier])
+
+
+def _allowed(ledger: Ledger, plan: PrivacyPlan | None, stage: str, records: SiteRecords) -> NDArray[np.bool_]:
+    """Which units may take part in a round of ``stage``."""
+    if plan is None or plan.unit != "person" or not records.names:
+        return np.ones(len(records.units), dtype=bool)
+    return ledger.admit(training_group(plan, stage), records.names)
 
 
 def _members(ledger: Ledger, plan: PrivacyPlan | None, group: str, records: SiteRecords) -> Units:

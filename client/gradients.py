@@ -8,7 +8,8 @@ batch into micro-batches, which changes memory and not the result: every drawn r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +22,16 @@ from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.units import Batch
 
 LossFn = Callable[[Sequence[int]], Tensor]
-GradientFn = Callable[[Batch, LossFn], Tensor]
+
+
+class GradientFn(Protocol):
+    """The gradient of a step."""
+
+    def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
+        """Sum over the batch, float32 [P]."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While it is open the model computes as usual: for passes over public records."""
 
 
 def chunks(index: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -56,6 +66,10 @@ class PlainGradient:
             gradients = torch.autograd.grad(loss(part).sum(), parameters)
             total += torch.cat([g.reshape(-1) for g in gradients])
         return total
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Nothing to put aside."""
+        return nullcontext()
 
 
 class PrivateGradient:
@@ -116,6 +130,10 @@ class PrivateGradient:
 
     def _per_record(self, index: Sequence[int], loss: LossFn) -> Tensor:
         return self._per_sample.rows(len(index), lambda: loss(index).sum().backward())  # type: ignore[no-untyped-call]
+
+    def paused(self) -> AbstractContextManager[None]:
+        """The layers' own forward passes, for as long as it is open."""
+        return self._per_sample.paused()
 
     def close(self) -> None:
         """Leave the model as it was."""

@@ -18,6 +18,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
@@ -25,9 +29,12 @@ from safetensors.numpy import load, save
 
 from client.site import Site
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.compression.codec import CodecSpec, Draw
+from llmchain_fl.compression.error_feedback import encode_with_memory, memory_file
+from llmchain_fl.compression.update import encode
 from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
 from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
-from llmchain_fl.privacy.charges import score_charge, training_charge
+from llmchain_fl.privacy.charges import score_charge, training_charges
 from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.wire import write_hello, write_refusal, write_scores, write_update
@@ -47,19 +54,47 @@ def reserve(ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None) -> None:
         BudgetExhausted: the round would pass the site's epsilon; nothing was spent.
     """
     if plan is not None:
-        charge = training_charge(plan, task.stage_name)
-        ledger.reserve(Release(task.key, (charge,), plan.digest(), "training", task.federation, task.stage_name))
+        charges = training_charges(plan, task.stage_name, task.earlier)
+        ledger.reserve(Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name))
 
 
-def release(ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, trained: Arrays) -> RecordDict:
-    """Trained minus received, sealed on the site's disk before it may leave (with privacy on)."""
+@dataclass(frozen=True)
+class Packing:
+    """How an update is made small: after the noise, so it is post-processing.
+
+    ``draw``: uniforms for the rounding; ``memory``: where this site remembers what a run's compression left out.
+    """
+
+    codec: CodecSpec
+    draw: Draw
+    memory: Path
+
+
+def release(
+    ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, trained: Arrays, packing: Packing | None = None
+) -> RecordDict:
+    """Trained minus received, packed, and sealed on the site's disk before it may leave (with privacy on)."""
     delta = {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
-    if plan is None:
-        return write_update(task.round, delta)
-    if plan.unit == "site":
+    if plan is not None and plan.unit == "site":
         delta = clipped(delta, task.clip or plan.clip_norm)
-    ledger.seal(task.key, save(delta))
-    return write_update(task.round, delta, ledger.receipt())
+    leaving = packed(ledger, task, plan, delta, packing)
+    if plan is None:
+        return write_update(task.round, leaving)
+    ledger.seal(task.key, save(leaving))
+    return write_update(task.round, leaving, ledger.receipt())
+
+
+def packed(
+    ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, delta: Arrays, packing: Packing | None
+) -> Mapping[str, Any]:
+    """The arrays that travel: the delta itself, or one array of bytes for each of it."""
+    if packing is None or packing.codec.name == "none":
+        return delta
+    if not packing.codec.feedback:
+        return encode(delta, packing.codec, packing.draw)
+    seals = None if plan is None else lambda number: ledger.sealed(task.key_of(number))
+    file = memory_file(packing.memory, task.run)
+    return encode_with_memory(file, task.round, delta, packing.codec, packing.draw, seals)
 
 
 def release_again(ledger: Ledger, task: TrainTask, payload: bytes) -> RecordDict:

@@ -14,7 +14,8 @@ costs and what this does stands in docs/log.md (benchmarks/bench_private_step.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -99,6 +100,18 @@ class PerSample:
                 f"{min(self._fresh)} got no gradient", remedy="adapt layers that every record passes through"
             )
         return self._rows
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The layers' own forward passes, for as long as it is open."""
+        ours = [(module, module.forward) for module in self._patched]
+        for module, _ in ours:
+            del module.forward
+        try:
+            yield
+        finally:
+            for module, forward in ours:
+                module.forward = forward  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Give the layers their own forward pass back."""

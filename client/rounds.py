@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
 
 from client import outbox
+from client.memory import Memory
 from client.training import LocalResult, train_round
+from llmchain_fl.adapter.routing import is_beside
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.messages import ScoreTask, TrainTask
 from llmchain_fl.privacy.ledger import Ledger
@@ -20,6 +24,7 @@ from llmchain_fl.privacy.units import Units
 from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.work import WorkSpec
 
+log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
 
 
@@ -32,6 +37,8 @@ def play_round(
     examples: Examples,
     units: Units,
     watch: Watch | None = None,
+    memory: Memory | None = None,
+    feedback: Path = Path(),
 ) -> RecordDict:
     """Reserve -> draw -> train -> seal -> the reply. The one path on which private records become an update.
 
@@ -44,6 +51,8 @@ def play_round(
         examples: the site's records of the stage.
         units: whose they are; a unit that may not take part in this round is not in it.
         watch: sees the local result (simulation, same process).
+        memory: where the trained arrays that stay here (``task.keeps``) come from and go to.
+        feedback: folder for what compression left out, where the run remembers it.
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.
@@ -53,13 +62,28 @@ def play_round(
     outbox.reserve(ledger, task, plan)
     resident.reset()
     resident.load(task.arrays)
+    resident.load({name: value for name, value in task.guard_arrays.items() if is_beside(name)})
+    if memory is not None:
+        resident.load(memory.before(task.round))
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     guards = SiteGuards(work.guards, task.guard_arrays)
     result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
+    if work.guards:
+        told = (site, task.round, result.penalty, result.pull)
+        log.info("%s, round %d: guards' penalty %.3g of the gradient, pull %.3g of a step", *told)
     if watch is not None:
         watch(task, result)
-    return outbox.release(ledger, task, plan, result.arrays)
+    leaving = {name: value for name, value in result.arrays.items() if not stays(name, task.keeps)}
+    if memory is not None:
+        memory.keep(task.round, {name: v for name, v in result.arrays.items() if name not in leaving})
+    packing = outbox.Packing(work.codec, _draws(plan, spec.seed, f"{site} codec", task.round), feedback)
+    return outbox.release(ledger, task, plan, leaving, packing)
+
+
+def stays(name: str, keeps: Sequence[str]) -> bool:
+    """Whether a trained array stays at the site: ``keeps`` holds endings of factors, and ``head`` for a head."""
+    return ("head" if name.startswith("head.") else name.rpartition(".")[2]) in keeps
 
 
 def play_scores(

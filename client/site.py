@@ -29,9 +29,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from client.memory import Memory
 from llmchain_fl.config.read import nearest
 from llmchain_fl.config.schema import NAME, Section
-from llmchain_fl.errors import ConfigError, ModelError, PrivacyError
+from llmchain_fl.continual.guards import GUARDS
+from llmchain_fl.errors import ConfigError, ModelError, PrivacyError, WireError
 from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.work import WorkSpec
@@ -90,8 +92,8 @@ class Site(Section):
         """Refuse work that the policy does not allow.
 
         Raises:
-            PrivacyError: no privacy, no noise, another unit or delta, too many steps, or a loop that is not the one
-                the plan pays for.
+            PrivacyError: no privacy, no noise, another unit or delta, too many steps, or a loop or a guard that is not
+                the one the plan pays for.
             ModelError: a base model that is not on the list.
         """
         if self.limits.require_privacy and (work.plan is None or not work.plan.is_private):
@@ -122,6 +124,23 @@ class Site(Section):
                 remedy="sampling rate, steps and divisor must be the same in both; run the same version everywhere",
             )
         self.check_base(work)
+        self.check_guards(work)
+
+    def check_guards(self, work: WorkSpec) -> None:
+        """Refuse a guard that is not known here, or that reads records again without paying for it.
+
+        Raises:
+            WireError, PrivacyError: see above.
+        """
+        for guard in work.guards:
+            parts = GUARDS.get(guard.name)
+            if parts is None:
+                raise WireError("the work names an unknown guard", remedy="server and site must run the same version")
+            if work.plan is not None and parts.funded is not None and not parts.funded(work.plan):
+                raise PrivacyError(
+                    f"the guard {guard.name} reads records again, and the privacy plan does not pay for it",
+                    remedy="run the same version everywhere; or leave the guard out",
+                )
 
     def check_plan(self, plan: PrivacyPlan) -> None:
         """Refuse a plan that protects less than the site asks for.
@@ -166,6 +185,15 @@ class Site(Section):
         """
         terms = Terms(self.data_set, unit, self.limits.delta, "pld", self.limits.epsilon)
         return FileLedger(self.ledger_folder, self.anchor_file, terms)
+
+    def memory(self, run: str, purpose: str = "personal") -> Memory:
+        """What this site keeps for itself of the run ``run``."""
+        return Memory(Path(self.state), run, purpose)
+
+    @property
+    def feedback_folder(self) -> Path:
+        """Where this site remembers what compression left out of its updates."""
+        return Path(self.state) / ".feedback"
 
     @property
     def data_set(self) -> str:

@@ -37,6 +37,10 @@ class LocalResult:
     steps: int
     records: int
     tokens: int
+    penalty: float = 0.0
+    """Mean over steps of what guards changed of the (noised) task gradient, as a share of its length."""
+    pull: float = 0.0
+    """Mean over steps of how far guards pulled back, as a share of the optimiser's step."""
 
 
 def train_round(
@@ -68,23 +72,76 @@ def train_round(
     theta = torch.nn.Parameter(resident.trained)
     start = resident.trained.clone()
     optimizer = OPTIMIZERS[spec.optimizer](theta, lr, spec.momentum)
-    steps, records, tokens = 0, 0, 0
+    steps, records, tokens, strength = 0, 0, 0, _Strength()
+    stepped = False
     per_unit = plan if plan is not None and plan.unit != "site" else None
     with gradient_of(resident, spec.micro_batch, per_unit) as gradient:
         for drawn in batches:
             batch = sorted(drawn, key=lambda unit: max(map(examples.length, unit)))  # like lengths together
-            theta.grad = gradient(batch, loss) / spec.batch_size
+            step = gradient(batch, loss) / spec.batch_size
+            with gradient.paused():
+                theta.grad = _guarded(task, guards, step, strength)
+            before = resident.trained.clone()
             optimizer.step()
+            after = resident.trained.clone()
+            stepped = stepped or not torch.equal(before, after)
+            guards.pull(task, lr)
+            proximal(resident.trained, start, lr * spec.proximal)
+            strength.pulled(before, after, resident.trained)
             index = [int(record) for unit in batch for record in unit]
             steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
-    _check_moved(resident.trained, start, records, noised=per_unit is not None and per_unit.is_private)
-    return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens)
+    noised = per_unit is not None and per_unit.is_private
+    _check_moved(resident.trained, start, stepped, expected=records > 0 or noised)
+    arrays = resident.arrays(resident.trained_names)
+    return LocalResult(arrays, steps, records, tokens, strength.penalty / max(1, steps), strength.pull / max(1, steps))
 
 
-def _check_moved(now: Tensor, start: Tensor, records: int, *, noised: bool) -> None:
-    """An adapter that did not move, or is not finite, must not pass for a trained one."""
-    moved = float((now - start).double().norm())
-    if not math.isfinite(moved):
+def proximal(theta: Tensor, start: Tensor, strength: float) -> None:
+    """``theta <- (theta + m start) / (1 + m)`` in place, m = ``strength`` = learning rate x mu.
+
+    The proximal step of mu/2 ||theta - start||^2 (FedProx, Li et al. 2020, arXiv 1812.06127, eq. 2): the site stays
+    near the global adapter. It reads no record and follows the noise. Where we differ: the paper adds the term to the
+    local loss; as a gradient through Adam its strength would depend on the task's gradients, and mu > 1 / lr diverges.
+
+    ==============  =====================
+    case            result
+    ==============  =====================
+    m = 0           theta, bit for bit
+    m -> infinity   start
+    ==============  =====================
+    """
+    if strength > 0:
+        theta.add_(start - theta, alpha=strength / (1.0 + strength))
+
+
+@dataclass
+class _Strength:
+    """How strong guards are against the task, added up over steps."""
+
+    penalty: float = 0.0
+    pull: float = 0.0
+
+    def pulled(self, before: Tensor, after: Tensor, now: Tensor) -> None:
+        step = float((after - before).norm())
+        self.pull += float((now - after).norm()) / step if step > 0 else 0.0
+
+
+def _guarded(task: Task, guards: SiteGuards, step: Tensor, strength: _Strength) -> Tensor:
+    """The gradient to step along: the task's, then what reads no private record."""
+    size, penalty = float(step.norm()), guards.penalty_gradient(task)
+    wanted = step if penalty is None else step + penalty
+    turned = guards.steer(task, wanted)
+    if size > 0:
+        strength.penalty += float((turned - step).norm()) / size
+    return turned
+
+
+def _check_moved(now: Tensor, start: Tensor, stepped: bool, *, expected: bool) -> None:
+    """An adapter in which no step was taken, or that is not finite, must not pass for a trained one.
+
+    Guards may take every step back; that is no fault.
+    """
+    if not math.isfinite(float((now - start).double().norm())):
         raise TrainingError("the adapter is not finite after local training", remedy="lower train.lr")
-    if moved == 0.0 and (records > 0 or noised):
+    if expected and not stepped:
         raise TrainingError("local training changed no parameter", remedy="check adapter.targets and train.lr")

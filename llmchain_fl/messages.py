@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from llmchain_fl import __version__
 from llmchain_fl.adapter.value import Arrays, count_bytes
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_BYTES = 2**31
 MAX_RECEIPT = 1024
 """Longest receipt a server keeps, in characters."""
@@ -29,7 +29,8 @@ class TrainTask:
 
     ``receipt``: the last one this site gave; ``federation``: who asks; ``clip``: this round's clip norm of the whole
     update with the privacy unit ``site`` (0: the plan's); ``trains``: which factors this round trains (empty: all that
-    the work description names).
+    the work description names); ``keeps``: which of them stay at the site, so are not sent back;
+    ``earlier``: the stages this site has been through, for the guard ``rehearsal``.
     """
 
     run: str
@@ -44,11 +45,17 @@ class TrainTask:
     federation: str = ""
     clip: float = 0.0
     trains: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Names this release: the same key is never paid or released twice."""
-        return f"{self.run}/{self.round}"
+        return self.key_of(self.round)
+
+    def key_of(self, number: int) -> str:
+        """The name of this run's release of round ``number``."""
+        return f"{self.run}/{number}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class ScoreTask:
     run: str = ""
     receipt: str = ""
     federation: str = ""
+    keeps: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -31,7 +31,7 @@ class RoundReport:
 class Progress(Protocol):
     """Called by the server's loop; the default methods of ``Silent`` do nothing."""
 
-    def started(self, total: int, done: int, sites: int, privacy: str) -> None: ...
+    def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None: ...
 
     def round_started(self, number: int, stage_name: str, asked: int) -> None: ...
 
@@ -45,7 +45,7 @@ class Progress(Protocol):
 class Silent:
     """Tells nobody."""
 
-    def started(self, total: int, done: int, sites: int, privacy: str) -> None:
+    def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None:
         """Nothing."""
 
     def round_started(self, number: int, stage_name: str, asked: int) -> None:

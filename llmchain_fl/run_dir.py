@@ -32,6 +32,7 @@ adapter/        the latest serving adapter, in peft format
 stages/         the adapter as it was at the end of each stage: stages/<NN-name>/adapter/
 events/         the same measurements for TensorBoard: tensorboard --logdir events
 state/          what a resumed run needs; do not edit
+next-stage      written by the operator: names of stages that are over (stream.boundaries = "announced")
 sites/          a simulation only: the simulated sites' own files, which in a real run never leave a site
 """
 

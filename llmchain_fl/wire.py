@@ -15,6 +15,7 @@ to itself (``privacy/receipt.py``): the server cannot read it and hands the last
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -35,7 +36,7 @@ from llmchain_fl.messages import (
 )
 
 
-def _record(arrays: Arrays) -> ArrayRecord:
+def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
 
 
@@ -84,6 +85,8 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "federation": task.federation,
             "clip": task.clip,
             "trains": list(task.trains),
+            "keeps": list(task.keeps),
+            "earlier": list(task.earlier),
         }
     )
     content = RecordDict({"arrays": _record(task.arrays), "config": config})
@@ -112,10 +115,12 @@ def read_train_task(content: RecordDict) -> TrainTask:
         federation=str(_take(config, "federation", str)),
         clip=float(str(_take(config, "clip", float))),
         trains=tuple(map(str, _take_list(config, "trains"))),
+        keeps=tuple(map(str, _take_list(config, "keeps"))),
+        earlier=tuple(map(str, _take_list(config, "earlier"))),
     )
 
 
-def write_update(update_round: int, arrays: Arrays, receipt: str = "") -> RecordDict:
+def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = "") -> RecordDict:
     """An update -> records; what ``client/outbox.py`` lets out. Sorted by name: equal updates are equal bytes."""
     return RecordDict(
         {
@@ -165,6 +170,7 @@ def write_score_task(task: ScoreTask) -> RecordDict:
             "run": task.run,
             "receipt": task.receipt,
             "federation": task.federation,
+            "keeps": list(task.keeps),
         }
     )
     return RecordDict({"arrays": _record(task.arrays), "config": config})
@@ -181,6 +187,7 @@ def read_score_task(content: RecordDict) -> ScoreTask:
         run=str(_take(config, "run", str)),
         receipt=str(_take(config, "receipt", str)),
         federation=str(_take(config, "federation", str)),
+        keeps=tuple(map(str, _take_list(config, "keeps"))),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pydantic
@@ -16,7 +16,10 @@ import pydantic
 from llmchain_fl.adapter.resident import Resident, ResidentSpec, load_resident
 from llmchain_fl.adapter.value import AdapterSpec
 from llmchain_fl.base_model import BaseSpec
+from llmchain_fl.compression.codec import CodecSpec
+from llmchain_fl.config.calendar import sampling_rate
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.data.stages import answers
 from llmchain_fl.errors import WireError
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.tasks.base import Task
@@ -34,6 +37,7 @@ class TrainSpec:
     optimizer: str
     momentum: float
     seed: int
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class GuardSpec:
     """A guard's name and its public settings."""
 
     name: str
-    settings: tuple[tuple[str, float], ...] = ()
+    settings: tuple[tuple[str, float | str], ...] = ()
 
-    def value(self, name: str) -> float:
+    def value(self, name: str) -> float | str:
         """One setting."""
         return dict(self.settings)[name]
 
@@ -60,6 +64,7 @@ class WorkSpec:
     train: TrainSpec
     guards: tuple[GuardSpec, ...] = ()
     plan: PrivacyPlan | None = None
+    codec: CodecSpec = field(default_factory=CodecSpec)
     cache_mb: int = 512
     threads: int = 0
 
@@ -119,27 +124,50 @@ def work_from(
     return WorkSpec(
         base=BaseSpec(model.path, model.revision, model.dtype, model.device, BASE_KIND[task.kind]),
         adapter=AdapterSpec(adapter.rank, adapter.alpha, targets, adapter.last_layers, trained, config.seed),
-        task=TaskSpec(task.kind, task.head, tuple(labels.items()), task.scale, model.pooling, model.max_tokens),
+        task=TaskSpec(
+            task.kind,
+            task.head,
+            tuple(labels.items()),
+            task.scale,
+            model.pooling,
+            model.max_tokens,
+            _among(config, list(labels)),
+        ),
         train=TrainSpec(
             train.steps,
-            train.sampling_rate,
+            sampling_rate(config),
             train.batch_size,
             train.micro_batch,
             train.optimizer,
             train.momentum,
             config.seed,
+            train.proximal,
         ),
         guards=tuple(_guard_spec(name, config) for name in config.continual.guards),
         plan=plan,
+        codec=codec_from(config),
         cache_mb=model.cache_mb,
         threads=model.threads,
     )
 
 
+def _among(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """For each stage whose task is known at scoring, the labels that can be the answer."""
+    found = ((stage.name, answers(config, stage, labels)) for stage in config.stage)
+    return tuple((name, tuple(kept)) for name, kept in found if kept is not None)
+
+
 def _guard_spec(name: str, config: RunConfig) -> GuardSpec:
     """A guard's settings: every ``continual.<name>_<setting>``."""
     found = {key: value for key, value in config.continual.model_dump().items() if key.startswith(f"{name}_")}
-    return GuardSpec(name, tuple((key.removeprefix(f"{name}_"), float(value)) for key, value in sorted(found.items())))
+    plain = {key.removeprefix(f"{name}_"): v if isinstance(v, str) else float(v) for key, v in sorted(found.items())}
+    return GuardSpec(name, tuple(plain.items()))
+
+
+def codec_from(config: RunConfig) -> CodecSpec:
+    """How updates travel up."""
+    told = config.compression
+    return CodecSpec(told.up, told.block, told.share, told.feedback)
 
 
 def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) -> PrivacyPlan | None:
@@ -153,7 +181,7 @@ def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) ->
     central = privacy.unit == "site"
     return PrivacyPlan(
         unit=privacy.unit,
-        sampling_rate=1.0 if central else train.sampling_rate,
+        sampling_rate=1.0 if central else sampling_rate(config),
         noise_multiplier=noise_multiplier,
         clip_norm=privacy.clip_norm,
         steps_per_round=1 if central else train.steps,
@@ -162,6 +190,7 @@ def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) ->
         records_per_unit=privacy.records_per_person if privacy.unit == "person" else 1,
         stages=privacy.stages,
         score_noise=score_noise,
+        rehearsal="earlier" if "rehearsal" in config.continual.guards else "none",
     )
 
 

@@ -27,6 +27,7 @@ REASONS: dict[str, str] = {
     "extra-name": "an array that nobody asked for is there",
     "wrong-dtype": "not a plain numpy array of the agreed dtype",
     "wrong-shape": "another shape than asked, also where numpy would broadcast it",
+    "undecodable": "a compressed array that no site of the same version writes",
     "not-finite": "NaN or infinity",
     "norm": "the update is longer than this run allows",
     "weight": "the weight of a site is not a finite number above 0",

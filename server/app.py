@@ -9,7 +9,6 @@ import contextlib
 import logging
 import shlex
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +17,21 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from llmchain_fl.config.read import read_config
-from llmchain_fl.config.schema import AggregationConfig, RunConfig
+from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.continual.guards import ServerGuards
-from llmchain_fl.data.stages import public_labels
+from llmchain_fl.data.stages import check_stages, public_labels
 from llmchain_fl.errors import ConfigError, RunError
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.tensorboard import write_events
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.work import WorkSpec, work_from
-from server.aggregation import RULES
-from server.aggregation.optimizers import ServerOptimizer, Settings
-from server.aggregation.rule import Rule, SiteShape
+from llmchain_fl.work import work_from
 from server.central import CentralPrivacy
-from server.checkpoint import RunState, load_state
+from server.checkpoint import load_state
 from server.loop import Loop
+from server.parts import first_state, make_quarantine, make_robust, make_rule, start_arrays
 from server.privacy_book import PrivacyBook, make_plan
 from server.scoring import Scorer
 from server.strategy import FederatedLora
@@ -50,12 +47,14 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     """
     state = load_state(run.state)
     labels = public_labels(config)
+    check_stages(config, list(labels))
     rule = make_rule(config.aggregation)
     plan = make_plan(config, state.noise_multiplier if state else None)
     work = work_from(config, labels, rule.trained, plan)
     scorer = Scorer(config, work, list(labels))
+    start = start_arrays(config, work, rule, scorer)
     if state is None:
-        state = _start(work, scorer)
+        state = first_state(work, start)
     elif state.work != work.digest():
         raise RunError(
             f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run"
@@ -63,52 +62,15 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     run.truncate_after(state.round if state.round else -1)
     guards = ServerGuards(work.guards)
     guards.load_state(state.guards)
-    _check_rule(config, rule, scorer)
     central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
-    strategy = FederatedLora(config, work, rule, state.run, central)
+    strategy = FederatedLora(config, work, rule, state.run, central, make_robust(config.aggregation))
     strategy.receipts = dict(state.receipts)
     rule.load_state(state.rule)
     book = PrivacyBook(config, plan, state.spendings)
-    return Loop(config, work, strategy, guards, scorer, book, run, state, progress)
-
-
-def make_rule(config: AggregationConfig) -> Rule:
-    """The rule, with a server optimizer around it if the run asks for one.
-
-    Raises:
-        ModelError: the rule turns its factors in every round, so that no optimizer can step along them.
-    """
-    rule = RULES[config.rule]
-    if config.optimizer == "none":
-        return rule
-    settings = Settings(config.optimizer_lr, config.optimizer_beta1, config.optimizer_beta2, config.optimizer_tau)
-    return ServerOptimizer(rule, config.optimizer, settings)
-
-
-def _check_rule(config: RunConfig, rule: Rule, scorer: Scorer) -> None:
-    """Refuse, before round 1, what the rule cannot do.
-
-    Raises:
-        ConfigError: central noise under a rule that is not linear, or ``ema`` where factors change their coordinates.
-        ModelError: a rank that the rule cannot take.
-    """
-    faults = []
-    if config.privacy.enabled and config.privacy.unit == "site" and not rule.linear:
-        faults.append(f'aggregation.rule = "{rule.name}" is not linear: privacy.unit = "site" needs a linear one')
-    if "ema" in config.continual.guards and not rule.steady:
-        faults.append(f'guard "ema" means factor by factor; "{rule.name}" turns the factors in every round')
-    if faults:
-        raise ConfigError(faults)
-    rule.check(scorer.full({}), {"(each)": SiteShape(config.adapter.rank, config.adapter.alpha)})
-
-
-def _start(work: WorkSpec, scorer: Scorer) -> RunState:
-    """Round 0: the start of the adapter."""
-    arrays = scorer.full({})
-    noise = work.plan.noise_multiplier if work.plan else 0.0
-    return RunState(
-        run=uuid.uuid4().hex, work=work.digest(), round=0, current=arrays, serving=arrays, noise_multiplier=noise
-    )
+    strategy.ended = dict(state.ended)
+    quarantine = make_quarantine(config)
+    quarantine.load_state(state.quarantine)
+    return Loop(config, work, strategy, guards, scorer, book, run, state, progress, quarantine, start)
 
 
 def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -37,6 +38,8 @@ class RunState:
     spendings: dict[str, dict[str, int]] = field(default_factory=dict)
     receipts: dict[str, str] = field(default_factory=dict)
     clip: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+    quarantine: dict[str, dict[str, Any]] = field(default_factory=dict)
     lineage: str = ""
     stopped: str = ""
 
@@ -53,7 +56,9 @@ def save_state(folder: Path, state: RunState) -> Path:
         "guards": sorted(state.guards)
     }
     path = folder / f"round-{state.round:06d}.safetensors"
-    atomic_write(path, save(arrays, metadata={"state": json.dumps(facts)}))
+    atomic_write(
+        path, save({n: np.ascontiguousarray(v) for n, v in arrays.items()}, metadata={"state": json.dumps(facts)})
+    )
     for old in sorted(folder.glob("round-*.safetensors"))[:-KEEP]:
         old.unlink()
     return path

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
+from llmchain_fl.adapter.slots_file import split, write_slots
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.config.calendar import taught, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.continual.guards import ServerGuards
-from llmchain_fl.errors import RunError
+from llmchain_fl.continual.guards import ServerGuards, View
+from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
+from server.aggregation.rule import serving
 from server.checkpoint import RunState, save_state
 from server.cohort import meet
+from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
-from server.records import round_rows, score_rows, stage_rows_of
+from server.quarantine import Quarantine
+from server.records import guard_rows, round_rows, score_rows, site_rows, stage_rows_of
 from server.schedule import Slot
 from server.scoring import Scorer, Scores
-from server.strategy import FederatedLora, RoundOutcome
+from server.site_scores import scores_of_sites
+from server.strategy import FederatedLora
+from server.upload import upload_of
+from server.view import view_of
 
 
 class Loop:
@@ -38,58 +48,98 @@ class Loop:
         run: RunDir,
         state: RunState,
         progress: Progress,
+        quarantine: Quarantine,
+        start: Arrays,
     ) -> None:
         self._config, self._work, self._strategy, self._guards = config, work, strategy, guards
         self._scorer, self._book, self._run, self._state, self._progress = scorer, book, run, state, progress
+        self._quarantine, self._start = quarantine, start
 
     def play(self, grid: Grid) -> None:
         """All rounds that are not done yet.
 
         Raises:
+            ConfigError: an arrival of a site that is not there.
             RunError: a round in which no asked site did its part (a budget that is used up ends the run quietly).
         """
-        state, slots = self._state, self._strategy.slots
-        self._strategy.nodes = meet(grid, self._config.sites)
-        self._progress.started(len(slots), state.round, len(self._strategy.nodes), self._book.terms)
+        state, strategy = self._state, self._strategy
+        strategy.nodes = meet(grid, self._config.sites)
+        strangers = unknown_sites(self._config, strategy.nodes)
+        strangers += [
+            f'sites.excluded: there is no site "{x}"' for x in self._config.sites.excluded if x not in strategy.nodes
+        ]
+        if strangers:
+            raise ConfigError(strangers)
+        upload = upload_of(self._config, self._work, strategy.rule, state.current)
+        total = len(strategy.slots)
+        self._progress.started(total, state.round, len(strategy.nodes), self._book.terms, upload)
         if state.round == 0:
             self._score_start()
-        for number in range(state.round + 1, len(slots) + 1):
-            if state.stopped:
-                break
-            self._round(slots[number], grid)
+        while state.round < len(strategy.slots) and not state.stopped:
+            self._round(strategy.slots[state.round + 1], grid)
         self._finish()
 
     def _round(self, slot: Slot, grid: Grid) -> None:
         started = time.monotonic()
         strategy = self._strategy
+        if slot.fresh:
+            self._start_anew()
         strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
-        able = [site for site in strategy.nodes if self._book.affords(site, slot.stage_name)]
-        asked = strategy.cohort(slot.round, able)
-        if not able:
-            return self._nobody_can(slot, grid)
+        present = strategy.there(slot)
+        able = [site for site in present if self._book.affords(site, present[site], strategy.earlier(site, slot.round))]
+        asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, able))
+        if not asked:
+            return self._nobody_asked(slot, grid, broke=bool(present) and not able)
         self._progress.round_started(slot.round, slot.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(slot, replies)
+        self._quarantine.record(slot.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
         if self._nobody_came(slot, asked, outcome):
             return None
-        self._book.charge((site for site in asked if site not in outcome.declined), slot.stage_name)
-        self._state.current = outcome.arrays
-        self._state.serving = self._guards.after_aggregate(outcome.arrays)
+        for site in (site for site in asked if site not in outcome.spared):
+            self._book.charge([site], present[site], strategy.earlier(site, slot.round))
+        view = self._view(slot)
+        self._state.current = self._guards.step(view, outcome.arrays)
+        self._state.serving = self._guards.serve(view, self._state.current)
         trained = time.monotonic() - started
         scores = self._scorer.score(self._state.serving, self._scorer.each_round)
         self._record(slot, asked, outcome, scores, trained)
+        if self._announced(slot):
+            slot = strategy.slots[slot.round]  # now the last of its stage
         if slot.last:
             self._end_stage(slot, grid, scores)
         self._keep(slot)
         return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
 
-    def _nobody_can(self, slot: Slot, grid: Grid) -> None:
-        """No site can pay for this round. Disjoint stages have a budget each: the next one may go on."""
-        if self._config.privacy.stages == "shared" or slot.stage == len(self._config.stage) - 1:
+    def _announced(self, slot: Slot) -> bool:
+        """Whether the operator has said that this stage is over; the calendar then goes on from here."""
+        names = [stage.name for stage in taught(self._config)]
+        if self._config.stream.boundaries != "announced" or not announced(self._run, slot.stage_name, names):
+            return False
+        self._strategy.ended[slot.stage_name] = slot.round
+        return True
+
+    def _start_anew(self) -> None:
+        """The baseline ``alone``: adapter, rule and guards as before round 1."""
+        self._state.current = self._state.serving = dict(self._start)
+        self._strategy.rule.load_state({})
+        self._guards.start_anew()
+
+    def _nobody_asked(self, slot: Slot, grid: Grid, *, broke: bool) -> None:
+        """Nobody is there, or nobody can pay. The round passes, unless nobody can pay for anything to come either."""
+        if broke and not self._can_go_on(slot):
             return self._stop("every site has used up its budget")
+        if self._announced(slot):
+            slot = self._strategy.slots[slot.round]
         if slot.last:
             self._end_stage(slot, grid, self._scorer.score(self._state.serving, self._scorer.each_round))
         return self._keep(slot)
+
+    def _can_go_on(self, slot: Slot) -> bool:
+        """Whether some site can pay for something it is still to train on."""
+        config, ended, sites = self._config, self._strategy.ended, self._strategy.nodes
+        ahead = ((site, name) for site in sites for name in to_come(config, site, slot.round, ended))
+        return any(self._book.affords(site, name, self._strategy.earlier(site, slot.round)) for site, name in ahead)
 
     def _nobody_came(self, slot: Slot, asked: list[str], outcome: RoundOutcome) -> bool:
         """Whether the round failed as a whole.
@@ -101,7 +151,8 @@ class Loop:
             return False
         reasons = sorted(set(outcome.refused.values()))
         if reasons == ["budget"]:
-            self._stop("every site has used up its budget")
+            if not self._can_go_on(slot):
+                self._stop("every site has used up its budget")
             return True
         raise RunError(
             f"round {slot.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
@@ -118,6 +169,8 @@ class Loop:
     def _record(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
         rows = score_rows(slot.round, slot.stage, scores, self._scorer.sizes(self._scorer.each_round))
         rows += round_rows(slot.round, slot.stage, slot.stage_name, outcome, seconds)
+        rows += self._quarantine.rows(slot.round, slot.stage, slot.stage_name)
+        rows += guard_rows(slot.round, slot.stage, self._guards.notes())
         rows += self._book.rows(slot.round, slot.stage, asked)
         self._run.append_rows(rows)
         self._run.write_privacy(self._book.as_json(self._strategy.nodes))
@@ -125,30 +178,49 @@ class Loop:
     def _end_stage(self, slot: Slot, grid: Grid, scores: Scores) -> None:
         """R matrix row, site scores, adapter on disk, consolidation for the next stage."""
         name = self._scorer.task.score_name
-        seen = [stage.name for stage in self._config.stage]
+        seen = [stage.name for stage in taught(self._config)]
         rows = stage_rows_of(self._run.rows(), slot.round, slot.stage, seen, scores, name)
+        if {"ema", "merge"} & set(self._config.continual.guards):
+            rows += self._trained_rows(slot, name)
         if self._config.sites.held_out:
-            known = tuple(seen[: slot.stage + 1])
-            asked = self._strategy.ask_scores(slot.round, known, self._state.serving)
-            replies = grid.send_and_receive(asked, timeout=self._config.sites.reply_seconds)
-            found = self._strategy.collect_scores(replies)
-            self._book.charge_scores(set(self._strategy.nodes) - self._strategy.unscored, len(known))
-            rows += _site_rows(slot, found, name)
+            found = scores_of_sites(grid, self._config, self._strategy, self._book, slot, self._state.serving)
+            rows += site_rows(slot, found, name)
+            if self._work.plan is not None and self._work.plan.score_noise:
+                rows += self._book.rows(slot.round, slot.stage, self._strategy.nodes)
         self._run.append_rows(rows)
         self._write(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
-        self._state.current = self._guards.on_stage_end(self._state.current, self._state.serving)
+        view = self._view(slot)
+        if view.last:
+            self._state.current = self._guards.on_stage_end(view, self._state.current, self._state.serving)
+            if "slots" in self._config.continual.guards:
+                self._strategy.rule.load_state({})  # a server optimizer's moments are of the old slot
+
+    def _trained_rows(self, slot: Slot, name: str) -> list[dict[str, Any]]:
+        """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
+        scores = self._scorer.score(self._state.current, self._scorer.each_round)
+        base = {"round": slot.round, "stage": slot.stage, "scope": "trained", "site": None, "n": None}
+        return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
+
+    def _view(self, slot: Slot) -> View:
+        """What guards may look at in this round."""
+        return view_of(self._config, self._work, self._scorer, slot, self._strategy.current)
 
     def _keep(self, slot: Slot) -> None:
         state = self._state
         state.round, state.spendings, state.guards = slot.round, self._book.spendings, self._guards.state()
         state.rule = dict(self._strategy.rule.state())
         state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
+        state.ended, state.quarantine = dict(self._strategy.ended), self._quarantine.state()
         save_state(self._run.state, state)
 
-    def _write(self, folder: Any, slot: Slot) -> None:
-        full: Arrays = self._scorer.full(self._state.serving)
+    def _write(self, folder: Path, slot: Slot) -> None:
+        """The serving adapter as peft's files; what stands beside it, if the run keeps slots, in a file of ours."""
+        stages = [stage.name for stage in taught(self._config)]
+        plain, slots = split(self._state.serving, stages)
+        full = serving(self._scorer.full(plain), self._work.adapter.scale)
         lineage = Lineage(self._state.run, slot.round, slot.stage_name, self._state.lineage)
         content = write_adapter(folder, self._scorer.resident, full, self._work, lineage)
+        write_slots(folder, slots, content)
         if folder != self._run.adapter:
             self._state.lineage = content
 
@@ -186,12 +258,3 @@ class Loop:
             self._run.append_rows(rows)
         self._run.write_privacy(self._book.as_json(self._strategy.nodes))
         self._progress.finished(state.stopped or f"{state.round} rounds done")
-
-
-def _site_rows(slot: Slot, found: dict[str, dict[str, float]], name: str) -> list[dict[str, Any]]:
-    base = {"round": slot.round, "stage": slot.stage, "scope": "site", "metric": name, "n": None}
-    return [
-        {**base, "site": site, "task": task, "value": value}
-        for site, tasks in sorted(found.items())
-        for task, value in tasks.items()
-    ]

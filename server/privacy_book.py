@@ -7,12 +7,12 @@ site's ledger counts: for each group of units its own sum, and of these the larg
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.privacy.accounting import Event, groups_epsilon
-from llmchain_fl.privacy.charges import HELD_OUT, score_event, training_event, training_group
+from llmchain_fl.privacy.charges import HELD_OUT, score_event, training_event, training_groups
 from llmchain_fl.privacy.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.work import plan_from
@@ -23,6 +23,7 @@ Spendings = dict[str, dict[str, int]]
 COMPOSITION = {
     "shared": "sequential over all rounds and stages",
     "disjoint": "sequential over the rounds of a stage, the largest of the stages (their persons are disjoint)",
+    "rehearsal": "sequential over the rounds of a stage and those it is rehearsed in, the largest of the stages",
 }
 
 
@@ -35,6 +36,25 @@ def make_plan(config: RunConfig, noise_multiplier: float | None = None) -> Priva
     """
     noise = calibrated_noise(config) if noise_multiplier is None else noise_multiplier
     return plan_from(config, noise, score_noise(config, scores_asked(config)) if noise else 0.0)
+
+
+def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
+    """Standard deviation of the noise on each entry of the released arrays, for guards that take it out again.
+
+    ==========================================  ==================================================================
+    run                                         result
+    ==========================================  ==================================================================
+    no noise                                    0
+    noise at the server, ``ffa`` or ``fedit``   z C / n_min, with fixed C and no server optimizer
+    otherwise                                   None: an optimiser or a factorisation has changed its size
+    ==========================================  ==================================================================
+    """
+    if plan is None or not plan.is_private:
+        return 0.0
+    plain = config.aggregation.optimizer == "none" and config.aggregation.rule in ("ffa", "fedit")
+    if plan.unit == "site" and plain and not config.privacy.clip_quantile:
+        return plan.noise_std / plan.divisor
+    return None
 
 
 class PrivacyBook:
@@ -59,19 +79,20 @@ class PrivacyBook:
         assert self._plan is not None
         return score_event(self._plan, count) if group == HELD_OUT else training_event(self._plan, count)
 
-    def affords(self, site: str, stage: str) -> bool:
-        """Whether one more round of ``stage`` keeps ``site`` within the run's target."""
+    def affords(self, site: str, stage: str, earlier: Sequence[str] = ()) -> bool:
+        """Whether one more round of ``stage``, with ``earlier`` rehearsed, keeps ``site`` within the run's target."""
         target = self._config.epsilon
         if self._plan is None or not target:
             return True
         counts = Counter(self._counts.get(site, {}))
-        counts[training_group(self._plan, stage)] += 1
+        counts.update(training_groups(self._plan, stage, earlier))
         return self._epsilon(counts, self._config.accountant) <= target * (1 + 1e-9)
 
-    def charge(self, sites: Iterable[str], stage: str) -> None:
-        """These sites took part in a round of ``stage``."""
-        if self._plan is not None:
-            self._add(sites, training_group(self._plan, stage), 1)
+    def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = ()) -> None:
+        """These sites took part in a round of ``stage`` in which ``earlier`` were rehearsed."""
+        told = list(sites)
+        for group in training_groups(self._plan, stage, earlier) if self._plan is not None else ():
+            self._add(told, group, 1)
 
     def charge_scores(self, sites: Iterable[str], values: int) -> None:
         """These sites were asked for ``values`` noised scores."""
@@ -113,7 +134,9 @@ class PrivacyBook:
             "private": True,
             **plan.to_dict(),
             "accountant": self._config.accountant,
-            "composition": COMPOSITION[plan.stages],
+            "composition": COMPOSITION[
+                plan.stages if plan.stages == "shared" or plan.rehearsal == "none" else "rehearsal"
+            ],
             "target_epsilon": self._config.epsilon or None,
             "plan_digest": plan.digest(),
             "sites": {site: self._site(self._counts.get(site, Counter()), plan) for site in sorted(sites)},

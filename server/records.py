@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmchain_fl.continual.metrics import r_matrix, summary
-from server.strategy import RoundOutcome
+from server.outcome import RoundOutcome
+from server.schedule import Slot
 
 Row = dict[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
@@ -29,9 +30,12 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
     rows: list[Row] = [{**base, "scope": "run", "site": None, "metric": "seconds", "value": seconds}]
     if outcome.product_error is not None:
         rows.append({**base, "scope": "run", "site": None, "metric": "product_error", "value": outcome.product_error})
+    if outcome.shares:
+        rows.append({**base, "scope": "run", "site": None, "metric": "robust_lost", "value": outcome.lost})
     for metric, values in (
         ("bytes_up", outcome.bytes_up),
         ("bytes_down", outcome.bytes_down),
+        ("robust_share", outcome.shares),
         ("update_norm", outcome.admitted if outcome.norms_public else {}),
     ):
         rows += [
@@ -43,6 +47,12 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
         for site, reason in outcome.refused.items()
     ]
     return rows
+
+
+def guard_rows(number: int, stage: int, notes: Mapping[str, float]) -> list[Row]:
+    """What each guard did in a round."""
+    base = {"round": number, "stage": stage, "scope": "run", "site": None, "task": "all", "n": None}
+    return [{**base, "metric": f"guard_{name}", "value": float(value)} for name, value in sorted(notes.items())]
 
 
 def stage_rows_of(
@@ -63,3 +73,13 @@ def stage_rows_of(
         plain = sign * value if metric in ("average_accuracy", "la", "aia") else value
         new.append({**base, "scope": "run", "task": "all", "metric": named.get(metric, metric), "value": plain})
     return new
+
+
+def site_rows(slot: Slot, found: Mapping[str, Mapping[str, float]], name: str) -> list[Row]:
+    """Scores of the sites on their own held-out records."""
+    base = {"round": slot.round, "stage": slot.stage, "scope": "site", "metric": name, "n": None}
+    return [
+        {**base, "site": site, "task": task, "value": value}
+        for site, tasks in sorted(found.items())
+        for task, value in tasks.items()
+    ]

@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import stage_rows
 from llmchain_fl.tasks.base import Examples
 from llmchain_fl.work import WorkSpec, open_work
+from server.records import LOWER_IS_BETTER
 
 Scores = dict[str, dict[str, float]]
 
 
 class Scorer:
-    """Holds the test set of every stage, encoded once, and the resident model."""
+    """Holds the test set of every stage, encoded once, the guards' public records, and the resident model."""
 
     def __init__(self, config: RunConfig, work: WorkSpec, labels: Sequence[str]) -> None:
         self._work = work
         self.resident, self.task = open_work(work.resident, work.task)
+        self.public_rows = public_rows(config, labels)
+        self.public = self.task.encode(self.public_rows) if self.public_rows else None
         self._sets: dict[str, dict[str, Examples]] = {
             which: self._read(config, which, labels) for which in ("dev", "test")
         }
 
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
         found: dict[str, Examples] = {}
-        for stage in config.stage:
+        for stage in taught(config):
             if (which == "dev" and config.data.dev) or (which == "test" and (stage.test or config.data.test)):
                 found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
+                found[stage.name].among = dict(self._work.task.among).get(stage.name)
         return found
 
     @property
@@ -53,6 +59,12 @@ class Scorer:
             for name, examples in self._sets[which].items()
             if stages is None or name in stages
         }
+
+    def probe(self, arrays: Arrays) -> dict[str, float]:
+        """Stage -> score of ``arrays`` on the set of each round, higher is better: a loss comes negated."""
+        name = self.task.score_name
+        sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+        return {stage: sign * values[name] for stage, values in self.score(arrays, self.each_round).items()}
 
     def full(self, arrays: Arrays) -> Arrays:
         """``arrays`` laid over the start: every array of the adapter, also those that never change."""

@@ -7,41 +7,29 @@ for its weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfall
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from llmchain_fl.adapter.value import Arrays, count_bytes
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.compression.budget import budget
+from llmchain_fl.compression.update import decode
+from llmchain_fl.config.calendar import met, there
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
-from llmchain_fl.messages import Refusal, Scores, ScoreTask, TrainTask, Update, size_of
-from llmchain_fl.wire import read_reply, write_score_task, write_train_task
+from llmchain_fl.messages import Refusal, TrainTask, Update, size_of
+from llmchain_fl.wire import read_reply, write_train_task
 from llmchain_fl.work import WorkSpec
 from server.admission import Schema, admit, reason_of, update_norm
-from server.aggregation.rule import Rule, SiteFactors, names_of, product_error, sent_names
+from server.aggregation.rule import Accumulator, Rule, SiteFactors, product_error, sent_names
+from server.asking import Asker
 from server.central import CentralPrivacy
 from server.cohort import choose, weights
+from server.outcome import RoundOutcome
+from server.robust import Robust
 from server.schedule import Slot, schedule
-
-
-@dataclass
-class RoundOutcome:
-    """What one round did. ``admitted``: site -> norm of its update; ``refused``: site -> reason.
-
-    ``declined``: sites that said no by a code, so trained nothing and spent nothing.
-    """
-
-    arrays: Arrays
-    admitted: dict[str, float] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    declined: set[str] = field(default_factory=set)
-    bytes_up: dict[str, int] = field(default_factory=dict)
-    bytes_down: dict[str, int] = field(default_factory=dict)
-    product_error: float | None = None
-    norms_public: bool = True
-    """False where the norms are of updates that no noise has covered yet (privacy unit ``site``): not to be written."""
 
 
 class FederatedLora(Strategy):
@@ -53,20 +41,26 @@ class FederatedLora(Strategy):
         rule: how factors become one adapter.
         run: name of the run, part of the key under which a site pays for a round.
         central: clips and noises at the server (privacy unit ``site``); None: sites do it, or nobody.
+        robust: screens the admitted replies of a round before they are summed; None: each is summed as it comes.
     """
 
     def __init__(
-        self, config: RunConfig, work: WorkSpec, rule: Rule, run: str, central: CentralPrivacy | None = None
+        self,
+        config: RunConfig,
+        work: WorkSpec,
+        rule: Rule,
+        run: str,
+        central: CentralPrivacy | None = None,
+        robust: Robust | None = None,
     ) -> None:
-        self._config, self._work, self.rule, self._run, self._central = config, work, rule, run, central
-        self._work_json = work.to_json()
-        self.slots = {slot.round: slot for slot in schedule(config)}
+        self._config, self._work, self.rule, self._central, self._robust = config, work, rule, central, robust
+        self.asker = Asker(config, work, rule, run)
+        self.ended: dict[str, int] = {}
+        """Stage -> last round, of the stages whose end was announced."""
         self.nodes: dict[str, int] = {}
         self.current: Arrays = {}
         self.guard_arrays: Arrays = {}
         self.receipts: dict[str, str] = {}
-        self.unscored: set[str] = set()
-        """Sites that declined to be scored, so paid nothing for it."""
         self._asked: dict[str, TrainTask] = {}
         self.outcome = RoundOutcome({})
 
@@ -75,30 +69,39 @@ class FederatedLora(Strategy):
         """Clip norm of the next round's updates; 0 where the server does not clip."""
         return self._central.clip if self._central else 0.0
 
+    @property
+    def slots(self) -> dict[int, Slot]:
+        """Every round of the run, as far as it is known."""
+        return {slot.round: slot for slot in schedule(self._config, self.ended)}
+
     # -- asking ---------------------------------------------------------------------------------------------------
+
+    def there(self, slot: Slot) -> dict[str, str]:
+        """The sites that are there in a round -> the name of the records they train on."""
+        found = there(self._config, self.nodes, slot.round, self.ended)
+        return {site: records for site, records in found.items() if site not in self._config.sites.excluded}
+
+    def earlier(self, site: str, number: int) -> tuple[str, ...]:
+        """The stages that ``site`` rehearses in round ``number``: those it has left, if the run has that guard."""
+        if "rehearsal" not in self._config.continual.guards or self._config.stream.play != "sequence":
+            return ()
+        return tuple(met(self._config, site, number, self.ended)[:-1])
 
     def cohort(self, number: int, able: Iterable[str]) -> list[str]:
         """The sites asked in round ``number``, out of those that still can."""
-        chosen = choose(list(self.nodes), self._config.sites.cohort, self._config.seed, number)
-        return [site for site in chosen if site in set(able)]
+        allowed = set(able)
+        known = [site for site in self.there(self.slots[number]) if site in allowed]
+        return choose(known, self._config.sites.cohort, self._config.seed, number)
 
     def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
-        """One train message a site; all carry the same arrays, and none that a site can draw from the seed."""
-        names = names_of(self.rule.turn(slot.round).down, self.current)
-        task = TrainTask(
-            run=self._run,
-            round=slot.round,
-            stage=slot.stage,
-            stage_name=slot.stage_name,
-            lr=slot.lr,
-            work=self._work_json,
-            arrays={name: self.current[name] for name in names},
-            guard_arrays={key: v for key, v in self.guard_arrays.items() if key.partition(".")[2] in names},
-            federation=self._config.federation,
-            clip=self.clip,
-            trains=self.rule.turn(slot.round).trains,
-        )
-        self._asked = {site: replace(task, receipt=self.receipts.get(site, "")) for site in sites}
+        """One train message a site."""
+        tasks = self.asker.tasks(slot, sites, self.nodes, self.current, self.guard_arrays, self.ended)
+        self._asked = {
+            site: replace(
+                task, receipt=self.receipts.get(site, ""), clip=self.clip, earlier=self.earlier(site, slot.round)
+            )
+            for site, task in tasks.items()
+        }
         return [
             Message(
                 write_train_task(told),
@@ -112,7 +115,10 @@ class FederatedLora(Strategy):
     # -- admitting and summing ------------------------------------------------------------------------------------
 
     def collect(self, slot: Slot, replies: Iterable[Message]) -> RoundOutcome:
-        """Admit each reply and add it to the rule's running sum; ``replies`` may be a generator."""
+        """Admit each reply and add it to the rule's running sum; ``replies`` may be a generator.
+
+        A robust step needs all replies at once and stands between the two.
+        """
         outcome = RoundOutcome(
             self.current,
             norms_public=self._central is None,
@@ -120,7 +126,6 @@ class FederatedLora(Strategy):
         )
         sites = {self.nodes[site]: site for site in self._asked}
         total = self.rule.start(self.current, self._work.adapter.scale, slot.round)
-        public = weights(self.nodes, self._config.aggregation.weights)
         kept: list[SiteFactors] = []
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
@@ -133,28 +138,47 @@ class FederatedLora(Strategy):
                     outcome.refused[site] = delta.code
                     continue
                 norm = update_norm(delta)
-                if self._central:
-                    delta = self._central.clipped(delta)
-                full = {name: self.current[name] + value for name, value in delta.items()}
-                factors = SiteFactors(full, self._work.adapter.scale, public[site])
-                total.add(factors)
+                factors = self._factors(site, self._central.clipped(delta) if self._central else delta)
+                if self._robust is None:
+                    total.add(factors)
             except LlmchainError as error:
                 outcome.refused[site] = reason_of(error) if isinstance(error, AdmissionError) else error.code
                 continue
-            outcome.admitted[site] = norm
-            outcome.bytes_up[site] = count_bytes(delta)
-            if not (self.rule.exact or self._central or self._config.aggregation.optimizer != "none"):
+            outcome.admitted[site], outcome.bytes_up[site] = norm, budget(self._expected(site, slot), self._work.codec)
+            if self._robust is not None or self._measures_error(slot):
                 kept.append(factors)
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
         if len(outcome.admitted) >= self._config.sites.minimum:
-            outcome.arrays = dict(self._central.noised(total.finish) if self._central else total.finish())
-            outcome.product_error = product_error(kept, outcome.arrays, self._work.adapter.scale) if kept else None
+            self._close(slot, total, kept, outcome)
         elif self._central:
             self._central.forget()
         self.outcome = outcome
         return outcome
+
+    def _close(self, slot: Slot, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome) -> None:
+        """The new global arrays out of the sum, screened first if the run has a robust step."""
+        scale = self._work.adapter.scale
+        if self._robust is not None:
+            screened = self._robust(kept, self.current, scale, self.rule.turn(slot.round).up)
+            outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
+            for site in screened.sites:
+                total.add(site)
+        outcome.arrays = dict(self._central.noised(total.finish) if self._central else total.finish())
+        if kept and self._robust is None:
+            outcome.product_error = product_error(kept, outcome.arrays, scale)
+
+    def _factors(self, site: str, delta: Arrays) -> SiteFactors:
+        """The site after training: what it was handed and its delta, with its public weight."""
+        shape = self.asker.shapes[site]
+        handed, public = self.asker.handed[shape], weights(self.nodes, self._config.aggregation.weights)
+        return SiteFactors({name: handed[name] + value for name, value in delta.items()}, shape.scale, public[site])
+
+    def _measures_error(self, slot: Slot) -> bool:
+        """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
+        stepped = self._config.aggregation.optimizer != "none"
+        return not (self.rule.exact or self._central or stepped or self.rule.turn(slot.round).keeps)
 
     def _admit(self, site: str, slot: Slot, reply: Message, outcome: RoundOutcome) -> Arrays | Refusal:
         """The delta of one reply, or the site's own code for why there is none.
@@ -170,53 +194,17 @@ class FederatedLora(Strategy):
         if not isinstance(answer, Update):
             raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         self.receipts[site] = answer.receipt
-        expected = {name: self.current[name] for name in sent_names(self.rule, self.current, slot.round)}
-        schema = Schema.like(expected, max_norm=self._config.aggregation.max_update_norm or None)
+        expected, codec = self._expected(site, slot), self._work.codec
+        arrays = answer.arrays if codec.name == "none" else decode(answer.arrays, expected, codec, site)
+        schema = Schema(expected, max_norm=self._config.aggregation.max_update_norm or None)
         return admit(
-            answer.arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
+            arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
         )
 
-    # -- scores of the sites --------------------------------------------------------------------------------------
-
-    def ask_scores(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> list[Message]:
-        """One evaluate message a site."""
-        names = names_of(self.rule.turn(number).down, arrays)
-        task = ScoreTask(
-            number,
-            stages,
-            self._work_json,
-            {name: arrays[name] for name in names},
-            run=self._run,
-            federation=self._config.federation,
-        )
-        return [
-            Message(
-                write_score_task(replace(task, receipt=self.receipts.get(site, ""))),
-                dst_node_id=node,
-                message_type=MessageType.EVALUATE,
-            )
-            for site, node in self.nodes.items()
-        ]
-
-    def collect_scores(self, replies: Iterable[Message]) -> dict[str, dict[str, float]]:
-        """Site -> stage -> score, of the sites that share them."""
-        sites = {node: site for site, node in self.nodes.items()}
-        found: dict[str, dict[str, float]] = {}
-        self.unscored = set()
-        for reply in replies:
-            site = sites.get(reply.metadata.src_node_id)
-            if site is None or reply.has_error():
-                continue
-            try:
-                answer = read_reply(reply.content)
-            except LlmchainError:
-                continue
-            if isinstance(answer, Refusal):
-                self.unscored.add(site)
-            if isinstance(answer, Scores):
-                found[site] = answer.values
-                self.receipts[site] = answer.receipt or self.receipts.get(site, "")
-        return found
+    def _expected(self, site: str, slot: Slot) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what this site sends in this round."""
+        handed = self.asker.handed[self.asker.shapes[site]]
+        return {name: handed[name].shape for name in sent_names(self.rule, handed, slot.round)}
 
     # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -19,11 +20,14 @@ from client.training import LocalResult
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.errors import ConfigError
 from llmchain_fl.messages import TrainTask
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all
+from simulations.backdoor import armed
 from simulations.grid import InProcessGrid
+from simulations.hostile import HostileApp, Threat, hostile_sites
 from simulations.prepare import prepare_sites
 
 
@@ -50,23 +54,43 @@ def simulate(config: RunConfig, run: RunDir, progress: Progress, backend: str = 
     BACKENDS[backend](config, run, sites, progress)
 
 
+def threat_of(config: RunConfig, names: list[str]) -> Threat:
+    """Which simulated sites are hostile, and how; usually none."""
+    sites = config.sites
+    return Threat(sites.attack, sites.attack_strength, hostile_sites(names, sites.hostile, config.seed), config.seed)
+
+
 def _in_process(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
-    by_name = {site.name: site for site in sites}
+    threat = threat_of(config, [site.name for site in sites])
+    by_name = {site.name: site for site in armed(config, sites, threat)}
     clock = [time.monotonic()]
 
-    def watch(site: Site, _task: TrainTask, result: LocalResult) -> None:
+    noised = not (config.privacy.enabled and config.privacy.unit == "site")  # else these ratios are of private steps
+
+    def watch(site: Site, task: TrainTask, result: LocalResult) -> None:
+        if noised:
+            run.append_rows(strength_rows(site.name, task, result))
         now = time.monotonic()
         progress.site_finished(site.name, result.tokens, now - clock[0])
         clock[0] = now
 
     app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch)
-    run_all(config, run, InProcessGrid(app, by_name), progress)
+    run_all(config, run, InProcessGrid(HostileApp(app, threat), by_name), progress)
+
+
+def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[str, Any]]:
+    """How strong the guards were at a simulated site: a real one writes this into its own log and sends nothing."""
+    base = {"round": task.round, "stage": task.stage, "scope": "site", "site": site, "task": task.stage_name, "n": None}
+    told = {"guard_penalty": result.penalty, "guard_pull": result.pull}
+    return [{**base, "metric": metric, "value": value} for metric, value in told.items() if value]
 
 
 def _ray(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
     from simulations.ray_backend import run_on_ray
 
+    if config.sites.hostile:
+        raise ConfigError(["sites.hostile needs the in-process backend"])
     run_on_ray(config, run, [run.sites.resolve() / site.name / "site.toml" for site in sites], progress)
 
 

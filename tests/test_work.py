@@ -123,7 +123,7 @@ def test_a_configuration_becomes_work(small: Any) -> None:
     assert work.task.labels == (("a", "x"), ("b", "y"))
     assert (work.adapter.targets, work.adapter.trained, work.adapter.seed) == (("query",), ("lora_B",), 9)
     assert work.guards == (
-        GuardSpec("distill", (("temperature", 2.0), ("weight", 1.0))),
+        GuardSpec("distill", (("batch", 16.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0))),
         GuardSpec("ema", (("decay", 0.7),)),
     )
     assert WorkSpec.from_json(work.to_json()) == work

@@ -64,10 +64,11 @@ class PlainView(Silent):
     def __init__(self, console: Console) -> None:
         self._console, self._clock = console, Clock()
 
-    def started(self, total: int, done: int, sites: int, privacy: str) -> None:
+    def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None:
         """The first line."""
         again = f", {done} done before" if done else ""
-        self._console.print(f"{total} rounds{again}, {sites} sites, {privacy}", highlight=False, soft_wrap=True)
+        line = f"{total} rounds{again}, {sites} sites, {privacy}" + (f"; {upload}" if upload else "")
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None:
         """Counted, not printed."""
@@ -89,9 +90,9 @@ class LiveView(PlainView):
         self._rounds: TaskID | None = None
         self._sites: TaskID | None = None
 
-    def started(self, total: int, done: int, sites: int, privacy: str) -> None:
+    def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None:
         """Set up the bars."""
-        super().started(total, done, sites, privacy)
+        super().started(total, done, sites, privacy, upload)
         self._rounds = self._bars.add_task("rounds", total=total, completed=done, note="")
         self._sites = self._bars.add_task("sites", total=sites, note="")
 

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from llmchain_fl.cli import evaluate, predict, privacy, report, scenarios, simulate
+from llmchain_fl.cli import compare, evaluate, next_stage, predict, privacy, report, scenarios, simulate, unlearn
 
 app = typer.Typer(
     name="llmchain-fl",
@@ -19,9 +19,13 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.command)
 app.command("scenarios")(scenarios.command)
+app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
+app.command("next-stage")(next_stage.command)
+app.command("unlearn")(unlearn.command)
+app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
 
 

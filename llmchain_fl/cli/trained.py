@@ -20,6 +20,7 @@ def open_trained(path: Path) -> tuple[WorkSpec, Task]:
         ModelError: the base cannot be loaded, or the adapter does not fit it.
     """
     from llmchain_fl.adapter.files import read_adapter
+    from llmchain_fl.adapter.slots_file import read_slots
     from llmchain_fl.run_dir import RunDir
     from llmchain_fl.work import open_work
 
@@ -36,4 +37,7 @@ def open_trained(path: Path) -> tuple[WorkSpec, Task]:
     resident, task = open_work(work.resident, work.task)
     resident.reset()
     resident.load(arrays)
+    slots = read_slots(folder, arrays)
+    if slots is not None:
+        resident.load(slots.arrays())
     return work, task

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmchain_fl.config.stream_faults import stream_faults
+from llmchain_fl.continual.server_guard_faults import gate_faults, merge_faults
+from llmchain_fl.continual.site_guard_faults import site_guard_faults
+from llmchain_fl.continual.slot_faults import slot_faults
+
 if TYPE_CHECKING:
     from llmchain_fl.config.schema import RunConfig
 
@@ -19,6 +24,9 @@ def cross_faults(run: RunConfig) -> list[str]:
          f'sites.partition = "{sites.partition}" needs sites.column'),
         (bool(weights) and len(weights) != sites.count,
          f"aggregation.weights has {len(weights)} values for sites.count = {sites.count}"),
+        *((bool(values) and len(values) != sites.count,
+           f"adapter.{name} has {len(values)} values for sites.count = {sites.count}")
+          for name, values in (("site_ranks", run.adapter.site_ranks), ("site_alphas", run.adapter.site_alphas))),
         (privacy.enabled and not privacy.epsilon and not privacy.noise_multiplier,
          "privacy.enabled needs privacy.epsilon (a budget) or privacy.noise_multiplier"),
         (privacy.enabled and privacy.unit == "site" and bool(weights),
@@ -37,11 +45,25 @@ def cross_faults(run: RunConfig) -> list[str]:
          "task.labels is empty: classification needs a public label list (never collected from the sites)"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
-        ("distill" in guards and run.continual.distill_weight == 0,
-         "continual.distill_weight = 0 makes the guard `distill` do nothing"),
     ]  # fmt: skip
     faults = [text for wrong, text in checks if wrong]
     for stage in run.stage:
         if not (stage.train or run.data.train):
             faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
+    return faults + stream_faults(run) + guard_faults(run)
+
+
+def guard_faults(run: RunConfig) -> list[str]:
+    """Guards that do not go with the rule, with each other, or with what public records there are."""
+    told, rule, play = run.continual, run.aggregation.rule, run.stream.play
+    settings = told.model_dump(exclude={"guards"})
+    public = bool(told.public) or all(stage.public for stage in run.stage)
+    faults = site_guard_faults(rule, told.guards, public, settings, play)
+    faults += slot_faults(rule, told.guards, told.slots_share, public, play)
+    faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)
+    if "gate" in told.guards:
+        probed = [stage.name for stage in run.stage] if run.data.dev else []
+        tests = {run.data.test, *(stage.test for stage in run.stage)}
+        apart = bool(run.data.dev) and run.data.dev not in tests
+        faults += gate_faults([stage.name for stage in run.stage], probed, kept_apart=apart, play=play)
     return faults

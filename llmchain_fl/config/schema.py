@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from llmchain_fl.config.aggregation import AggregationConfig
+from llmchain_fl.config.compression import CompressionConfig
+from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.cross import cross_faults
+from llmchain_fl.config.section import NAME, Section
+from llmchain_fl.config.stream import StageConfig, StreamConfig
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""What may name a stage or a site: it can stand in a path and cannot lead out of a folder."""
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, no unknown keys, descriptions taken from the docstrings under the fields."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+__all__ = ["AggregationConfig", "NAME", "ContinualConfig", "RunConfig", "Section", "StageConfig"]
 
 
 class ModelConfig(Section):
@@ -56,6 +52,12 @@ class AdapterConfig(Section):
     """`all-linear`, or the names of the linear layers to adapt, such as ["query", "value"]."""
     last_layers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Adapt only the last n transformer layers; 0 adapts all of them."""
+    start: str = ""
+    """Folder of an earlier adapter of the same shape to go on from (stages/*/adapter, or one restored); empty: anew."""
+    site_ranks: list[Annotated[int, Field(ge=1, le=1024)]] = []
+    """Rank of each site in the order of their names, at most `rank`; empty: `rank` everywhere."""
+    site_alphas: list[Annotated[float, Field(gt=0, le=4096)]] = []
+    """Alpha of each site in the order of their names; empty: every site has the scale alpha / r of the adapter."""
 
 
 class TaskConfig(Section):
@@ -110,6 +112,18 @@ class SitesConfig(Section):
     """Fewest admitted replies that make a round; with fewer the adapter stays as it was."""
     held_out: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
     """Share of each simulated site's records (with privacy: persons) kept for that site's own score; 0: none."""
+    excluded: list[str] = []
+    """Sites that are not asked any more, by name: they get no task and no adapter."""
+    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Set a site aside after so many failed rounds in a row (0: never); it is tried again later."""
+    quarantine_rounds: Annotated[int, Field(ge=1, le=100_000)] = 4
+    """Rounds for which a site is set aside the first time; twice as many each time its trial fails."""
+    hostile: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Research, in-process simulation only: share of the sites that attack, drawn from the seed; 0: none."""
+    attack: Literal["sign-flip", "scale", "noise", "backdoor", "free-rider", "rotate", "malformed"] = "sign-flip"
+    """What hostile sites send for their update."""
+    attack_strength: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Factor of the honest update; a `backdoor` replaces the model at sites / hostile sites."""
     wait_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """How long the server waits for the sites to connect."""
     reply_seconds: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
@@ -135,29 +149,8 @@ class TrainConfig(Section):
     """Learning rate of a stage's last round as a share of `lr` (cosine in between)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of `sgd`, first beta of `adam`."""
-
-
-class AggregationConfig(Section):
-    """The server's rule."""
-
-    rule: Literal["ffa", "fedit", "rolora", "fedsvd", "flexlora", "hetlora"] = "ffa"
-    """`ffa` (A frozen, exact), `rolora` (B and A in turn, exact), `fedsvd` (as ffa, A made orthonormal by an SVD each
-    round, exact), `fedit` (mean of A, mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means
-    weighted by the norm of the product)."""
-    max_update_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Refuse an update with a larger L2 norm; 0 sets no bound."""
-    optimizer: Literal["none", "momentum", "adagrad", "adam", "yogi"] = "none"
-    """What the server makes of a round's step: itself, or a step of a server optimizer (FedOpt) along it."""
-    optimizer_lr: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """Server learning rate; adaptive optimizers need about the size of one round's change, such as 0.01."""
-    optimizer_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the server's first moment (momentum)."""
-    optimizer_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the server's second moment (`adam`, `yogi`)."""
-    optimizer_tau: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Entries that move less than this are not blown up to a full step (`adagrad`, `adam`, `yogi`)."""
-    weights: list[Annotated[float, Field(gt=0)]] = []
-    """Public weight of each site in the order of their names; empty is uniform. Never reported by a site."""
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """FedProx mu: keeps a site near the global adapter (mu/2 ||theta - theta_global||^2); 0 switches it off."""
 
 
 class PrivacyConfig(Section):
@@ -186,36 +179,6 @@ class PrivacyConfig(Section):
     """Which accountant's epsilon is reported and enforced."""
 
 
-class ContinualConfig(Section):
-    """Guards against forgetting; composed in the order given."""
-
-    guards: list[Literal["distill", "ema"]] = []
-    """Any of `distill` (at the site) and `ema` (at the server); both cost no epsilon."""
-    distill_weight: Annotated[float, Field(ge=0, le=1e4)] = 1.0
-    """Weight of the distillation loss against the task loss."""
-    distill_temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
-    """Temperature of the distillation."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
-    """Share of the old merged adapter kept at each round."""
-
-
-class StageConfig(Section):
-    """One task of the stream."""
-
-    name: Annotated[str, Field(pattern=NAME)] = "all"
-    """Name of the stage, also the name of its files."""
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
-    """Rounds of this stage."""
-    labels: str | list[str] = []
-    """Keep only records with these labels: names, or "first:last" positions in the label list (0:26)."""
-    where: dict[str, str] = {}
-    """Keep only records whose columns have these values: {stage = "cards"}."""
-    train: str = ""
-    """Training records of this stage; empty takes `data.train`."""
-    test: str = ""
-    """Held-out records of this stage; empty takes `data.test`."""
-
-
 class RunConfig(Section):
     """A whole run."""
 
@@ -232,7 +195,9 @@ class RunConfig(Section):
     sites: SitesConfig = SitesConfig()
     train: TrainConfig = TrainConfig()
     aggregation: AggregationConfig = AggregationConfig()
+    compression: CompressionConfig = CompressionConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    stream: StreamConfig = StreamConfig()
     continual: ContinualConfig = ContinualConfig()
     stage: Annotated[list[StageConfig], Field(min_length=1)] = [StageConfig()]
     """The stream: one table [[stage]] for each task, in order."""

@@ -7,12 +7,15 @@ parallel: the total is the largest group's, not the sum.
 release               group                                                      event
 ====================  =========================================================  ==================================
 a training round      ``training``; with disjoint stages ``training:<stage>``    q, z, steps of the plan, Poisson
+... with rehearsal    the same of the stage and of each earlier one              the same for each group
 the same, unit site   ``site``                                                   one Gaussian release at the server
 noised scores         ``held-out``                                               one Gaussian release per stage
 ====================  =========================================================  ==================================
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import Event
@@ -36,9 +39,15 @@ def training_event(plan: PrivacyPlan, rounds: int = 1) -> Event:
     return Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round * rounds)
 
 
-def training_charge(plan: PrivacyPlan, stage: str) -> Charge:
-    """One round of ``stage``."""
-    return Charge(training_group(plan, stage), training_event(plan))
+def training_groups(plan: PrivacyPlan, stage: str, earlier: Sequence[str] = ()) -> tuple[str, ...]:
+    """All who pay for a round of ``stage`` in which the stages ``earlier`` are rehearsed."""
+    stages = (stage, *earlier) if plan.rehearsal != "none" else (stage,)
+    return tuple(dict.fromkeys(training_group(plan, name) for name in stages))
+
+
+def training_charges(plan: PrivacyPlan, stage: str, earlier: Sequence[str] = ()) -> tuple[Charge, ...]:
+    """One round of ``stage``: each group pays once, whatever its share of the batches."""
+    return tuple(Charge(group, training_event(plan)) for group in training_groups(plan, stage, earlier))
 
 
 def score_event(plan: PrivacyPlan, values: int) -> Event:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from llmchain_fl.config.calendar import most_scores, sampling_rate, taught
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
@@ -126,7 +127,7 @@ def forecast(config: RunConfig) -> Forecast | None:
         divisor=float(config.sites.minimum) if central else config.train.batch_size,
         delta=privacy.delta,
         accountant=privacy.accountant,
-        stages=tuple((stage.name, stage.rounds) for stage in config.stage),
+        stages=tuple((stage.name, stage.rounds) for stage in taught(config)),
         shared=_adds_up(config),
         target=privacy.epsilon or None,
     )
@@ -143,6 +144,7 @@ def calibrated_noise(config: RunConfig) -> float:
     unit ``site``                          for all rounds, q = 1, one step a round
     stages ``shared``                      for the steps of all rounds
     stages ``disjoint``                    for the steps of the stage with the most rounds
+    ... with the guard ``rehearsal``       for the steps of all rounds: the first stage is drawn from in each
     =====================================  ================================================
 
     Raises:
@@ -164,9 +166,9 @@ def scores_asked(config: RunConfig) -> int:
     0 where sites keep no records for them (``sites.held_out``), and with units other than the person: the held-out
     units must be other people than those trained on, and only persons can be told apart.
     """
-    stages, privacy = len(config.stage), config.privacy
+    privacy = config.privacy
     asked = privacy.enabled and privacy.unit == "person" and config.sites.held_out > 0
-    return stages * (stages + 1) // 2 if asked else 0
+    return most_scores(config) if asked else 0
 
 
 def score_noise(config: RunConfig, releases: int) -> float:
@@ -227,11 +229,13 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
 
 
 def _adds_up(config: RunConfig) -> bool:
-    return config.privacy.stages == "shared" or config.privacy.unit == "site"
+    """Whether somebody is in the rounds of all stages. A rehearsed first stage is, even where stages are disjoint."""
+    shared = config.privacy.stages == "shared" or config.privacy.unit == "site"
+    return shared or "rehearsal" in config.continual.guards or config.stream.play == "joint"
 
 
 def _round_event(config: RunConfig, noise: float) -> Event:
     """One round, as ``charges.training_event`` books it for the plan of the run (a test compares them)."""
     if config.privacy.unit == "site":
         return Event("gaussian", 1.0, noise, 1)
-    return Event("poisson-gaussian", config.train.sampling_rate, noise, config.train.steps)
+    return Event("poisson-gaussian", sampling_rate(config), noise, config.train.steps)

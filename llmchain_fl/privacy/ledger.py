@@ -35,6 +35,7 @@ from llmchain_fl.privacy.durable import content, remove, replace
 from llmchain_fl.privacy.receipt import Receipt, mark, read_receipt, write_receipt
 from llmchain_fl.privacy.register import admitted, hashed, read_members, write_members
 from llmchain_fl.privacy.release import Charge, Release, Terms, by_group, check_texts
+from llmchain_fl.privacy.site_key import derive
 from llmchain_fl.privacy.store import Store
 
 __all__ = ["KEPT_PAYLOADS", "Charge", "FileLedger", "Ledger", "NullLedger", "Release", "Terms", "renew_anchor"]
@@ -61,6 +62,7 @@ class Ledger(Protocol):
     def seal(self, key: str, payload: bytes) -> None: ...
     def receipt(self) -> str: ...
     def acknowledge(self, receipt: str) -> None: ...
+    def key_for(self, purpose: str) -> bytes: ...
     def spent(self) -> Spent: ...
     def would_spend(self, charges: Sequence[Charge]) -> Spent: ...
 
@@ -93,6 +95,10 @@ class NullLedger:
 
     def acknowledge(self, receipt: str) -> None:
         """Whatever comes back, it was not ours."""
+
+    def key_for(self, purpose: str) -> bytes:
+        """No secret: a run without noise is repeatable, and whoever knows its settings knows its draws."""
+        return hashlib.sha256(purpose.encode()).digest()
 
     def spent(self) -> Spent:
         """Infinite: without noise there is no finite epsilon at any delta."""
@@ -203,6 +209,11 @@ class FileLedger:
             for key in book.seals.keys() - book.acks:
                 if mark(key) == known.sealed:
                     self._store.append(book, "ack", key=key)
+
+    def key_for(self, purpose: str) -> bytes:
+        """32 secret bytes for one purpose of this site, the same for ever; they never leave it."""
+        with self._store.opened():
+            return derive(self._store.secret(), purpose)
 
     def spent(self) -> Spent:
         """Everything on disk, composed."""

@@ -29,6 +29,12 @@ STAGES: dict[str, str] = {
 }
 """How the rounds of several stages compose. ``disjoint`` is enforced at the site (``privacy/register.py``)."""
 
+REHEARSALS: dict[str, str] = {
+    "none": "a round draws units of its own stage only",
+    "earlier": "a round draws kept units of earlier stages too; the groups of these stages pay for it again",
+}
+"""Whether units of earlier stages are trained on again (``client/rehearsal.py``)."""
+
 ADJACENCIES: dict[str, str] = {
     "add-or-remove-one": "the two data sets differ by the presence of one unit; sensitivity of the clipped sum is C",
 }
@@ -52,7 +58,12 @@ _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
     "score_noise": (lambda z: z >= 0, "z >= 0 and finite"),
 }
 _COUNTS: dict[str, int] = {"steps_per_round": 10**9, "records_per_unit": MOST_RECORDS}
-_TABLES: dict[str, dict[str, str]] = {"unit": UNITS, "adjacency": ADJACENCIES, "stages": STAGES}
+_TABLES: dict[str, dict[str, str]] = {
+    "unit": UNITS,
+    "adjacency": ADJACENCIES,
+    "stages": STAGES,
+    "rehearsal": REHEARSALS,
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,8 @@ class PrivacyPlan:
     """How stages compose, one of STAGES."""
     score_noise: float = 0.0
     """Noise multiplier of the scores that sites send; 0: sites send none."""
+    rehearsal: str = "none"
+    """Whether earlier stages are drawn from again, one of REHEARSALS."""
 
     def __post_init__(self) -> None:
         faults = [_real_fault(name, getattr(self, name)) for name in _REALS]

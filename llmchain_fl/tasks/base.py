@@ -22,11 +22,13 @@ class Examples:
         ids: token ids of each record.
         targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
         kept: outputs of frozen layers, filled as they are computed.
+        among: classification: the labels (positions) that can be the answer when these records are scored; None: all.
     """
 
     ids: list[npt.NDArray[np.int64]]
     targets: npt.NDArray[np.int64]
     kept: dict[int, Tensor] = field(default_factory=dict)
+    among: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,6 +22,9 @@ PROMPT = "{prompt}"
 LONGEST = 10**6
 """Tokens of a prompt before it is cut from its beginning (a tokenizer cuts the end)."""
 
+DECIDING = 16
+"""Plain text has no prompt: so many of its first tokens say which slot answers."""
+
 
 class CausalLM:
     """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
@@ -55,8 +58,10 @@ class CausalLM:
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
-        logits = self.resident.forward(ids, mask, examples.kept, index).logits[:, :-1].float()
         prompt = torch.from_numpy(examples.targets[list(index)]).to(ids.device)
+        deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
+        asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
+        logits = self.resident.forward(ids, mask, examples.kept, index, asked).logits[:, :-1].float()
         place = torch.arange(1, ids.shape[1], device=ids.device)
         weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
         return Output(logits, ids[:, 1:], weight.float())
@@ -107,13 +112,14 @@ class CausalLM:
             for text in texts:
                 prompt = token_ids(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
                 ids = torch.from_numpy(prompt)[None].to(self.resident.base.device)
-                made = self.resident.base.module.generate(  # type: ignore[operator]
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    max_new_tokens=48,
-                    do_sample=False,
-                    pad_token_id=tokenizer.pad_token_id,
-                )
+                with self.resident.router.choosing(torch.ones_like(ids)):
+                    made = self.resident.base.module.generate(  # type: ignore[operator]
+                        input_ids=ids,
+                        attention_mask=torch.ones_like(ids),
+                        max_new_tokens=48,
+                        do_sample=False,
+                        pad_token_id=tokenizer.pad_token_id,
+                    )
                 answers.append([(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip(), 1.0)])
         finally:
             self.resident.module.train()

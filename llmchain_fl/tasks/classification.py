@@ -98,7 +98,7 @@ class Classification:
         right, loss = 0.0, 0.0
         with torch.no_grad():
             for index in by_length(examples, batch):
-                output = self.forward(examples, index)
+                output = _among(self.forward(examples, index), examples.among)
                 right += float((output.logits.argmax(dim=-1) == output.targets).sum())
                 loss += float(self.losses(output).sum())
         return {"accuracy": right / len(examples), "loss": loss / len(examples)}
@@ -108,7 +108,7 @@ class Classification:
         found = np.zeros(len(examples))
         with torch.no_grad():
             for index in by_length(examples, batch):
-                output = self.forward(examples, index)
+                output = _among(self.forward(examples, index), examples.among)
                 found[index] = (output.logits.argmax(dim=-1) == output.targets).double().cpu().numpy()
         return found
 
@@ -124,3 +124,12 @@ class Classification:
             [(self.labels[int(i)], float(p)) for p, i in zip(ps, ix, strict=True)]
             for ps, ix in zip(best.values, best.indices, strict=True)
         ]
+
+
+def _among(output: Output, labels: Sequence[int] | None) -> Output:
+    """Only ``labels`` can be the answer (the task of these records is known); None: all can."""
+    if labels is None:
+        return output
+    barred = torch.full_like(output.logits, -torch.inf)
+    barred[:, list(labels)] = 0.0
+    return Output(output.logits + barred, output.targets, output.weight)

@@ -14,7 +14,10 @@ from llmchain_fl.tasks.classification import Classification
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What is learned: public constants only. ``labels``: (name, text) pairs in the order of the label space."""
+    """What is learned: public constants only. ``labels``: (name, text) pairs in the order of the label space.
+
+    ``among``: stage -> the labels (positions) that can be the answer when its records are scored; others: all.
+    """
 
     kind: str
     head: str = "label-text"
@@ -22,6 +25,7 @@ class TaskSpec:
     scale: float = 20.0
     pooling: str = "mean"
     max_tokens: int = 64
+    among: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def head_size(self) -> int:

@@ -24,7 +24,7 @@ from llmchain_fl.privacy.units import Units
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 REAL_ADDED, REAL_SUM, REAL_CALL = SecureNoise.added, gradients.clipped_sum, gradients.PrivateGradient.__call__
-REAL_TRAIN, REAL_CHARGE = rounds.train_round, outbox.training_charge
+REAL_TRAIN, REAL_CHARGE = rounds.train_round, outbox.training_charges
 REAL_MEANS, REAL_SCORE_CHARGE = rounds.unit_means, outbox.score_charge
 REAL_RESERVE, REAL_SEAL, REAL_OUTBOX_RESERVE = FileLedger.reserve, FileLedger.seal, outbox.reserve
 
@@ -156,10 +156,10 @@ def paid_afterwards(patch: Patch) -> None:
 
 
 def booked_too_cheap(patch: Patch) -> None:
-    def charge(plan: Any, stage: str) -> Any:
-        return REAL_CHARGE(replace(plan, noise_multiplier=2 * plan.noise_multiplier), stage)
+    def charges(plan: Any, stage: str, earlier: Any) -> Any:
+        return REAL_CHARGE(replace(plan, noise_multiplier=2 * plan.noise_multiplier), stage, earlier)
 
-    patch.setattr(outbox, "training_charge", charge)
+    patch.setattr(outbox, "training_charges", charges)
 
 
 def sealed_rounds_trained_again(patch: Patch) -> None:

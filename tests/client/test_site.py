@@ -8,7 +8,7 @@ import pytest
 
 from client.site import Site, SiteData, SiteLimits, read_site
 from llmchain_fl.errors import ConfigError, LlmchainError, ModelError, PrivacyError
-from llmchain_fl.privacy.charges import training_charge
+from llmchain_fl.privacy.charges import training_charges
 from llmchain_fl.privacy.ledger import FileLedger, NullLedger, Release
 
 
@@ -130,7 +130,7 @@ def test_the_budget_belongs_to_the_data_set_and_its_anchor_lies_beside_the_state
 
 def test_a_renamed_site_keeps_the_budget_of_its_data_set(small: Any, tmp_path: Path) -> None:
     own = site().model_copy(update={"state": str(tmp_path / "state"), "data": SiteData(name="notes", train="x")})
-    release = Release("r/1", (training_charge(private(small).plan, "a"),), "", "training", "", "a")
+    release = Release("r/1", (training_charges(private(small).plan, "a")[0],), "", "training", "", "a")
     own.ledger(private(small)).reserve(release)
     assert own.model_copy(update={"name": "b"}).ledger(private(small)).spent().epsilon > 0
 

@@ -132,7 +132,7 @@ def test_a_teacher_costs_as_many_bytes_as_what_is_trained(finished: RunDir) -> N
     down = {row["round"]: row["value"] for row in finished.rows() if row["metric"] == "bytes_down"}
     up = next(row["value"] for row in finished.rows() if row["metric"] == "bytes_up")
     assert down[1] == down[2]
-    assert down[3] == down[4] == down[1] + up
+    assert down[3] == down[4] == down[1] + up + 4  # and its scale
 
 
 def test_peft_alone_opens_the_adapter_and_computes_the_same(finished: RunDir) -> None:
@@ -209,7 +209,7 @@ def test_a_private_run_records_epsilon_with_its_terms_and_stays_within_the_budge
         assert site["steps"] == 8
     rows = [row for row in run.rows() if row["metric"] == "epsilon" and row["site"] == "site-00"]
     assert [row["value"] for row in rows] == sorted(row["value"] for row in rows)
-    assert len(rows) == 4
+    assert len(rows) == 6  # four rounds, and what the noised scores cost at the end of two stages
     assert all({"delta", "unit", "accountant"} <= set(row) for row in rows)
     for site in ("site-00", "site-01", "site-02"):
         assert len((run.sites / site / "state" / site / "events.jsonl").read_text().splitlines()) >= 4
@@ -292,7 +292,7 @@ def test_report_is_written_anew(
 
 
 @pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(name for name, rule in RULES.items() if not rule.turn(1).keeps))
 def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: str, private: bool) -> None:
     privacy = {"enabled": private, "noise_multiplier": 1.0}
     config = tiny.config(

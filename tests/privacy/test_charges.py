@@ -13,7 +13,7 @@ from llmchain_fl.privacy.charges import (
     HELD_OUT,
     score_charge,
     score_event,
-    training_charge,
+    training_charges,
     training_event,
     training_group,
 )
@@ -35,7 +35,7 @@ SITE = replace(RECORD, unit="site", sampling_rate=1.0, steps_per_round=1, diviso
 )
 def test_who_pays_for_a_training_round(plan: PrivacyPlan, group: str) -> None:
     assert training_group(plan, "cards") == group
-    assert training_charge(plan, "cards").group == group
+    assert training_charges(plan, "cards")[0].group == group
 
 
 @pytest.mark.parametrize("plan", [PERSON, RECORD, DISJOINT], ids=["person", "record", "disjoint"])
@@ -43,11 +43,11 @@ def test_a_training_round_at_the_site_is_its_steps_of_the_sampled_gaussian(plan:
     """However many records a person has: the cap bounds work, not privacy."""
     assert training_event(plan) == Event("poisson-gaussian", 0.05, 1.5, 20)
     assert training_event(plan, 7) == Event("poisson-gaussian", 0.05, 1.5, 140)
-    assert training_charge(plan, "cards").event == training_event(replace(plan, score_noise=0.0, clip_norm=9.0))
+    assert training_charges(plan, "cards")[0].event == training_event(replace(plan, score_noise=0.0, clip_norm=9.0))
 
 
 def test_a_training_round_of_the_unit_site_is_one_release_that_nobody_hides_in() -> None:
-    assert training_charge(SITE, "cards") == Charge("site", Event("gaussian", 1.0, 1.5, 1))
+    assert training_charges(SITE, "cards")[0] == Charge("site", Event("gaussian", 1.0, 1.5, 1))
     assert training_event(SITE, 7) == Event("gaussian", 1.0, 1.5, 7)
 
 

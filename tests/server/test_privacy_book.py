@@ -11,7 +11,7 @@ import pytest
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.charges import score_charge, score_event, training_charge, training_event
+from llmchain_fl.privacy.charges import score_charge, score_event, training_charges, training_event
 from llmchain_fl.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.privacy.plan import PrivacyPlan
 from server.privacy_book import PrivacyBook, make_plan
@@ -67,7 +67,7 @@ def test_the_server_counts_what_the_site_itself_counts_after_every_round_and_eve
     terms = Terms("notes", plan.unit, plan.delta, run.privacy.accountant, math.inf)
     ledger = FileLedger(tmp_path / "ledger", tmp_path / "anchor", terms)
     for number, stage in enumerate(COURSE, start=1):
-        ledger.reserve(Release(f"r/{number}", (training_charge(plan, stage),), "", "training", "", stage))
+        ledger.reserve(Release(f"r/{number}", (training_charges(plan, stage)[0],), "", "training", "", stage))
         book.charge(["north"], stage)
         if plan.score_noise and stage != (COURSE[number:] or [""])[0]:
             known = sorted(set(COURSE[:number]))

@@ -19,7 +19,9 @@ from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
 from server.central import CentralPrivacy
 from server.cohort import meet
-from server.strategy import FederatedLora, RoundOutcome
+from server.outcome import RoundOutcome
+from server.site_scores import ask_scores, read_scores
+from server.strategy import FederatedLora
 from simulations.grid import InProcessGrid
 
 SITES = ["a", "b", "hostile"]
@@ -241,8 +243,10 @@ def test_scores_are_asked_with_the_last_receipt_and_bring_a_newer_one() -> None:
     told: list[Told] = []
     strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
     rounds(strategy, grid, 1)
-    asked = strategy.ask_scores(1, ("all",), strategy.current)
-    assert strategy.collect_scores(grid.send_and_receive(asked)) == {"a": {"all": 0.5}, "b": {"all": 0.25}}
+    asked = ask_scores(strategy.asker.score_task(1, ("all",), strategy.current), strategy.nodes, strategy.receipts)
+    found, declined, receipts = read_scores(grid.send_and_receive(asked), strategy.nodes)
+    assert (found, declined) == ({"a": {"all": 0.5}, "b": {"all": 0.25}}, {"hostile"})
+    strategy.receipts |= receipts
     assert [(task.key, task.receipt) for _, task in told[3:]] == [
         ("run/1/scores", "a 1"),
         ("run/1/scores", "b 1"),
@@ -317,5 +321,4 @@ def test_under_fedsvd_the_turned_a_travels_down_and_b_alone_comes_up() -> None:
     strategy.nodes, strategy.current = {"north": 2}, {NAME: np.zeros((4, 2), "f4"), lora_a: np.eye(2, 4, dtype="f4")}
     (message,) = strategy.ask(strategy.slots[1], ["north"])
     assert set(read_train_task(message.content).arrays) == {NAME, lora_a}
-    (asked,) = strategy.ask_scores(1, ("all",), strategy.current)
-    assert set(read_score_task(asked.content).arrays) == {NAME, lora_a}
+    assert set(strategy.asker.score_task(1, ("all",), strategy.current).arrays) == {NAME, lora_a}

@@ -1,0 +1,44 @@
+"""How the server sums: rule, server optimizer, robust step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmchain_fl.config.section import Section
+
+
+class AggregationConfig(Section):
+    """The server's rule."""
+
+    rule: Literal["ffa", "fedit", "rolora", "fedsvd", "fedex", "flora", "flexlora", "hetlora", "fedsb", "fedsa"] = "ffa"
+    """`ffa` (A frozen, exact), `rolora` (B and A in turn, exact), `fedsvd` (as ffa, A made orthonormal by an SVD each
+    round, exact), `fedsb` (only an r x r core, exact), `fedex` (fedit plus its residual, exact), `flora` (all factors
+    stacked, exact), `fedit` (mean of A, mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means
+    weighted by the norm of the product), `fedsa` (A shared, every site keeps a B of its own)."""
+    personal_head: bool = False
+    """Every site keeps a trained head of its own; only the LoRA factors are shared."""
+    max_update_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Refuse an update with a larger L2 norm; 0 sets no bound."""
+    optimizer: Literal["none", "momentum", "adagrad", "adam", "yogi"] = "none"
+    """What the server makes of a round's step: itself, or a step of a server optimizer (FedOpt) along it."""
+    optimizer_lr: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Server learning rate; adaptive optimizers need about the size of one round's change, such as 0.01."""
+    optimizer_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the server's first moment (momentum)."""
+    optimizer_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the server's second moment (`adam`, `yogi`)."""
+    optimizer_tau: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Entries that move less than this are not blown up to a full step (`adagrad`, `adam`, `yogi`)."""
+    robust: Literal["none", "norm-bound", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"] = "none"
+    """Screens the replies of a round before they are summed, by what they change of the product; needs all of them in
+    memory, and sites whose updates the server may see."""
+    hostile: Annotated[int, Field(ge=0, le=100_000)] = 1
+    """`robust`: how many sites of one round may be hostile."""
+    norm_bound: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """`norm-bound`: longest change of the product that one site may make; 0: `norm_factor` times the round's median."""
+    norm_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """`norm-bound` without a fixed bound: the bound is this times the median length of the round."""
+    weights: list[Annotated[float, Field(gt=0)]] = []
+    """Public weight of each site in the order of their names; empty is uniform. Never reported by a site."""

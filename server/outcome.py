@@ -1,0 +1,40 @@
+"""What one round did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmchain_fl.adapter.value import Arrays
+from server.strikes import is_strike
+
+
+@dataclass
+class RoundOutcome:
+    """What one round did. ``admitted``: site -> norm of its update; ``refused``: site -> reason.
+
+    ``declined``: sites that said no by a code, so trained nothing and spent nothing.
+    """
+
+    arrays: Arrays
+    admitted: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    declined: set[str] = field(default_factory=set)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    product_error: float | None = None
+    norms_public: bool = True
+    """False where the norms are of updates that no noise has covered yet (privacy unit ``site``): not to be written."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """With a robust step: how much of each admitted site it kept, 0 to 1."""
+    lost: float = 0.0
+    """With a robust step: the part of its result that the trained factors cannot hold, 0 to 1."""
+
+    @property
+    def spared(self) -> set[str]:
+        """Sites that said no before they had reserved anything. A site that failed in training has paid."""
+        return {site for site in self.declined if not is_strike(self.refused[site], declined=True)}
+
+    @property
+    def unused(self) -> set[str]:
+        """Admitted sites of which a robust step kept nothing."""
+        return {site for site, share in self.shares.items() if share == 0}

@@ -1,0 +1,30 @@
+"""What the guards' server halves may look at in one round."""
+
+from __future__ import annotations
+
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.continual.guards import View
+from llmchain_fl.work import WorkSpec
+from server.privacy_book import known_noise
+from server.schedule import Slot, as_guards_see
+from server.scoring import Scorer
+
+
+def view_of(config: RunConfig, work: WorkSpec, scorer: Scorer, slot: Slot, before: Arrays) -> View:
+    """The view of round ``slot``, which began with the global arrays ``before``."""
+    stage, stages, last = as_guards_see(config, slot)
+    return View(
+        round=slot.round,
+        stage=stage,
+        stages=stages,
+        last=last,
+        scale=work.adapter.scale,
+        seed=config.seed,
+        before=before,
+        probe=scorer.probe,
+        task=scorer.task,
+        public=scorer.public,
+        public_rows=scorer.public_rows,
+        noise=known_noise(config, work.plan),
+    )
