@@ -1,13 +1,15 @@
 """Upload per round and site at equal accuracy (BANKING77), and how fast the codecs are.
 
-    python benchmarks/bench_bytes.py                        speed, then all arms over seeds 1, 2, 3
+    python benchmarks/bench_bytes.py                        speed, then all arms over seeds 2, 3, 4
     python benchmarks/bench_bytes.py --only speed
     options: --seeds 1,2   --arms "ffa,ffa int4"   --rounds 6   --steps 5   --set KEY=VALUE (repeatable)
 
 Scenario `banking77` (10 sites, Dirichlet 0.5, no privacy) made short. The first arm is the baseline: fedit in fp32. An
 arm's difference to it is taken seed by seed: sites, records and batches of a seed are the same for all arms. The second
-difference, to the same rule in fp32, is what the codec alone does. Bytes are those of the run's metric `bytes_up`;
-what a message adds (names, headers) is in a table of its own.
+difference, to the same rule in fp32, is what the codec alone does. Each rule has the learning rate that was best for it
+in fp32 on seed 1, out of 0.005, 0.01, 0.02 and 0.04 (fedit at 0.04 learns nothing); seed 1 is left out of the table.
+
+Bytes are those of the run's metric `bytes_up`; what a message adds (names, headers) is in a table of its own.
 """
 
 from __future__ import annotations
@@ -27,30 +29,32 @@ from llmchain_fl.compression.codec import CodecSpec, Name
 from llmchain_fl.compression.update import decode, encode
 from llmchain_fl.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.wire import write_update
-from server.aggregation import RULES
 
 SMALL = [
     "data.train_size=3000",
     "data.test_size=1540",
     "train.sampling_rate=0.107",
     "train.micro_batch=64",
-    "train.lr=0.01",
 ]
 """300 records a site, so 32 a step: about a minute a run on one core."""
 MEMORY = "compression.feedback=true"
+FEDIT = ["aggregation.rule=fedit", "train.lr=0.01"]
+FFA = ["aggregation.rule=ffa", "train.lr=0.04"]
+FEDSB = ["aggregation.rule=fedsb", "train.lr=0.04"]
+TOP = ["compression.up=top-k", "compression.share=0.2", MEMORY]
 ARMS: dict[str, list[str]] = {
-    "fedit": ["aggregation.rule=fedit"],
-    "fedit int4": ["aggregation.rule=fedit", "compression.up=int4"],
-    "ffa": ["aggregation.rule=ffa"],
-    "ffa bf16": ["aggregation.rule=ffa", "compression.up=bf16"],
-    "ffa int8": ["aggregation.rule=ffa", "compression.up=int8"],
-    "ffa int4": ["aggregation.rule=ffa", "compression.up=int4"],
-    "ffa int4 + memory": ["aggregation.rule=ffa", "compression.up=int4", MEMORY],
-    "ffa top-k 0.05": ["aggregation.rule=ffa", "compression.up=top-k"],
-    "ffa top-k 0.05 + memory": ["aggregation.rule=ffa", "compression.up=top-k", MEMORY],
-    "ffa top-k 0.2 + memory": ["aggregation.rule=ffa", "compression.up=top-k", "compression.share=0.2", MEMORY],
-    "fedsb": ["aggregation.rule=fedsb"],
-    "fedsb int4": ["aggregation.rule=fedsb", "compression.up=int4"],
+    "fedit": FEDIT,
+    "fedit int4": [*FEDIT, "compression.up=int4"],
+    "fedit top-k 0.2 + memory": [*FEDIT, *TOP],
+    "ffa": FFA,
+    "ffa int8": [*FFA, "compression.up=int8"],
+    "ffa int4": [*FFA, "compression.up=int4"],
+    "ffa int4 + memory": [*FFA, "compression.up=int4", MEMORY],
+    "ffa top-k 0.2": [*FFA, *TOP[:2]],
+    "ffa top-k 0.2 + memory": [*FFA, *TOP],
+    "ffa top-k 0.05 + memory": [*FFA, "compression.up=top-k", MEMORY],
+    "fedsb": FEDSB,
+    "fedsb int4": [*FEDSB, "compression.up=int4"],
 }
 BASELINE = "fedit"
 LINK = 256.0
@@ -153,8 +157,8 @@ def table(found: dict[str, Any], title: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["speed", "accuracy"])
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--arms", default=",".join(arm for arm, settings in ARMS.items() if _can(settings)))
+    parser.add_argument("--seeds", default="2,3,4")
+    parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=7)
@@ -170,11 +174,6 @@ def main() -> None:
         table(found, f"BANKING77, 10 sites, {given.rounds} rounds of {given.steps} steps, no privacy")
         result |= {"accuracy": found, "settings": [*SMALL, *short]}
     write("bytes", result)
-
-
-def _can(settings: list[str]) -> bool:
-    """Whether a run can be made with this arm's rule."""
-    return settings[0].partition("=")[2] in RULES
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from llmchain_fl.errors import ModelError
+from llmchain_fl.remembered import Remembered
 
 DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
 SHARED_STORIES = Path("../shared/models/stories260K")
@@ -44,13 +45,14 @@ class Located:
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base: the module (frozen, no dropout), its tokenizer, its device."""
+    """A loaded base: the module (frozen, no dropout), its tokenizer, its device; what is remembered of its outputs."""
 
     module: nn.Module
     tokenizer: Any
     device: torch.device
     public_name: str
     hidden_size: int
+    remembered: Remembered = field(default_factory=Remembered)
 
 
 def _minilm() -> Located:

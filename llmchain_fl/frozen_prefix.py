@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from llmchain_fl.base_model import layer_stack
+from llmchain_fl.remembered import Remembered
 
 
 class Replay(nn.Module):
@@ -55,9 +56,10 @@ class FrozenPrefix:
         module: the base (with or without adapter).
         first: position of the first adapted layer; 0 means there is nothing to keep.
         limit_mb: no further text is kept once this much memory is used; it is then computed each time.
+        remembered: what other runs over the same base have computed.
     """
 
-    def __init__(self, module: nn.Module, first: int, limit_mb: int) -> None:
+    def __init__(self, module: nn.Module, first: int, limit_mb: int, remembered: Remembered | None = None) -> None:
         name, self._stack = layer_stack(module)
         self._parent = module.get_submodule(name.rpartition(".")[0])
         self._attribute = name.rpartition(".")[2]
@@ -66,6 +68,7 @@ class FrozenPrefix:
         self._short = nn.ModuleList([*self._replays, *self._stack[first:]])
         self._lower = nn.ModuleList(list(self._stack[:first]))
         self._memory = _Memory()
+        self._remembered = Remembered() if remembered is None else remembered
 
     @property
     def used(self) -> int:
@@ -82,7 +85,7 @@ class FrozenPrefix:
         missing = [row for row, text in enumerate(index) if text not in kept]
         fresh: dict[int, Tensor] = {}
         if missing:
-            fresh = self._compute(ids[missing], mask[missing], [index[row] for row in missing])
+            fresh = self._outputs(ids[missing], mask[missing], [index[row] for row in missing])
             for text, value in fresh.items():
                 if self.used + value.nbytes <= self._limit:
                     kept[text] = value
@@ -99,6 +102,22 @@ class FrozenPrefix:
     def _hand_over(self, hidden: Tensor | None) -> None:
         for replay in self._replays:
             replay.hidden = hidden
+
+    def _outputs(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
+        """Of the frozen layers, for each text; what is remembered is not computed."""
+        if not self._remembered.limit_mb:
+            return self._compute(ids, mask, texts)
+        lengths = mask.sum(dim=1).tolist()
+        tokens = [ids[row, : int(lengths[row])].cpu().numpy().tobytes() for row in range(len(texts))]
+        known = {text: self._remembered.get(self.first, tokens[row]) for row, text in enumerate(texts)}
+        found = {text: output for text, output in known.items() if output is not None}
+        rows = [row for row, text in enumerate(texts) if text not in found]
+        if rows:
+            computed = self._compute(ids[rows], mask[rows], [texts[row] for row in rows])
+            for row in rows:
+                self._remembered.put(self.first, tokens[row], computed[texts[row]])
+            found |= computed
+        return found
 
     def _compute(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
         caught: list[Tensor] = []

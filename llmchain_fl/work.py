@@ -115,6 +115,12 @@ def _task_over(resident: Resident, task: TaskSpec) -> Task:
     return build_task(task, resident)
 
 
+def base_spec(config: RunConfig) -> BaseSpec:
+    """The base of a run."""
+    model = config.model
+    return BaseSpec(model.path, model.revision, model.dtype, model.device, BASE_KIND[config.task.kind])
+
+
 def work_from(
     config: RunConfig, labels: dict[str, str], trained: tuple[str, ...], plan: PrivacyPlan | None
 ) -> WorkSpec:
@@ -122,7 +128,7 @@ def work_from(
     model, adapter, task, train = config.model, config.adapter, config.task, config.train
     targets = (adapter.targets,) if isinstance(adapter.targets, str) else tuple(adapter.targets)
     return WorkSpec(
-        base=BaseSpec(model.path, model.revision, model.dtype, model.device, BASE_KIND[task.kind]),
+        base=base_spec(config),
         adapter=AdapterSpec(adapter.rank, adapter.alpha, targets, adapter.last_layers, trained, config.seed),
         task=TaskSpec(
             task.kind,

@@ -102,11 +102,13 @@ class Loop:
         self._state.current = self._guards.step(view, outcome.arrays)
         self._state.serving = self._guards.serve(view, self._state.current)
         trained = time.monotonic() - started
-        scores = self._scorer.score(self._state.serving, self._scorer.each_round)
+        due = slot.last or slot.round % self._config.data.test_every == 0
+        scores = self._scorer.score(self._state.serving, self._scorer.each_round) if due else {}
         self._record(slot, asked, outcome, scores, trained)
         if self._announced(slot):
             slot = strategy.slots[slot.round]  # now the last of its stage
         if slot.last:
+            scores = scores or self._score_late(slot)
             self._end_stage(slot, grid, scores)
         self._keep(slot)
         return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
@@ -158,6 +160,12 @@ class Loop:
             f"round {slot.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
             remedy="look at the sites' logs; the run goes on from here with --resume",
         )
+
+    def _score_late(self, slot: Slot) -> Scores:
+        """The scores of a round that nobody knew to be the last of its stage."""
+        scores = self._scorer.score(self._state.serving, self._scorer.each_round)
+        self._run.append_rows(score_rows(slot.round, slot.stage, scores, self._scorer.sizes(self._scorer.each_round)))
+        return scores
 
     # -- records --------------------------------------------------------------------------------------------------
 

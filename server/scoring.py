@@ -31,7 +31,8 @@ class Scorer:
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
         found: dict[str, Examples] = {}
         for stage in taught(config):
-            if (which == "dev" and config.data.dev) or (which == "test" and (stage.test or config.data.test)):
+            source = {"dev": stage.dev or config.data.dev, "test": stage.test or config.data.test}[which]
+            if source:
                 found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
                 found[stage.name].among = dict(self._work.task.among).get(stage.name)
         return found

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ from transformers import (
     RobertaModel,
 )
 
+from llmchain_fl.adapter.resident import _resident
+from llmchain_fl.base_model import load_base
 from llmchain_fl.frozen_prefix import FrozenPrefix
 
 KINDS = ["classification", "causal-lm"]
@@ -162,3 +164,73 @@ def test_other_architectures_give_the_same_output_from_any_layer_on(name: str, f
         for _ in range(2):
             assert torch.allclose(prefix.run(ids, mask, kept, [4, 2, 9])[0][mask.bool()], plain[mask.bool()], atol=1e-4)
     assert set(kept) == {4, 2, 9}
+
+
+def forget_models() -> None:
+    """The next task loads its base anew."""
+    _resident.cache_clear()
+    load_base.cache_clear()
+
+
+@pytest.fixture
+def remembering(small: Any) -> Iterator[Any]:
+    """A task whose base remembers up to 1 MB, and nothing yet."""
+    forget_models()
+    task = small.task(last_layers=1, cache_mb=64)
+    task.resident.base.remembered.limit_mb = 1
+    yield task
+    forget_models()  # other tests share the base
+
+
+def calls_of(task: Any, examples: Any, index: Sequence[int]) -> int:
+    """How many texts went through the lowest frozen layer."""
+    calls: list[int] = []
+    hook = task.resident.prefix._stack[0].register_forward_hook(lambda _m, inputs, _o: calls.append(len(inputs[0])))
+    task.forward(examples, index)
+    hook.remove()
+    return sum(calls)
+
+
+def test_another_run_over_the_same_texts_computes_only_those_that_are_new(remembering: Any, small: Any) -> None:
+    task, rows = remembering, small.rows(9)
+    first, second = task.encode(rows[:6]), task.encode(rows[3:])
+    assert calls_of(task, first, range(6)) == 6
+    assert calls_of(task, second, range(6)) == 3
+    found = run(task, second, range(6))
+    forget_models()
+    fresh = small.task(last_layers=1, cache_mb=64)
+    assert fresh.resident.base is not task.resident.base
+    expected = run(fresh, fresh.encode(rows[3:]), range(6))
+    for known, plain in zip(found, expected, strict=True):
+        assert torch.allclose(known, plain, atol=1e-5)
+
+
+def test_an_adapter_of_another_rank_finds_what_was_remembered(remembering: Any, small: Any) -> None:
+    task, rows = remembering, small.rows(4)
+    task.forward(task.encode(rows), range(4))
+    other = small.task(last_layers=1, cache_mb=64, rank=task.resident.spec.adapter.rank + 1)
+    assert other.resident is not task.resident
+    assert calls_of(other, other.encode(rows), range(4)) == 0
+
+
+def test_adapters_on_more_layers_do_not_take_what_fewer_left(remembering: Any, small: Any) -> None:
+    task, rows = remembering, small.rows(4)
+    task.forward(task.encode(rows), range(4))
+    other = small.task(last_layers=2, cache_mb=64)
+    assert calls_of(other, other.encode(rows), range(4)) == 4
+
+
+def test_nothing_outlives_the_records_unless_it_is_asked_for(small: Any) -> None:
+    task = small.task(last_layers=1, cache_mb=64)
+    task.forward(task.encode(small.rows(4)), range(4))
+    assert len(task.resident.base.remembered) == 0
+
+
+def test_what_is_remembered_stays_below_its_limit(remembering: Any, small: Any) -> None:
+    task = remembering
+    store = task.resident.base.remembered
+    store.used = 2**20 - 5000
+    examples = task.encode(small.rows(40))
+    assert calls_of(task, examples, range(40)) == 40
+    assert 0 < len(store) < 40
+    assert store.used <= 2**20

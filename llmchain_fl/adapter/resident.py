@@ -73,7 +73,7 @@ class Resident:
         seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
         self.router = Router(stack[first], seconds, base.device)
         self.fold.gate = self.router.gate_fold
-        self.prefix = FrozenPrefix(base.module, first, spec.cache_mb)
+        self.prefix = FrozenPrefix(base.module, first, spec.cache_mb, base.remembered)
         self.reset()
 
     def focus(self, trained: tuple[str, ...]) -> None:

@@ -70,7 +70,8 @@ def lacking(checked: Checked) -> list[str]:
     named: set[str] = set()
     for config in checked.configs.values():
         data = config.data
-        named |= {data.train, data.test, data.dev, *(s.train for s in config.stage), *(s.test for s in config.stage)}
+        named |= {data.train, data.test, data.dev, config.continual.public}
+        named |= {source for s in config.stage for source in (s.train, s.test, s.dev, s.public)}
         named |= {config.task.labels} if isinstance(config.task.labels, str) else set()
     paths = {name for name in named if name and name.partition(":")[0] not in SOURCES and "{" not in name}
     return sorted(name for name in paths if not Path(name).exists())

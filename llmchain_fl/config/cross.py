@@ -50,7 +50,18 @@ def cross_faults(run: RunConfig) -> list[str]:
     for stage in run.stage:
         if not (stage.train or run.data.train):
             faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
-    return faults + stream_faults(run) + guard_faults(run)
+    return faults + dev_faults(run) + stream_faults(run) + guard_faults(run)
+
+
+def dev_faults(run: RunConfig) -> list[str]:
+    """Stages without dev records where others have some: after a round either all stages are scored on dev, or none."""
+    if run.data.dev or not any(stage.dev for stage in run.stage):
+        return []
+    return [
+        f'stage "{stage.name}" has no dev records, but others have: set data.dev or the stage\'s dev'
+        for stage in run.stage
+        if not stage.dev
+    ]
 
 
 def guard_faults(run: RunConfig) -> list[str]:
@@ -62,8 +73,9 @@ def guard_faults(run: RunConfig) -> list[str]:
     faults += slot_faults(rule, told.guards, told.slots_share, public, play)
     faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)
     if "gate" in told.guards:
-        probed = [stage.name for stage in run.stage] if run.data.dev else []
+        dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}
+        probed = [name for name, source in dev.items() if source]
         tests = {run.data.test, *(stage.test for stage in run.stage)}
-        apart = bool(run.data.dev) and run.data.dev not in tests
+        apart = bool(probed) and not tests & set(dev.values())
         faults += gate_faults([stage.name for stage in run.stage], probed, kept_apart=apart, play=play)
     return faults

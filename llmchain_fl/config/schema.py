@@ -87,6 +87,8 @@ class DataConfig(Section):
     """Records to take for training (or to generate); 0 takes all (generated: 2,000)."""
     test_size: Annotated[int, Field(ge=0)] = 0
     """Records to take for the test; 0 takes all (generated: 500)."""
+    test_every: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Score the adapter after every so many rounds, and always when a stage ends."""
     columns: dict[str, str] = {}
     """Which column of the file holds what: {text = "utterance", label = "intent", person = "patient_id"}."""
     one_record_per_person: bool = False

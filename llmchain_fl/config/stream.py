@@ -30,6 +30,8 @@ class StageConfig(Section):
     """Training records of this stage; empty takes `data.train`."""
     test: str = ""
     """Held-out records of this stage; empty takes `data.test`."""
+    dev: str = ""
+    """Public records of this stage scored after every round; empty takes `data.dev`."""
     public: str = ""
     """Public records of this stage for the guards; empty takes `continual.public`."""
 

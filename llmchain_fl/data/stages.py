@@ -84,13 +84,14 @@ def answers(config: RunConfig, stage: StageConfig, labels: Sequence[str]) -> lis
 
 
 def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str], *, source: str = "") -> Rows:
-    """Records of ``stage`` from its ``train``, ``test`` or from ``data.dev`` (``which``), or from ``source``.
+    """Records of ``stage`` from its ``train``, ``test`` or ``dev`` (``which``), or from ``source``.
 
     Raises:
         DataError: not readable, a column is missing, a label is unknown, or nothing is left.
     """
     data = config.data
-    spec = source or {"train": stage.train or data.train, "test": stage.test or data.test, "dev": data.dev}[which]
+    own = {"train": stage.train or data.train, "test": stage.test or data.test, "dev": stage.dev or data.dev}
+    spec = source or own[which]
     split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
     columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
     rows = read_rows(

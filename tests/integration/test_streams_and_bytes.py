@@ -125,6 +125,50 @@ def test_an_announced_stage_ends_early_and_a_resumed_run_remembers_it(tiny: Any,
     assert set(matrix) == {(2, 0), (3, 1)}
 
 
+def test_scores_are_taken_every_so_many_rounds_and_at_every_stage_s_end(tiny: Any, tmp_path: Path) -> None:
+    stages = [{"name": "first", "rounds": 3}, {"name": "second", "rounds": 2}]
+    every, seldom = (
+        play(tiny, tmp_path / f"every-{n}", stage=stages, data={"test_every": n}) for n in (1, 2)
+    )  # fmt: skip
+    scored = [sorted({row["round"] for row in run.rows() if row["metric"] == "loss"}) for run in (every, seldom)]
+    assert scored == [[0, 1, 2, 3, 4, 5], [0, 2, 3, 4, 5]]
+    assert same(arrays(every), arrays(seldom))
+    matrix = [
+        {(r["stage"], r["task"]): r["value"] for r in run.rows() if r["metric"] == "r_matrix"}
+        for run in (every, seldom)
+    ]
+    assert matrix[0] == matrix[1]
+
+
+def test_a_stage_that_is_called_off_is_scored_although_its_turn_had_not_come(tiny: Any, tmp_path: Path) -> None:
+    stages = [{"name": "first", "rounds": 5}, {"name": "second", "rounds": 1}]
+    folder = tmp_path / "run"
+
+    def announce_it(number: int) -> None:
+        if number == 0:
+            announce(RunDir.open(folder), "first", ["first", "second"])
+
+    class AtOnce(Silent):
+        def round_started(self, number: int, stage: str, sites: int) -> None:
+            announce_it(number - 1)
+
+    told = {"stream": {"boundaries": "announced"}, "stage": stages, "data": {"test_every": 4}}
+    run = play(tiny, folder, AtOnce(), **told)
+    assert sorted({row["round"] for row in run.rows() if row["metric"] == "loss"}) == [0, 1, 2]
+    assert {(row["round"], row["stage"]) for row in run.rows() if row["metric"] == "r_matrix"} == {(1, 0), (2, 1)}
+
+
+def test_each_stage_may_have_dev_records_of_its_own(tiny: Any, tmp_path: Path) -> None:
+    stages = [
+        {"name": "first", "rounds": 1, "dev": str(tiny.train)},
+        {"name": "second", "rounds": 1, "dev": str(tiny.test)},
+    ]
+    run = play(tiny, tmp_path / "run", stage=stages)
+    sizes = {row["task"]: row["n"] for row in run.rows() if row["metric"] == "loss" and row["scope"] == "global"}
+    assert sizes == {"first": 60, "second": 40}
+    assert {row["metric"] for row in run.rows() if row["round"] == 2} >= {"test_loss", "loss"}
+
+
 def test_another_order_teaches_the_stages_in_that_order(tiny: Any, tmp_path: Path) -> None:
     stages = [{**STAGES[0], "labels": list(tiny.labels)[:2]}, {**STAGES[1], "labels": list(tiny.labels)[2:]}]
     run = play(tiny, tmp_path / "run", stage=stages, stream={"order": ["second", "first"]})
