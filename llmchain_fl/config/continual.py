@@ -20,6 +20,8 @@ class ContinualConfig(Section):
     """Guards in the order in which they act; docs/continual.md says what each does. Only `rehearsal` is charged."""
     public: str = ""
     """Public records that guards may look at (any source; a stage may name its own). Never the test set."""
+    public_stages: bool = True
+    """Whether `continual.public` holds records of the stages; false: general records, of no stage, without labels."""
     public_size: Annotated[int, Field(ge=1, le=10_000)] = 300
     """Most public records taken, shared out over the stages."""
     agem_strength: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -71,6 +71,9 @@ def guard_faults(run: RunConfig) -> list[str]:
     public = bool(told.public) or all(stage.public for stage in run.stage)
     faults = site_guard_faults(rule, told.guards, public, settings, play)
     faults += slot_faults(rule, told.guards, told.slots_share, public, play)
+    if told.public and not told.public_stages and not all(stage.public for stage in run.stage):
+        named = [name for name in ("agem", "route", "slots") if name in told.guards]
+        faults += [f'guard "{n}" needs public records of each stage: continual.public_stages = false' for n in named]
     faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)
     if "gate" in told.guards:
         dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}

@@ -68,8 +68,9 @@ class TaskConfig(Section):
     pre-training)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Classification head: frozen cosine with the label's text (forgets far less) or a trained linear layer."""
-    labels: str | list[str] = []
-    """The public label list: a file (JSON list, JSON object label -> text, or one a line) or the list itself."""
+    labels: str | list[str] | dict[str, str] = []
+    """The public label list: a file (JSON list, JSON object label -> text, or one a line), the list itself, or a table
+    label -> text."""
     scale: Annotated[float, Field(gt=0, le=1000)] = 20.0
     """Label-text head: logit = scale x cosine."""
 

@@ -35,7 +35,7 @@ def stream_faults(run: RunConfig) -> list[str]:
         faults += own or _arrival_faults(run, site, arrival, laid_out)
     if len(stream.arrival) > run.sites.count:
         faults.append(f"stream.arrival names {len(stream.arrival)} sites, sites.count = {run.sites.count}")
-    known = run.task.labels if isinstance(run.task.labels, list) else None
+    known = None if isinstance(run.task.labels, str) else list(run.task.labels)
     return [*faults, *kind_faults(run, known)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from llmchain_fl.data.rows import Rows, how_many
@@ -15,13 +15,14 @@ GENERATED = "generated:bank-messages"
 """The one generated source with labels; its list can be asked for by its name."""
 
 
-def read_label_list(spec: str | Sequence[str]) -> dict[str, str]:
+def read_label_list(spec: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """Label -> label text, in the order given (the order numbers the labels).
 
     ===========================  =====================================================================
     spec                         holds
     ===========================  =====================================================================
     a list                       the labels themselves
+    a table                      label -> label text
     a .json file, a list         ["card_arrival", "lost_card"]
     a .json file, an object      {"card_arrival": "when will my card come"}
     any other file               one label per line, or label, tab, label text; blank lines are skipped
@@ -66,7 +67,9 @@ def check_labels(rows: Rows, labels: Collection[str]) -> None:
         )
 
 
-def _pairs(spec: str | Sequence[str], where: str) -> list[tuple[str, str]]:
+def _pairs(spec: str | Sequence[str] | Mapping[str, str], where: str) -> list[tuple[str, str]]:
+    if isinstance(spec, Mapping):
+        return list(spec.items())
     if not isinstance(spec, str):
         return [(label, "") for label in spec]
     if spec == GENERATED:

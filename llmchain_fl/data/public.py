@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.data.labels import check_labels
+from llmchain_fl.data.rows import Rows
 from llmchain_fl.data.source import read_rows
 from llmchain_fl.data.stages import stage_labels
 from llmchain_fl.errors import DataError
@@ -26,6 +27,7 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
     a stage with ``public``                     of its own file; ``labels`` and ``where`` of the stage apply
     ``continual.public``                        for each stage without its own those that it would keep
     a stage that keeps everything               all records, without a stage, once: nothing tells them apart
+    ``continual.public_stages`` = false         all records of ``continual.public``, once, without stage and label
     ``continual.public_size`` = n               at most n, as many of each stage as can be
     ==========================================  =================================================================
 
@@ -35,8 +37,13 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
     stages = taught(config)
     groups: list[list[Row]] = []
     found: list[Row]
+    general = "" if config.continual.public_stages else config.continual.public
+    if general:
+        columns = _columns(config)
+        groups.append([{column: row[column] for column in columns} for row in _rows(config, general).records])
+        random.Random(f"public/{config.seed}").shuffle(groups[0])
     for stage in stages:
-        source = stage.public or config.continual.public
+        source = stage.public or ("" if general else config.continual.public)
         if not source:
             continue
         told = bool(stage.public or stage.labels or stage.where)
@@ -54,12 +61,20 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
     return tuple(row for group in groups for row in group[:each])
 
 
+def _columns(config: RunConfig) -> list[str]:
+    """What a public record must have: everything but the label."""
+    return [column for column in COLUMNS[config.task.kind] if column != "label"]
+
+
+def _rows(config: RunConfig, source: str) -> Rows:
+    columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
+    return read_rows(source, mapping=columns, required=_columns(config), split="train", seed=config.seed + 1, size=None)
+
+
 def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str]) -> list[dict[str, str]]:
     """The records of ``source`` that the stage ``name`` keeps."""
     stage = next(one for one in config.stage if one.name == name)
-    columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
-    required = [column for column in COLUMNS[config.task.kind] if column != "label"]
-    rows = read_rows(source, mapping=columns, required=required, split="train", seed=config.seed + 1, size=None)
+    rows = _rows(config, source)
     if labels and rows.records and "label" in rows.records[0]:
         check_labels(rows, labels)
     wanted = stage_labels(stage, labels)
