@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
 
 from flwr.serverapp import Grid
 
-from llmchain_fl.adapter.files import Lineage, write_adapter
-from llmchain_fl.adapter.slots_file import split, write_slots
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import taught, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
@@ -19,13 +15,12 @@ from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
-from server.aggregation.rule import serving
 from server.checkpoint import RunState, save_state
 from server.cohort import meet
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
-from server.records import guard_rows, round_rows, score_rows, site_rows, stage_rows_of
+from server.recorder import Recorder
 from server.schedule import Slot
 from server.scoring import Scorer, Scores
 from server.site_scores import scores_of_sites
@@ -54,6 +49,7 @@ class Loop:
         self._config, self._work, self._strategy, self._guards = config, work, strategy, guards
         self._scorer, self._book, self._run, self._state, self._progress = scorer, book, run, state, progress
         self._quarantine, self._start = quarantine, start
+        self._recorder = Recorder(config, work, scorer, book, guards, quarantine, run, state)
 
     def play(self, grid: Grid) -> None:
         """All rounds that are not done yet.
@@ -74,7 +70,7 @@ class Loop:
         total = len(strategy.slots)
         self._progress.started(total, state.round, len(strategy.nodes), self._book.terms, upload)
         if state.round == 0:
-            self._score_start()
+            self._recorder.start()
         while state.round < len(strategy.slots) and not state.stopped:
             self._round(strategy.slots[state.round + 1], grid)
         self._finish()
@@ -103,12 +99,13 @@ class Loop:
         self._state.serving = self._guards.serve(view, self._state.current)
         trained = time.monotonic() - started
         due = slot.last or slot.round % self._config.data.test_every == 0
-        scores = self._scorer.score(self._state.serving, self._scorer.each_round) if due else {}
-        self._record(slot, asked, outcome, scores, trained)
+        scores = self._recorder.scores() if due else {}
+        self._recorder.round(slot, asked, outcome, scores, trained)
+        self._run.write_privacy(self._book.as_json(strategy.nodes))
         if self._announced(slot):
             slot = strategy.slots[slot.round]  # now the last of its stage
         if slot.last:
-            scores = scores or self._score_late(slot)
+            scores = scores or self._recorder.late(slot)
             self._end_stage(slot, grid, scores)
         self._keep(slot)
         return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
@@ -134,7 +131,7 @@ class Loop:
         if self._announced(slot):
             slot = self._strategy.slots[slot.round]
         if slot.last:
-            self._end_stage(slot, grid, self._scorer.score(self._state.serving, self._scorer.each_round))
+            self._end_stage(slot, grid, self._recorder.scores())
         return self._keep(slot)
 
     def _can_go_on(self, slot: Slot) -> bool:
@@ -161,53 +158,21 @@ class Loop:
             remedy="look at the sites' logs; the run goes on from here with --resume",
         )
 
-    def _score_late(self, slot: Slot) -> Scores:
-        """The scores of a round that nobody knew to be the last of its stage."""
-        scores = self._scorer.score(self._state.serving, self._scorer.each_round)
-        self._run.append_rows(score_rows(slot.round, slot.stage, scores, self._scorer.sizes(self._scorer.each_round)))
-        return scores
-
-    # -- records --------------------------------------------------------------------------------------------------
-
-    def _score_start(self) -> None:
-        scores = self._scorer.score(self._state.serving, self._scorer.each_round)
-        self._run.truncate_after(-1)
-        self._run.append_rows(score_rows(0, -1, scores, self._scorer.sizes(self._scorer.each_round)))
-
-    def _record(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
-        rows = score_rows(slot.round, slot.stage, scores, self._scorer.sizes(self._scorer.each_round))
-        rows += round_rows(slot.round, slot.stage, slot.stage_name, outcome, seconds)
-        rows += self._quarantine.rows(slot.round, slot.stage, slot.stage_name)
-        rows += guard_rows(slot.round, slot.stage, self._guards.notes())
-        rows += self._book.rows(slot.round, slot.stage, asked)
-        self._run.append_rows(rows)
-        self._run.write_privacy(self._book.as_json(self._strategy.nodes))
+    # -- the end of a stage, a round, the run ---------------------------------------------------------------------
 
     def _end_stage(self, slot: Slot, grid: Grid, scores: Scores) -> None:
         """R matrix row, site scores, adapter on disk, consolidation for the next stage."""
-        name = self._scorer.task.score_name
-        seen = [stage.name for stage in taught(self._config)]
-        rows = stage_rows_of(self._run.rows(), slot.round, slot.stage, seen, scores, name)
-        if {"ema", "merge"} & set(self._config.continual.guards):
-            rows += self._trained_rows(slot, name)
+        strategy, state = self._strategy, self._state
+        self._recorder.stage(slot, scores)
         if self._config.sites.held_out:
-            found = scores_of_sites(grid, self._config, self._strategy, self._book, slot, self._state.serving)
-            rows += site_rows(slot, found, name)
-            if self._work.plan is not None and self._work.plan.score_noise:
-                rows += self._book.rows(slot.round, slot.stage, self._strategy.nodes)
-        self._run.append_rows(rows)
-        self._write(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
+            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving)
+            self._recorder.sites(slot, found, strategy.nodes)
+        self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
         view = self._view(slot)
         if view.last:
             self._state.current = self._guards.on_stage_end(view, self._state.current, self._state.serving)
             if "slots" in self._config.continual.guards:
                 self._strategy.rule.load_state({})  # a server optimizer's moments are of the old slot
-
-    def _trained_rows(self, slot: Slot, name: str) -> list[dict[str, Any]]:
-        """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
-        scores = self._scorer.score(self._state.current, self._scorer.each_round)
-        base = {"round": slot.round, "stage": slot.stage, "scope": "trained", "site": None, "n": None}
-        return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
 
     def _view(self, slot: Slot) -> View:
         """What guards may look at in this round."""
@@ -220,17 +185,6 @@ class Loop:
         state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
         state.ended, state.quarantine = dict(self._strategy.ended), self._quarantine.state()
         save_state(self._run.state, state)
-
-    def _write(self, folder: Path, slot: Slot) -> None:
-        """The serving adapter as peft's files; what stands beside it, if the run keeps slots, in a file of ours."""
-        stages = [stage.name for stage in taught(self._config)]
-        plain, slots = split(self._state.serving, stages)
-        full = serving(self._scorer.full(plain), self._work.adapter.scale)
-        lineage = Lineage(self._state.run, slot.round, slot.stage_name, self._state.lineage)
-        content = write_adapter(folder, self._scorer.resident, full, self._work, lineage)
-        write_slots(folder, slots, content)
-        if folder != self._run.adapter:
-            self._state.lineage = content
 
     def _stop(self, why: str) -> None:
         self._state.stopped = why
@@ -259,10 +213,8 @@ class Loop:
         """The last adapter, the score kept for the end, the privacy record."""
         state = self._state
         slot = self._strategy.slots[max(state.round, 1)]
-        self._write(self._run.adapter, slot)
+        self._recorder.adapter(self._run.adapter, slot)
         if self._scorer.only_at_the_end:
-            final = self._scorer.score(state.serving, "test")
-            rows = score_rows(state.round, slot.stage, final, self._scorer.sizes("test"), prefix="test_")
-            self._run.append_rows(rows)
+            self._recorder.final(slot)
         self._run.write_privacy(self._book.as_json(self._strategy.nodes))
         self._progress.finished(state.stopped or f"{state.round} rounds done")

@@ -8,7 +8,7 @@ from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.data.public import public_rows
-from llmchain_fl.data.stages import stage_rows
+from llmchain_fl.data.stages import probe_records, stage_rows
 from llmchain_fl.tasks.base import Examples
 from llmchain_fl.work import WorkSpec, open_work
 from server.records import LOWER_IS_BETTER
@@ -27,6 +27,9 @@ class Scorer:
         self._sets: dict[str, dict[str, Examples]] = {
             which: self._read(config, which, labels) for which in ("dev", "test")
         }
+        self._sets["probe"] = {
+            name: self._probe(config, source, labels) for name, source in config.stream.probes.items()
+        }
 
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
         found: dict[str, Examples] = {}
@@ -36,6 +39,11 @@ class Scorer:
                 found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
                 found[stage.name].among = dict(self._work.task.among).get(stage.name)
         return found
+
+    def _probe(self, config: RunConfig, source: str, labels: Sequence[str]) -> Examples:
+        """Records of ``source`` as of no stage; their labels must stand in the public list."""
+        rows = probe_records(config, source, labels)
+        return self.task.encode(rows.records)
 
     @property
     def each_round(self) -> str:

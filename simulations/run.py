@@ -28,6 +28,7 @@ from server.app import run_all
 from simulations.backdoor import armed
 from simulations.grid import InProcessGrid
 from simulations.hostile import HostileApp, Threat, hostile_sites
+from simulations.local_scores import LocalScores
 from simulations.prepare import prepare_sites
 
 
@@ -65,11 +66,12 @@ def _in_process(config: RunConfig, run: RunDir, sites: list[Site], progress: Pro
     by_name = {site.name: site for site in armed(config, sites, threat)}
     clock = [time.monotonic()]
 
+    local = LocalScores(config)
     noised = not (config.privacy.enabled and config.privacy.unit == "site")  # else these ratios are of private steps
 
     def watch(site: Site, task: TrainTask, result: LocalResult) -> None:
         if noised:
-            run.append_rows(strength_rows(site.name, task, result))
+            run.append_rows(strength_rows(site.name, task, result) + local.rows(site, task))
         now = time.monotonic()
         progress.site_finished(site.name, result.tokens, now - clock[0])
         clock[0] = now

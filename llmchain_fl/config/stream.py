@@ -15,6 +15,10 @@ JOINT = "joint"
 """What the records of all stages together are called, in files and in the privacy ledger, with `play = "joint"`."""
 
 
+PROBE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"
+"""``group`` or ``group/set``."""
+
+
 class StageConfig(Section):
     """One task of the stream."""
 
@@ -68,6 +72,9 @@ class StreamConfig(Section):
     starts anew at each stage)."""
     boundaries: Literal["calendar", "announced"] = "calendar"
     """What ends a stage: its number of rounds, or (`announced`) the operator, and its rounds are then the most."""
+    probes: dict[Annotated[str, Field(pattern=PROBE)], str] = {}
+    """Public records of abilities that are not taught, scored before training and at each stage's end:
+    {general = "a.csv"}; several sets of one group as "general/news"."""
     arrival: dict[Annotated[str, Field(pattern=NAME)], ArrivalConfig] = {}
     """Sites with a calendar of their own, by name: [stream.arrival."site-03"]."""
 

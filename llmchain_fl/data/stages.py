@@ -83,6 +83,22 @@ def answers(config: RunConfig, stage: StageConfig, labels: Sequence[str]) -> lis
     return None if kept is None else [list(labels).index(name) for name in kept]
 
 
+def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows:
+    """Records of a probe (``stream.probes``): of no stage, at most ``data.test_size``.
+
+    Raises:
+        DataError: not readable, no record, a column is missing, or a label that is not in the list.
+    """
+    columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
+    required, size = COLUMNS[config.task.kind], config.data.test_size or None
+    rows = read_rows(source, mapping=columns, required=required, split="test", seed=config.seed, size=size)
+    if labels:
+        check_labels(rows, labels)
+    if not rows.records:
+        raise DataError("holds no record", where=source, remedy="give the probe records, or leave it out")
+    return rows
+
+
 def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str], *, source: str = "") -> Rows:
     """Records of ``stage`` from its ``train``, ``test`` or ``dev`` (``which``), or from ``source``.
 

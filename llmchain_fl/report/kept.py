@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from llmchain_fl.continual.at_epsilon import Spent
+from llmchain_fl.continual.federated_metrics import spatial_forgetting
 from llmchain_fl.continual.probe_sets import probe_deltas
 from llmchain_fl.report import wording
 from llmchain_fl.report.figure import HEAT
@@ -139,6 +140,20 @@ def probe_lines(run: Readings) -> list[str]:
         amount = wording.change(abs(delta), run.metric, signed=False)
         moved = f"{amount} {better} than" if delta else "as"
         sentences.append(f"{name}: {moved} before training (after round {number}).")
+    return sentences
+
+
+def averaging_lines(run: Readings) -> list[str]:
+    """What averaging took from the sites' own models, one sentence a stage; none where nobody could measure it."""
+    gaps = spatial_forgetting(run.rows, run.metric)
+    sentences = []
+    for number, gap in sorted(gaps.items()):
+        stage = next((stage for stage in run.stages if stage.last == number), None)
+        if stage is None or not math.isfinite(gap):
+            continue
+        amount = wording.change(abs(gap), run.metric, signed=False)
+        told = f"{amount} {'worse' if gap > 0 else 'better'} than" if gap else "as good as"
+        sentences.append(f"{stage.name}: after round {number} the common model was {told} the sites' own.")
     return sentences
 
 

@@ -99,6 +99,7 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
         "matrix": kept.matrix(run),
         "guards": kept.guard_lines(run),
         "probes": kept.probe_lines(run),
+        "averaging": kept.averaging_lines(run),
         "plots": {key: Markup(svg) for key, svg in _plots(run, privacy).items()},
         "captions": CAPTIONS,
         "spending": spending,

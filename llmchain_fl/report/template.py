@@ -147,6 +147,12 @@ learned{{ ", in points" if metric == "accuracy" else "" }}.</caption>
 <p class="note">Public probe sets, scored beside the stages.</p>
 <ul class="plain">{% for sentence in probes %}<li>{{ sentence }}</li>{% endfor %}</ul>
 {%- endif %}
+{%- if averaging %}
+<h3>What averaging cost</h3>
+<p class="note">On each site's own held-out records of the stage: its model just before its update left, and the common
+model just after. Simulation only.</p>
+<ul class="plain">{% for sentence in averaging %}<li>{{ sentence }}</li>{% endfor %}</ul>
+{%- endif %}
 {%- if guards %}
 <h3>What the guards did</h3>
 <table>

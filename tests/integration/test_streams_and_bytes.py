@@ -10,7 +10,8 @@ import pytest
 
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.continual.federated_metrics import spatial_forgetting
+from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.next_stage import announce
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
@@ -167,6 +168,50 @@ def test_each_stage_may_have_dev_records_of_its_own(tiny: Any, tmp_path: Path) -
     sizes = {row["task"]: row["n"] for row in run.rows() if row["metric"] == "loss" and row["scope"] == "global"}
     assert sizes == {"first": 60, "second": 40}
     assert {row["metric"] for row in run.rows() if row["round"] == 2} >= {"test_loss", "loss"}
+
+
+def test_probes_are_scored_before_training_and_at_every_stage_s_end(tiny: Any, tmp_path: Path) -> None:
+    probes = {"general": str(tiny.train), "general/news": str(tiny.test), "manners": str(tiny.test)}
+    stages = [{"name": "first", "rounds": 2}, {"name": "second", "rounds": 1}]
+    run = play(tiny, tmp_path / "run", stage=stages, stream={"probes": probes})
+    rows = [row for row in run.rows() if row["scope"] == "probe" and row["metric"] == "accuracy"]
+    assert {(row["round"], row["stage"]) for row in rows} == {(0, -1), (2, 0), (3, 1)}
+    assert {(row["task"], row["n"]) for row in rows} == {("general", 60), ("general/news", 40), ("manners", 40)}
+    tested = {
+        (r["round"], r["task"]): r["value"] for r in run.rows() if (r["scope"], r["metric"]) == ("global", "accuracy")
+    }
+    assert {row["value"] for row in rows if row["task"] == "manners" and row["round"] == 3} == {tested[3, "second"]}
+    plain = play(tiny, tmp_path / "plain", stage=stages)
+    assert same(arrays(run), arrays(plain))
+    with pytest.raises(DataError, match="no such file"):
+        play(tiny, tmp_path / "missing", stream={"probes": {"general": "missing.csv"}})
+
+
+def test_in_a_simulation_the_sites_own_models_are_scored_when_a_stage_ends(tiny: Any, tmp_path: Path) -> None:
+    stages = [{"name": "first", "rounds": 2}, {"name": "second", "rounds": 1}]
+    one = play(tiny, tmp_path / "one", stage=stages, sites={"held_out": 0.3, "count": 1})
+    local = {(r["round"], r["site"]): r["value"] for r in one.rows() if r["metric"] == "local_accuracy"}
+    shared = {
+        (r["round"], r["site"], r["task"]): r["value"]
+        for r in one.rows()
+        if r["scope"] == "site" and r["metric"] == "accuracy"
+    }
+    assert local == {(2, "site-00"): shared[2, "site-00", "first"], (3, "site-00"): shared[3, "site-00", "second"]}
+    many = play(tiny, tmp_path / "many", stage=stages, sites={"held_out": 0.3})
+    assert {r["round"] for r in many.rows() if r["metric"] == "local_accuracy"} == {2, 3}
+    assert spatial_forgetting(many.rows(), "accuracy").keys() == {2, 3}
+    assert same(arrays(many), arrays(play(tiny, tmp_path / "plain", stage=stages, sites={"held_out": 0.3})))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"sites": {"held_out": 0.0}}, {"privacy": {"enabled": True, "epsilon": 8.0}, "sites": {"held_out": 0.3}}],
+)
+def test_no_site_s_own_model_is_scored_without_held_out_records_or_under_privacy(
+    tiny: Any, tmp_path: Path, sections: Any
+) -> None:
+    run = play(tiny, tmp_path / "run", **sections)
+    assert not [row for row in run.rows() if row["metric"].startswith("local_")]
 
 
 def test_another_order_teaches_the_stages_in_that_order(tiny: Any, tmp_path: Path) -> None:

@@ -204,6 +204,22 @@ def test_a_probe_says_better_or_worse_than_before_training() -> None:
     assert kept.probe_lines(Readings(stream(*TWO))) == []
 
 
+def test_what_averaging_cost_is_said_for_each_stage_that_was_measured() -> None:
+    def site(number: int, metric: str, value: float, name: str = "a") -> dict[str, Any]:
+        row = {"round": number, "stage": number - 1, "scope": "site", "site": name, "n": 9}
+        return {**row, "task": f"stage-{number}", "metric": metric, "value": value}
+
+    rows = [*stream(*TWO)]
+    first, second = Readings(rows).stages
+    rows += [site(first.last, "local_accuracy", 0.9), site(first.last, "accuracy", 0.8)]
+    rows += [site(first.last, "local_accuracy", 0.7, "b"), site(first.last, "accuracy", 0.7, "b")]
+    rows += [site(second.last, "accuracy", 0.8)]
+    assert kept.averaging_lines(Readings(rows)) == [
+        f"{first.name}: after round {first.last} the common model was 5.0 points worse than the sites' own."
+    ]
+    assert kept.averaging_lines(Readings(stream(*TWO))) == []
+
+
 def test_forward_transfer_stands_among_the_numbers_where_it_was_measured() -> None:
     rows = stream(*TWO)
     assert forward(Readings(rows)) == pytest.approx(0.3 - 0.2)

@@ -1,0 +1,118 @@
+"""What a run writes down: scores, rows of every round and stage, and the served adapter as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmchain_fl.adapter.files import Lineage, write_adapter
+from llmchain_fl.adapter.slots_file import split, write_slots
+from llmchain_fl.config.calendar import taught
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.continual.guards import ServerGuards
+from llmchain_fl.continual.probe_sets import probe_rows
+from llmchain_fl.run_dir import RunDir
+from llmchain_fl.work import WorkSpec
+from server.aggregation.rule import serving
+from server.checkpoint import RunState
+from server.outcome import RoundOutcome
+from server.privacy_book import PrivacyBook
+from server.quarantine import Quarantine
+from server.records import guard_rows, round_rows, score_rows, site_rows, stage_rows_of
+from server.schedule import Slot
+from server.scoring import Scorer, Scores
+
+SERVES_ANOTHER = {"ema", "merge"}
+"""Guards that serve another adapter than the one that sites train."""
+
+
+class Recorder:
+    """Scores the adapter in service and writes the rows. Changes nothing but ``state.lineage``."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        work: WorkSpec,
+        scorer: Scorer,
+        book: PrivacyBook,
+        guards: ServerGuards,
+        quarantine: Quarantine,
+        run: RunDir,
+        state: RunState,
+    ) -> None:
+        self._config, self._work, self._scorer, self._book = config, work, scorer, book
+        self._guards, self._quarantine, self._run, self._state = guards, quarantine, run, state
+
+    def scores(self) -> Scores:
+        """Of the serving adapter, on the sets of each round."""
+        return self._scorer.score(self._state.serving, self._scorer.each_round)
+
+    def start(self) -> None:
+        """The scores before any training; whatever a run that never got further has left is dropped."""
+        rows = self._score_rows(0, -1, self.scores()) + self._probe_rows(0, -1)
+        self._run.truncate_after(-1)
+        self._run.append_rows(rows)
+
+    def round(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
+        """What happened in a round; ``scores`` may be empty."""
+        rows = self._score_rows(slot.round, slot.stage, scores)
+        rows += round_rows(slot.round, slot.stage, slot.stage_name, outcome, seconds)
+        rows += self._quarantine.rows(slot.round, slot.stage, slot.stage_name)
+        rows += guard_rows(slot.round, slot.stage, self._guards.notes())
+        rows += self._book.rows(slot.round, slot.stage, asked)
+        self._run.append_rows(rows)
+
+    def late(self, slot: Slot) -> Scores:
+        """The scores of a round that nobody knew to be the last of its stage."""
+        scores = self.scores()
+        self._run.append_rows(self._score_rows(slot.round, slot.stage, scores))
+        return scores
+
+    def stage(self, slot: Slot, scores: Scores) -> None:
+        """The stage's row of R, and what the probes say."""
+        name = self._scorer.task.score_name
+        seen = [stage.name for stage in taught(self._config)]
+        rows = stage_rows_of(self._run.rows(), slot.round, slot.stage, seen, scores, name)
+        rows += self._probe_rows(slot.round, slot.stage)
+        if SERVES_ANOTHER & set(self._config.continual.guards):
+            rows += self._trained_rows(slot, name)
+        self._run.append_rows(rows)
+
+    def sites(self, slot: Slot, found: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]) -> None:
+        """What sites have told of their own held-out records, and what that cost."""
+        rows = site_rows(slot, found, self._scorer.task.score_name)
+        if self._work.plan is not None and self._work.plan.score_noise:
+            rows += self._book.rows(slot.round, slot.stage, list(all_sites))
+        self._run.append_rows(rows)
+
+    def final(self, slot: Slot) -> None:
+        """The score that was kept for the end."""
+        found = self._scorer.score(self._state.serving, "test")
+        sizes = self._scorer.sizes("test")
+        self._run.append_rows(score_rows(self._state.round, slot.stage, found, sizes, prefix="test_"))
+
+    def adapter(self, folder: Path, slot: Slot) -> None:
+        """The serving adapter as peft's files; what stands beside it, if the run keeps slots, in a file of ours."""
+        stages = [stage.name for stage in taught(self._config)]
+        plain, slots = split(self._state.serving, stages)
+        full = serving(self._scorer.full(plain), self._work.adapter.scale)
+        lineage = Lineage(self._state.run, slot.round, slot.stage_name, self._state.lineage)
+        content = write_adapter(folder, self._scorer.resident, full, self._work, lineage)
+        write_slots(folder, slots, content)
+        if folder != self._run.adapter:
+            self._state.lineage = content
+
+    def _score_rows(self, number: int, stage: int, scores: Scores) -> list[dict[str, Any]]:
+        return score_rows(number, stage, scores, self._scorer.sizes(self._scorer.each_round))
+
+    def _probe_rows(self, number: int, stage: int) -> list[dict[str, Any]]:
+        """What the served adapter can do that nobody teaches."""
+        found = self._scorer.score(self._state.serving, "probe")
+        return probe_rows(number, stage, found, self._scorer.sizes("probe"))
+
+    def _trained_rows(self, slot: Slot, name: str) -> list[dict[str, Any]]:
+        """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
+        scores = self._scorer.score(self._state.current, self._scorer.each_round)
+        base = {"round": slot.round, "stage": slot.stage, "scope": "trained", "site": None, "n": None}
+        return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
