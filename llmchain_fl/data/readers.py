@@ -7,6 +7,7 @@ suffix                     a record is                            ``line.number`
 .csv                       one row under a header (RFC 4180)      the line where the record starts
 .tsv                       one row under a header, no quoting     lines of the file, from 1
 .parquet                   one row                                rows, from 1
+.txt                       a line that is not blank: text = it     lines, from 1
 =========================  =====================================  ==================================
 
 Every fault is a ``DataError`` that names file and line and never repeats what stands there.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from llmchain_fl.data.columnar import is_saved_dataset, no_split, read_parquet, read_saved_dataset
 from llmchain_fl.data.rows import Located
-from llmchain_fl.data.text_files import missing_file, read_csv, read_jsonl, read_tsv
+from llmchain_fl.data.text_files import missing_file, read_csv, read_jsonl, read_lines, read_tsv
 from llmchain_fl.errors import DataError
 
 READERS: dict[str, Callable[[Path], list[Located]]] = {
@@ -30,7 +31,10 @@ READERS: dict[str, Callable[[Path], list[Located]]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".txt": read_lines,
 }
+PLAIN = ".txt"
+"""In a directory such files count only where there is no other format: they may be notes about the data."""
 
 # The words by which a file name says its split (those of ``datasets``), between any of - _ . and digits.
 SPLIT_WORDS: dict[str, str] = {
@@ -117,7 +121,8 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
 def _readable(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    found = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    return [file for file in found if file.suffix.lower() != PLAIN] or found
 
 
 def _words(file: Path) -> set[str]:

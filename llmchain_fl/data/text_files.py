@@ -57,6 +57,20 @@ def read_tsv(path: Path) -> list[Located]:
     return _read_table(path, delimiter="\t", quotes=False)
 
 
+def read_lines(path: Path) -> list[Located]:
+    r"""Plain text, one document a line: a record with the one column ``text``. Only ``\n`` (and ``\r\n``) ends a line.
+
+    Raises:
+        DataError: missing file, or not UTF-8.
+    """
+    lines = read_text(path).split("\n")
+    return [
+        Located({"text": line.strip()}, Line(str(path), number))
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
 def read_text(path: Path) -> str:
     """The whole file as text, without a byte order mark, line ends as they are.
 

@@ -67,7 +67,7 @@ BAD_FILES: list[tuple[str, bytes, list[str]]] = [
     ("a.jsonl", b"", ["holds no record"]),
     ("a.jsonl", b"\xef\xbb\xbf\n \n\n", ["holds no record"]),
     ("a.csv", b"text,label\n", ["holds no record"]),
-    ("a.txt", CANARY.encode(), ["'.txt'", ".jsonl", ".parquet"]),
+    ("a.doc", CANARY.encode(), ["'.doc'", ".jsonl", ".parquet"]),
     ("a", CANARY.encode(), ["''", ".jsonl"]),
 ]
 
@@ -180,3 +180,17 @@ def test_reading_text_files_does_not_import_datasets_or_pyarrow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_file_is_one_document_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbffirst one \r\n\n  \nsecond\xe2\x80\xa8still second")
+    found = read_records(path)
+    assert [record.row for record in found] == [{"text": "first one"}, {"text": "second\u2028still second"}]
+    assert [str(record.line) for record in found] == [f"{path}:1", f"{path}:4"]
+
+
+def test_in_a_directory_text_files_count_only_where_there_is_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", b"a document\n")
+    assert [record.row for record in read_records(tmp_path)] == [{"text": "a document"}]
+    write(tmp_path / "train.jsonl", b'{"text": "a record"}\n')
+    assert [record.row for record in read_records(tmp_path)] == [{"text": "a record"}]
