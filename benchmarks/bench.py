@@ -20,11 +20,13 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 logging.getLogger("absl").setLevel(logging.ERROR)
 
+from llmchain_fl.base_model import load_base  # noqa: E402
 from llmchain_fl.cli.live import PlainView  # noqa: E402
 from llmchain_fl.config.read import read_config  # noqa: E402
 from llmchain_fl.config.write import to_toml  # noqa: E402
 from llmchain_fl.run_dir import RunDir  # noqa: E402
 from llmchain_fl.scenario import find_scenario  # noqa: E402
+from llmchain_fl.work import base_spec  # noqa: E402
 
 
 def need(path: str) -> Path:
@@ -35,8 +37,18 @@ def need(path: str) -> Path:
     return found
 
 
-def play(scenario: str, settings: Sequence[str], backend: str = "in-process", *, keep: Path | None = None) -> RunDir:
-    """Run a scenario to its end in a temporary run directory (or in ``keep``)."""
+def play(
+    scenario: str,
+    settings: Sequence[str],
+    backend: str = "in-process",
+    *,
+    keep: Path | None = None,
+    remember: bool = False,
+) -> RunDir:
+    """Run a scenario to its end in a temporary run directory (or in ``keep``).
+
+    ``remember``: outputs of frozen layers stay for the next run of this process; not for timings.
+    """
     from rich.console import Console
 
     from simulations.run import simulate
@@ -47,6 +59,8 @@ def play(scenario: str, settings: Sequence[str], backend: str = "in-process", *,
         shutil.rmtree(keep, ignore_errors=True)
     config = read_config(find_scenario(scenario), settings)
     run = RunDir.create(path, to_toml(config))
+    if remember:
+        load_base(base_spec(config)).remembered.limit_mb = 2048
     simulate(config, run, PlainView(Console(stderr=True)), backend)
     return run
 

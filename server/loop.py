@@ -165,7 +165,8 @@ class Loop:
         strategy, state = self._strategy, self._state
         self._recorder.stage(slot, scores)
         if self._config.sites.held_out:
-            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving)
+            able = self._quarantine.able(slot.round, set(strategy.nodes) - set(self._config.sites.excluded))
+            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving, able)
             self._recorder.sites(slot, found, strategy.nodes)
         self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
         view = self._view(slot)

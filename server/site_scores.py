@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from flwr.app import Message, MessageType
@@ -56,13 +56,20 @@ def read_scores(
 
 
 def scores_of_sites(
-    grid: Grid, config: RunConfig, strategy: FederatedLora, book: PrivacyBook, slot: Slot, arrays: Arrays
+    grid: Grid,
+    config: RunConfig,
+    strategy: FederatedLora,
+    book: PrivacyBook,
+    slot: Slot,
+    arrays: Arrays,
+    able: Collection[str],
 ) -> dict[str, dict[str, float]]:
     """Site -> stage -> score of ``arrays`` on its own records of the stages it has met, of the sites that share them.
 
-    What a noised score costs goes into ``book``, new receipts to ``strategy``.
+    Only sites in ``able`` are asked: one that is set aside or excluded gets no adapter either. What a noised score costs
+    goes into ``book``, new receipts to ``strategy``.
     """
-    nodes = strategy.nodes
+    nodes = {site: node for site, node in strategy.nodes.items() if site in able}
     met = {site: tuple(to_score(config, site, slot.round, strategy.ended)) for site in nodes}
     found: dict[str, dict[str, float]] = {}
     for stages in sorted({stages for stages in met.values() if stages}):

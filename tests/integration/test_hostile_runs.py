@@ -33,6 +33,7 @@ class Failing(ClientApp):
     def __init__(self, honest: ClientApp, fails: FAILS) -> None:
         super().__init__()
         self._honest, self._fails, self.asked = honest, fails, list[tuple[int, str]]()
+        self.scored: list[tuple[int, str]] = []
 
     def __call__(self, message: Message, context: Context) -> Message:
         if message.metadata.message_type == MessageType.TRAIN:
@@ -40,6 +41,9 @@ class Failing(ClientApp):
             self.asked.append((number, site))
             if number in self._fails.get(site, ()):
                 raise RuntimeError("a program that fails")
+        if message.metadata.message_type == MessageType.EVALUATE:
+            number = int(message.content["config"]["round"])
+            self.scored.append((number, str(context.node_config["site-name"])))
         return self._honest(message, context)
 
     def rounds(self, site: str) -> list[int]:
@@ -158,6 +162,16 @@ def test_a_site_that_is_set_aside_pays_for_nothing(tiny: Any, tmp_path: Path) ->
     spent = game.run.read_privacy()["sites"]
     assert asked.rounds("site-c") == [1, 2, 5]
     assert {site: spent[site]["rounds"] for site in spent} == {"site-b": 6, "site-c": 3, "site-d": 6}
+
+
+def test_a_site_that_is_set_aside_or_excluded_is_not_sent_the_adapter_for_its_score_either(
+    tiny: Any, tmp_path: Path
+) -> None:
+    sites = {**ASIDE, "held_out": 0.3, "excluded": ["site-a"]}
+    game = Game(tiny, tmp_path / "run", [*HONEST, "site-a", "site-c"], 4, sites=sites)
+    asked = game.play({"site-c": range(1, 99)})
+    assert asked.rounds("site-c") == [1, 2]
+    assert sorted(asked.scored) == [(4, "site-b"), (4, "site-d")]
 
 
 def test_where_a_round_would_be_of_too_few_the_least_guilty_is_asked_all_the_same(tiny: Any, tmp_path: Path) -> None:
