@@ -66,8 +66,8 @@ def scores_of_sites(
 ) -> dict[str, dict[str, float]]:
     """Site -> stage -> score of ``arrays`` on its own records of the stages it has met, of the sites that share them.
 
-    Only sites in ``able`` are asked: one that is set aside or excluded gets no adapter either. What a noised score costs
-    goes into ``book``, new receipts to ``strategy``.
+    Only sites in ``able`` are asked: one that is set aside or excluded gets no adapter either. What a noised score
+    costs goes into ``book``, new receipts to ``strategy``.
     """
     nodes = {site: node for site, node in strategy.nodes.items() if site in able}
     met = {site: tuple(to_score(config, site, slot.round, strategy.ended)) for site in nodes}

@@ -9,7 +9,7 @@ from pydantic import Field
 from llmchain_fl.config.section import Section
 
 GuardName = Literal[
-    "agem", "anchor", "distill", "ema", "gate", "merge", "olora", "rehearsal", "route", "slots"
+    "agem", "anchor", "distill", "ema", "gate", "merge", "olora", "rehearsal", "replay", "route", "slots"
 ]  # fmt: skip
 
 
@@ -60,6 +60,14 @@ class ContinualConfig(Section):
     """`olora`: most rows of earlier stages kept for each layer."""
     rehearsal_keep: Annotated[float, Field(gt=0, le=1)] = 0.1
     """`rehearsal`: share of each earlier stage's persons that a site goes on training on. The ledger is charged."""
+    replay_data: Literal["public", "generated"] = "public"
+    """`replay` on public records of the ended stages, or on texts that the served adapter writes (plain text only)."""
+    replay_weight: Annotated[float, Field(ge=0, le=1e4)] = 1.0
+    """`replay`: weight of their loss against the task's."""
+    replay_batch: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """`replay`: how many in a step."""
+    replay_size: Annotated[int, Field(ge=1, le=5_000)] = 200
+    """`replay` on generated texts: how many are written at the end of each stage."""
     route_tau: Annotated[float, Field(ge=1e-4, le=10)] = 0.05
     """`route`: temperature of the choice among slots; small is a hard choice."""
     slots_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02

@@ -72,8 +72,12 @@ def guard_faults(run: RunConfig) -> list[str]:
     faults = site_guard_faults(rule, told.guards, public, settings, play)
     faults += slot_faults(rule, told.guards, told.slots_share, public, play)
     if told.public and not told.public_stages and not all(stage.public for stage in run.stage):
-        named = [name for name in ("agem", "route", "slots") if name in told.guards]
+        labelled = told.replay_data == "public" and run.task.kind != "plain-text"
+        needy = ("agem", "route", "slots", *(("replay",) if labelled else ()))
+        named = [name for name in told.guards if name in needy]
         faults += [f'guard "{n}" needs public records of each stage: continual.public_stages = false' for n in named]
+    if "replay" in told.guards and told.replay_data == "generated" and run.task.kind != "plain-text":
+        faults.append(f'continual.replay_data = "generated" needs task.kind = "plain-text", not "{run.task.kind}"')
     faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)
     if "gate" in told.guards:
         dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}

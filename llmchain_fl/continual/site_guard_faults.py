@@ -21,6 +21,8 @@ WHY_NOT: Mapping[str, str] = MappingProxyType(
     }
 )
 _MIXERS = ("ema", "merge", "slots")
+HOLD_ON = ("agem", "anchor", "distill", "olora", "replay")
+"""Guards that hold on to a stage that is left behind."""
 
 
 def site_guard_faults(
@@ -40,7 +42,7 @@ def site_guard_faults(
     | ``olora`` and a rule that is not in ``MOVES_A``; an unknown rule | yes |
     | ``olora`` and ``ema``, ``merge`` or ``slots`` | yes |
     | ``anchor`` or ``distill`` and ``fedsa``: there is no common product | yes |
-    | ``agem``, ``distill_data = "public"`` or ``anchor_importance = "public"`` without public records | yes |
+    | ``agem``, ``replay_data``, ``distill_data`` or ``anchor_importance = "public"`` without public records | yes |
     | ``anchor`` before a guard that changes what a stage starts from | yes |
     | a strength of 0 | yes: the guard would do nothing |
     | any of them and ``stream.play`` other than ``sequence``: no stage is left behind | yes |
@@ -53,7 +55,7 @@ def site_guard_faults(
         faults += [f'guard "olora" and guard "{other}" exclude each other' for other in _MIXERS if other in guards]
     if play != "sequence":
         told = f'holds on to the stage before: stream.play = "{play}" leaves none behind'
-        faults += [f'guard "{name}" {told}' for name in ("agem", "anchor", "distill", "olora") if name in guards]
+        faults += [f'guard "{name}" {told}' for name in HOLD_ON if name in guards]
     if rule == "fedsa":
         told = 'aggregation.rule = "fedsa" keeps B at each site: there is no Delta W that all share'
         faults += [f'guard "{name}": {told}' for name in ("anchor", "distill") if name in guards]
@@ -66,7 +68,7 @@ def site_guard_faults(
 
 
 def _idle(guards: Sequence[str], settings: Mapping[str, float | str]) -> list[str]:
-    names = ("distill_weight", "anchor_strength", "olora_strength", "agem_strength")
+    names = ("distill_weight", "anchor_strength", "olora_strength", "agem_strength", "replay_weight")
     found = [(name, name.partition("_")[0]) for name in names if settings.get(name) == 0]
     return [f"continual.{name} = 0 makes the guard `{guard}` do nothing" for name, guard in found if guard in guards]
 
@@ -74,6 +76,7 @@ def _idle(guards: Sequence[str], settings: Mapping[str, float | str]) -> list[st
 def _needs_public(guards: Sequence[str], settings: Mapping[str, float | str]) -> list[str]:
     asked = {
         'guard "agem"': "agem" in guards,
+        'continual.replay_data = "public"': "replay" in guards and settings.get("replay_data") == "public",
         'continual.distill_data = "public"': "distill" in guards and settings.get("distill_data") == "public",
         'continual.anchor_importance = "public"': "anchor" in guards and settings.get("anchor_importance") == "public",
     }

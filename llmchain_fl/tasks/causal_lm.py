@@ -124,3 +124,27 @@ class CausalLM:
         finally:
             self.resident.module.train()
         return answers
+
+    def sampled(self, count: int, nucleus: float) -> list[str]:
+        """``count`` texts drawn from the start token on, at temperature 1 from the ``nucleus`` of each distribution.
+
+        Draws from torch's own generator. A text may be empty.
+        """
+        tokenizer, base = self.resident.base.tokenizer, self.resident.base
+        start = torch.from_numpy(token_ids(tokenizer, [""], LONGEST)[0]).to(base.device).repeat(count, 1)
+        self.resident.module.eval()
+        try:
+            with self.resident.router.choosing(torch.ones_like(start)):
+                made = base.module.generate(  # type: ignore[operator]
+                    input_ids=start,
+                    attention_mask=torch.ones_like(start),
+                    max_new_tokens=self._max_tokens - 1,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_p=nucleus,
+                    top_k=0,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+        finally:
+            self.resident.module.train()
+        return [tokenizer.decode(row[start.shape[1] :], skip_special_tokens=True) for row in made]

@@ -77,6 +77,10 @@ BAD: dict[str, tuple[dict[str, object], list[str]]] = {
     "a delta of one": (merged(privacy={"delta": 1.0}), ["privacy.delta = 1.0", "less than 0.1"]),
     "privacy without budget": (merged(privacy={"enabled": True}), ["privacy.epsilon"]),
     "no label list": (merged(task={"labels": []}), ["task.labels is empty"]),
+    "texts written by a model that writes none": (
+        merged(continual={"guards": ["replay"], "replay_data": "generated"}),
+        ['continual.replay_data = "generated" needs task.kind = "plain-text"'],
+    ),
     "dev records for one of two stages": (
         merged(stage=[{"name": "a", "dev": "a.csv"}, {"name": "b"}]),
         ['stage "b" has no dev records', "data.dev"],

@@ -65,6 +65,17 @@ def overlap(task: Any, old: Arrays, start: Arrays) -> float:
     return float(np.sqrt(inside / sum(np.square(now[n]).sum() * np.square(old[n]).sum() for n in names)))
 
 
+def loss_gained(task: Any, old: Arrays, start: Arrays) -> float:
+    """How far the loss on the guard's records has risen since the round began."""
+    now, examples = task.resident.trained.clone(), task.encode(WORDS)
+    with torch.no_grad():
+        after = float(task.losses(task.forward(examples, range(4))).mean())
+        task.resident.load(start)
+        before = float(task.losses(task.forward(examples, range(4))).mean())
+    task.resident.trained.copy_(now)
+    return max(0.0, after - before)
+
+
 @dataclass(frozen=True)
 class Case:
     """Settings but for the strength; what is 0 once the guard is strong; the share of it that may be left."""
@@ -97,6 +108,7 @@ CASES = {
     ),
     "distill": Case("distill", "weight", dict(BATCH), 1e4, output_distance, 0.35, LONG),
     "distill on public records": Case("distill", "weight", dict(PUBLIC), 1e4, output_distance, 0.35, LONG),
+    "replay": Case("replay", "weight", {"data": "public", "batch": 4.0}, ENDLESS, loss_gained, 1e-5, LONG),
     "olora": Case("olora", "strength", {"form": "squared", "rows": 64.0}, ENDLESS, overlap, 1e-6),
 }
 EVERY = pytest.mark.parametrize("name", CASES)

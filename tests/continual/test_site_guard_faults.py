@@ -45,7 +45,12 @@ def test_there_is_nothing_to_stay_near_where_b_stays_at_the_site(guard: str) -> 
 
 @pytest.mark.parametrize(
     ("guards", "settings"),
-    [(("agem",), {}), (("distill",), {"distill_data": "public"}), (("anchor",), {"anchor_importance": "public"})],
+    [
+        (("agem",), {}),
+        (("replay",), {"replay_data": "public"}),
+        (("distill",), {"distill_data": "public"}),
+        (("anchor",), {"anchor_importance": "public"}),
+    ],
 )
 def test_what_reads_public_records_needs_them(guards: tuple[str, ...], settings: dict[str, str]) -> None:
     assert "continual.public" in faults(guards=guards, **settings)[0]
@@ -59,7 +64,9 @@ def test_the_anchor_comes_after_what_changes_the_start_of_a_stage(other: str) ->
     assert faults(guards=(other, "anchor")) == []
 
 
-@pytest.mark.parametrize("name", ["distill_weight", "anchor_strength", "olora_strength", "agem_strength"])
+@pytest.mark.parametrize(
+    "name", ["distill_weight", "anchor_strength", "olora_strength", "agem_strength", "replay_weight"]
+)
 def test_a_strength_of_nothing_is_a_fault_of_a_guard_that_is_on(name: str) -> None:
     guard = name.partition("_")[0]
     assert name in faults(guards=(guard,), public=True, **{name: 0.0})[0]
@@ -67,7 +74,7 @@ def test_a_strength_of_nothing_is_a_fault_of_a_guard_that_is_on(name: str) -> No
     assert faults(guards=(guard,), public=True, **{name: 0.5}) == []
 
 
-@pytest.mark.parametrize("guard", ["agem", "anchor", "distill", "olora"])
+@pytest.mark.parametrize("guard", ["agem", "anchor", "distill", "olora", "replay"])
 @pytest.mark.parametrize("play", ["joint", "alone"])
 def test_a_stream_that_leaves_no_stage_behind_has_nothing_to_guard(guard: str, play: str) -> None:
     (told,) = site_guard_faults("fedit", (guard,), True, FINE, play)

@@ -96,7 +96,7 @@ def test_a_stage_for_which_nothing_is_left_is_told(told: Path) -> None:
         rows_of(public=told)
 
 
-@pytest.mark.parametrize("guards", [["agem"], ["slots"], ["slots", "route"]])
+@pytest.mark.parametrize("guards", [["agem"], ["slots"], ["slots", "route"], ["replay"]])
 def test_a_guard_that_must_tell_stages_apart_is_refused_general_records(told: Path, guards: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
         rows_of(public=told, public_stages=False, guards=guards)

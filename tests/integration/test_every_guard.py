@@ -25,6 +25,7 @@ STRONG = {
     "merge": {"merge_beta": 0.3},
     "olora": {"olora_strength": 1e3},
     "rehearsal": {"rehearsal_keep": 1.0},
+    "replay": {"replay_weight": 3.0},
     "slots": {"slots_share": 0.2},
     "route": {},
 }

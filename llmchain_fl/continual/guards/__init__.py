@@ -17,6 +17,7 @@ from llmchain_fl.continual.guards.gate import GateServer
 from llmchain_fl.continual.guards.merge import MergeServer
 from llmchain_fl.continual.guards.olora import OloraServer, OloraSite
 from llmchain_fl.continual.guards.protocol import GuardParts, ServerGuard, SiteGuard, View
+from llmchain_fl.continual.guards.replay import ReplayServer, ReplaySite
 from llmchain_fl.continual.guards.route import RouteServer
 from llmchain_fl.continual.guards.slots import SlotsServer
 from llmchain_fl.tasks.base import Examples, Output, Task
@@ -34,6 +35,7 @@ GUARDS: Mapping[str, GuardParts] = MappingProxyType(
         "merge": GuardParts("post-processing", MergeServer),
         "olora": GuardParts("post-processing", OloraServer, OloraSite),
         "rehearsal": GuardParts("charged", funded=lambda plan: plan.rehearsal != "none"),
+        "replay": GuardParts("post-processing", ReplayServer, ReplaySite),
         "route": GuardParts("post-processing", RouteServer),
         "slots": GuardParts("post-processing", SlotsServer),
     }
