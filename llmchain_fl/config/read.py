@@ -14,8 +14,8 @@ import pydantic
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.errors import ConfigError
 
-_BRANCHES = frozenset({"str", "list[str]"})
-"""How pydantic names the two ways to write a list of labels; no part of a key."""
+_BRANCHES = frozenset({"str", "list[str]", "dict[str,str]"})
+"""How pydantic names the three ways to write a list of labels; no part of a key."""
 
 
 def known_keys() -> list[str]:
