@@ -76,6 +76,10 @@ def guard_faults(run: RunConfig) -> list[str]:
         needy = ("agem", "route", "slots", *(("replay",) if labelled else ()))
         named = [name for name in told.guards if name in needy]
         faults += [f'guard "{n}" needs public records of each stage: continual.public_stages = false' for n in named]
+    if "distill" in told.guards and run.aggregation.personal_head:
+        faults.append(
+            'guard "distill" needs a teacher that all share: aggregation.personal_head keeps each head at its site'
+        )
     if "replay" in told.guards and told.replay_data == "generated" and run.task.kind != "plain-text":
         faults.append(f'continual.replay_data = "generated" needs task.kind = "plain-text", not "{run.task.kind}"')
     faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)

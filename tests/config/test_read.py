@@ -77,6 +77,10 @@ BAD: dict[str, tuple[dict[str, object], list[str]]] = {
     "a delta of one": (merged(privacy={"delta": 1.0}), ["privacy.delta = 1.0", "less than 0.1"]),
     "privacy without budget": (merged(privacy={"enabled": True}), ["privacy.epsilon"]),
     "no label list": (merged(task={"labels": []}), ["task.labels is empty"]),
+    "a teacher whose head is not shared": (
+        merged(task={"head": "trained"}, aggregation={"personal_head": True}, continual={"guards": ["distill"]}),
+        ['guard "distill" needs a teacher that all share', "personal_head"],
+    ),
     "texts written by a model that writes none": (
         merged(continual={"guards": ["replay"], "replay_data": "generated"}),
         ['continual.replay_data = "generated" needs task.kind = "plain-text"'],
