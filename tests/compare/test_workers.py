@@ -38,6 +38,7 @@ def play(job, tell):
     return Outcome(job.cell.labels, job.cell.seed, job.cell.settings, "finished", numbers=numbers)
 """
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from llmchain_fl.compare.plan import Cell
@@ -51,6 +52,7 @@ class Nobody:
     def ended(self, job, outcome): pass
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests in the background ignores it
     folders = [Path(sys.argv[1]), Path(sys.argv[2])]
     jobs = [Job(Cell({"rule": "sleeps"}, n, ()), folder, "") for n, folder in enumerate(folders)]
     in_processes(2, Path(sys.argv[3]))(jobs, players.play, Nobody())
