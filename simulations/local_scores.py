@@ -11,6 +11,7 @@ privacy on                                      none
 a round that does not end a stage               none
 a site that is on another stage than the run    none
 a stage ended by an announcement                none: nobody knew
+another backend than the one in this process    none
 ==============================================  ===========================
 
 Source: ``continual/federated_metrics.py`` (``spatial_forgetting``).
