@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from llmchain_fl.compare.commands import simulate_command
 from llmchain_fl.compare.held import held_equal
-from llmchain_fl.compare.outcome import Outcome
+from llmchain_fl.compare.measures import lower_is_better
+from llmchain_fl.compare.outcome import Outcome, metric_of
 from llmchain_fl.compare.plan import Axis, Comparison
 from llmchain_fl.compare.spread import BEST, TIED
 from llmchain_fl.compare.table import Table
@@ -28,8 +29,8 @@ TITLES = {
 }
 CAPTIONS = {
     "scores-against-bytes": "Score against everything that was sent, both ways, over the whole run (logarithmic). Each "
-    "point is a mean, with its standard deviation. Up and to the left is better.",
-    "learned-against-forgotten": "What was learned against what was forgotten again. Up and to the left is better; a "
+    "point is a mean, with its standard deviation. {way} and to the left is better.",
+    "learned-against-forgotten": "What was learned against what was forgotten again. {way} and to the left is better; a "
     "guard that only moves along the line trades one for the other.",
     "learned-and-forgotten-by-epsilon": "The same at each level of privacy; no privacy on the right.",
 }
@@ -189,7 +190,7 @@ def _context(comparison: Comparison, configs: Sequence[RunConfig], outcomes: Seq
         "date": f"{now.day} {now:%B %Y, %H:%M} UTC",
         "about": [part for part in comparison.about.split("\n\n") if part.strip()],
         "classes": {BEST: " hit", TIED: " tie", "": ""},
-        "captions": CAPTIONS,
+        "captions": {name: _caption(name, comparison.score, metric_of(outcomes)) for name in CAPTIONS},
         "titles": TITLES,
         "held": held_equal(configs, seeds),
         "axes": [(axis.name, _labels(axis, outcomes)) for axis in comparison.axes],
@@ -198,6 +199,12 @@ def _context(comparison: Comparison, configs: Sequence[RunConfig], outcomes: Seq
         "commands": [simulate_command(comparison, outcome) for outcome in ordered],
         "versions": _versions(),
     }
+
+
+def _caption(plot: str, score: str, metric: str) -> str:
+    """The words under a plot; a loss is better further down."""
+    upright = score if plot == "scores-against-bytes" else "la"
+    return CAPTIONS[plot].format(way="Down" if lower_is_better(upright, metric) else "Up")
 
 
 def _labels(axis: Axis, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

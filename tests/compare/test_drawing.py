@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,18 @@ def test_the_page_holds_tables_plots_what_was_equal_and_the_commands_and_loads_n
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert not re.search(r"""(?:src|href)=["'](?!#)|@import|url\((?!#)""", text)
+
+
+@pytest.mark.parametrize(("metric", "way"), [("accuracy", "Up"), ("loss", "Down")])
+def test_the_words_under_a_plot_say_which_way_is_better(
+    guards: Comparison, made: Callable[..., Any], metric: str, way: str
+) -> None:
+    found = {(guard, "none", 1): {"la": 0.9, "forgetting": 0.3} for guard in ("naive", "ema")}
+    outcomes = [replace(outcome, metric=metric) for outcome in made(guards, found)]
+    groups = Groups.of(guards, outcomes)
+    plots = {"learned-against-forgotten": learned_against_forgotten(groups)}
+    text = page(guards, [], outcomes, tables_of(guards, outcomes), plots, "llmchain-fl compare guards")
+    assert f"{way} and to the left is better" in text
 
 
 def test_what_was_held_equal_names_what_was_not(ten: Comparison) -> None:
