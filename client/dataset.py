@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.site import Site
 from llmchain_fl.adapter.resident import ResidentSpec
 from llmchain_fl.config.schema import NAME
 from llmchain_fl.data.labels import check_labels
 from llmchain_fl.data.rows import Rows
-from llmchain_fl.data.source import read_rows
+from llmchain_fl.data.source import path_of, read_rows
 from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.privacy.units import Units, same_person
 from llmchain_fl.tasks.base import Examples, Task
@@ -51,7 +50,8 @@ def _source(site: Site, stage: str, which: str) -> str:
 def has_records(site: Site, stage: str, which: str) -> bool:
     """Whether there is anything to read; a site too small to keep records for its own score has no such file."""
     source = _source(site, stage, which)
-    return bool(source) and (source.startswith(("hub:", "generated:")) or Path(source).exists())
+    path = path_of(source)
+    return bool(source) and (path is None or path.exists())
 
 
 def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> SiteRecords:

@@ -33,6 +33,7 @@ from client.memory import Memory
 from llmchain_fl.config.read import nearest
 from llmchain_fl.config.schema import NAME, Section
 from llmchain_fl.continual.guards import GUARDS
+from llmchain_fl.data.source import path_of
 from llmchain_fl.errors import ConfigError, ModelError, PrivacyError, WireError
 from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
 from llmchain_fl.privacy.plan import PrivacyPlan
@@ -238,11 +239,7 @@ def read_site(path: Path) -> Site:
     base = path.parent
 
     def here(spec: str) -> str:
-        return (
-            spec
-            if not spec or Path(spec).is_absolute() or spec.startswith(("hub:", "generated:"))
-            else str(base / spec)
-        )
+        return spec if not spec or path_of(spec) is None else str(base / spec)
 
     data = site.data.model_copy(update={"train": here(site.data.train), "held_out": here(site.data.held_out)})
     return site.model_copy(update={"data": data, "state": here(site.state), "anchor": here(site.anchor)})

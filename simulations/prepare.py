@@ -21,7 +21,7 @@ from llmchain_fl.config.calendar import site_order, unknown_sites
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.data.columns import Rows
-from llmchain_fl.data.source import resolve_site
+from llmchain_fl.data.source import resolve_site, without_rows
 from llmchain_fl.data.stages import check_stages, public_labels, stage_rows
 from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.privacy.units import same_person
@@ -82,7 +82,7 @@ def site_names(config: RunConfig) -> list[str]:
     Raises:
         DataError: not one file a site.
     """
-    pattern = config.data.train or config.stage[0].train
+    pattern, _ = without_rows(config.data.train or config.stage[0].train)
     if "{site}" not in pattern:
         width = max(2, len(str(config.sites.count - 1)))
         return [f"site-{number:0{width}d}" for number in range(config.sites.count)]

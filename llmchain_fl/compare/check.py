@@ -12,7 +12,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pydantic
 
@@ -20,7 +19,7 @@ from llmchain_fl.compare.outcome import Outcome, missed
 from llmchain_fl.compare.plan import Cell, Comparison
 from llmchain_fl.config.read import apply_settings, read_config
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.data.source import SOURCES
+from llmchain_fl.data.source import path_of
 from llmchain_fl.errors import ConfigError
 from llmchain_fl.scenario import find_scenario
 
@@ -73,8 +72,8 @@ def lacking(checked: Checked) -> list[str]:
         named |= {data.train, data.test, data.dev, config.continual.public}
         named |= {source for s in config.stage for source in (s.train, s.test, s.dev, s.public)}
         named |= {config.task.labels} if isinstance(config.task.labels, str) else set()
-    paths = {name for name in named if name and name.partition(":")[0] not in SOURCES and "{" not in name}
-    return sorted(name for name in paths if not Path(name).exists())
+    paths = {path_of(name) for name in named if name and "{" not in name}
+    return sorted(str(path) for path in paths if path is not None and not path.exists())
 
 
 def _only_together(comparison: Comparison, cell: Cell) -> bool:

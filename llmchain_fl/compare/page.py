@@ -30,8 +30,8 @@ TITLES = {
 CAPTIONS = {
     "scores-against-bytes": "Score against everything that was sent, both ways, over the whole run (logarithmic). Each "
     "point is a mean, with its standard deviation. {way} and to the left is better.",
-    "learned-against-forgotten": "What was learned against what was forgotten again. {way} and to the left is better; a "
-    "guard that only moves along the line trades one for the other.",
+    "learned-against-forgotten": "What was learned against what was forgotten again. {way} and to the left is better; "
+    "a guard that only moves along the line trades one for the other.",
     "learned-and-forgotten-by-epsilon": "The same at each level of privacy; no privacy on the right.",
 }
 WORDS = (

@@ -79,7 +79,8 @@ class DataConfig(Section):
     """Where records come from; a stage may name its own."""
 
     train: str = ""
-    """Training records: a file, a directory, `hub:org/name` or `generated:NAME`; `{site}` makes it one file a site."""
+    """Training records: a file, a directory, `hub:org/name` or `generated:NAME`, with `[a:b]` only those
+    rows; `{site}` makes it one file a site."""
     test: str = ""
     """Public held-out records, read by the server only, for the scores of the run."""
     dev: str = ""

@@ -8,6 +8,7 @@ data/{site}/{split}.csv       a file for every site and split
 data/messages                 a directory: saved by ``datasets``, or files with the split in their name
 hub:org/name[:config]         a data set of the Hugging Face hub, by ``datasets.load_dataset``
 generated:bank-messages       made-up records (``llmchain_fl.data.generated``), in the asked size
+any of these[a:b]             its rows from a (counted from 0) up to b, b left out: [:150], [150:], [0:2000]
 ============================  ==========================================================================
 """
 
@@ -65,21 +66,47 @@ def load_source(spec: str, *, split: str, seed: int, size: int | None) -> list[L
     ``size`` under the number of records  a uniform draw without replacement by ``seed``, in source order
     ``size`` at or over it                all of them
     a file, one saved ``Dataset``         ``split`` changes nothing: the caller gives one path per split
+    ``spec`` ends in ``[a:b]``            those rows first, as Python slices, then the draw
     ====================================  ==================================================================
 
     Raises:
-        DataError: as ``read_records``, a data set that cannot be had, generated records without a size.
+        DataError: as ``read_records``, a data set that cannot be had, no row in ``[a:b]``.
         ConfigError: a size under 1, or ``{site}`` left over.
     """
     if size is not None and size < 1:
         raise ConfigError([f"size is {size}; it must be at least 1, or left out for all records of '{spec}'"])
     if "{site}" in spec:
         raise ConfigError([f"'{spec}' still holds {{site}}: it names one source per site, and no site was given"])
-    kind, colon, name = spec.partition(":")
+    whole, rows = without_rows(spec)
+    kind, colon, name = whole.partition(":")
     load = SOURCES.get(kind) if colon else None
     if load is not None:
-        return _draw(load(name, split, seed, size), seed, size)
-    return _draw(read_records(Path(spec.replace("{split}", split)), split=split), seed, size)
+        found = load(name, split, seed, None if rows else size)
+    else:
+        found = read_records(Path(whole.replace("{split}", split)), split=split)
+    kept = found[rows] if rows else found
+    if not kept:
+        raise DataError(f"has {len(found)} records, none of them in these rows", where=spec, remedy="give other rows")
+    return _draw(kept, seed, size)
+
+
+def without_rows(spec: str) -> tuple[str, slice | None]:
+    """``spec`` without its ``[a:b]``, and those rows; None where it names none.
+
+    >>> without_rows("train.jsonl[:150]")
+    ('train.jsonl', slice(None, 150, None))
+    """
+    found = ROWS.fullmatch(spec)
+    if found is None:
+        return spec, None
+    whole, first, last = found.groups()
+    return whole, slice(int(first) if first else None, int(last) if last else None)
+
+
+def path_of(spec: str) -> Path | None:
+    """The file or directory that ``spec`` names, rows left out; None for what is no path (hub, generated)."""
+    whole, _ = without_rows(spec)
+    return None if whole.partition(":")[0] in SOURCES else Path(whole)
 
 
 def resolve_site(spec: str, site: str) -> str:
@@ -139,6 +166,10 @@ SOURCES: dict[str, Callable[[str, str, int, int | None], list[Located]]] = {
     "hub": load_hub,
     "generated": load_generated,
 }
+
+
+ROWS = re.compile(r"(.+)\[(\d*):(\d*)\]", re.DOTALL)
+"""``whole[a:b]``, either end left out."""
 
 
 def _draw(records: list[Located], seed: int, size: int | None) -> list[Located]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.data.source import load_source, read_rows, resolve_site
+from llmchain_fl.data.source import load_source, path_of, read_rows, resolve_site
 from llmchain_fl.errors import ConfigError, DataError
 
 datasets = pytest.importorskip("datasets")
@@ -53,6 +53,45 @@ def test_a_size_draws_by_seed_without_replacement_in_order(ten: str) -> None:
     assert all(lines == sorted(set(lines)) and len(lines) == 4 for lines in drawn.values())
     assert len({tuple(lines) for lines in drawn.values()}) > 10
     assert {line for lines in drawn.values() for line in lines} == set(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [("[:3]", [1, 2, 3]), ("[7:]", [8, 9, 10]), ("[2:4]", [3, 4]), ("[:]", list(range(1, 11))), ("[8:99]", [9, 10])],
+)
+def test_rows_of_a_source_are_counted_from_nought_and_keep_their_lines(ten: str, rows: str, lines: list[int]) -> None:
+    assert [found.line.number for found in load_source(f"{ten}{rows}", split="train", seed=0, size=None)] == lines
+    assert path_of(f"{ten}{rows}") == Path(ten)
+
+
+def test_a_size_draws_among_the_named_rows_only(ten: str) -> None:
+    drawn = {r.line.number for seed in range(20) for r in load_source(f"{ten}[4:8]", split="train", seed=seed, size=2)}
+    assert drawn == {5, 6, 7, 8}
+
+
+def test_two_parts_of_generated_records_share_none() -> None:
+    first, rest = (load_source(f"generated:bank-messages{r}", split="test", seed=1, size=9) for r in ("[:50]", "[50:]"))
+    assert {item.line.number for item in first} <= set(range(1, 51))
+    assert {item.line.number for item in rest} <= set(range(51, 501))
+
+
+def test_rows_that_are_not_there_are_refused_with_what_is(ten: str) -> None:
+    with pytest.raises(DataError, match=r"(?s)has 10 records, none of them in these rows.*give other rows"):
+        load_source(f"{ten}[10:]", split="train", seed=0, size=None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("a.csv", Path("a.csv")),
+        ("hub:org/name[:9]", None),
+        ("generated:x", None),
+        ("a[1].csv", Path("a[1].csv")),
+        ("[0:1]", Path("[0:1]")),
+    ],
+)
+def test_what_is_a_path_is_told_from_the_hub(spec: str, path: Path | None) -> None:
+    assert path_of(spec) == path
 
 
 @pytest.mark.parametrize("size", [10, 11, None])
