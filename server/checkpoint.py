@@ -1,8 +1,8 @@
 """The state of a round on disk: one safetensors file, written whole or not at all.
 
 ``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``,
-``rule/...``) and, in its header, what is not an array (round, digest of the work, rounds asked of each site, the sites'
-last receipts). The last two files are kept.
+``rule/...``) and, in its header, what is not an array (round, digest of the work, the sites, rounds asked of each and
+their last receipts). The last two files are kept.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class RunState:
     receipts: dict[str, str] = field(default_factory=dict)
     clip: float = 0.0
     ended: dict[str, int] = field(default_factory=dict)
+    sites: list[str] = field(default_factory=list)
     quarantine: dict[str, dict[str, Any]] = field(default_factory=dict)
     lineage: str = ""
     stopped: str = ""

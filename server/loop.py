@@ -7,7 +7,7 @@ import time
 from flwr.serverapp import Grid
 
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.config.calendar import taught, to_come, unknown_sites
+from llmchain_fl.config.calendar import elsewhere, taught, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.guards import ServerGuards, View
 from llmchain_fl.errors import ConfigError, RunError
@@ -16,11 +16,11 @@ from llmchain_fl.progress import Progress, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.checkpoint import RunState, save_state
-from server.cohort import meet
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.recorder import Recorder
+from server.roll_call import RollCall, connected
 from server.schedule import Slot
 from server.scoring import Scorer, Scores
 from server.site_scores import scores_of_sites
@@ -49,6 +49,7 @@ class Loop:
         self._config, self._work, self._strategy, self._guards = config, work, strategy, guards
         self._scorer, self._book, self._run, self._state, self._progress = scorer, book, run, state, progress
         self._quarantine, self._start = quarantine, start
+        self._roll = RollCall(config.sites, state.sites, elsewhere(config, state.round + 1, state.ended))
         self._recorder = Recorder(config, work, scorer, book, guards, quarantine, run, state)
 
     def play(self, grid: Grid) -> None:
@@ -59,7 +60,8 @@ class Loop:
             RunError: a round in which no asked site did its part (a budget that is used up ends the run quietly).
         """
         state, strategy = self._state, self._strategy
-        strategy.nodes = meet(grid, self._config.sites)
+        strategy.nodes = self._roll.first(grid)
+        state.sites = list(strategy.nodes)
         strangers = unknown_sites(self._config, strategy.nodes)
         strangers += [
             f'sites.excluded: there is no site "{x}"' for x in self._config.sites.excluded if x not in strategy.nodes
@@ -82,13 +84,16 @@ class Loop:
             self._start_anew()
         strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
         present = strategy.there(slot)
+        strategy.nodes = self._roll.again(grid, present)
         able = [site for site in present if self._book.affords(site, present[site], strategy.earlier(site, slot.round))]
-        asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, able))
+        here = [site for site in able if site in connected(strategy.nodes)]
+        asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, here))
         if not asked:
             return self._nobody_asked(slot, grid, broke=bool(present) and not able)
         self._progress.round_started(slot.round, slot.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(slot, replies)
+        outcome.away = sorted(set(present) - connected(strategy.nodes))
         self._quarantine.record(slot.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
         if self._nobody_came(slot, asked, outcome):
             return None
@@ -165,7 +170,7 @@ class Loop:
         strategy, state = self._strategy, self._state
         self._recorder.stage(slot, scores)
         if self._config.sites.held_out:
-            able = self._quarantine.able(slot.round, set(strategy.nodes) - set(self._config.sites.excluded))
+            able = self._quarantine.able(slot.round, connected(strategy.nodes) - set(self._config.sites.excluded))
             found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving, able)
             self._recorder.sites(slot, found, strategy.nodes)
         self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)

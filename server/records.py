@@ -46,6 +46,7 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
         {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason}
         for site, reason in outcome.refused.items()
     ]
+    rows += [{**base, "scope": "site", "site": site, "metric": "away", "value": 1.0} for site in outcome.away]
     return rows
 
 

@@ -144,6 +144,11 @@ def there(config: RunConfig, sites: Iterable[str], number: int, ended: Ended = N
     return found if len(found) >= config.sites.minimum else {}
 
 
+def elsewhere(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:
+    """The sites that by a calendar of their own are not there yet in round ``number``, or are done."""
+    return [site for site in stream_of(config).arrival if span_of(config, site, number, ended) is None]
+
+
 def met(config: RunConfig, site: str, upto: int, ended: Ended = NONE) -> list[str]:
     """The stages ``site`` has been at in rounds 1 to ``upto``, in its own order."""
     return [span.name for span in site_calendar(config, site, ended) if span.first <= upto]

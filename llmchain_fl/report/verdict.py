@@ -22,6 +22,7 @@ stopped in the middle           which stage is unfinished
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
     """
     run = Readings(rows)
     results = [_outcome(run), _final(run), *_learned(run), _forgotten(run), _worst_site(run)]
-    costs = [_spent(run, privacy), _sent(run), _refused(run), _aside(run)]
+    costs = [_spent(run, privacy), _sent(run), _refused(run), _aside(run), _away(run)]
     return [sentence for sentence in results + costs if sentence]
 
 
@@ -161,6 +162,12 @@ def _aside(run: Readings) -> str:
     times = {site: often for _, site, _, until, often in run.quarantines if until}
     named = ", ".join(f"{site} ({wording.count(often, 'time')})" for site, often in sorted(times.items()))
     return f"Set aside after failing rounds in a row: {named}." if times else ""
+
+
+def _away(run: Readings) -> str:
+    times = Counter(str(row["site"]) for row in run.rows if row["metric"] == "away")
+    named = ", ".join(f"{site} in {wording.count(often, 'round')}" for site, often in sorted(times.items()))
+    return f"Not connected: {named}." if times else ""
 
 
 def _refused(run: Readings) -> str:

@@ -25,8 +25,8 @@ from llmchain_fl.wire import read_train_task, write_hello, write_update
 from llmchain_fl.work import work_from
 from server.aggregation import RULES
 from server.aggregation.rule import sent_names
-from server.cohort import meet
 from server.robust import ROBUST, RobustSettings
+from server.roll_call import RollCall
 from server.strategy import FederatedLora, RoundOutcome
 from simulations.grid import InProcessGrid
 from simulations.malformed import MALFORMED, Malformed, raw
@@ -81,7 +81,7 @@ class Federation:
         screen = None if robust == "none" else ROBUST[robust](RobustSettings(hostile=1))
         self.strategy = FederatedLora(self.config, work, RULES[rule], "run", None, screen)
         self.grid = InProcessGrid(self._app(), sorted(kinds))
-        self.strategy.nodes = meet(self.grid, self.config.sites)
+        self.strategy.nodes = RollCall(self.config.sites).first(self.grid)
         w0 = np.random.default_rng(8).standard_normal((6, 5)).astype(np.float32)
         self.strategy.current = dict(RULES[rule].begin(start(), work.adapter.scale, lambda _: w0))
 

@@ -57,20 +57,16 @@ class Lab:
         self._spawn("superlink", "flower-superlink", *link, "--port", str(self._port))
         self._await_superlink()
         for name in ("north", "south"):
-            self.write_site(name, epsilon=50.0)
-            for stage in ("first", "second"):
-                shutil.copy(tiny.train, self.folder / name / f"{stage}.jsonl")
-            node = (
-                "--insecure",
-                "--superlink",
-                f"127.0.0.1:{self._port}",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self._free_port()),
-            )
-            site = ("--node-config", f'site="{self.folder / name / "site.toml"}"')
-            self._spawn(name, "flower-supernode", *node, *site)
+            self.connect(name, tiny)
+
+    def connect(self, name: str, tiny: Any) -> subprocess.Popen[bytes]:
+        """One more data holder, and its SuperNode."""
+        self.write_site(name, epsilon=50.0)
+        for stage in ("first", "second"):
+            shutil.copy(tiny.train, self.folder / name / f"{stage}.jsonl")
+        node = ("--insecure", "--superlink", f"127.0.0.1:{self._port}", "--host", "127.0.0.1")
+        site = ("--port", str(self._free_port()), "--node-config", f'site="{self.folder / name / "site.toml"}"')
+        return self._spawn(name, "flower-supernode", *node, *site)
 
     def write_site(self, name: str, epsilon: float) -> None:
         """The site file of one data holder."""
@@ -117,7 +113,7 @@ class Lab:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
 
-    def _spawn(self, name: str, command: str, *arguments: str) -> None:
+    def _spawn(self, name: str, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
             self._started.append(
                 subprocess.Popen(
@@ -125,6 +121,7 @@ class Lab:
                     stderr=subprocess.STDOUT, start_new_session=True,
                 )
             )  # fmt: skip
+        return self._started[-1]
 
     def _await_superlink(self) -> None:
         end = time.monotonic() + 60
@@ -235,3 +232,32 @@ def test_a_stopped_run_goes_on_where_it_was_and_no_site_pays_twice(lab: Lab, tin
     assert "round 3/3 second: 2/2 sites" in said
     assert {row["round"] for row in RunDir.open(out).rows()} == {0, 1, 2, 3}
     assert {name: lab.steps(name) - before[name] for name in before} == {"north": 9, "south": 9}
+
+
+def test_a_site_joins_a_run_under_way_and_is_taken_back_after_a_restart(lab: Lab, tiny: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = "sites.count=3 stage.rounds=20 stream.arrival.west.joins=2"
+    number, _ = lab.submit(stream=False, scenario=str(private(tiny, tmp_path / "s.toml")), out=str(out), set=settings)
+
+    def took_part(after: int) -> int:
+        """The first round after ``after`` in which the new site took part."""
+        end = time.monotonic() + 100
+        while time.monotonic() < end:
+            rows = RunDir.open(out).rows() if (out / "metrics.jsonl").exists() else []
+            rounds = [row["round"] for row in rows if row["metric"] == "update_norm" and row["site"] == "west"]
+            if rounds and max(rounds) > after:
+                return int(max(rounds))
+            time.sleep(0.5)
+        pytest.fail((lab.folder / "superlink.log").read_text())
+
+    node = lab.connect("west", tiny)
+    first = took_part(0)
+    os.killpg(node.pid, signal.SIGTERM)
+    node.wait(timeout=20)
+    node = lab.connect("west", tiny)
+    try:
+        assert took_part(first) > first >= 2
+    finally:
+        lab.flwr("stop", number, "lab")
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait(timeout=20)

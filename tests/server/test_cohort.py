@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import RunError
 from server.cohort import choose, weights
 
 SITES = [f"site-{i:02d}" for i in range(10)]
@@ -32,18 +30,3 @@ def test_every_site_is_asked_sooner_or_later_and_about_equally_often() -> None:
 def test_weights_are_uniform_unless_the_run_names_them_in_the_order_of_the_names() -> None:
     assert weights(["b", "a"], []) == {"a": 1.0, "b": 1.0}
     assert weights(["b", "a"], [3.0, 1.0]) == {"a": 3.0, "b": 1.0}
-
-
-class SlowGrid:
-    """A grid on which one of two sites never connects."""
-
-    def get_node_ids(self) -> list[int]:
-        return [2]
-
-
-def test_waiting_for_sites_ends_with_a_clear_error() -> None:
-    from llmchain_fl.config.schema import SitesConfig
-    from server.cohort import meet
-
-    with pytest.raises(RunError, match="1 of 2 sites connected"):
-        meet(SlowGrid(), SitesConfig(count=2, wait_seconds=0.05))  # type: ignore[arg-type]

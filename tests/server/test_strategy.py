@@ -18,8 +18,8 @@ from llmchain_fl.wire import read_score_task, read_train_task, write_hello, writ
 from llmchain_fl.work import WorkSpec, work_from
 from server.aggregation import RULES
 from server.central import CentralPrivacy
-from server.cohort import meet
 from server.outcome import RoundOutcome
+from server.roll_call import RollCall
 from server.site_scores import ask_scores, read_scores
 from server.strategy import FederatedLora
 from simulations.grid import InProcessGrid
@@ -135,7 +135,7 @@ def setup(
         }
     )
     strategy = FederatedLora(config, work(config), RULES["ffa"], "run")
-    strategy.nodes = meet(grid, config.sites)
+    strategy.nodes = RollCall(config.sites).first(grid)
     strategy.current = {
         NAME: np.zeros((4, 2), dtype=np.float32),
         "layer.0.query.lora_A": np.ones((2, 4), dtype=np.float32),

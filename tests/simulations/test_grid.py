@@ -23,7 +23,7 @@ from llmchain_fl.config.write import to_toml
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from server.app import build
-from server.cohort import meet
+from server.roll_call import RollCall
 from simulations.grid import SERVER_NODE, InProcessGrid
 from simulations.prepare import prepare_sites
 
@@ -176,7 +176,7 @@ def test_flowers_own_loop_drives_our_strategy_to_the_adapter_of_our_loop(
     ours.play(grid)
     theirs = build(one_stage, RunDir.create(tmp_path / "theirs", to_toml(one_stage)), Silent())._strategy
     start = build(one_stage, RunDir.create(tmp_path / "start", to_toml(one_stage)), Silent())._state.current
-    theirs.nodes = meet(grid, one_stage.sites)
+    theirs.nodes = RollCall(one_stage.sites).first(grid)
     initial = ArrayRecord({name: Array(value) for name, value in start.items()})
     result = theirs.start(grid=grid, initial_arrays=initial, num_rounds=2)
     assert result.arrays.keys() == ours._state.current.keys()

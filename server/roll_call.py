@@ -1,0 +1,190 @@
+"""Who is connected: sites of a run of years come late, leave, and restart their SuperNode in between.
+
+A site is known by its name; Flower's node ids are of a connection. A SuperNode that starts again with the same
+authentication key keeps its id, one without a key has a new one.
+
+=============================================  ====================================================================
+at the start of the server                     then
+=============================================  ====================================================================
+every site is connected                        name -> node id
+a site's calendar begins later, or has ended   it may be missing: ``AWAY``
+a run that goes on, without one of its sites   it may be missing after ``wait_seconds``, if ``minimum`` sites are there
+fewer                                          RunError; nothing is lost
+two connected nodes with the same name         RunError
+=============================================  ====================================================================
+
+=============================================  ====================================================================
+before each round                              then
+=============================================  ====================================================================
+everybody is where they were                   nothing is asked
+a site is not connected                        ``AWAY``: it is not asked, so it pays nothing; the others go on
+a node with the name of a site that is away    the site is there again, or at last
+a node with the name of a connected site       not admitted: the one that is connected stays (it is asked again later)
+a node with any other name                     not admitted in this run
+fewer than ``minimum`` of those who should be  the server waits ``wait_seconds`` for them; then RunError
+=============================================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from llmchain_fl.config.schema import SitesConfig
+from llmchain_fl.errors import RunError, WireError
+from llmchain_fl.wire import read_hello
+
+log = logging.getLogger("llmchain_fl")
+
+AWAY = 0
+"""Node id of a site that is not connected. Flower gives no node this number."""
+NAMED_WITHIN = 60.0
+"""Seconds that a node which connects during the run has to say its name, before a round begins without it."""
+
+
+class RollCall:
+    """Finds the sites on a grid, at the start and again before each round.
+
+    Args:
+        config: how many sites there are, how many a round needs, how long to wait.
+        known: names of the sites of a run that goes on; empty for a new one.
+        later: sites that need not be connected now, because they join later or have left.
+    """
+
+    def __init__(self, config: SitesConfig, known: Collection[str] = (), later: Collection[str] = ()) -> None:
+        self._config, self._known, self._later = config, set(known), set(later)
+        self._strangers: set[int] = set()
+        self.nodes: dict[str, int] = {}
+        """Name -> node id, or ``AWAY``, of every site of the run, by name."""
+
+    def first(self, grid: Grid) -> dict[str, int]:
+        """Wait for the sites and ask their names; see the head of this file.
+
+        Raises:
+            RunError: too few sites in time, two with the same name, or one that does not say its name.
+        """
+        deadline, names = time.monotonic() + self._config.wait_seconds, dict[int, str]()
+        while True:
+            ids = set(grid.get_node_ids())
+            if new := ids - names.keys():
+                names |= _first_names(_ask_names(grid, new, self._config.wait_seconds))
+            here = [names[node] for node in ids if node in names]
+            missing = self._missing(here)
+            if missing <= 0:
+                break
+            if time.monotonic() > deadline:
+                self._check_late(here, missing)
+                break
+            time.sleep(min(1.0, self._config.wait_seconds / 10))
+        self.nodes = self._roll({names[node]: node for node in ids if node in names})
+        return self.nodes
+
+    def _missing(self, here: Sequence[str]) -> int:
+        """How many of the sites that must be connected now are not."""
+        for name in sorted({name for name in here if here.count(name) > 1}):
+            raise RunError(f"two sites call themselves {name}", remedy="give every site its own name in its site file")
+        if self._known:
+            return len(self._known - self._later - set(here))
+        return self._config.count - len(self._later) - len(set(here) - self._later)
+
+    def _check_late(self, here: Sequence[str], missing: int) -> None:
+        """Whether a run can go on with those who are there: one that has begun before, from ``minimum`` on."""
+        if self._known and len(here) >= self._config.minimum:
+            return
+        raise RunError(
+            f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s",
+            remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds",
+        )
+
+    def _roll(self, found: Mapping[str, int]) -> dict[str, int]:
+        """Every site of the run, by name. Where all places are taken, a later name is no site: the caller says so."""
+        full = len(found) >= self._config.count
+        names = self._known or ({*found} if full else {*found, *self._later})
+        if not self._known and not full and len(names) > self._config.count:
+            raise RunError(
+                f"{len(names)} names for {self._config.count} sites: {', '.join(sorted(names))}",
+                remedy="give every site the name that the run knows it by, or set sites.count",
+            )
+        return {name: found.get(name, AWAY) for name in sorted(names)}
+
+    def again(self, grid: Grid, due: Collection[str]) -> dict[str, int]:
+        """Who is connected now; ``due``: those who should be there in this round.
+
+        Raises:
+            RunError: fewer than ``sites.minimum`` of them, for ``sites.wait_seconds``.
+        """
+        deadline = time.monotonic() + self._config.wait_seconds
+        needed = min(self._config.minimum, len(due))
+        while True:
+            self._look(grid)
+            here = [site for site in due if self.nodes[site] != AWAY]
+            if len(here) >= needed:
+                return self.nodes
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"{len(here)} of {len(due)} sites are connected, a round needs {needed}",
+                    remedy="start their SuperNodes; the run goes on from here with --resume",
+                )
+            time.sleep(min(1.0, self._config.wait_seconds / 10))
+
+    def _look(self, grid: Grid) -> None:
+        """One look at the grid: who has gone, who is new."""
+        connected = set(grid.get_node_ids())
+        gone = {name for name, node in self.nodes.items() if node != AWAY and node not in connected}
+        if gone:
+            log.warning("not connected: %s", ", ".join(sorted(gone)))
+        nodes = {name: AWAY if name in gone else node for name, node in self.nodes.items()}
+        new = connected - set(nodes.values()) - self._strangers
+        seconds = min(NAMED_WITHIN, self._config.wait_seconds)
+        for node, name in _names(_ask_names(grid, new, seconds)).items() if new else ():
+            if name not in nodes:
+                self._strangers.add(node)
+                log.warning('a node calls itself "%s", which is no site of this run: it is not asked', name)
+            elif nodes[name] != AWAY:
+                log.warning('a second node calls itself "%s": the first one stays', name)
+            else:
+                nodes[name] = node
+                log.info("connected: %s", name)
+        self.nodes = nodes
+
+
+def connected(nodes: Mapping[str, int]) -> set[str]:
+    """The sites that are connected."""
+    return {name for name, node in nodes.items() if node != AWAY}
+
+
+def _ask_names(grid: Grid, nodes: Iterable[int], seconds: float) -> Iterable[Message]:
+    questions = [Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in sorted(nodes)]
+    return grid.send_and_receive(questions, timeout=seconds)
+
+
+def _names(replies: Iterable[Message]) -> dict[int, str]:
+    """Node -> the name it gives, of those that give one."""
+    found: dict[int, str] = {}
+    for reply in replies:
+        try:
+            if not reply.has_error():
+                found[reply.metadata.src_node_id] = read_hello(reply.content).site
+        except WireError:
+            continue
+    return found
+
+
+def _first_names(replies: Iterable[Message]) -> dict[int, str]:
+    """Node -> name, of every node.
+
+    Raises:
+        RunError: one that answers gives no name.
+    """
+    answers = list(replies)
+    found = _names(answers)
+    if len(found) < len(answers):
+        raise RunError(
+            f"{len(answers) - len(found)} connected site(s) gave no name",
+            remedy="look at those sites' logs; the same version must run everywhere",
+        )
+    return found

@@ -1,0 +1,199 @@
+"""Sites come late, leave, restart and come back under another number: each row of the tables in ``roll_call.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from llmchain_fl.config.schema import SitesConfig
+from llmchain_fl.errors import RunError
+from llmchain_fl.messages import HelloReply
+from llmchain_fl.wire import write_hello
+from server.roll_call import AWAY, RollCall, connected
+from simulations.grid import InProcessGrid
+
+
+class Coming(InProcessGrid):
+    """Nodes "name/number": site names that may be there twice; who is connected at each look is given."""
+
+    def __init__(self, *nodes: str) -> None:
+        super().__init__(hello(), nodes)
+        self._ids = dict(zip(nodes, super().get_node_ids(), strict=True))
+        self.looks: Iterator[Iterable[str]] = iter(())
+        self.here: Iterable[str] = nodes
+        self.questions = 0
+
+    def id(self, node: str) -> int:
+        return self._ids[node]
+
+    def get_node_ids(self) -> list[int]:
+        self.here = next(self.looks, self.here)
+        return [self._ids[node] for node in self.here]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        asked = list(messages)
+        self.questions += len(asked)
+        return super().send_and_receive(asked, timeout=timeout)
+
+
+def hello() -> ClientApp:
+    app = ClientApp()
+
+    @app.query()
+    def name(message: Message, context: Context) -> Message:
+        name = str(context.node_config["site-name"]).partition("/")[0]
+        if name == "mute":
+            raise ValueError("no name")
+        return Message(write_hello(HelloReply(name)), reply_to=message)
+
+    return app
+
+
+def settings(count: int, **more: Any) -> SitesConfig:
+    return SitesConfig(count=count, wait_seconds=0.2, **more)
+
+
+def test_every_site_is_found_by_its_name() -> None:
+    grid = Coming("b", "a")
+    assert RollCall(settings(2)).first(grid) == {"a": grid.id("a"), "b": grid.id("b")}
+
+
+def test_the_server_waits_for_a_site_that_is_slow() -> None:
+    grid = Coming("a", "b")
+    grid.looks = iter([[], ["a"], ["a"], ["a", "b"]])
+    assert connected(RollCall(settings(2)).first(grid)) == {"a", "b"}
+    assert grid.questions == 2
+
+
+def test_waiting_for_sites_ends_with_a_clear_error() -> None:
+    grid = Coming("a", "b")
+    grid.here = ["a"]
+    with pytest.raises(RunError, match=r"1 of 2 sites connected within 0\.2 s"):
+        RollCall(settings(2)).first(grid)
+
+
+@pytest.mark.parametrize("here", [["a", "b"], ["a", "b", "late"]])
+def test_a_site_that_comes_later_need_not_be_there_and_may_be(here: list[str]) -> None:
+    grid = Coming("a", "b", "late")
+    grid.here = here
+    nodes = RollCall(settings(3), later=["late"]).first(grid)
+    assert list(nodes) == ["a", "b", "late"]
+    assert connected(nodes) == set(here)
+
+
+def test_a_site_that_comes_later_does_not_stand_in_for_one_that_must_be_there() -> None:
+    grid = Coming("a", "b", "late")
+    grid.here = ["a", "late"]
+    with pytest.raises(RunError, match="2 of 3 sites connected"):
+        RollCall(settings(3), later=["late"]).first(grid)
+
+
+def test_a_later_site_that_nobody_knows_makes_one_name_too_many() -> None:
+    with pytest.raises(RunError, match=r"4 names for 3 sites: a, b, late, typo"):
+        RollCall(settings(3), later=["typo", "late"]).first(Coming("a", "b"))
+
+
+def test_where_all_places_are_taken_a_later_site_is_none_of_the_run() -> None:
+    assert list(RollCall(settings(2), later=["typo"]).first(Coming("a", "b"))) == ["a", "b"]
+
+
+def test_two_sites_of_one_name_are_refused() -> None:
+    with pytest.raises(RunError, match="two sites call themselves a"):
+        RollCall(settings(2)).first(Coming("a/1", "a/2"))
+
+
+def test_a_site_that_does_not_say_its_name_is_refused() -> None:
+    with pytest.raises(RunError, match=r"1 connected site\(s\) gave no name"):
+        RollCall(settings(2)).first(Coming("a", "mute"))
+
+
+def test_a_run_that_goes_on_does_so_without_a_site_that_is_off_if_enough_are_there() -> None:
+    grid = Coming("a", "b", "c")
+    grid.here = ["a", "c"]
+    nodes = RollCall(settings(3, minimum=2), known=["a", "b", "c"]).first(grid)
+    assert nodes == {"a": grid.id("a"), "b": AWAY, "c": grid.id("c")}
+    grid.here = ["a"]
+    with pytest.raises(RunError, match="1 of 3 sites connected"):
+        RollCall(settings(3, minimum=2), known=["a", "b", "c"]).first(grid)
+
+
+def test_a_run_that_goes_on_takes_no_site_that_it_does_not_know() -> None:
+    nodes = RollCall(settings(2), known=["a", "b"]).first(Coming("a", "b", "new"))
+    assert list(nodes) == ["a", "b"]
+
+
+def test_where_nobody_has_moved_nobody_is_asked_again() -> None:
+    grid = Coming("a", "b")
+    roll = RollCall(settings(2))
+    first = roll.first(grid)
+    assert roll.again(grid, ["a", "b"]) == first
+    assert grid.questions == 2
+
+
+def test_a_site_that_has_gone_is_away_and_comes_back_under_any_number() -> None:
+    grid = Coming("a/1", "a/2", "b")
+    grid.here = ["a/1", "b"]
+    roll = RollCall(settings(2))
+    roll.first(grid)
+    grid.here = ["b"]
+    assert roll.again(grid, ["a", "b"]) == {"a": AWAY, "b": grid.id("b")}
+    grid.here = ["a/2", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == grid.id("a/2")
+    grid.here = ["a/1", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == grid.id("a/1")
+
+
+def test_a_name_that_is_taken_is_not_given_to_a_second_node_until_the_first_has_gone() -> None:
+    grid = Coming("a/1", "a/2", "b")
+    grid.here = ["a/1", "b"]
+    roll = RollCall(settings(2))
+    roll.first(grid)
+    grid.here = ["a/1", "a/2", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == grid.id("a/1")
+    grid.here = ["a/2", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == grid.id("a/2")
+
+
+def test_a_stranger_is_asked_once_and_never_taken_in() -> None:
+    grid = Coming("a", "b", "stranger")
+    grid.here = ["a", "b"]
+    roll = RollCall(settings(2))
+    roll.first(grid)
+    grid.here = ["a", "b", "stranger"]
+    for _ in range(3):
+        assert list(roll.again(grid, ["a", "b"])) == ["a", "b"]
+    assert grid.questions == 3
+
+
+def test_a_node_that_gives_no_name_during_the_run_is_left_out_and_asked_again() -> None:
+    grid = Coming("a", "mute")
+    grid.here = ["a"]
+    roll = RollCall(settings(1))
+    roll.first(grid)
+    grid.here = ["a", "mute"]
+    for _ in range(2):
+        assert connected(roll.again(grid, ["a"])) == {"a"}
+    assert grid.questions == 3
+
+
+def test_with_too_few_connected_the_server_waits_and_then_says_how_to_go_on() -> None:
+    grid = Coming("a", "b")
+    roll = RollCall(settings(2, minimum=2))
+    roll.first(grid)
+    grid.looks = iter([["a"], ["a"], ["a", "b"]])
+    assert connected(roll.again(grid, ["a", "b"])) == {"a", "b"}
+    grid.here = ["a"]
+    with pytest.raises(RunError, match=r"(?s)1 of 2 sites are connected, a round needs 2.*--resume"):
+        roll.again(grid, ["a", "b"])
+
+
+def test_a_round_in_which_nobody_is_due_waits_for_nobody() -> None:
+    grid = Coming("a")
+    roll = RollCall(settings(1))
+    roll.first(grid)
+    grid.here = []
+    assert roll.again(grid, []) == {"a": AWAY}
