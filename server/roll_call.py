@@ -1,28 +1,31 @@
 """Who is connected: sites of a run of years come late, leave, and restart their SuperNode in between.
 
 A site is known by its name; Flower's node ids are of a connection. A SuperNode that starts again with the same
-authentication key keeps its id, one without a key has a new one.
+authentication key keeps its id, one without a key has a new one. Where the operator has registered a key under a name
+(``flwr supernode register KEY.pub lab --name north``), the node with that key can have no other name than that.
 
-=============================================  ====================================================================
-at the start of the server                     then
-=============================================  ====================================================================
-every site is connected                        name -> node id
-a site's calendar begins later, or has ended   it may be missing: ``AWAY``
-a run that goes on, without one of its sites   it may be missing after ``wait_seconds``, if ``minimum`` sites are there
-fewer                                          RunError; nothing is lost
-two connected nodes with the same name         RunError
-=============================================  ====================================================================
+==============================================  ===================================================================
+at the start of the server                      then
+==============================================  ===================================================================
+every site is connected                         name -> node id
+a site's calendar begins later, or has ended    it may be missing: ``AWAY``
+a run that goes on, without one of its sites    it may be missing after ``wait_seconds``, if ``minimum`` sites are there
+fewer                                           RunError; nothing is lost
+two connected nodes with the same name          RunError
+a node whose key is registered by another name  RunError
+==============================================  ===================================================================
 
-=============================================  ====================================================================
-before each round                              then
-=============================================  ====================================================================
-everybody is where they were                   nothing is asked
-a site is not connected                        ``AWAY``: it is not asked, so it pays nothing; the others go on
-a node with the name of a site that is away    the site is there again, or at last
-a node with the name of a connected site       not admitted: the one that is connected stays (it is asked again later)
-a node with any other name                     not admitted in this run
-fewer than ``minimum`` of those who should be  the server waits ``wait_seconds`` for them; then RunError
-=============================================  ====================================================================
+==============================================  ===================================================================
+before each round                               then
+==============================================  ===================================================================
+everybody is where they were                    nothing is asked
+a site is not connected                         ``AWAY``: it is not asked, so it pays nothing; the others go on
+a node with the name of a site that is away     the site is there again, or at last
+a node with the name of a connected site        not admitted: the one that is connected stays (it is asked again later)
+a node with any other name                      not admitted in this run
+a node whose key is registered by another name  not admitted in this run
+fewer than ``minimum`` of those who should be   the server waits ``wait_seconds`` for them; then RunError
+==============================================  ===================================================================
 """
 
 from __future__ import annotations
@@ -69,9 +72,10 @@ class RollCall:
         """
         deadline, names = time.monotonic() + self._config.wait_seconds, dict[int, str]()
         while True:
-            ids = set(grid.get_node_ids())
-            if new := ids - names.keys():
+            ids = _registered(grid)
+            if new := ids.keys() - names.keys():
                 names |= _first_names(_ask_names(grid, new, self._config.wait_seconds))
+                _check_registered(names, ids)
             here = [names[node] for node in ids if node in names]
             missing = self._missing(here)
             if missing <= 0:
@@ -133,15 +137,18 @@ class RollCall:
 
     def _look(self, grid: Grid) -> None:
         """One look at the grid: who has gone, who is new."""
-        connected = set(grid.get_node_ids())
+        connected = _registered(grid)
         gone = {name for name, node in self.nodes.items() if node != AWAY and node not in connected}
         if gone:
             log.warning("not connected: %s", ", ".join(sorted(gone)))
         nodes = {name: AWAY if name in gone else node for name, node in self.nodes.items()}
-        new = connected - set(nodes.values()) - self._strangers
+        new = connected.keys() - set(nodes.values()) - self._strangers
         seconds = min(NAMED_WITHIN, self._config.wait_seconds)
         for node, name in _names(_ask_names(grid, new, seconds)).items() if new else ():
-            if name not in nodes:
+            if connected[node] not in ("", name):
+                self._strangers.add(node)
+                log.warning('the node registered as "%s" calls itself "%s": it is not asked', connected[node], name)
+            elif name not in nodes:
                 self._strangers.add(node)
                 log.warning('a node calls itself "%s", which is no site of this run: it is not asked', name)
             elif nodes[name] != AWAY:
@@ -155,6 +162,20 @@ class RollCall:
 def connected(nodes: Mapping[str, int]) -> set[str]:
     """The sites that are connected."""
     return {name for name, node in nodes.items() if node != AWAY}
+
+
+def _registered(grid: Grid) -> dict[int, str]:
+    """The connected nodes -> the name under which the operator has registered the node's key; empty without one."""
+    return {info.node_id: info.name for info in grid.get_nodes()}
+
+
+def _check_registered(names: Mapping[int, str], registered: Mapping[int, str]) -> None:
+    for node, name in names.items():
+        if registered.get(node, "") not in ("", name):
+            raise RunError(
+                f'the node whose key is registered as "{registered[node]}" calls itself "{name}"',
+                remedy="let the site file's name be the one of flwr supernode register --name",
+            )
 
 
 def _ask_names(grid: Grid, nodes: Iterable[int], seconds: float) -> Iterable[Message]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 
 from llmchain_fl.config.schema import SitesConfig
 from llmchain_fl.errors import RunError
@@ -23,6 +24,7 @@ class Coming(InProcessGrid):
     def __init__(self, *nodes: str) -> None:
         super().__init__(hello(), nodes)
         self._ids = dict(zip(nodes, super().get_node_ids(), strict=True))
+        self.registered: dict[str, str] = {}
         self.looks: Iterator[Iterable[str]] = iter(())
         self.here: Iterable[str] = nodes
         self.questions = 0
@@ -33,6 +35,11 @@ class Coming(InProcessGrid):
     def get_node_ids(self) -> list[int]:
         self.here = next(self.looks, self.here)
         return [self._ids[node] for node in self.here]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        there = self.get_node_ids()
+        names = {self._ids[node]: name for node, name in self.registered.items()}
+        return [NodeInfo(node_id=node, name=names.get(node, "")) for node in there]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         asked = list(messages)
@@ -109,6 +116,27 @@ def test_two_sites_of_one_name_are_refused() -> None:
 def test_a_site_that_does_not_say_its_name_is_refused() -> None:
     with pytest.raises(RunError, match=r"1 connected site\(s\) gave no name"):
         RollCall(settings(2)).first(Coming("a", "mute"))
+
+
+def test_a_site_must_have_the_name_that_its_key_is_registered_by() -> None:
+    grid = Coming("a", "b")
+    grid.registered = {"a": "a", "b": "c"}
+    with pytest.raises(RunError, match=r'registered as "c" calls itself "b"'):
+        RollCall(settings(2)).first(grid)
+    grid.registered = {"a": "a"}
+    assert connected(RollCall(settings(2)).first(grid)) == {"a", "b"}
+
+
+def test_nobody_takes_the_place_of_a_site_that_is_away_with_a_key_of_another_name() -> None:
+    grid = Coming("a/1", "a/2", "b")
+    grid.registered = {"a/1": "a", "a/2": "mallory", "b": "b"}
+    grid.here = ["a/1", "b"]
+    roll = RollCall(settings(2))
+    roll.first(grid)
+    grid.here = ["a/2", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == AWAY
+    grid.here = ["a/1", "b"]
+    assert roll.again(grid, ["a", "b"])["a"] == grid.id("a/1")
 
 
 def test_a_run_that_goes_on_does_so_without_a_site_that_is_off_if_enough_are_there() -> None:
