@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmchain_fl.config.calendar import (
     calendar,
+    elsewhere,
     met,
     most_scores,
     sampling_rate,
@@ -164,6 +165,14 @@ def test_sites_train_on_their_own_stage_in_one_and_the_same_round() -> None:
     assert there(config, SITES, 1) == {"north": "a", "south": "b"}
     assert there(config, SITES, 2) == {"north": "a", "south": "b", "west": "a"}
     assert there(config, SITES, 4) == {"north": "b", "south": "a", "west": "b"}
+
+
+@given(streams())
+def test_who_is_elsewhere_and_who_is_there_are_all_sites(config: RunConfig) -> None:
+    for number in range(1, sum(stage.rounds for stage in config.stage) + 1):
+        away = elsewhere(config, number)
+        assert set(away) <= set(config.stream.arrival)
+        assert {*there(config, SITES, number)} == {site for site in SITES if site not in away}
 
 
 @pytest.mark.parametrize(("minimum", "asked"), [(1, ["north"]), (2, [])])
