@@ -153,7 +153,7 @@ def _entry(groups: Groups, measure: str, key: Key, marked: Mapping[Key, str], no
     if measure == "epsilon":
         return Entry(of_epsilon(group, terms) + why)
     spread = groups.spread(key, measure)
-    few = f", n={spread.n}" if left else ""
+    few = f", n={spread.n}" if left or 0 < spread.n < _most(groups) else ""
     return Entry(of_spread(spread, measure, groups.metric) + few + why, marked.get(key, ""))
 
 
@@ -184,8 +184,13 @@ def _all(groups: Groups) -> list[Outcome]:
     return [outcome for group in groups.by_key.values() for outcome in group]
 
 
+def _most(groups: Groups) -> int:
+    """The most repetitions of any combination."""
+    return max((groups.spread(key, groups.comparison.score).n for key in groups.by_key), default=0)
+
+
 def _about_spread(groups: Groups) -> str:
-    most = max((groups.spread(key, groups.comparison.score).n for key in groups.by_key), default=0)
+    most = _most(groups)
     return f"mean ± standard deviation over n = {most} ({_unit_words(groups.comparison)})" if most > 1 else ""
 
 
