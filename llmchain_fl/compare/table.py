@@ -59,16 +59,24 @@ def score_table(groups: Groups) -> Table:
     comparison, score = groups.comparison, groups.comparison.score
     *rows, last = comparison.shown
     across = [label for label in last.values if any(key[-1] == label for key in groups.by_key)]
-    marked: dict[Key, str] = {}
-    for label in across:
-        column = {key: groups.values(key, score) for key in groups.by_key if key[-1] == label}
-        marked |= marks(column, lower=lower_is_better(score, groups.metric))
+    alike: dict[Key, dict[Key, Values]] = {}
+    for key in groups.by_key:  # ranked among labels of the first axis, all other labels alike
+        alike.setdefault(key[1:], {})[key] = groups.values(key, score)
+    lower, marked = lower_is_better(score, groups.metric), dict[Key, str]()
+    for column in alike.values():
+        marked |= marks(column, lower=lower)
     notes = _Notes()
     lines = [
         (key, [_entry(groups, score, (*key, label), marked, notes) for label in across])
         for key in dict.fromkeys(key[:-1] for key in groups.by_key)
     ]
-    told = [_about_spread(groups), _about_marks(marked.values(), comparison), _about_privacy(groups), *notes.told]
+    others = [axis.name for axis in comparison.shown[1:-1]]
+    told = [
+        _about_spread(groups),
+        _about_marks(marked.values(), comparison, others),
+        _about_privacy(groups),
+        *notes.told,
+    ]
     title = f"{heading(score, groups.metric)} by {last.name}"
     return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in told if note])
 

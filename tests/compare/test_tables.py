@@ -34,6 +34,20 @@ def test_the_score_stands_with_the_last_axis_across(comparison: Comparison, made
     assert "* best of its column" in table.notes
 
 
+def test_scores_are_ranked_among_rows_whose_other_labels_are_the_same(
+    tree: dict[str, Any], made: Callable[..., Any]
+) -> None:
+    rank = {"name": "rank", "values": {"1": {"adapter.rank": 1}, "8": {"adapter.rank": 8}}}
+    comparison = build_comparison("x", {**tree, "seeds": [1], "axis": [*tree["axis"], rank]})
+    scores = {("ffa", "0.5"): 0.7, ("fedit", "0.5"): 0.8, ("ffa", "0.1"): 0.5, ("fedit", "0.1"): 0.4}
+    found = {(*labels, rank, 1): {"accuracy": value} for labels, value in scores.items() for rank in ("1", "8")}
+    table = score_table(Groups.of(comparison, made(comparison, found)))
+    assert texts(table)["fedit", "0.5"] == ["80.0 *", "80.0 *"]
+    assert texts(table)["ffa", "0.1"] == ["50.0 *", "50.0 *"]
+    assert texts(table)["fedit", "0.1"] == ["40.0", "40.0"]
+    assert "* best of its column at the same alpha" in table.notes
+
+
 def test_every_number_stands_in_a_line_and_is_ranked_at_equal_other_labels(
     comparison: Comparison, made: Callable[..., Any]
 ) -> None:
