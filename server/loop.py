@@ -84,8 +84,8 @@ class Loop:
             self._start_anew()
         strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
         present = strategy.there(slot)
-        strategy.nodes = self._roll.again(grid, present)
         able = [site for site in present if self._book.affords(site, present[site], strategy.earlier(site, slot.round))]
+        strategy.nodes = self._roll.again(grid, able)
         here = [site for site in able if site in connected(strategy.nodes)]
         asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, here))
         if not asked:
@@ -93,7 +93,7 @@ class Loop:
         self._progress.round_started(slot.round, slot.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(slot, replies)
-        outcome.away = sorted(set(present) - connected(strategy.nodes))
+        outcome.away = sorted(set(able) - connected(strategy.nodes))
         self._quarantine.record(slot.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
         if self._nobody_came(slot, asked, outcome):
             return None

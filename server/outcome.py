@@ -20,7 +20,7 @@ class RoundOutcome:
     refused: dict[str, str] = field(default_factory=dict)
     declined: set[str] = field(default_factory=set)
     away: list[str] = field(default_factory=list)
-    """Sites that should have been there and were not connected: not asked, nothing paid."""
+    """Sites that could have been asked and were not connected: nothing paid."""
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     product_error: float | None = None

@@ -97,7 +97,7 @@ class RollCall:
 
     def _check_late(self, here: Sequence[str], missing: int) -> None:
         """Whether a run can go on with those who are there: one that has begun before, from ``minimum`` on."""
-        if self._known and len(here) >= self._config.minimum:
+        if self._known and len(self._known.intersection(here)) >= self._config.minimum:
             return
         raise RunError(
             f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s",
@@ -116,7 +116,7 @@ class RollCall:
         return {name: found.get(name, AWAY) for name in sorted(names)}
 
     def again(self, grid: Grid, due: Collection[str]) -> dict[str, int]:
-        """Who is connected now; ``due``: those who should be there in this round.
+        """Who is connected now; ``due``: those who can be asked in this round if they are there.
 
         Raises:
             RunError: fewer than ``sites.minimum`` of them, for ``sites.wait_seconds``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from server.robust.protocol import RobustSettings, Screened, check_replies, requ
 from server.robust.space import Space
 
 
-class Weighing:
+class Weighing(ABC):
     """Base of the steps that need nothing but the Gram matrix of the changes.
 
     A rule that is exact gives exactly the weighted sum of the products; a site of weight 0 is left out.
@@ -49,9 +50,9 @@ class Weighing:
         trust = after / before
         return Screened(kept, tuple(float(share) for share in trust / trust.max()), self.describe(after))
 
+    @abstractmethod
     def weigh(self, gram: Floats, weights: Floats) -> Floats:
         """New weights (K), at least one above 0, from the Gram matrix (K x K) and the public weights (K)."""
-        raise NotImplementedError
 
     def describe(self, weights: Floats) -> str:
         """What was done, in numbers of ours."""

@@ -16,6 +16,7 @@ from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
 from server.app import build
+from server.privacy_book import PrivacyBook
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
@@ -76,3 +77,12 @@ def test_a_run_goes_on_without_a_site_that_is_off_when_the_server_starts_again(t
         {"site-01", "site-02"},
     ]
     assert json.loads(run.metrics.read_text().splitlines()[-1])["round"] == 4
+
+
+def test_rounds_wait_for_the_only_site_that_can_pay_and_do_not_pass_while_it_is_off(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PrivacyBook, "affords", lambda _book, site, *_: site == "site-01")
+    with pytest.raises(RunError, match="0 of 1 sites are connected, a round needs 1"):
+        play(tiny, tmp_path / "run", lambda look: {"site-01"} if look > 1 else set())
+    assert {row["round"] for row in RunDir.open(tmp_path / "run").rows()} == {0, 1}

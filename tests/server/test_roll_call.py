@@ -149,6 +149,13 @@ def test_a_run_that_goes_on_does_so_without_a_site_that_is_off_if_enough_are_the
         RollCall(settings(3, minimum=2), known=["a", "b", "c"]).first(grid)
 
 
+def test_a_stranger_does_not_make_up_the_number_of_a_run_that_goes_on() -> None:
+    grid = Coming("a", "b", "new")
+    grid.here = ["a", "new"]
+    with pytest.raises(RunError, match="sites connected within"):
+        RollCall(settings(2, minimum=2), known=["a", "b"]).first(grid)
+
+
 def test_a_run_that_goes_on_takes_no_site_that_it_does_not_know() -> None:
     nodes = RollCall(settings(2), known=["a", "b"]).first(Coming("a", "b", "new"))
     assert list(nodes) == ["a", "b"]
