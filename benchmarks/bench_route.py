@@ -1,6 +1,6 @@
 """Does a text find its slot? Keys of `route` on four public domains and on three thirds of one.
 
-    python benchmarks/bench_route.py [--seeds 3]
+    python benchmarks/bench_route.py [--seeds 3] [--depths 0,4,2,1]
 
 MiniLM. `domains`: DBpedia, Amazon, Yahoo, AG News; `thirds`: BANKING77 cut up by the alphabet of its labels, so stages
 that differ in what is asked and hardly in how. 100 or 10 public records a stage make the keys, 150 others a stage
@@ -39,6 +39,7 @@ from llmchain_fl.tasks.spec import TaskSpec
 from llmchain_fl.work import open_work
 
 PUBLIC, FEW, TRIED, TAU = 100, 10, 150, 0.05
+DEPTHS = {"0": "embeddings", "4": "after 2 of 6", "2": "after 4 of 6", "1": "after 5 of 6"}
 
 
 def domains(draw: random.Random) -> Iterator[tuple[list[str], list[str]]]:
@@ -112,11 +113,13 @@ def main() -> None:
     """Each stream, each number of public texts, four depths."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--depths", default=",".join(DEPTHS), help="how many last layers have an adapter")
+    given = parser.parse_args()
+    seeds = given.seeds
     torch.set_num_threads(1)
     table: list[dict[str, object]] = []
-    for last_layers, depth in ((0, "embeddings"), (4, "after 2 of 6"), (2, "after 4 of 6"), (1, "after 5 of 6")):
-        task = opened(last_layers)
+    for last_layers in given.depths.split(","):
+        task, depth = opened(int(last_layers)), DEPTHS[last_layers]
         for (name, texts), few in itertools.product(STREAMS.items(), (PUBLIC, FEW)):
             if texts is by_labels and few == FEW:
                 continue
