@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import tomllib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import pydantic
 
 from llmchain_fl.config.schema import RunConfig, Section
+from llmchain_fl.config.toml_file import parse_toml, read_toml, tree_fault
 from llmchain_fl.errors import ConfigError
+
+MOST_FAULTS = 100
+"""Lines of one error; of a file that is no configuration at all the rest says nothing new."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
 
 _BRANCHES = frozenset({"str", "list[str]", "dict[str,str]"})
 """How pydantic names the three ways to write a list of labels; no part of a key."""
@@ -49,12 +56,10 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError([f"--set {text!r} is not of the form key=value"])
-    parsed: Any = value.strip()
-    with contextlib.suppress(tomllib.TOMLDecodeError):
-        table = tomllib.loads(f"value = {parsed}")
-        parsed = table["value"] if set(table) == {"value"} else parsed
-    return key.strip().split("."), parsed
+        raise ConfigError([f"--set {_SHORT.repr(text)} is not of the form key=value"])
+    text = value.strip()
+    table, _ = parse_toml(f"value = {text}")
+    return key.strip().split("."), table["value"] if set(table) == {"value"} else text
 
 
 def apply_settings(tree: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -73,11 +78,13 @@ def _stages(tree: dict[str, Any], path: list[str], text: str) -> tuple[list[str]
     """The stages that ``path`` means, and the rest of the path within them."""
     stages = tree.setdefault("stage", [{}])
     if not isinstance(stages, list):
-        raise ConfigError([f"--set {text!r}: stage is no list of tables; write [[stage]]"])
+        raise ConfigError([f"--set {_SHORT.repr(text)}: stage is no list of tables; write [[stage]]"])
     if not path[0].isdecimal():
         return path, stages
-    if int(path[0]) >= len(stages) or len(path) < 2:
-        raise ConfigError([f"--set {text!r}: there are {len(stages)} stages, numbered from 0, each with settings"])
+    if len(path[0]) > 9 or int(path[0]) >= len(stages) or len(path) < 2:
+        raise ConfigError(
+            [f"--set {_SHORT.repr(text)}: there are {len(stages)} stages, numbered from 0, each with settings"]
+        )
     return path[1:], [stages[int(path[0])]]
 
 
@@ -86,7 +93,9 @@ def _set(node: Any, path: list[str], value: Any, text: str) -> None:
         if isinstance(node, dict):
             node = node.setdefault(part, {})
     if not isinstance(node, dict):
-        raise ConfigError([f"--set {text!r}: {'.'.join(path[:-1]) or 'stage'} is a single value, it has no parts"])
+        raise ConfigError(
+            [f"--set {_SHORT.repr(text)}: {'.'.join(path[:-1]) or 'stage'} is a single value, it has no parts"]
+        )
     node[path[-1]] = value
 
 
@@ -96,11 +105,16 @@ def build(tree: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: with one line for every fault: the key, the value, the bound, the nearest known key.
     """
+    fault = tree_fault(tree)
+    if fault:
+        raise ConfigError([fault])
+    faults: list[str] = []
     try:
         return RunConfig.model_validate(dict(tree))
     except pydantic.ValidationError as error:
-        faults = [line for fault in error.errors() for line in _in_words(fault)]
-    raise ConfigError(_one_line_each(faults))
+        faults = [line for fault in islice(error.errors(include_url=False), MOST_FAULTS) for line in _in_words(fault)]
+    told = [_printable(line) for line in _one_line_each(faults)]
+    raise ConfigError(told[:MOST_FAULTS] + ["..."] * (len(told) > MOST_FAULTS))
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -109,36 +123,30 @@ def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is missing, is no TOML, or has faults (all of them in one error).
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"there is no configuration file {path}"], remedy="check the path") from None
-    except OSError as error:
-        raise ConfigError([f"{path} cannot be read: {error.strerror}"], remedy="give a readable .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} is not valid TOML: {error}"]) from None
-    return build(apply_settings(tree, settings))
+    return build(apply_settings(read_toml(path), settings))
 
 
 def _in_words(fault: Any) -> Iterator[str]:
     """One pydantic fault -> lines a person reads."""
     key = ".".join(str(part) for part in fault["loc"] if part not in _BRANCHES)
     kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    shown = _SHORT.repr(value)
     if kind == "extra_forbidden":
-        inner = [f"{key}.{name}" for name in value] if isinstance(value, dict) and value else [key]
+        inner = [f"{key}.{name}" for name in islice(value, MOST_FAULTS)] if isinstance(value, dict) and value else [key]
         yield from (f"{name} is not a setting{nearest(_plain(name), known_keys())}" for name in inner)
     elif kind == "value_error":
         yield from str(context.get("error", fault["msg"])).splitlines()
     elif kind == "literal_error":
         options = str(context.get("expected", ""))
         words = [option.strip("'") for option in options.replace(" or ", ", ").split(", ")]
-        yield f"{key} = {value!r}: must be {options}{nearest(str(value), words)}"
+        hint = nearest(value, words) if isinstance(value, str) else ""
+        yield f"{key} = {shown}: must be {options}{hint}"
     elif kind in ("model_type", "dict_type"):
-        yield f"{key} = {value!r}: must be a table"
+        yield f"{key} = {shown}: must be a table"
     else:
         text = str(fault["msg"])
         must = "must be " if text.startswith("Input should be ") else ""
-        yield f"{key} = {value!r}: {must}{text.removeprefix('Input should be ')}"
+        yield f"{key} = {shown}: {must}{text.removeprefix('Input should be ')}"
 
 
 def _one_line_each(faults: Sequence[str]) -> list[str]:
@@ -150,6 +158,12 @@ def _one_line_each(faults: Sequence[str]) -> list[str]:
     return list(merged.values())
 
 
+def _printable(line: str) -> str:
+    """One line that a terminal shows as it is: no control characters, no half pairs, not without end."""
+    plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return plain if len(plain) <= 400 else f"{plain[:400]} ..."
+
+
 def _plain(key: str) -> str:
     """Drop list positions: ``stage.0.round`` -> ``stage.round``."""
     return ".".join(part for part in key.split(".") if not part.isdigit())
@@ -157,6 +171,8 @@ def _plain(key: str) -> str:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """``"; did you mean X?"`` for the nearest known word, or nothing. A bare last part is compared as well."""
+    if len(word) > 100:
+        return ""
     hits = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not hits:
         tails = {k.rsplit(".", 1)[-1]: k for k in known}
