@@ -33,7 +33,7 @@ from bench import show, write
 from llmchain_fl.privacy.book import Book
 from llmchain_fl.privacy.drill import damage
 from llmchain_fl.privacy.drill.kills import PHASES, Fault, Tally, live
-from llmchain_fl.privacy.drill.scratch import log_file, open_ledger, release
+from llmchain_fl.privacy.drill.scratch import GROUP, log_file, open_ledger, release
 
 ROUNDS = 6
 
@@ -55,20 +55,19 @@ def kill(homes: Iterator[Path], count: int, seed: int) -> Tally:
 
 
 def speed(home: Path) -> dict[str, float]:
-    """Median seconds of a round (acknowledge, admit, reserve, seal, receipt), and of reading 10,000 lines."""
+    """Median seconds of a round (acknowledge, reserve, seal, receipt), and of reading 10,000 lines."""
     ledger, echo, rounds = open_ledger(home), "", []
     for number in range(50):
         start = time.perf_counter()
         ledger.acknowledge(echo)
-        ledger.admit("training", [f"person {number}"])
-        ledger.reserve(release(number))
+        ledger.reserve(release(number), [(GROUP, [f"person {number}"])])
         ledger.seal(release(number).key, b"x" * 10_000)
         echo = ledger.receipt()
         rounds.append(time.perf_counter() - start)
     book = Book()
     book.extend(log_file(home).read_bytes(), log_file(home))
     while len(book.hashes) < 10_000:
-        told = release(len(book.hashes) + 1000).to_dict()
+        told = {**release(len(book.hashes) + 1000).to_dict(), "members": {}, "left": {}}
         book.add(book.next_line("reserve", **told)[:-1])
     start = time.perf_counter()
     Book().extend(bytes(book.raw), log_file(home))

@@ -34,7 +34,7 @@ def scores(folder: Path, effort: Effort) -> list[Finding]:
         with same_seeds():
             rounds.append(_ask(site, number, effort.scores))
     std = math.sqrt(0.5 * (1 + (2 * SCORE - 1) ** 2)) / PEOPLE
-    told = dict(site.ledger.spent().groups).get("held-out", ())
+    told = site.ledger.spent().events
     booked = sum(event.steps for event in told if (event.kind, event.noise_multiplier) == ("gaussian", 1.0))
     return [
         noise_law.noise_size(np.concatenate(rounds) - SCORE, std, name="noise of scores"),

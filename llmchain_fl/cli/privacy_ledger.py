@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llmchain_fl.cli.apps import app_root
 from llmchain_fl.errors import ConfigError, PrivacyError
+from llmchain_fl.printable import printable
 from llmchain_fl.report import wording
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ class Site(Protocol):
 
     @property
     def name(self) -> str: ...
-    @property
-    def data_set(self) -> str: ...
     @property
     def ledger_folder(self) -> Path: ...
     @property
@@ -108,7 +108,7 @@ def read(site: Site) -> Reading | None:
         return read_ledger(
             site.ledger_folder,
             site.anchor_file,
-            data_set=site.data_set,
+            site=site.name,
             delta=site.limits.delta,
             accountant=ACCOUNTANT,
             epsilon_limit=site.limits.epsilon,
@@ -129,18 +129,17 @@ def _renew(sites: list[Site]) -> None:
             f"site {site.name}: there is no ledger in {site.ledger_folder}", remedy="put back the latest state folder"
         )
     limits = site.limits
-    terms = Terms(site.data_set, unit_of(site.ledger_folder), limits.delta, ACCOUNTANT, limits.epsilon)
+    terms = Terms(site.name, unit_of(site.ledger_folder), limits.delta, ACCOUNTANT, limits.epsilon)
     renew_anchor(site.ledger_folder, site.anchor_file, terms)
 
 
 def as_dict(site: Site, reading: Reading | None) -> dict[str, Any]:
     """One site's reading as plain values; an epsilon without a bound is null."""
     if reading is None:
-        return {"site": site.name, "data_set": site.data_set, "ledger": None}
+        return {"site": site.name, "ledger": None}
     terms = reading.terms
     return {
         "site": site.name,
-        "data_set": terms.data_set,
         "ledger": str(site.ledger_folder),
         "unit": terms.unit,
         "delta": terms.delta,
@@ -148,7 +147,7 @@ def as_dict(site: Site, reading: Reading | None) -> dict[str, Any]:
         "epsilon": _finite(reading.spent.epsilon),
         "epsilon_limit": _finite(terms.epsilon_limit),
         "epsilon_left": _finite(reading.left),
-        "groups": {group: _finite(total) for group, total in reading.groups()},
+        "profiles": {name: _finite(total) for name, total in reading.profiles()},
         "length": reading.length,
         "head": reading.head,
         "anchored": True,
@@ -164,13 +163,13 @@ def _finite(value: float) -> float | None:
 
 def _print(console: Console, site: Site, reading: Reading | None) -> None:
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     if reading is None:
-        say(f"{site.name}: no ledger yet in {site.ledger_folder}; nothing was spent.\n")
+        say(f"{site.name}: no ledger yet in {site.ledger_folder}; nothing was spent.")
+        say("")
         return
-    terms = reading.terms
-    say(f"{site.name}: ledger of {terms.data_set}, verified, {wording.count(reading.length, 'line')}")
+    say(f"{site.name}: ledger of the site, verified, {wording.count(reading.length, 'line')}")
     for text in release_lines(reading):
         say(f"  {text}")
     console.print(_totals(reading))
@@ -189,8 +188,9 @@ def release_lines(reading: Reading) -> list[str]:
         run, _, round = release.key.partition("/")
         who = (line.time, release.federation or "-", run[:8], round.partition("/")[0], release.stage, release.purpose)
         rows += [(*who, charge.group, mechanism(charge.event), line.state) for charge in release.charges]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def mechanism(event: Any) -> str:
@@ -201,8 +201,8 @@ def mechanism(event: Any) -> str:
 
 def _totals(reading: Reading) -> Table:
     terms, table = reading.terms, Table(show_header=False, box=None, padding=(0, 2))
-    for group, total in reading.groups():
-        table.add_row(f"group {group}", f"epsilon {wording.epsilon(total)}")
+    for name, total in reading.profiles():
+        table.add_row(Text(printable(name)), f"epsilon {wording.epsilon(total)}")
     limit = wording.epsilon(terms.epsilon_limit)
     left = "none" if reading.left == 0 else f"{math.floor(100 * reading.left) / 100:.2f}"
     spent = f"epsilon {wording.epsilon(reading.spent.epsilon)} of {limit}, left {left}"

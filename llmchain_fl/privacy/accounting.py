@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accountants import ACCOUNTANTS, HOPELESS
@@ -42,6 +43,9 @@ LARGEST_TARGET = 100.0
 """Above this, a target epsilon is no protection worth the noise."""
 
 
+Group = TypeVar("Group")
+
+
 @dataclass(frozen=True)
 class Spent:
     """An epsilon with everything that gives it a meaning."""
@@ -51,11 +55,12 @@ class Spent:
     unit: str
     accountant: str
     groups: tuple[tuple[str, tuple[Event, ...]], ...]
-    """Group -> its merged events, sorted; ``epsilon`` is the largest of the groups, see :func:`groups_epsilon`."""
+    """(whose, their merged events), sorted: each set of groups that somebody is in (``totals.py``); ``epsilon`` is the
+    largest of them, see :func:`groups_epsilon`."""
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events of all groups, one group after the other."""
+        """All these events, one set of groups after the other; an event of several stands there several times."""
         return tuple(event for _, events in self.groups for event in events)
 
 
@@ -86,12 +91,12 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "pld") -> f
     return _composed(merged, delta, accountant) if merged else 0.0
 
 
-def groups_epsilon(groups: Mapping[str, Sequence[Event]], delta: float, accountant: str = "pld") -> float:
+def groups_epsilon(groups: Mapping[Group, Sequence[Event]], delta: float, accountant: str = "pld") -> float:
     """Epsilon of everything together when no unit is in two groups: max over groups, 0.0 for none.
 
     Parallel composition (McSherry 2009, SIGMOD, theorem 4): two neighbours differ in one unit, so in one group, and
-    what the other groups released has the same distribution for both. That no unit is in two groups is not assumed
-    here in good faith: ``privacy/register.py`` enforces it for people.
+    what the other groups released has the same distribution for both. Somebody who is in several of a site's groups
+    counts here under a group of its own, made of all of them: ``totals.py`` sees to it.
 
     Raises:
         PrivacyError: as :func:`epsilon`.

@@ -1,4 +1,4 @@
-"""The log as it is read: a chain of JSON lines, each verified, replayed into what was reserved, sealed, admitted.
+"""The log as it is read: a chain of JSON lines, each verified, replayed into what was reserved, for whom, and sealed.
 
 Line n is the canonical JSON (sorted keys, no spaces, ASCII) of an entry with ``seq`` = n, ``time`` (UTC, seconds),
 ``type``, the fields of that type, ``prev`` = hash of line n - 1 (64 zeros for the first) and
@@ -10,9 +10,10 @@ so a changed, moved, missing or inserted line breaks the chain; the newest line'
 ================  ==================================================  ==========================================
 type              fields                                              meaning
 ================  ==================================================  ==========================================
-open              format, data_set, unit, adjacency, site_key         whose ledger it is; always the first line
-admit             group, members                                      people (a file, by digest) join a group
-reserve           those of ``Release``                                paid for, whatever happens next
+open              format, site, unit, adjacency, site_key             whose ledger it is; always the first line
+reserve           those of ``Release``, members, left                 paid for, whatever happens next, and who joins
+                                                                      or leaves a group by it: {group: digest of file}
+admit             key, members                                        people join for a release that is reserved
 seal              key, sha256                                         the only bytes that will leave under ``key``
 ack               key                                                 a server has shown that it got them
 anchor-renewed    was                                                 the data holder made a new anchor
@@ -26,22 +27,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.release import Charge, Release
+from llmchain_fl.privacy.groups import EVERYBODY, check_group
+from llmchain_fl.privacy.register import Entry
+from llmchain_fl.privacy.release import Release
+from llmchain_fl.privacy.totals import Paid
 
-FORMAT = 1
+FORMAT = 2
 GENESIS = "0" * 64
 FIELDS: dict[str, frozenset[str]] = {
-    "open": frozenset({"format", "data_set", "unit", "adjacency", "site_key"}),
-    "admit": frozenset({"group", "members"}),
-    "reserve": frozenset(field.name for field in fields(Release)),
+    "open": frozenset({"format", "site", "unit", "adjacency", "site_key"}),
+    "reserve": frozenset({*(field.name for field in fields(Release)), "members", "left"}),
+    "admit": frozenset({"key", "members"}),
     "seal": frozenset({"key", "sha256"}),
     "ack": frozenset({"key"}),
     "anchor-renewed": frozenset({"was"}),
@@ -59,8 +64,9 @@ class Book:
     raw: bytearray = field(default_factory=bytearray)
     hashes: list[str] = field(default_factory=list)
     opening: dict[str, Any] = field(default_factory=dict)
-    members: list[tuple[str, str]] = field(default_factory=list)
+    members: list[Entry] = field(default_factory=list)
     reserved: dict[str, Release] = field(default_factory=dict)
+    paid: list[Paid] = field(default_factory=list)
     seals: dict[str, str] = field(default_factory=dict)
     acks: set[str] = field(default_factory=set)
 
@@ -70,9 +76,9 @@ class Book:
         return self.hashes[-1] if self.hashes else GENESIS
 
     @property
-    def charges(self) -> list[Charge]:
-        """Everything reserved."""
-        return [charge for release in self.reserved.values() for charge in release.charges]
+    def next(self) -> int:
+        """Number of the line that would come next."""
+        return len(self.hashes) + 1
 
     def newest(self, count: int) -> list[str]:
         """Keys whose bytes may be asked for again: the last ones sealed, those not acknowledged before the others."""
@@ -85,7 +91,7 @@ class Book:
     def next_line(self, kind: str, **values: Any) -> bytes:
         """The line that would continue the chain; changes nothing."""
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        content = {"seq": len(self.hashes) + 1, "time": time, "type": kind, **values}
+        content = {"seq": self.next, "time": time, "type": kind, **values}
         return _encoded(content, self.head) + b"\n"
 
     def add(self, line: bytes) -> None:
@@ -99,7 +105,7 @@ class Book:
         if entry.keys() != _COMMON | FIELDS[kind]:
             raise ValueError("other fields")
         content = {name: value for name, value in entry.items() if name not in ("prev", "hash")}
-        if line != _encoded(content, self.head) or entry["seq"] != len(self.hashes) + 1:
+        if line != _encoded(content, self.head) or entry["seq"] != self.next:
             raise ValueError("the chain is broken")
         if not _TIME.fullmatch(entry["time"]) or (kind == "open") != (not self.hashes):
             raise ValueError("out of order")
@@ -111,7 +117,7 @@ class Book:
         """Read on in ``data``, which begins with ``raw``; True when a torn piece of a line is left over at the end.
 
         Raises:
-            PrivacyError: a whole line that cannot be believed, or a ledger of the time before there was a chain.
+            PrivacyError: a whole line that cannot be believed, or a ledger of an earlier format.
         """
         *lines, torn = data[len(self.raw) :].split(b"\n")
         for line in lines:
@@ -121,7 +127,7 @@ class Book:
                 if not self.hashes and _is_old(line):
                     raise _too_old(where) from None
                 raise PrivacyError(
-                    f"line {len(self.hashes) + 1} of {where} cannot be trusted: {type(fault).__name__}",
+                    f"line {self.next} of {where} cannot be trusted: {type(fault).__name__}",
                     remedy="restore the ledger from where it was kept; never delete lines, they are spent budget",
                 ) from fault
         return bool(torn)
@@ -138,17 +144,32 @@ def _open(book: Book, values: dict[str, Any]) -> None:
     book.opening = values
 
 
-def _admit(book: Book, values: dict[str, Any]) -> None:
-    if not _HEX.fullmatch(values["members"]) or not isinstance(values["group"], str):
-        raise ValueError("no digest")
-    book.members.append((values["group"], values["members"]))
-
-
 def _reserve(book: Book, values: dict[str, Any]) -> None:
+    moves = {name: values.pop(name) for name in ("members", "left")}
     release = Release.from_dict(values)
     if release.key in book.reserved:
         raise ValueError("reserved twice")
+    for charge in release.charges:
+        check_group(charge.group)
+    moved = [*_moved(book, release, moves["left"], left=True), *_moved(book, release, moves["members"])]
+    book.members += moved
     book.reserved[release.key] = release
+    book.paid += [(book.next, charge) for charge in release.charges]
+
+
+def _admit(book: Book, values: dict[str, Any]) -> None:
+    if values["key"] in book.seals:
+        raise ValueError("somebody joins a sealed release")
+    book.members += _moved(book, book.reserved[values["key"]], values["members"])
+
+
+def _moved(book: Book, release: Release, files: dict[str, str], *, left: bool = False) -> list[Entry]:
+    """Who joins or leaves which of the groups that pay for ``release``."""
+    if not files.keys() <= {charge.group for charge in release.charges} - {EVERYBODY}:
+        raise ValueError("a group that does not pay")
+    if not all(_HEX.fullmatch(digest) for digest in files.values()):
+        raise ValueError("no digest")
+    return [Entry(book.next, group, digest, left) for group, digest in files.items()]
 
 
 def _seal(book: Book, values: dict[str, Any]) -> None:
@@ -170,8 +191,8 @@ def _renewed(book: Book, values: dict[str, Any]) -> None:
 
 _REPLAY: dict[str, Callable[[Book, dict[str, Any]], None]] = {
     "open": _open,
-    "admit": _admit,
     "reserve": _reserve,
+    "admit": _admit,
     "seal": _seal,
     "ack": _ack,
     "anchor-renewed": _renewed,
@@ -183,12 +204,23 @@ def _is_old(line: bytes) -> bool:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(entry, dict) and "type" in entry and "hash" not in entry
+    return isinstance(entry, dict) and "type" in entry and ("hash" not in entry or "data_set" in entry)
+
+
+def find_old(folders: Iterable[Path]) -> None:
+    """Refuse to begin anew where one of ``folders`` holds the ledger of an earlier format.
+
+    Raises:
+        PrivacyError: one of them does.
+    """
+    for log in sorted(folder / "events.jsonl" for folder in folders):
+        if os.access(log, os.R_OK) and _is_old(log.read_bytes().partition(b"\n")[0]):
+            raise _too_old(log)
 
 
 def _too_old(where: Path) -> PrivacyError:
     return PrivacyError(
-        f"{where} was written before ledgers had a hash chain, register and anchor",
+        f"{where} is the ledger of one data set, as earlier versions kept it; now a site has one for all its records",
         remedy="keep it; give the site a new state folder and lower limits.epsilon by what the old one has spent "
         "(the version that wrote it tells); the same people must not get a fresh budget",
     )

@@ -1,7 +1,7 @@
 """What each thing that leaves a site costs, and whom: the only bridge from a plan to the ledger.
 
-A *group* is a set of privacy units; at a site every unit is in exactly one (``register.py``), so groups compose in
-parallel: the total is the largest group's, not the sum.
+A *group* is a set of privacy units. The server counts one run at one site and calls its groups as below; the site
+counts over all its data sets and runs, and books each group as one of its own (``groups.py``) by :func:`at_site`.
 
 ====================  =========================================================  ==================================
 release               group                                                      event
@@ -18,18 +18,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.ledger import Charge
+from llmchain_fl.privacy.events import Event
+from llmchain_fl.privacy.groups import EVERYBODY, HELD_OUT, SITE, TRAINING, excludes, site_group
 from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.privacy.release import Charge
 
-HELD_OUT = "held-out"
+__all__ = [
+    "EVERYBODY",
+    "HELD_OUT",
+    "at_site",
+    "excludes",
+    "score_charge",
+    "score_event",
+    "site_group",
+    "training_charges",
+    "training_event",
+    "training_group",
+    "training_groups",
+]
 
 
 def training_group(plan: PrivacyPlan, stage: str) -> str:
     """Who pays for a round of ``stage``."""
     if plan.unit == "site":
-        return "site"
-    return f"training:{stage}" if plan.stages == "disjoint" else "training"
+        return SITE
+    return f"{TRAINING}:{stage}" if plan.stages == "disjoint" else TRAINING
 
 
 def training_event(plan: PrivacyPlan, rounds: int = 1) -> Event:
@@ -64,3 +77,19 @@ def score_event(plan: PrivacyPlan, values: int) -> Event:
 def score_charge(plan: PrivacyPlan, values: int) -> Charge:
     """``values`` noised scores of the held-out units."""
     return Charge(HELD_OUT, score_event(plan, values))
+
+
+def at_site(charges: Sequence[Charge], data_set: str, named: bool) -> tuple[Charge, ...]:
+    """What the site books for ``charges`` on the records of ``data_set``.
+
+    ==========================================  ===================================================================
+    units                                       groups
+    ==========================================  ===================================================================
+    told apart by name                          each as the group of this data set
+    not told apart (``named`` is False)         everybody: who they are will never be known
+    unit ``site``                               everybody
+    equal charges that come to the same group   one: each group pays once for a release, whatever its share of it
+    ==========================================  ===================================================================
+    """
+    booked = (Charge(site_group(each.group, data_set) if named else EVERYBODY, each.event) for each in charges)
+    return tuple(dict.fromkeys(booked))

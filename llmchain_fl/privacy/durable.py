@@ -3,7 +3,7 @@
 Order matters more than speed: content, ``fsync`` of the file, rename, ``fsync`` of the directory (a rename or a new
 name is durable only after the latter). Every change goes through ``os.open``, ``os.write``, ``os.ftruncate``,
 ``os.replace``, ``os.unlink`` and ``os.fsync``, so that a test can stop the process before, between and in the middle
-of them. New files are for their owner alone (0600).
+of them. New files and folders are for their owner alone (0600, 0700).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llmchain_fl.errors import PrivacyError
 
-OWNER_ONLY = 0o600
+OWNER_ONLY, OWNERS_FOLDER = 0o600, 0o700
 
 
 def sync(path: Path) -> None:
@@ -29,8 +29,15 @@ def make_folder(path: Path) -> None:
     """Make ``path`` and the folders above it; when it returns, all their names are on the disk."""
     if not path.is_dir():
         make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode=OWNERS_FOLDER, exist_ok=True)
     sync(path.parent)
+
+
+def tighten(path: Path) -> None:
+    """Take ``path`` and everything in it from everybody but its owner."""
+    for one in (path, *path.rglob("*")):
+        if not one.is_symlink() and one.stat().st_mode & 0o077:
+            os.chmod(one, OWNERS_FOLDER if one.is_dir() else OWNER_ONLY)
 
 
 def append(path: Path, size: int, line: bytes) -> None:

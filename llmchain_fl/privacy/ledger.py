@@ -1,42 +1,52 @@
-"""What this site has spent, on its own disk: admit, reserve before training, seal before sending, resend equal bytes.
+"""What this site has spent, on its own disk: reserve before training, seal before sending, resend equal bytes.
 
-One round at a site::
+One ledger, one register of people and one key for a site, over all its data sets, runs and federations. One round::
 
-    acknowledge(what the server echoed) -> admit(group, people) -> reserve(release) -> train -> seal(key, payload)
+    acknowledge(what the server echoed) -> reserve(release, people) -> train who may take part -> seal(key, payload)
         -> send payload and receipt(), as often as needed
 
 A crash before the seal lets the round be computed again under the same reservation, because nothing has left the
 machine; after the seal never again: two different updates of one round would be two releases for the price of one.
 
 Promised by :class:`FileLedger`: what is trained is on disk first; a crash at any point neither loses a reservation nor
-charges one twice; nobody is in two groups; the limit is enforced before anything is written; an edited, cut, missing or
-rolled-back log is refused (``book.py``, ``anchor.py``), and a backup restored over log and anchor together is refused
-as soon as the server has handed back a newer receipt (``receipt.py``); processes of one machine may share it (lock).
+charges one twice; who takes part is registered by the very line that pays for the round, so a refused round registers
+nobody; each person pays what all groups of that person pay (``totals.py``); the limit is enforced before anything is
+written, and whether a release is refused depends on what was released alone, not on who is registered; an edited, cut,
+missing or rolled-back log is refused (``book.py``, ``anchor.py``); processes of one machine may share it (lock). A
+backup restored over log and anchor together, or a copy of the folder that went on elsewhere, is refused as soon as the
+server hands back a receipt of what it lacks (``receipt.py``): of two copies that both went on, each is refused when it
+meets a receipt of the other.
 
-NOT promised: nothing stops somebody who may write the folder and the anchor and read the site's key, and hides the
-server's receipts: there is no signature of a third party. A disk that says "flushed" without doing it can lose what
-it confirmed. POSIX and a local file system only.
+NOT promised, because nothing at the site can find it:
+
+* a folder deleted together with its anchor, under a server that echoes no receipt, is a fresh budget;
+* a copy that never meets a receipt of the other (two servers, or one that hides it) is a second budget;
+* somebody who may write the folder and the anchor and read the key can write another past: no third party signs;
+* a person whose name is written in two ways, or differs between data sets, is two persons;
+* a disk that says "flushed" without doing it can lose what it confirmed. POSIX and a local file system only.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy.accounting import Event, Spent, groups_epsilon, merge
+from llmchain_fl.errors import PrivacyError
+from llmchain_fl.privacy.accounting import Spent
+from llmchain_fl.privacy.book import Book
 from llmchain_fl.privacy.durable import content, remove, replace
+from llmchain_fl.privacy.entry import Door, Moves
+from llmchain_fl.privacy.groups import check_group
+from llmchain_fl.privacy.null_ledger import Ledger, Mask, NullLedger, Part
 from llmchain_fl.privacy.receipt import Receipt, mark, read_receipt, write_receipt
-from llmchain_fl.privacy.register import admitted, hashed, read_members, write_members
-from llmchain_fl.privacy.release import Charge, Release, Terms, by_group, check_texts
+from llmchain_fl.privacy.register import hashed
+from llmchain_fl.privacy.release import Charge, Release, Terms
 from llmchain_fl.privacy.site_key import derive
 from llmchain_fl.privacy.store import Store
+from llmchain_fl.privacy.totals import Totals
 
 __all__ = ["KEPT_PAYLOADS", "Charge", "FileLedger", "Ledger", "NullLedger", "Release", "Terms", "renew_anchor"]
 
@@ -44,73 +54,8 @@ KEPT_PAYLOADS = 2
 """How many sealed updates stay on disk for a resend: the last ones, those not acknowledged first."""
 
 
-class Ledger(Protocol):
-    """What a site asks before it trains and tells before it sends.
-
-    * ``admit``: for each of ``people``, whether that person may take part in ``group``; durable
-    * ``reserve`` books a release durably, free when it is reserved and not sealed; raises BudgetExhausted
-    * ``sealed`` gives the bytes sealed for ``key``, to be sent again; None when it is not sealed
-    * ``seal`` fixes the only bytes that will ever be sent under ``key``
-    * ``receipt`` is to travel with what was sealed last; ``acknowledge`` takes what the server echoes ("": nothing yet)
-    * ``spent`` is everything reserved so far, sealed or not
-    * ``would_spend`` is what ``spent`` would be after reserving ``charges`` under a new key
-    """
-
-    def admit(self, group: str, people: Sequence[str]) -> NDArray[np.bool_]: ...
-    def reserve(self, release: Release) -> None: ...
-    def sealed(self, key: str) -> bytes | None: ...
-    def seal(self, key: str, payload: bytes) -> None: ...
-    def receipt(self) -> str: ...
-    def acknowledge(self, receipt: str) -> None: ...
-    def key_for(self, purpose: str) -> bytes: ...
-    def spent(self) -> Spent: ...
-    def would_spend(self, charges: Sequence[Charge]) -> Spent: ...
-
-
-class NullLedger:
-    """For runs without noise: records nothing, admits that epsilon is infinite, refuses a private release."""
-
-    def admit(self, group: str, people: Sequence[str]) -> NDArray[np.bool_]:
-        """Everybody may take part in everything."""
-        return np.ones(len(people), dtype=np.bool_)
-
-    def reserve(self, release: Release) -> None:
-        """Accept only a release without noise."""
-        noise = max(charge.event.noise_multiplier for charge in release.charges)
-        if noise > 0:
-            raise PrivacyError(
-                f"a release with noise multiplier {noise:g} would not be recorded",
-                remedy="use a FileLedger for a private run",
-            )
-
-    def sealed(self, key: str) -> bytes | None:
-        """Nothing is kept: a round without noise may be trained again."""
-
-    def seal(self, key: str, payload: bytes) -> None:
-        """Nothing is kept."""
-
-    def receipt(self) -> str:
-        """There is nothing to roll back."""
-        return ""
-
-    def acknowledge(self, receipt: str) -> None:
-        """Whatever comes back, it was not ours."""
-
-    def key_for(self, purpose: str) -> bytes:
-        """No secret: a run without noise is repeatable, and whoever knows its settings knows its draws."""
-        return hashlib.sha256(purpose.encode()).digest()
-
-    def spent(self) -> Spent:
-        """Infinite: without noise there is no finite epsilon at any delta."""
-        return Spent(math.inf, 0.0, "none", "none", ())
-
-    def would_spend(self, charges: Sequence[Charge]) -> Spent:
-        """Infinite as well."""
-        return self.spent()
-
-
 class FileLedger:
-    """A ledger in a folder (``store.py``), made when missing: one for each data set, for all its runs and federations.
+    """A ledger in a folder (``store.py``), made when missing: one for each site, for all that it will ever release.
 
     ============================================  ========================================================
     case                                          result
@@ -118,14 +63,18 @@ class FileLedger:
     same release again, not sealed                free
     same key with anything else different         :class:`PrivacyError`
     reserving a sealed key                        :class:`PrivacyError`: send ``sealed(key)`` again
-    epsilon would pass the limit                  :class:`BudgetExhausted`, the log is unchanged
+    epsilon would pass the limit                  :class:`BudgetExhausted`: nobody is registered, nothing written
+    ... only of those who are in several groups   they are left out, the release is made
+    somebody of a group that excludes this one    left out (``groups.py``)
+    people under a group that does not pay        :class:`PrivacyError`
     sealing twice                                 free with the same bytes, otherwise :class:`PrivacyError`
     ``sealed`` of a key whose bytes are gone      :class:`PrivacyError`, never None: it must not be retrained
     acknowledging twice, or "nothing yet"         free
     a receipt of a later or of another history    :class:`PrivacyError`: rolled back
     a receipt that cannot be read                 :class:`PrivacyError`: the folder was replaced
     torn last line, not anchored                  dropped: its call had not returned
-    another unit, data set or adjacency           :class:`PrivacyError` on every call
+    another unit, site or adjacency               :class:`PrivacyError` on every call
+    the ledger of an earlier format               :class:`PrivacyError` with a remedy
     anything missing, damaged or rolled back      :class:`PrivacyError` on every call
     ============================================  ========================================================
 
@@ -139,27 +88,43 @@ class FileLedger:
         self._store, self._terms = Store(path, anchor, terms), terms
         self._store.make()
 
-    def admit(self, group: str, people: Sequence[str]) -> NDArray[np.bool_]:
-        """Register who is new under ``group``, durably; True for those who belong to it (``register.py``)."""
-        check_texts({"group": group})
-        with self._store.opened() as book:
-            groups = read_members(self._store.members, book.members)
-            may, new = admitted(groups, group, hashed(self._store.secret(), people))
-            if new:
-                digest = write_members(self._store.members, new, book.members)
-                self._store.append(book, "admit", group=group, members=digest)
-            return np.array(may, dtype=np.bool_)
+    def afford(self, release: Release) -> None:
+        """Whether :meth:`reserve` would take ``release``; writes nothing.
 
-    def reserve(self, release: Release) -> None:
-        """Book ``release`` on disk before anything is trained; see the table of the class."""
+        Raises:
+            BudgetExhausted: by what was released so far alone, whoever is registered.
+            PrivacyError: the key is sealed, or reserved for something else.
+        """
         with self._store.opened() as book:
-            if release.key in book.seals:
-                raise PrivacyError(f"{release.key!r} is sealed", remedy="send the sealed update, do not train again")
-            if release.key not in book.reserved:
-                self._afford([*book.charges, *release.charges])
-                self._store.append(book, "reserve", **release.to_dict())
-            elif book.reserved[release.key] != release:
-                raise PrivacyError(f"{release.key!r} is reserved for something else", remedy="keep one plan a round")
+            self._affordable(book, release)
+
+    def reserve(self, release: Release, people: Sequence[Part] = ()) -> list[Mask]:
+        """Book ``release`` and who joins by it, in one line, before anything is trained; see the table of the class.
+
+        Args:
+            release: what will leave, and what it costs.
+            people: (group, names) parts; who is named in several is let into the first that does not exclude another.
+
+        Returns:
+            For each part who of its people may take part, in their order (``entry.py``).
+        """
+        charged = tuple(dict.fromkeys(charge.group for charge in release.charges))
+        if not {group for group, _ in people} <= set(charged):
+            raise PrivacyError(
+                f"people of a group that does not pay for {release.key!r}", remedy="charge every group that takes part"
+            )
+        with self._store.opened() as book:
+            totals = self._affordable(book, release)
+            known, line = release.key in book.reserved, book.next
+            secret = self._store.secret()
+            parts = [(group, hashed(secret, names)) for group, names in people]
+            door = Door(totals.fits, charged, 0 if known else line)
+            moves, may = door.decide(self._store.register.people(book.members), parts)
+            if known and moves.joined:
+                self._store.append(book, "admit", key=release.key, **self._files(book, moves, "members"))
+            elif not known:
+                self._store.append(book, "reserve", **release.to_dict(), **self._files(book, moves, "members", "left"))
+            return [np.array(part, dtype=np.bool_) for part in may]
 
     def sealed(self, key: str) -> bytes | None:
         """The update sealed for ``key``, byte for byte; None when nothing was sealed for it."""
@@ -173,6 +138,11 @@ class FileLedger:
                     remedy=f"go on with a newer round; only the last {KEPT_PAYLOADS} are kept, and none is made twice",
                 )
             return payload
+
+    def seal_of(self, key: str) -> str:
+        """Hex SHA-256 of what was sealed for ``key``, whether or not the bytes are kept; "" when nothing was."""
+        with self._store.opened() as book:
+            return book.seals.get(key, "")
 
     def seal(self, key: str, payload: bytes) -> None:
         """Write ``payload`` as the only update of ``key``; returns when both it and its seal are on disk."""
@@ -222,22 +192,31 @@ class FileLedger:
     def would_spend(self, charges: Sequence[Charge]) -> Spent:
         """The total with ``charges`` on top, whether or not the limit allows it. Writes no entry."""
         with self._store.opened() as book:
-            groups = by_group([*book.charges, *charges])
-        merged = tuple((group, merge(events)) for group, events in sorted(groups.items()))
-        return Spent(self._epsilon(groups), self._terms.delta, self._terms.unit, self._terms.accountant, merged)
+            people = set(self._store.register.people(book.members).values())
+            return Totals(self._terms, book.paid, charges, book.next).spent(people)
 
-    def _epsilon(self, groups: Mapping[str, Sequence[Event]]) -> float:
-        return groups_epsilon(groups, self._terms.delta, self._terms.accountant)
+    def _affordable(self, book: Book, release: Release) -> Totals:
+        """What was paid with ``release`` on top; see :meth:`afford`."""
+        if release.key in book.seals:
+            raise PrivacyError(f"{release.key!r} is sealed", remedy="send the sealed update, do not train again")
+        if book.reserved.get(release.key, release) != release:
+            raise PrivacyError(f"{release.key!r} is reserved for something else", remedy="keep one plan a round")
+        for charge in release.charges:
+            check_group(charge.group)
+        new = () if release.key in book.reserved else release.charges
+        totals = Totals(self._terms, book.paid, new, book.next)
+        totals.afford()
+        return totals
 
-    def _afford(self, charges: Sequence[Charge]) -> None:
-        terms = self._terms
-        total = 0.0 if terms.epsilon_limit == math.inf else self._epsilon(by_group(charges))
-        if total > terms.epsilon_limit:
-            raise BudgetExhausted(
-                f"the next release would bring epsilon to {total:.4g}, the site's limit is {terms.epsilon_limit:.4g} "
-                f"(delta {terms.delta:g}, unit {terms.unit}, accountant {terms.accountant})",
-                remedy="nothing was spent on it; stop here, or let the data holder decide on a higher limit",
-            )
+    def _files(self, book: Book, moves: Moves, *kinds: str) -> dict[str, dict[str, str]]:
+        """Who moves, as files on the disk: kind -> group -> digest."""
+        named = {"members": moves.joined, "left": moves.left}
+        people = [(kind, group, hashes) for kind in kinds for group, hashes in named[kind].items()]
+        digests = self._store.register.write([hashes for *_, hashes in people], book.members) if people else []
+        found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
+        for (kind, group, _), digest in zip(people, digests, strict=True):
+            found[kind][group] = digest
+        return found
 
     def _file(self, key: str) -> Path:
         return self._store.sealed / f"{mark(key)}.bin"
@@ -246,10 +225,10 @@ class FileLedger:
 def renew_anchor(path: Path, anchor: Path, terms: Terms) -> None:
     """Make a new anchor for a ledger whose anchor is gone or damaged: the data holder vouches that it is the latest.
 
-    The log's chain, data set, unit and key are verified, and an ``anchor-renewed`` line tells for ever what was done.
+    The log's chain, site, unit and key are verified, and an ``anchor-renewed`` line tells for ever what was done.
     A good anchor is left alone, and a ledger that does not contain what a good anchor names stays refused.
 
     Raises:
-        PrivacyError: the log is gone, damaged, rolled back or of another data set.
+        PrivacyError: the log is gone, damaged, rolled back or of another site.
     """
     Store(path, anchor, terms).renew_anchor()

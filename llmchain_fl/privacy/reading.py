@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Spent, epsilon, groups_epsilon, merge
+from llmchain_fl.privacy.accounting import Spent, epsilon
 from llmchain_fl.privacy.book import Book
 from llmchain_fl.privacy.durable import content
 from llmchain_fl.privacy.plan import UNITS
-from llmchain_fl.privacy.release import Release, Terms, by_group
+from llmchain_fl.privacy.release import Release, Terms
 from llmchain_fl.privacy.store import Store
+from llmchain_fl.privacy.totals import Totals
 
 STATES = {
     "reserved": "paid for; nothing was sealed yet, or the round was never finished",
@@ -58,27 +59,27 @@ class Reading:
         """Limit minus spent. Epsilons do not simply add: it may pay for more than another ledger's would."""
         return max(0.0, self.terms.epsilon_limit - self.spent.epsilon)
 
-    def groups(self) -> Iterator[tuple[str, float]]:
-        """(group, its own epsilon); the largest is the total."""
-        for group, events in self.spent.groups:
-            yield group, epsilon(events, self.terms.delta, self.terms.accountant)
+    def profiles(self) -> Iterator[tuple[str, float]]:
+        """(set of groups that somebody is in, its own epsilon); the largest is the total."""
+        for name, events in self.spent.groups:
+            yield name, epsilon(events, self.terms.delta, self.terms.accountant)
 
 
 def read_ledger(
-    folder: Path, anchor: Path, *, data_set: str, delta: float, accountant: str, epsilon_limit: float
+    folder: Path, anchor: Path, *, site: str, delta: float, accountant: str, epsilon_limit: float
 ) -> Reading | None:
     """What the ledger says; None where nothing was ever reserved (neither folder nor anchor is there).
 
     Args:
         folder: the ledger's folder.
         anchor: its anchor.
-        data_set: whose it must be; the unit is the one it was opened with.
+        site: whose it must be; the unit is the one it was opened with.
         delta: at which epsilon is stated.
         accountant: one of accounting.ACCOUNTANTS.
         epsilon_limit: the site's limit, to say what is left.
 
     Raises:
-        PrivacyError: it cannot be trusted: anything missing, damaged, rolled back or of another data set.
+        PrivacyError: it cannot be trusted: anything missing, damaged, rolled back or of another site.
     """
     if not folder.is_dir():
         if anchor.exists():
@@ -87,15 +88,14 @@ def read_ledger(
                 remedy="put back the latest state folder; a fresh ledger would forget what was spent",
             )
         return None
-    terms = Terms(data_set, unit_of(folder), delta, accountant, epsilon_limit)
-    with Store(folder, anchor, terms).opened() as book:
-        groups = by_group(book.charges)
-        merged = tuple((group, merge(events)) for group, events in sorted(groups.items()))
-        total = groups_epsilon(groups, delta, accountant)
+    terms = Terms(site, unit_of(folder), delta, accountant, epsilon_limit)
+    store = Store(folder, anchor, terms)
+    with store.opened() as book:
+        people = set(store.register.people(book.members).values())
         return Reading(
             terms=terms,
             lines=tuple(_lines(book)),
-            spent=Spent(total, delta, terms.unit, accountant, merged),
+            spent=Totals(terms, book.paid).spent(people),
             length=len(book.hashes),
             head=book.head,
             anchor=anchor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ LONGEST = 500
 
 @dataclass(frozen=True)
 class Charge:
-    """``event`` touches the people of ``group`` and nobody else."""
+    """``event`` touches the people of ``group`` and nobody else (``groups.py``)."""
 
     group: str
     event: Event
@@ -33,7 +33,7 @@ class Release:
     """One thing that leaves the site, with everything it costs.
 
     Raises:
-        PrivacyError: no key, no charge, an unknown purpose, or a name of more than LONGEST characters.
+        PrivacyError: no key, no charge, an unknown purpose, or a name that is too long or not printable.
     """
 
     key: str
@@ -77,14 +77,14 @@ class Release:
 class Terms:
     """Whose budget it is and how it is counted.
 
-    ``data_set`` and ``unit`` belong to the ledger for ever; the data holder may change the others between two calls.
+    ``site`` and ``unit`` belong to the ledger for ever; the data holder may change the others between two calls.
 
     Raises:
         PrivacyError: no name, 0 < delta < 1, an unknown unit or accountant, or a limit below 0.
     """
 
-    data_set: str
-    """The data holder's name for these records. A ledger belongs to a data set, not to a run or a federation."""
+    site: str
+    """The data holder's name. A ledger belongs to a site with all its data sets, not to one, a run or a federation."""
     unit: str
     """One of plan.UNITS."""
     delta: float
@@ -95,7 +95,7 @@ class Terms:
     """Never passed; ``math.inf`` only records."""
 
     def __post_init__(self) -> None:
-        check_texts({"data set": self.data_set})
+        check_texts({"site": self.site})
         holds = 0 < self.delta < 1 and self.epsilon_limit >= 0
         if not holds or self.unit not in UNITS or self.accountant not in ACCOUNTANTS:
             raise PrivacyError(
@@ -105,19 +105,15 @@ class Terms:
             )
 
 
-def by_group(charges: Iterable[Charge]) -> dict[str, Sequence[Event]]:
-    """Group -> its events, in order."""
-    groups: dict[str, list[Event]] = {}
-    for charge in charges:
-        groups.setdefault(charge.group, []).append(charge.event)
-    return {**groups}
-
-
 def check_texts(texts: Mapping[str, object], shortest: int = 1) -> None:
-    """Refuse a name that is not a text of ``shortest`` to LONGEST characters; ``texts``: what it names -> the name."""
+    """Refuse a name that is not a printable text of ``shortest`` to LONGEST characters; ``texts``: role -> name.
+
+    Printable: no control characters, line breaks, escape codes or signs that turn the direction of text. Such a name
+    would stand in the ledger for ever, and be printed.
+    """
     for name, text in texts.items():
-        if not isinstance(text, str) or not shortest <= len(text) <= LONGEST:
+        if not isinstance(text, str) or not shortest <= len(text) <= LONGEST or not text.isprintable():
             raise PrivacyError(
-                f"the {name} of a release is not a text of {shortest} to {LONGEST} characters",
-                remedy="give it a shorter name that is not empty",
+                f"the {name} of a release is not a printable text of {shortest} to {LONGEST} characters",
+                remedy="give it a name of letters, digits and plain signs",
             )

@@ -9,7 +9,7 @@
     STATE/lock              held during every call
 
 Making a ledger: secret key, opening line (with the key's digest), anchor. Adding to it: files, log line, anchor. A
-crash between two steps leaves something that the next opening completes or ignores.
+crash between two steps leaves something that the next opening completes or ignores. All of it is its owner's alone.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.anchor import Anchor, gone, read_anchor, write_anchor
-from llmchain_fl.privacy.book import FORMAT, Book
-from llmchain_fl.privacy.durable import append, content, disk_errors, locked, make_folder, sync
+from llmchain_fl.privacy.book import FORMAT, Book, find_old
+from llmchain_fl.privacy.durable import append, content, disk_errors, locked, make_folder, sync, tighten
 from llmchain_fl.privacy.receipt import mark
-from llmchain_fl.privacy.register import verify_members
+from llmchain_fl.privacy.register import Register
 from llmchain_fl.privacy.release import ADJACENCY, Terms
 from llmchain_fl.privacy.site_key import digest_of, make_key, read_key
 
 
 class Store:
-    """Folder and anchor of one data set. All work happens inside ``with store.opened() as book``.
+    """Folder and anchor of one site. All work happens inside ``with store.opened() as book``.
 
     Args:
         path: the folder.
@@ -46,24 +46,26 @@ class Store:
             raise PrivacyError(
                 f"the anchor {anchor} lies in the ledger's own folder", remedy="keep it on another disk, or beside it"
             )
-        self.members, self.sealed, self._key = path / "members", path / "sealed", path / "site.key"
+        self.register, self.sealed, self._key = Register(path / "members"), path / "sealed", path / "site.key"
         self._path, self._log, self._anchor, self._terms = path, path / "events.jsonl", anchor, terms
         self._book = Book()
 
     def make(self) -> None:
         """Make the ledger if there is nothing yet, and verify it."""
         with disk_errors():
-            for folder in (self._path, self.members, self.sealed, self._anchor.parent):
+            for folder in (self._path, self.register.folder, self.sealed, self._anchor.parent):
                 make_folder(folder)
             with locked(self._path / "lock"):
+                tighten(self._path)
                 self._read_log()
                 if not self._book.hashes and not self._was_used():
+                    find_old(self._path.parent.iterdir())
                     secret, terms = make_key(self._key), self._terms
                     self.append(
                         self._book,
                         "open",
                         format=FORMAT,
-                        data_set=terms.data_set,
+                        site=terms.site,
                         unit=terms.unit,
                         adjacency=ADJACENCY,
                         site_key=digest_of(secret),
@@ -119,7 +121,7 @@ class Store:
         return len(data)
 
     def _was_used(self) -> bool:
-        return self._anchor.exists() or any(self.members.iterdir()) or any(self.sealed.iterdir())
+        return self._anchor.exists() or any(self.register.folder.iterdir()) or any(self.sealed.iterdir())
 
     def _verified(self) -> Book:
         size, book = self._read_log(), self._book
@@ -144,12 +146,12 @@ class Store:
                 f"the ledger {self._log} is gone or empty, but its anchor or other files show that it was in use",
                 remedy="put back the latest state folder; a fresh ledger would forget what was spent",
             )
-        mine = {"data_set": self._terms.data_set, "unit": self._terms.unit, "adjacency": ADJACENCY}
+        mine = {"site": self._terms.site, "unit": self._terms.unit, "adjacency": ADJACENCY}
         for name, value in mine.items():
             if book.opening[name] != value:
                 raise PrivacyError(
                     f"the ledger {self._log} has {name} {book.opening[name]!r}, not {value!r}",
-                    remedy="one state folder per data set and unit; give this one a folder of its own",
+                    remedy="one state folder per site and unit; give this one a folder of its own",
                 )
         if digest_of(read_key(self._key)) != book.opening["site_key"]:
             raise PrivacyError(
@@ -158,7 +160,7 @@ class Store:
             )
 
     def _check_files(self, book: Book) -> None:
-        verify_members(self.members, book.members)
+        self.register.verify(book.members)
         foreign = {file.stem for file in self.sealed.glob("[0-9a-f]*.bin")} - {mark(key) for key in book.reserved}
         if foreign:
             raise PrivacyError(

@@ -17,11 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.drill.scratch import anchor_file, log_file, open_ledger, read_log, release
+from llmchain_fl.privacy.drill.scratch import anchor_file, groups_of, log_file, open_ledger, read_log, release
 from llmchain_fl.privacy.ledger import FileLedger
+from llmchain_fl.privacy.register import Stay
 
 Files = dict[Path, bytes]
-GROUPS = ("training:a", "training:b")
+GROUPS = ("drill/training:a", "drill/training:b")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def _round(
     key = release(number).key
     ledger.acknowledge(echo)
     yield ""
-    ledger.admit(group, people)
-    yield ""
-    ledger.reserve(release(number, group))
+    ledger.reserve(release(number, group), [(group, people)])
     yield ""
     if payloads is not None:
         payloads[key] = f"update {number}".encode() * 4
@@ -72,12 +71,12 @@ def look(folder: Path, truth: Truth) -> str:
     try:
         ledger = open_ledger(folder)
         counted = sum(event.steps for event in ledger.spent().events) == truth.rounds * 20
-        there = any(ledger.admit(group, truth.people[other]).any() for group, other in (GROUPS, GROUPS[::-1]))
-        here = all(ledger.admit(group, people).all() for group, people in truth.people.items())
+        where = {group: groups_of(folder, people) for group, people in truth.people.items()}
+        registered = all(groups == {Stay(group)} for group, found in where.items() for groups in found)
         bytes_kept = all(ledger.sealed(key) == payload for key, payload in truth.payloads.items())
     except PrivacyError:
         return "refused"
-    return "kept" if counted and here and not there and bytes_kept else "lost"
+    return "kept" if counted and registered and bytes_kept else "lost"
 
 
 def flips(folder: Path, truth: Truth, count: int, draw: random.Random) -> Counter[tuple[str, str]]:

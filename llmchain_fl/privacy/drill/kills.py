@@ -1,6 +1,6 @@
 """A site that is killed (SIGKILL) again and again, and a server that remembers what it heard. POSIX only.
 
-The site is a forked process that plays rounds: acknowledge, admit, reserve, "train", seal, receipt, "send". Through a
+The site is a forked process that plays rounds: acknowledge, reserve, "train", seal, receipt, "send". Through a
 pipe it tells this process what it is about to do *before* every act that the world could see, so what was heard is what
 happened. The process dies at the n-th system call that changes the disk (a write then gets half done), or at any moment
 from outside, is started again and asked for the round that it owes, sometimes for the last one once more.
@@ -27,12 +27,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmchain_fl.privacy.drill.scratch import EVENT, log_file, open_ledger, read_log, release
-from llmchain_fl.privacy.register import hashed, read_members
-from llmchain_fl.privacy.site_key import read_key
+from llmchain_fl.privacy.drill.scratch import EVENT, GROUP, groups_of, open_ledger, read_log, release
+from llmchain_fl.privacy.register import Stay
 
 CALLS = ("open", "write", "fsync", "ftruncate", "replace", "unlink")
-PHASES = ("open", "acknowledge", "admit", "reserve", "train", "seal", "receipt", "send")
+PHASES = ("open", "acknowledge", "reserve", "train", "seal", "receipt", "send")
 Say = Callable[..., None]
 
 
@@ -110,10 +109,8 @@ def _site(folder: Path, first: int, rounds: int, echo: str, say: Say) -> None:
         ledger.acknowledge(echo)
         payload = ledger.sealed(key)
         if payload is None:
-            say("admit")
-            ledger.admit("training", people_of(number))
             say("reserve")
-            ledger.reserve(release(number))
+            ledger.reserve(release(number), [(GROUP, people_of(number))])
             say("train", number)
             time.sleep(0.003)
             payload = os.urandom(64)
@@ -172,11 +169,8 @@ def _step(name: str, real: Callable[..., Any], left: list[int], *arguments: Any,
 
 
 def _compare(folder: Path, heard: _Heard, tally: Tally) -> None:
-    book, state = read_log(folder), log_file(folder).parent
-    key = state / "site.key"
-    register = read_members(state / "members", book.members)
+    book = read_log(folder)
     for number in heard.begun:
-        people = hashed(read_key(key), people_of(number))
-        counted = release(number).key in book.reserved and all(register.get(one) == "training" for one in people)
-        tally.under_counts += not counted
+        registered = all(Stay(GROUP) in groups for groups in groups_of(folder, people_of(number)))
+        tally.under_counts += not (registered and release(number).key in book.reserved)
     tally.most_over_counted = max(tally.most_over_counted, len(book.reserved) - len(heard.begun))

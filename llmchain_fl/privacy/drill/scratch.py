@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmchain_fl.privacy.accounting import Event
 from llmchain_fl.privacy.book import Book
 from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.privacy.register import NOBODY, Profile, Register, hashed
+from llmchain_fl.privacy.site_key import read_key
 
+GROUP = "drill/training"
 TERMS = Terms("drill", "person", 1e-5, "pld", math.inf)
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 
@@ -35,6 +39,13 @@ def read_log(folder: Path) -> Book:
     return book
 
 
-def release(number: int, group: str = "training") -> Release:
+def groups_of(folder: Path, people: Sequence[str]) -> list[Profile]:
+    """Which groups each of ``people`` is in, as log and register say it; nothing is repaired."""
+    state = log_file(folder).parent
+    known = Register(state / "members").people(read_log(folder).members)
+    return [known.get(one, NOBODY) for one in hashed(read_key(state / "site.key"), people)]
+
+
+def release(number: int, group: str = GROUP) -> Release:
     """Round ``number``."""
     return Release(f"drill/{number}", (Charge(group, EVENT),), "plan", "training", "federation", "stage")
