@@ -12,6 +12,12 @@ PROTOCOL = 3
 MAX_BYTES = 2**31
 MAX_RECEIPT = 1024
 """Longest receipt a server keeps, in characters."""
+MAX_ARRAYS = 100_000
+"""Most arrays of one reply."""
+MAX_SCORES = 1_000
+"""Most scores of one reply."""
+MAX_VERSION = 64
+"""Longest version a site may call itself, in characters."""
 
 
 @dataclass(frozen=True)

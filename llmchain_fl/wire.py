@@ -1,4 +1,4 @@
-"""Typed messages <-> Flower records. The only shared file that knows flwr.
+"""Typed messages <-> Flower records. With ``replies.py`` the only shared file that knows flwr.
 
 =============  ==================  =====================================================================
 message type   server -> site      site -> server
@@ -22,18 +22,22 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.errors import CODES, WireError
-from llmchain_fl.messages import (
-    MAX_BYTES,
-    MAX_RECEIPT,
-    PROTOCOL,
-    HelloReply,
-    Refusal,
-    Scores,
-    ScoreTask,
-    TrainTask,
-    Update,
-)
+from llmchain_fl.errors import WireError
+from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.replies import read_hello, read_reply
+
+__all__ = [
+    "read_hello",
+    "read_reply",
+    "read_score_task",
+    "read_train_task",
+    "write_hello",
+    "write_refusal",
+    "write_score_task",
+    "write_scores",
+    "write_train_task",
+    "write_update",
+]
 
 
 def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
@@ -41,7 +45,7 @@ def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
 
 
 def _arrays(record: RecordDict, name: str) -> Arrays:
-    """Arrays of a message from the server. A site's replies go through ``read_update`` instead."""
+    """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
     found = record.array_records.get(name)
     if found is None:
         raise WireError(f"the message has no {name}", remedy="server and site must run the same version")
@@ -130,36 +134,6 @@ def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = ""
     )
 
 
-def read_reply(content: RecordDict) -> Update | Scores | Refusal:
-    """A site's reply, still untrusted: arrays are handed on for admission.
-
-    Raises:
-        WireError: it follows none of the three forms, or is too large.
-    """
-    config = _config(content)
-    code = config.get("refused")
-    if code is not None:
-        return Refusal(code if code in CODES else "unknown")
-    number = int(str(_take(config, "round", int)))
-    receipt = str(_take(config, "receipt", str))
-    if len(receipt) > MAX_RECEIPT:
-        raise WireError(f"a receipt of {len(receipt)} characters, at most {MAX_RECEIPT}", remedy="run the same version")
-    if "scores" in content.metric_records:
-        values = {str(k): float(v) for k, v in content.metric_records["scores"].items() if isinstance(v, int | float)}
-        return Scores(number, values, receipt)
-    record = content.array_records.get("arrays")
-    if record is None or set(content.array_records) != {"arrays"}:
-        raise WireError("the reply holds no update", remedy="the site must run the same version")
-    if sum(len(value.data) for value in record.values()) > MAX_BYTES:
-        raise WireError(f"the reply is larger than {MAX_BYTES} bytes", remedy="use a smaller adapter")
-    try:
-        return Update(number, {name: value.numpy() for name, value in record.items()}, receipt)
-    except Exception as error:  # whatever numpy raises on hostile bytes (MemoryError, TokenError, ...)
-        raise WireError(
-            "the reply's arrays cannot be decoded", remedy="the site must send plain float32 arrays"
-        ) from error
-
-
 def write_score_task(task: ScoreTask) -> RecordDict:
     """``ScoreTask`` -> records."""
     config = ConfigRecord(
@@ -207,20 +181,3 @@ def write_hello(reply: HelloReply) -> RecordDict:
     return RecordDict(
         {"config": ConfigRecord({"site": reply.site, "version": reply.version, "protocol": reply.protocol})}
     )
-
-
-def read_hello(content: RecordDict) -> HelloReply:
-    """Records -> ``HelloReply``.
-
-    Raises:
-        WireError: another protocol.
-    """
-    config = _config(content)
-    reply = HelloReply(
-        str(_take(config, "site", str)), str(_take(config, "version", str)), int(str(_take(config, "protocol", int)))
-    )
-    if reply.protocol != PROTOCOL:
-        raise WireError(
-            f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
-        )
-    return reply

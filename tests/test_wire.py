@@ -11,10 +11,22 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl import __version__, wire
+from llmchain_fl import __version__, replies
 from llmchain_fl.adapter.value import digest
+from llmchain_fl.config.section import NAME
 from llmchain_fl.errors import WireError
-from llmchain_fl.messages import MAX_RECEIPT, HelloReply, Refusal, Scores, ScoreTask, TrainTask, Update, size_of
+from llmchain_fl.messages import (
+    MAX_RECEIPT,
+    MAX_SCORES,
+    PROTOCOL,
+    HelloReply,
+    Refusal,
+    Scores,
+    ScoreTask,
+    TrainTask,
+    Update,
+    size_of,
+)
 from llmchain_fl.wire import (
     read_hello,
     read_reply,
@@ -259,7 +271,7 @@ def test_bytes_that_are_no_array_are_refused(data: bytes, kind: str) -> None:
 
 
 def test_an_update_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_BYTES", 100)
+    monkeypatch.setattr(replies, "MAX_BYTES", 100)
     with pytest.raises(WireError, match="larger than 100 bytes"):
         read_reply(reply())
 
@@ -269,14 +281,79 @@ def test_a_code_is_a_word_of_the_list_or_unknown(code: Any, read: str) -> None:
     assert read_reply(RecordDict({"config": ConfigRecord({"refused": code})})) == Refusal(read)
 
 
-def test_scores_that_are_no_numbers_are_left_out() -> None:
-    content = RecordDict(
-        {
-            "scores": MetricRecord({"a": 0.5, "b": [1.0, 2.0], "c": 1}),
-            "config": ConfigRecord({"round": 1, "receipt": ""}),
-        }
-    )
-    assert read_reply(content) == Scores(1, {"a": 0.5, "c": 1.0})
+def scored(values: dict[str, Any]) -> RecordDict:
+    return RecordDict({"scores": MetricRecord(values), "config": ConfigRecord({"round": 1, "receipt": ""})})
+
+
+def test_a_whole_number_is_a_score_and_a_list_makes_the_reply_none() -> None:
+    assert read_reply(scored({"a": 0.5, "c": 1})) == Scores(1, {"a": 0.5, "c": 1.0})
+    with pytest.raises(WireError, match="no number"):
+        read_reply(scored({"a": 0.5, "b": [1.0, 2.0]}))
+
+
+def test_more_scores_than_a_run_has_stages_are_refused() -> None:
+    most = {f"t{number}": 1.0 for number in range(MAX_SCORES)}
+    assert read_reply(scored(most)) == Scores(1, most)
+    with pytest.raises(WireError, match="more than 1000"):
+        read_reply(scored({**most, "one more": 1.0}))
+
+
+@pytest.mark.parametrize("code", [["x"], [], [1], [1.5], [b"x"], 1.5, b"data", True, 2**62])
+def test_a_code_of_any_other_type_is_a_refusal_of_no_known_code(code: Any) -> None:
+    assert read_reply(RecordDict({"config": ConfigRecord({"refused": code})})) == Refusal("unknown")
+
+
+@pytest.mark.parametrize("number", [-1, 10**5000], ids=["negative", "of 5,001 digits"])
+def test_a_round_that_is_no_count_is_refused(number: int) -> None:
+    with pytest.raises(WireError, match="round"):
+        read_reply(reply(config=ConfigRecord({"round": number, "receipt": ""})))
+
+
+def test_more_arrays_than_any_adapter_has_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "MAX_ARRAYS", 1)
+    with pytest.raises(WireError, match="more than 1 arrays"):
+        read_reply(reply())
+
+
+# -- who is there -----------------------------------------------------------------------------------------------------
+
+
+def hello(**changes: Any) -> RecordDict:
+    told = {"site": "north", "version": "1", "protocol": PROTOCOL, **changes}
+    return RecordDict({"config": ConfigRecord(told)})
+
+
+@given(st.text(max_size=70) | st.from_regex(NAME))
+def test_a_node_is_known_by_a_name_that_could_stand_in_a_site_file_and_by_no_other(name: str) -> None:
+    letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+    good = 1 <= len(name) <= 64 and name[0] in letters and set(name) <= letters | set("._-")
+    if good:
+        assert read_hello(hello(site=name)).site == name
+    else:
+        with pytest.raises(WireError, match="no site can be called"):
+            read_hello(hello(site=name))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"site": "a\n"},
+        {"site": "\x1b[31mFAKE"},
+        {"site": ["a"]},
+        {"version": "x" * 65},
+        {"version": "\x1b[2J"},
+        {"version": 5},
+        {"protocol": float(PROTOCOL)},
+        {"protocol": [PROTOCOL]},
+        {"protocol": 10**5000},
+        {"protocol": str(PROTOCOL)},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_node_that_says_anything_else_is_no_site(changes: dict[str, Any]) -> None:
+    with pytest.raises(WireError) as caught:
+        read_hello(hello(**changes))
+    assert str(caught.value).replace("\n  -> ", "").isprintable()
 
 
 def test_the_size_of_a_task_counts_values_and_text() -> None:

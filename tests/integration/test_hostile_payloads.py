@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl import wire
+from llmchain_fl import replies
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.read import build
 from llmchain_fl.messages import HelloReply
@@ -243,7 +243,7 @@ def test_a_reply_of_somebody_who_was_not_asked_is_not_looked_at() -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_reply_that_is_too_large_is_refused_before_it_is_decoded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(replies, "MAX_BYTES", 20_000)
     big = {"big": Malformed(lambda n, arrays: raw(n, {**arrays, "q.lora_B": np.zeros(10_000, "f4")}), "wire")}
     order = [HONEST, HONEST]
     order.insert(place, "big")

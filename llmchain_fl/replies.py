@@ -1,0 +1,135 @@
+"""What a site's message may say, read by the server: whatever it holds, the answer is a value or a WireError.
+
+A message is anybody's bytes. Nothing of it is quoted, repaired or trusted: arrays go on to ``server/admission.py``,
+scores to ``server/site_scores.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from llmchain_fl.config.section import NAME
+from llmchain_fl.errors import CODES, WireError
+from llmchain_fl.messages import (
+    MAX_ARRAYS,
+    MAX_BYTES,
+    MAX_RECEIPT,
+    MAX_SCORES,
+    MAX_VERSION,
+    PROTOCOL,
+    HelloReply,
+    Refusal,
+    Scores,
+    Update,
+)
+
+T = TypeVar("T")
+_SAME = "server and site must run the same version"
+
+
+def read_reply(content: RecordDict) -> Update | Scores | Refusal:
+    """A site's reply, still untrusted: arrays and scores are handed on for admission.
+
+    =============================================  ====================================================
+    reply                                          read as
+    =============================================  ====================================================
+    ``refused`` is one of ``CODES``                that refusal
+    ``refused`` is anything else but missing       the refusal ``unknown``
+    round or receipt missing, mistyped, too long   WireError
+    a score that is no number, too many scores     WireError
+    arrays that are too many, too large, no numpy  WireError
+    whatever else Flower, numpy or Python raise    WireError; their words are not passed on
+    =============================================  ====================================================
+
+    Raises:
+        WireError: it follows none of the three forms, or is too large.
+    """
+    return _only_wire_errors(lambda: _reply(content), "the reply cannot be read")
+
+
+def _only_wire_errors(read: Callable[[], T], what: str) -> T:
+    """What ``read`` makes of a site's message; whatever it raises (MemoryError, TypeError, ...) is a WireError."""
+    try:
+        return read()
+    except WireError:
+        raise
+    except Exception:
+        raise WireError(what, remedy=_SAME) from None
+
+
+def _reply(content: RecordDict) -> Update | Scores | Refusal:
+    config = _config(content)
+    code = config.get("refused")
+    if code is not None:
+        return Refusal(code if isinstance(code, str) and code in CODES else "unknown")
+    number, receipt = _number(config, "round"), _text(config, "receipt")
+    if len(receipt) > MAX_RECEIPT:
+        raise WireError(f"a receipt of {len(receipt)} characters, at most {MAX_RECEIPT}", remedy="run the same version")
+    if "scores" in content.metric_records:
+        return Scores(number, _scores(content.metric_records["scores"]), receipt)
+    record = content.array_records.get("arrays")
+    if record is None or set(content.array_records) != {"arrays"}:
+        raise WireError("the reply holds no update", remedy=_SAME)
+    if sum(len(value.data) for value in record.values()) > MAX_BYTES or len(record) > MAX_ARRAYS:
+        what = f"the reply is larger than {MAX_BYTES} bytes, or of more than {MAX_ARRAYS} arrays"
+        raise WireError(what, remedy="use a smaller adapter")
+    arrays = _only_wire_errors(
+        lambda: {name: value.numpy() for name, value in record.items()}, "the reply's arrays cannot be decoded"
+    )
+    return Update(number, arrays, receipt)
+
+
+def _config(content: RecordDict) -> ConfigRecord:
+    found = content.config_records.get("config")
+    if found is None:
+        raise WireError("the message has no config", remedy=_SAME)
+    return found
+
+
+def _text(config: ConfigRecord, name: str) -> str:
+    value = config.get(name)
+    if not isinstance(value, str):
+        raise WireError(f"the message's {name} is not a str", remedy=_SAME)
+    return value
+
+
+def _number(config: ConfigRecord, name: str) -> int:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise WireError(f"the message's {name} is not an int from 0", remedy=_SAME)
+    return value
+
+
+def _scores(record: MetricRecord) -> dict[str, float]:
+    if len(record) > MAX_SCORES or not all(type(value) in (int, float) for value in record.values()):
+        what = f"a score that is no number, or more than {MAX_SCORES} of them"
+        raise WireError(what, remedy=_SAME)
+    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+
+
+def read_hello(content: RecordDict) -> HelloReply:
+    """Records -> ``HelloReply``. A name that could not stand in a site file is no name.
+
+    Raises:
+        WireError: another protocol, or a name or version that no site has.
+    """
+    return _only_wire_errors(lambda: _hello(content), "the answer of a node cannot be read")
+
+
+def _hello(content: RecordDict) -> HelloReply:
+    config = _config(content)
+    site, version = _text(config, "site"), _text(config, "version")
+    reply = HelloReply(site, version, _number(config, "protocol"))
+    if reply.protocol != PROTOCOL:
+        raise WireError(
+            f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
+        )
+    if not re.fullmatch(NAME, site):
+        raise WireError("a node calls itself what no site can be called", remedy="correct `name` in its site file")
+    if len(version) > MAX_VERSION or not version.isprintable():
+        raise WireError("a node's version is no version", remedy="run the same version everywhere")
+    return reply
