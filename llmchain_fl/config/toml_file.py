@@ -47,7 +47,8 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
     """
     if not kind_of(path) and not _is_there(path):
         raise ConfigError([f"there is no {what} {path}"], remedy=remedy)
-    found, fault = {}, ""
+    found: dict[str, Any] = {}
+    fault = ""
     try:
         found, fault = parse_toml(_decoded(read_regular(path, MOST_BYTES)))
     except OSError as error:

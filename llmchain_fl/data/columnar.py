@@ -1,96 +1,140 @@
 """Parquet files and data sets saved by ``datasets`` -> rows that know their number.
 
-A ClassLabel column (integers in the file, names in its description) comes out as label names.
+A ClassLabel column (integers in the file, names in its description) comes out as label names. What the libraries say
+of a file they cannot read is never passed on: it may quote a cell.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmchain_fl.data.rows import Located, number_rows
-from llmchain_fl.data.text_files import json_object, missing_file, read_text
+from llmchain_fl.data.arrow_cells import column_cells
+from llmchain_fl.data.lines import missing_file, names_in, read_text
+from llmchain_fl.data.rows import Found, number_rows
+from llmchain_fl.data.tables import check_header
+from llmchain_fl.data.text_files import json_object
 from llmchain_fl.errors import DataError
+from llmchain_fl.foreign import attempt
+from llmchain_fl.regular_file import kind_of
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
-def read_parquet(path: Path) -> list[Located]:
-    """One Parquet file; ``line`` is the row number from 1.
+def read_parquet(path: Path) -> Found:
+    """One Parquet file; ``line`` is the row number from 1. A cell that no text can be made of is a fault of its row.
 
     Raises:
-        DataError: missing file, or not Parquet.
+        DataError: missing file, not Parquet, damaged pages, two columns of one name.
     """
-    import pyarrow
-    from pyarrow import parquet
-
-    if not path.is_file():
+    if kind_of(path) != "file":
         raise missing_file(path)
-    table = None
-    # ParquetFile and not read_table, which adds columns for folders named like "site=a".
-    with contextlib.suppress(OSError, pyarrow.ArrowException), parquet.ParquetFile(path) as file:
-        table = file.read()
+    table = attempt(lambda: _parquet_table(path))
     if table is None:
         raise DataError("is not a readable Parquet file", where=str(path), remedy="write it, or copy it here, again")
     described = json_object((table.schema.metadata or {}).get(b"huggingface", b"{}").decode("utf-8", "replace"))
     info = (described or {}).get("info")
     features = info.get("features") if isinstance(info, dict) else None
-    return number_rows(with_label_names(table.to_pylist(), features), str(path))
+    return table_rows(table, features, str(path))
+
+
+def _parquet_table(path: Path) -> pyarrow.Table:
+    from pyarrow import parquet
+
+    # ParquetFile and not read_table, which adds columns for folders named like "site=a".
+    with parquet.ParquetFile(path) as file:
+        return file.read()
 
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether ``datasets``' ``save_to_disk`` wrote this directory."""
-    return (path / "dataset_dict.json").is_file() or all(
-        (path / name).is_file() for name in ("state.json", "dataset_info.json")
+    return kind_of(path / "dataset_dict.json") == "file" or all(
+        kind_of(path / name) == "file" for name in ("state.json", "dataset_info.json")
     )
 
 
-def read_saved_dataset(path: Path, split: str) -> list[Located]:
+def read_saved_dataset(path: Path, split: str) -> Found:
     """A directory of ``Dataset.save_to_disk`` (all of it) or ``DatasetDict.save_to_disk`` (its split ``split``).
 
     Raises:
         DataError: no such split, or files that ``datasets`` cannot load.
     """
-    import datasets
-
     index = path / "dataset_dict.json"
-    if index.is_file():
+    if kind_of(index) == "file":
         named = (json_object(read_text(index)) or {}).get("splits")
-        splits = [str(name) for name in named] if isinstance(named, list) else []
+        splits = [name for name in names_in(path) if isinstance(named, list) and name in named]
         if split not in splits:
             raise no_split(split, splits, str(path))
         path = path / split
-    loaded = None
-    # ArrowInvalid is a ValueError; a data set without rows is an IndexError.
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        loaded = datasets.load_from_disk(str(path))
-    if loaded is None:
+    table = attempt(lambda: _saved_table(path)) if _holds_files_only(path) else None
+    if table is None:
         raise DataError("no data set with records can be loaded", where=str(path), remedy="save it again: save_to_disk")
-    features = loaded.features.to_dict()
-    return number_rows(with_label_names(loaded.to_list(), features), str(path))
+    return table_rows(table[0], table[1], str(path))
 
 
-def with_label_names(rows: list[dict[str, object]], features: object) -> list[dict[str, object]]:
-    """The integers of ClassLabel columns as label names; -1 (in ``datasets``: no label) as None.
+def _holds_files_only(folder: Path) -> bool:
+    """Whether the parts of a saved data set are regular files beside its description: opening a pipe would wait."""
+    parts = (json_object(read_text(folder / "state.json")) or {}).get("_data_files")
+    names = [part.get("filename") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return all(isinstance(name, str) and Path(name).name == name and kind_of(folder / name) == "file" for name in names)
+
+
+def _saved_table(path: Path) -> tuple[pyarrow.Table, object]:
+    import datasets
+
+    loaded = datasets.load_from_disk(str(path))
+    return loaded.with_format("arrow")[:], loaded.features.to_dict()
+
+
+def table_rows(table: pyarrow.Table, features: object, where: str) -> Found:
+    """The rows of an Arrow table, each made of its own cells alone.
+
+    Raises:
+        DataError: the table is damaged, or has two columns of one name.
+    """
+    names = attempt(lambda: list(table.column_names))
+    header = check_header(names or (), where)
+    columns = {}
+    for number, name in enumerate(header):
+        cells = attempt(lambda number=number: column_cells(table.column(number)))  # type: ignore[misc]
+        if cells is None:
+            raise DataError(
+                f"column {number + 1} of {len(header)} is damaged",
+                where=where,
+                remedy="write it, or copy it here, again",
+            )
+        columns[name] = with_label_names(cells, features.get(name) if isinstance(features, dict) else None)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Found(where, header, number_rows(rows, where))
+
+
+def with_label_names(cells: list[object], feature: object) -> list[object]:
+    """The integers of a ClassLabel column as label names; -1 (in ``datasets``: no label) and others as None.
 
     Args:
-        rows: the rows, changed in place.
-        features: column -> description as ``datasets`` writes it, for instance
-            ``{"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}``; anything else changes nothing.
+        cells: the column.
+        feature: its description as ``datasets`` writes it, for instance
+            ``{"names": ["no", "yes"], "_type": "ClassLabel"}``; anything else changes nothing.
     """
-    for column, feature in features.items() if isinstance(features, dict) else ():
-        if not (isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")):
-            continue
-        names = list(feature["names"])
-        for row in rows:
-            value = row[column]
-            row[column] = names[value] if isinstance(value, int) and 0 <= value < len(names) else None
-    return rows
+    if not (isinstance(feature, dict) and feature.get("_type") == "ClassLabel"):
+        return cells
+    names = feature.get("names")
+    if not (isinstance(names, list) and names):
+        return cells
+    return [names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None for cell in cells]
 
 
 def no_split(split: str, splits: list[str], where: str) -> DataError:
-    """The error for a split that a source does not have."""
+    """The error for a split that a source does not have.
+
+    Args:
+        split: the split that was asked for.
+        splits: those that are there, by the names of files and folders.
+        where: the source.
+    """
     near = difflib.get_close_matches(split, splits, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return DataError(
-        f"has no split '{split}'", where=where, remedy=f"{hint}it has {', '.join(splits) if splits else 'no split'}"
-    )
+    there = f"it has {', '.join(splits) if splits else 'no split'}"
+    return DataError(f"has no split '{split}'", where=where, remedy=f"{hint}{there}")

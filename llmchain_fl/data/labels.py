@@ -7,8 +7,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from llmchain_fl.data.rows import Rows, how_many
-from llmchain_fl.data.text_files import read_text
+from llmchain_fl.data.lines import read_text
+from llmchain_fl.data.rows import HALF_PAIR, LeftOut, Misfit, Rows, how_many, sort_out
 from llmchain_fl.errors import DataError
 
 GENERATED = "generated:bank-messages"
@@ -40,7 +40,10 @@ def read_label_list(spec: str | Sequence[str] | Mapping[str, str]) -> dict[str, 
         if not label.strip():
             raise DataError(f"label {number} is empty", where=where, remedy="name it, or leave it out")
         if label in labels:
-            raise DataError(f"label {number} stands there twice: '{label}'", where=where, remedy="leave one out")
+            first = list(labels).index(label) + 1
+            raise DataError(f"label {number} is the same as label {first}", where=where, remedy="leave one out")
+        if HALF_PAIR.search(label + text):
+            raise DataError(f"label {number} is no text", where=where, remedy="write it as UTF-8")
         labels[label] = text.strip() or label.replace("_", " ").replace("-", " ").strip() or label
     if not labels:
         raise DataError("holds no label", where=where, remedy="give one label per line, or a JSON list of labels")
@@ -67,6 +70,24 @@ def check_labels(rows: Rows, labels: Collection[str]) -> None:
         )
 
 
+def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
+    """The records whose label stands in the public label list, and how many have another one (which is not quoted).
+
+    What a record's own label is decides about this record and no other.
+
+    Args:
+        rows: with or without a column "label"; a record without one is left out.
+        labels: the label list.
+    """
+    known = frozenset(labels)
+    reason = f"a label that is not in the public label list of {len(known)} labels"
+    kept, left = sort_out(
+        place if record.get("label") in known else Misfit(line, reason, "")
+        for place, (record, line) in enumerate(zip(rows.records, rows.lines, strict=True))
+    )
+    return rows.select(kept), left
+
+
 def _pairs(spec: str | Sequence[str] | Mapping[str, str], where: str) -> list[tuple[str, str]]:
     if isinstance(spec, Mapping):
         return list(spec.items())
@@ -87,7 +108,7 @@ def _line_pairs(text: str) -> list[tuple[str, str]]:
 
 def _json_pairs(text: str, where: str) -> list[tuple[str, str]]:
     value: object = None
-    with contextlib.suppress(ValueError, RecursionError):
+    with contextlib.suppress(ValueError, RecursionError, MemoryError):
         value = json.loads(text, object_pairs_hook=list)  # a list of pairs: a dict would hide a label given twice
     if not isinstance(value, list):
         raise DataError("is not a JSON list or object", where=where, remedy='write ["a", "b"] or {"a": "text of a"}')

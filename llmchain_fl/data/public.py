@@ -68,7 +68,9 @@ def _columns(config: RunConfig) -> list[str]:
 
 def _rows(config: RunConfig, source: str) -> Rows:
     columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
-    return read_rows(source, mapping=columns, required=_columns(config), split="train", seed=config.seed + 1, size=None)
+    return read_rows(
+        source, mapping=columns, required=_columns(config), split="train", seed=config.seed + 1, private=False
+    )
 
 
 def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str]) -> list[dict[str, str]]:

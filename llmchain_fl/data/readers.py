@@ -7,24 +7,28 @@ suffix                     a record is                            ``line.number`
 .csv                       one row under a header (RFC 4180)      the line where the record starts
 .tsv                       one row under a header, no quoting     lines of the file, from 1
 .parquet                   one row                                rows, from 1
-.txt                       a line that is not blank: text = it     lines, from 1
+.txt                       a line that is not blank: text = it    lines, from 1
 =========================  =====================================  ==================================
 
-Every fault is a ``DataError`` that names file and line and never repeats what stands there.
+Every fault is a ``DataError`` that names file and line and never repeats what stands there. A reader raises what is
+wrong with the whole file (``Found``) and hands on what is wrong with one record (``Misfit``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmchain_fl.data.columnar import is_saved_dataset, no_split, read_parquet, read_saved_dataset
-from llmchain_fl.data.rows import Located
-from llmchain_fl.data.text_files import missing_file, read_csv, read_jsonl, read_lines, read_tsv
+from llmchain_fl.data.lines import missing_file, names_in
+from llmchain_fl.data.rows import Found, Located
+from llmchain_fl.data.tables import read_csv, read_tsv
+from llmchain_fl.data.text_files import read_jsonl, read_lines
 from llmchain_fl.errors import DataError
+from llmchain_fl.regular_file import kind_of
 
-READERS: dict[str, Callable[[Path], list[Located]]] = {
+READERS: dict[str, Callable[[Path], Found]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_jsonl,
@@ -54,6 +58,22 @@ SPLIT_WORDS: dict[str, str] = {
 def read_records(path: Path, *, split: str = "train") -> list[Located]:
     """Every record of a file, or of one split of a directory, in order.
 
+    Args:
+        path: as for ``found_in``.
+        split: as for ``found_in``.
+
+    Raises:
+        DataError: as ``found_in``; a record that cannot be read, or no record at all.
+    """
+    records = [record for found in found_in(path, split=split) for record in found.records()]
+    if not records:
+        raise DataError("holds no record", where=str(path), remedy="give a source with at least one record")
+    return records
+
+
+def found_in(path: Path, *, split: str = "train") -> Iterator[Found]:
+    """A file, or the files of one split of a directory, one after the other.
+
     ===========================================  ========================================================
     ``path`` is                                  read is
     ===========================================  ========================================================
@@ -72,21 +92,19 @@ def read_records(path: Path, *, split: str = "train") -> list[Located]:
         split: which split of a directory; "dev" and "validation" are the same in file names.
 
     Raises:
-        DataError: nothing there, an unknown suffix, no such split, an unreadable line, or no record at all.
+        DataError: nothing there, an unknown suffix, no such split, a file that is no such file at all.
     """
-    if not path.is_dir():
-        records = _read_file(path)
+    if kind_of(path) != "folder":
+        yield _read_file(path)
     elif is_saved_dataset(path):
-        records = read_saved_dataset(path, split)
+        yield read_saved_dataset(path, split)
     else:
-        records = [record for file in _files_of_split(path, split) for record in _read_file(file)]
-    if not records:
-        raise DataError("holds no record", where=str(path), remedy="give a source with at least one record")
-    return records
+        for file in _files_of_split(path, split):
+            yield _read_file(file)
 
 
-def _read_file(path: Path) -> list[Located]:
-    if not path.is_file():
+def _read_file(path: Path) -> Found:
+    if kind_of(path) != "file":
         raise missing_file(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -119,9 +137,8 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
 
 
 def _readable(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in READERS)
+    found = [folder / name for name in names_in(folder) if Path(name).suffix.lower() in READERS]
+    found = [file for file in found if kind_of(file) == "file"]
     return [file for file in found if file.suffix.lower() != PLAIN] or found
 
 

@@ -15,16 +15,17 @@ any of these[a:b]             its rows from a (counted from 0) up to b, b left o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from llmchain_fl.data.columnar import with_label_names
-from llmchain_fl.data.columns import map_columns
-from llmchain_fl.data.readers import read_records
-from llmchain_fl.data.rows import Located, Rows, number_rows
+from llmchain_fl.data.columnar import table_rows
+from llmchain_fl.data.columns import asked_columns, check_columns, map_columns, map_record
+from llmchain_fl.data.readers import found_in
+from llmchain_fl.data.rows import Found, LeftOut, Line, Located, Misfit, Rows, number_rows, sort_out
 from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.foreign import attempt
 
 
 def read_rows(
@@ -36,8 +37,9 @@ def read_rows(
     seed: int,
     size: int | None = None,
     label_names: Sequence[str] | None = None,
+    private: bool = True,
 ) -> Rows:
-    """Load a source and map its columns.
+    """Load a source and map its columns: every record, or an error. A site uses ``read_fitting``.
 
     Args:
         spec: what the table above says, with ``{site}`` already resolved.
@@ -47,14 +49,65 @@ def read_rows(
         seed: chooses the records where ``size`` is smaller than the source, and generated records.
         size: at most so many records; None for all.
         label_names: the label names of 0, 1, 2, ... where the file holds numbers.
+        private: whether the records are somebody's; False lets an error list the columns of a public file.
 
     Raises:
         DataError: the source cannot be read, or a column or a cell is missing.
         ConfigError: a size under 1, or a placeholder left over.
     """
     located = load_source(spec, split=split, seed=seed, size=size)
-    records = map_columns(located, mapping, required, spec, label_names=label_names)
+    records = map_columns(located, mapping, required, spec, label_names=label_names, private=private)
     return Rows(records, [item.line for item in located], spec)
+
+
+def read_fitting(
+    spec: str, *, mapping: Mapping[str, str], required: Sequence[str], split: str = "train"
+) -> tuple[Rows, LeftOut]:
+    """The records of a site's source that fit, and how many do not. No message quotes a record or a name from a file.
+
+    Whether a record is kept, and as what, follows from this record, ``mapping`` and ``required`` alone: with one record
+    more or less in the source, the same others are kept. (In CSV a record begins where the one before it ended, see
+    ``tables.py``: a row that leaves a quote open on a later line is a fault of the whole file.)
+
+    ============================================================================  ==============================
+    in the source                                                                 then
+    ============================================================================  ==============================
+    a line that is no JSON object, a row with too many or too few fields          left out
+    bytes that are not UTF-8, a line or a field that is too long                  left out
+    a column that is asked for: not there (JSON), empty, no text, a lone half     left out
+    of a surrogate pair
+    nothing that fits, or nothing at all                                          no record, and no error
+    no such file, unknown suffix, not Parquet, damaged pages or offsets           DataError
+    a table whose header lacks a column that is asked for                         DataError
+    ``[a:b]`` behind the name                                                     ConfigError: one record more in
+                                                                                  front would push another one out
+    ============================================================================  ==============================
+
+    Args:
+        spec: what the table at the top of this file says, with ``{site}`` already resolved.
+        mapping: project column -> file column.
+        required: project columns every record must have.
+        split: which split of a directory.
+
+    Raises:
+        DataError: a fault of the whole source.
+        ConfigError: a placeholder or rows left over.
+    """
+    whole, rows = without_rows(spec)
+    if rows is not None:
+        raise ConfigError([f"'{spec}': a site's records are not chosen by their position; make a file of those rows"])
+    asked = asked_columns(mapping, required)
+    kept, left = sort_out(_mapped(_found(whole, split, 0, None), asked))
+    return Rows([record for record, _ in kept], [line for _, line in kept], spec), left
+
+
+def _mapped(found: Iterable[Found], asked: Mapping[str, str]) -> Iterator[tuple[dict[str, str], Line] | Misfit]:
+    for part in found:
+        if part.columns is not None:
+            check_columns(asked, part.columns, part.where, private=True)
+        for item in part.items:
+            record = item if isinstance(item, Misfit) else map_record(item, asked)
+            yield record if isinstance(record, Misfit) else (record, item.line)
 
 
 def load_source(spec: str, *, split: str, seed: int, size: int | None) -> list[Located]:
@@ -75,19 +128,25 @@ def load_source(spec: str, *, split: str, seed: int, size: int | None) -> list[L
     """
     if size is not None and size < 1:
         raise ConfigError([f"size is {size}; it must be at least 1, or left out for all records of '{spec}'"])
-    if "{site}" in spec:
-        raise ConfigError([f"'{spec}' still holds {{site}}: it names one source per site, and no site was given"])
     whole, rows = without_rows(spec)
-    kind, colon, name = whole.partition(":")
-    load = SOURCES.get(kind) if colon else None
-    if load is not None:
-        found = load(name, split, seed, None if rows else size)
-    else:
-        found = read_records(Path(whole.replace("{split}", split)), split=split)
+    parts = _found(whole, split, seed, None if rows else size)
+    found = [record for part in parts for record in part.records()]
+    if not found:
+        raise DataError("holds no record", where=whole, remedy="give a source with at least one record")
     kept = found[rows] if rows else found
     if not kept:
         raise DataError(f"has {len(found)} records, none of them in these rows", where=spec, remedy="give other rows")
     return _draw(kept, seed, size)
+
+
+def _found(spec: str, split: str, seed: int, size: int | None) -> Iterable[Found]:
+    if "{site}" in spec:
+        raise ConfigError([f"'{spec}' still holds {{site}}: it names one source per site, and no site was given"])
+    kind, colon, name = spec.partition(":")
+    load = SOURCES.get(kind) if colon else None
+    if load is not None:
+        return [load(name, split, seed, size)]
+    return found_in(Path(spec.replace("{split}", split)), split=split)
 
 
 def without_rows(spec: str) -> tuple[str, slice | None]:
@@ -120,7 +179,7 @@ def resolve_site(spec: str, site: str) -> str:
     return spec.replace("{site}", site)
 
 
-def load_hub(name: str, split: str, seed: int, size: int | None) -> list[Located]:
+def load_hub(name: str, split: str, seed: int, size: int | None) -> Found:
     """``org/name[:config]`` from the hub or its local cache.
 
     Raises:
@@ -129,24 +188,19 @@ def load_hub(name: str, split: str, seed: int, size: int | None) -> list[Located
     import datasets
 
     repository, _, config = name.partition(":")
-    failure, loaded = "", None
-    try:
-        loaded = datasets.load_dataset(repository, config or None, split=split)
-    except (OSError, ValueError, LookupError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        failure = type(error).__name__  # the message may quote records
     where = f"hub:{name}"
-    if loaded is None:
+    loaded = attempt(lambda: datasets.load_dataset(repository, config or None, split=split))
+    table = None if loaded is None else attempt(lambda: (loaded.with_format("arrow")[:], loaded.features.to_dict()))
+    if table is None:
         raise DataError(
-            f"split '{split}' cannot be loaded ({failure})",
+            f"split '{split}' cannot be loaded",
             where=where,
             remedy="check name, config and split; without a network, save_to_disk it elsewhere and give that directory",
         )
-    if not len(loaded):
-        raise DataError(f"split '{split}' holds no record", where=where, remedy="choose another split")
-    return number_rows(with_label_names(loaded.to_list(), loaded.features.to_dict()), f"{where}[{split}]")
+    return table_rows(*table, f"{where}[{split}]")
 
 
-def load_generated(name: str, split: str, seed: int, size: int | None) -> list[Located]:
+def load_generated(name: str, split: str, seed: int, size: int | None) -> Found:
     """``size`` made-up records; without a size ``GENERATED_SIZE`` of the split.
 
     Raises:
@@ -156,19 +210,20 @@ def load_generated(name: str, split: str, seed: int, size: int | None) -> list[L
 
     made = generate(name, seed, size or GENERATED_SIZE.get(split, 500), split)
     rows: list[dict[str, object]] = [dict(row) for row in made]
-    return number_rows(rows, f"generated:{name}[{split}]")
+    where = f"generated:{name}[{split}]"
+    return Found(where, None, number_rows(rows, where))
 
 
 GENERATED_SIZE = {"train": 2000, "test": 500}
 """How many records are generated where nobody says how many."""
 
-SOURCES: dict[str, Callable[[str, str, int, int | None], list[Located]]] = {
+SOURCES: dict[str, Callable[[str, str, int, int | None], Found]] = {
     "hub": load_hub,
     "generated": load_generated,
 }
 
 
-ROWS = re.compile(r"(.+)\[(\d*):(\d*)\]", re.DOTALL)
+ROWS = re.compile(r"(.+)\[([0-9]{0,15}):([0-9]{0,15})\]", re.DOTALL)
 """``whole[a:b]``, either end left out."""
 
 

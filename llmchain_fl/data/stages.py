@@ -91,7 +91,9 @@ def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows
     """
     columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
     required, size = COLUMNS[config.task.kind], config.data.test_size or None
-    rows = read_rows(source, mapping=columns, required=required, split="test", seed=config.seed, size=size)
+    rows = read_rows(
+        source, mapping=columns, required=required, split="test", seed=config.seed, size=size, private=False
+    )
     if labels:
         check_labels(rows, labels)
     if not rows.records:
@@ -111,7 +113,13 @@ def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequen
     split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
     columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
     rows = read_rows(
-        spec, mapping=columns, required=COLUMNS[config.task.kind], split=split, seed=config.seed, size=size or None
+        spec,
+        mapping=columns,
+        required=COLUMNS[config.task.kind],
+        split=split,
+        seed=config.seed,
+        size=size or None,
+        private=False,
     )
     kept = stage_labels(stage, labels)
     for column in stage.where:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llmchain_fl.data.readers import READERS, read_records
-from llmchain_fl.data.text_files import read_text
+from llmchain_fl.data.lines import read_text
 from llmchain_fl.errors import DataError
 
 CANARY = "zebra-4711"
