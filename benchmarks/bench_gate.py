@@ -121,10 +121,10 @@ def cost() -> dict[str, dict[str, float]]:
 
 def anchors() -> list[dict[str, float]]:
     """The published values."""
-    from llmchain_fl.privacy.audit.one_run import epsilon_bound
+    from llmchain_fl.privacy.audit.one_run import Guesses, epsilon_bound
 
     cases = [(1000, 100, 75, 1e-4, 0.05, 0.673), (100_000, 1510, 1439, 1e-5, 0.05, 2.675)]
-    rows = [{"canaries": m, "guesses": r, "right": v, "published": e, "here": epsilon_bound(m, r, v, d, b)}
+    rows = [{"canaries": m, "guesses": r, "right": v, "published": e, "here": epsilon_bound(Guesses(m, r, v), d, b)}
             for m, r, v, d, b, e in cases]  # fmt: skip
     lines = [
         [*(f"{row[k]:g}" for k in ("canaries", "guesses", "right", "published")), f"{row['here']:.4f}"] for row in rows

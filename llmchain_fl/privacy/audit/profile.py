@@ -14,7 +14,7 @@ on one half of the canaries, the rates are taken from the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -30,18 +30,18 @@ from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Curve = Callable[[Floats], Floats]
-"""epsilons, ascending -> delta at each."""
 
-EPSILONS: Floats = np.linspace(0.0, 12.0, 97)
-"""Where the curve is compared: beyond 12, e^eps times any rate that a few thousand canaries can show is above 1."""
+EPSILONS: Floats = np.concatenate([np.linspace(0.0, 12.0, 97), np.arange(12.5, 40.1, 0.5)])
+"""Where the curve is compared. Beyond 12, e^eps times any rate that canaries can show is above 1; the one-run bound
+(``f_dp.py``) looks at chances far below a rate, and up to 40."""
 
-_CELL = 2.0**-9
+_CELL, _CELLS = 2.0**-9, 2e4
+"""The grid's cells, or wider where one step would need more than so many."""
 _THRESHOLDS = 64
 
 
-def claimed_curve(events: Sequence[Event]) -> Curve:
-    """delta(eps) of ``events`` together: the hockey-stick divergence from the accountant's own PLD, rounded up.
+def claimed_deltas(events: Sequence[Event]) -> Floats:
+    """delta at each of EPSILONS of ``events`` together: hockey-stick divergences by PLD, rounded up.
 
     ==========================  =============================================
     events                      delta
@@ -53,17 +53,19 @@ def claimed_curve(events: Sequence[Event]) -> Curve:
     """
     merged = merge(events)
     if not merged:
-        return np.zeros_like
+        return np.zeros_like(EPSILONS)
     if any(event.noise_multiplier < NO_NOISE for event in merged):
-        return np.ones_like
-    return lambda epsilons: np.interp(epsilons, EPSILONS, _deltas(merged))
+        return np.ones_like(EPSILONS)
+    return _deltas(merged)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _deltas(events: tuple[Event, ...]) -> Floats:
+    z = min(event.noise_multiplier for event in events)
+    cell = max(_CELL, (0.5 / z**2 + 10 / z) / _CELLS)
     parts = [
         privacy_loss_distribution.from_gaussian_mechanism(
-            event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=_CELL
+            event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=cell
         ).self_compose(event.steps)
         for event in events
     ]
@@ -81,9 +83,9 @@ def upper_limit(wrong: NDArray[np.int64], trials: int, alpha: float) -> Floats:
     return np.where(wrong >= trials, 1.0, limit)
 
 
-def excess(curve: Curve, false_positive: float, false_negative: float) -> float:
-    """max over eps of 1 - delta(eps) - a - e^eps b and the same with a, b swapped: above 0 the claim is refuted."""
-    slack, growth = 1.0 - curve(EPSILONS), np.exp(EPSILONS)
+def excess(deltas: Floats, false_positive: float, false_negative: float) -> float:
+    """max over EPSILONS of 1 - delta(eps) - a - e^eps b and the same with a, b swapped: above 0 it is refuted."""
+    slack, growth = 1.0 - deltas, np.exp(EPSILONS)
     a, b = false_positive, false_negative
     return float(np.maximum(slack - a - growth * b, slack - b - growth * a).max())
 
@@ -119,7 +121,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return float(brentq(gap, 0.0, mu * (mu / 2 + 40.0)))
 
 
-def rates(scores: Floats, included: Bools, curve: Curve, alpha: float = ALPHA) -> tuple[float, float]:
+def rates(scores: Floats, included: Bools, deltas: Floats, alpha: float = ALPHA) -> tuple[float, float]:
     """Upper limits (a, b) of false positive and false negative rate, together right with probability 1 - ``alpha``.
 
     The first half of the canaries chooses the threshold, the second half gives the rates ("in" if score > threshold).
@@ -127,7 +129,7 @@ def rates(scores: Floats, included: Bools, curve: Curve, alpha: float = ALPHA) -
     half = len(scores) // 2
     tried = np.quantile(scores[:half], np.linspace(0, 1, _THRESHOLDS))
     a, b = _limits(scores[:half], included[:half], tried, alpha)
-    best = int(np.argmax([excess(curve, x, y) for x, y in zip(a, b, strict=True)]))
+    best = int(np.argmax([excess(deltas, x, y) for x, y in zip(a, b, strict=True)]))
     a, b = _limits(scores[half:], included[half:], tried[best : best + 1], alpha)
     return float(a[0]), float(b[0])
 
@@ -151,12 +153,12 @@ def profile(scores: Floats, included: Bools, events: Sequence[Event], delta: flo
     """
     if not bool(np.isfinite(scores).all()):
         return judge("canaries", math.nan, (-math.inf, 0.0), "The released update is not finite.")
-    curve = claimed_curve(events)
-    a, b = rates(scores, included, curve, alpha)
+    deltas = claimed_deltas(events)
+    a, b = rates(scores, included, deltas, alpha)
     seen = epsilon_of_rates(a, b, delta)
     return judge(
         "canaries",
-        excess(curve, a, b),
+        excess(deltas, a, b),
         (-math.inf, 0.0),
         f"Told apart {len(scores) - len(scores) // 2} planted people with at most {a:.2g} false alarms and {b:.2g} "
         f"misses: epsilon is at least {seen:.3g} at delta {delta:g}; above 0 this contradicts what the ledger says.",
