@@ -3,6 +3,18 @@
 "pld": privacy loss distributions (Doroshenko et al. 2022, arXiv 2207.04380), the figure to report. "rdp": Renyi
 (Mironov 2017, arXiv 1702.07476), looser, the cross-check. Both are upper bounds for neighbours that differ by adding or
 removing one unit.
+
+Their libraries raise, overflow or take minutes at numbers that no honest plan has, so :func:`compose` meets them first:
+
+=====================================================  =================================================================
+events                                                 counted as
+=====================================================  =================================================================
+z above MOST_NOISE                                     MOST_NOISE: to the safe side
+q below LEAST_RATE, q above 1 - LEAST_RATE             LEAST_RATE, 1: to the safe side
+more than MOST_PIECES different ones, or more than     by "rdp", also for "pld": minutes otherwise
+MOST_COMPOSED sampled steps
+whatever the library cannot do all the same            :class:`PrivacyError`
+=====================================================  =================================================================
 """
 
 from __future__ import annotations
@@ -15,27 +27,79 @@ from functools import lru_cache
 from typing import Any
 
 import dp_accounting
+import numpy as np
+import numpy.typing as npt
 from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.rdp import RdpAccountant
+from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
-from llmchain_fl.privacy.events import Event
+from llmchain_fl.errors import PrivacyError
+from llmchain_fl.privacy.events import Event, merge
+
+MOST_NOISE = 1e6
+LEAST_RATE = 1e-12
+MOST_PIECES = 100
+MOST_COMPOSED = 10**6
 
 HOPELESS = 2000.0
 """From here on the Renyi bound is reported for "pld" too: nobody needs its digits, and exp() would overflow."""
 
 _FINEST, _COARSEST, _CELLS = 2.0**-16, 2.0**-10, 1e5
-_ORDERS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
+_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+_ALL_ORDERS = tuple(map(float, RdpAccountant().orders))
+_ROUNDING = 2.0**-50
+"""Added to each step's Renyi divergence, which is the logarithm of a float near 1; below 0 it would come out as 0."""
+
 _Piece = tuple[float, float, int]
+_Floats = npt.NDArray[np.float64]
 
 
-def _rdp(events: tuple[Event, ...], delta: float, orders: Sequence[float] | None = None) -> float:
+def compose(events: Sequence[Event], delta: float, accountant: str) -> float:
+    """Epsilon of ``events`` by one of ACCOUNTANTS; see the table of the module. 0 <= epsilon <= infinity.
+
+    Raises:
+        PrivacyError: the accountant came to no number.
+    """
+    within = merge([_within(event) for event in events])
+    try:
+        with np.errstate(all="ignore"):
+            found = ACCOUNTANTS[accountant](within, delta)
+    except Exception as fault:
+        raise _no_number(type(fault).__name__, accountant) from fault
+    if math.isnan(found):
+        raise _no_number("not a number", accountant)
+    return max(0.0, found)
+
+
+def _within(event: Event) -> Event:
+    rate = 1.0 if event.sampling_rate > 1 - LEAST_RATE else max(event.sampling_rate, LEAST_RATE)
+    return Event(event.kind, rate, min(event.noise_multiplier, MOST_NOISE), event.steps)
+
+
+def _no_number(why: str, accountant: str) -> PrivacyError:
+    return PrivacyError(
+        f"the accountant {accountant} comes to no epsilon for these releases ({why})",
+        remedy="nothing was spent; ask for a noise multiplier, a sampling rate and a delta that are not extreme",
+    )
+
+
+def _rdp(events: tuple[Event, ...], delta: float, orders: tuple[float, ...] = _ALL_ORDERS) -> float:
+    total = np.zeros(len(orders))
+    for event in events:
+        total += event.steps * _step_rdp(event.kind, event.sampling_rate, event.noise_multiplier, orders)
+    return float(compute_epsilon(orders, total, delta)[0])
+
+
+@lru_cache(maxsize=4096)
+def _step_rdp(kind: str, sampling_rate: float, noise_multiplier: float, orders: tuple[float, ...]) -> _Floats:
+    """Renyi divergence of one step at each order; infinity at an order at which the library comes to no bound."""
+    gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
     accountant = RdpAccountant(orders)
     with _without_remarks():
-        for event in events:
-            gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-            sampled = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)
-            accountant.compose(gaussian if event.kind == "gaussian" else sampled, event.steps)
-        return float(accountant.get_epsilon(delta))
+        accountant.compose(
+            gaussian if kind == "gaussian" else dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian)
+        )
+    found = np.asarray(accountant.rdp, dtype=np.float64)
+    return np.where(found >= -_ROUNDING, np.maximum(found, 0.0) + _ROUNDING, np.inf)
 
 
 @contextmanager
@@ -54,6 +118,8 @@ def _pld(events: tuple[Event, ...], delta: float) -> float:
     if rough > HOPELESS:
         return rough
     pieces = _pieces(events)
+    if len(pieces) > MOST_PIECES or sum(steps for *_, steps in pieces) > MOST_COMPOSED:
+        return _rdp(events, delta)
     interval = _grid(pieces, rough)
     parts = (_step_pld(q, z, interval).self_compose(steps) for q, z, steps in pieces)
     total = next(parts)
@@ -63,13 +129,13 @@ def _pld(events: tuple[Event, ...], delta: float) -> float:
 
 
 def _pieces(events: tuple[Event, ...]) -> list[_Piece]:
-    """(q, z, steps) of what is composed on the grid. All "gaussian" events are one, exactly.
+    """(q, z, steps) of what is composed on the grid. All events that are not sampled are one, exactly.
 
     Gaussian releases with multipliers z_1, ..., z_k are together one Gaussian release with z = (sum 1 / z_i^2)^(-1/2)
     (Dong, Roth, Su 2022, arXiv 1905.02383, corollary 2: mu-GDP composes as the root of the sum of squares).
     """
-    pieces = [(e.sampling_rate, e.noise_multiplier, e.steps) for e in events if e.kind != "gaussian"]
-    precision = sum(e.steps / e.noise_multiplier**2 for e in events if e.kind == "gaussian")
+    pieces = [(e.sampling_rate, e.noise_multiplier, e.steps) for e in events if e.sampling_rate < 1]
+    precision = sum(e.steps / e.noise_multiplier**2 for e in events if e.sampling_rate == 1)
     return [*pieces, (1.0, 1 / math.sqrt(precision), 1)] if precision else pieces
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accountants import ACCOUNTANTS, HOPELESS
+from llmchain_fl.privacy.accountants import ACCOUNTANTS, HOPELESS, compose
 from llmchain_fl.privacy.events import KINDS, Event, merge
 
 __all__ = [
@@ -76,10 +76,11 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "pld") -> f
     none                        0.0
     any with z < NO_NOISE       infinity
     rates that differ           composed: less than the sum, more than the max
+    numbers beyond all sense    to the safe side, see ``accountants.py``
     ==========================  ==============================================
 
     Raises:
-        PrivacyError: delta outside (0, 1) or an accountant not in ACCOUNTANTS.
+        PrivacyError: delta outside (0, 1), an accountant not in ACCOUNTANTS, or one that comes to no number.
     """
     if not 0 < delta < 1:
         raise PrivacyError(f"delta is {delta!r}, must be in (0, 1)", remedy="take less than 1 / number of units")
@@ -173,4 +174,4 @@ def _count(rounds: int) -> range:
 
 @lru_cache(maxsize=4096)
 def _composed(events: tuple[Event, ...], delta: float, accountant: str) -> float:
-    return ACCOUNTANTS[accountant](events, delta)
+    return compose(events, delta, accountant)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from llmchain_fl.errors import PrivacyError
+
+MOST_STEPS = 10**9
+"""Most steps of one event; more of them are several events."""
 
 KINDS: dict[str, str] = {
     "poisson-gaussian": "Gaussian noise z * C on a sum over a Poisson sample at rate q, composed over `steps` steps",
@@ -20,7 +24,8 @@ class Event:
     """One release, as the accountants see it.
 
     Raises:
-        PrivacyError: unknown kind, q outside (0, 1] (for "gaussian": not 1), z negative or not finite, steps < 1.
+        PrivacyError: unknown kind, q outside (0, 1] (for "gaussian": not 1), z negative or not finite, steps not a
+            whole number from 1 to MOST_STEPS.
     """
 
     kind: str
@@ -31,25 +36,43 @@ class Event:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise PrivacyError(f"a release of kind {self.kind!r} has no accountant", remedy=f"kinds: {sorted(KINDS)}")
-        q, z, steps = self.sampling_rate, self.noise_multiplier, self.steps
-        whole = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1
+        q, z, steps = _real(self.sampling_rate), _real(self.noise_multiplier), self.steps
+        whole = isinstance(steps, int) and not isinstance(steps, bool) and 1 <= steps <= MOST_STEPS
         if not (0 < q <= 1 and math.isfinite(z) and z >= 0 and whole):
             raise PrivacyError(
-                f"no such release: q={q!r}, z={z!r}, steps={steps!r}",
-                remedy="0 < q <= 1, z >= 0 and finite, steps a whole number >= 1",
+                f"no such release: q={q!r}, z={z!r}, steps={steps if whole else 'out of range'}",
+                remedy=f"0 < q <= 1, z >= 0 and finite, steps a whole number from 1 to {MOST_STEPS}",
             )
         if self.kind == "gaussian" and q != 1:
             raise PrivacyError(
                 f"no such release: a {self.kind!r} one with q={q!r}", remedy="q = 1: it is not sampled, nobody hides"
             )
-        object.__setattr__(self, "sampling_rate", float(q))
-        object.__setattr__(self, "noise_multiplier", float(z))
+        object.__setattr__(self, "sampling_rate", q)
+        object.__setattr__(self, "noise_multiplier", z)
 
 
 def merge(events: Sequence[Event]) -> tuple[Event, ...]:
-    """Events that differ only in ``steps`` become one with the sum of the steps; sorted, so that order is no matter."""
+    """Events that differ only in ``steps`` become one with the sum of the steps; sorted, so that order is no matter.
+
+    A sum above MOST_STEPS is several events.
+    """
     steps: dict[tuple[str, float, float], int] = {}
     for event in events:
         key = (event.kind, event.sampling_rate, event.noise_multiplier)
         steps[key] = steps.get(key, 0) + event.steps
-    return tuple(Event(*key, steps[key]) for key in sorted(steps))
+    return tuple(Event(*key, count) for key in sorted(steps) for count in _counts(steps[key]))
+
+
+def _counts(steps: int) -> list[int]:
+    whole, rest = divmod(steps, MOST_STEPS)
+    return [MOST_STEPS] * whole + [rest] * (rest > 0)
+
+
+def _real(value: object) -> float:
+    """``value`` as a float; NaN, which no range holds, for what is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
