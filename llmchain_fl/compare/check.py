@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from llmchain_fl.compare.outcome import Outcome, missed
 from llmchain_fl.compare.plan import Cell, Comparison
 from llmchain_fl.config.read import apply_settings, read_config
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.toml_file import read_toml
 from llmchain_fl.data.source import path_of
 from llmchain_fl.errors import ConfigError
 from llmchain_fl.scenario import find_scenario
@@ -79,11 +79,11 @@ def lacking(checked: Checked) -> list[str]:
 def _only_together(comparison: Comparison, cell: Cell) -> bool:
     """Whether each setting is right by itself and only their combination is not."""
     try:
-        tree = tomllib.loads(find_scenario(comparison.scenario).read_text(encoding="utf-8"))
+        tree = read_toml(find_scenario(comparison.scenario))
         RunConfig.model_validate(apply_settings(tree, cell.settings))
     except pydantic.ValidationError as error:
         return all(fault["type"] == "value_error" for fault in error.errors())
-    except (ConfigError, OSError, ValueError):
+    except ConfigError:
         return False
     return False
 

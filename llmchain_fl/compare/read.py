@@ -21,7 +21,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from llmchain_fl.compare.measures import MEASURES
 from llmchain_fl.compare.plan import Axis, Comparison, Only, slug
 from llmchain_fl.compare.settings import plain_key, setting_lines
 from llmchain_fl.config.read import nearest, parse_setting
+from llmchain_fl.config.toml_file import read_toml
 from llmchain_fl.errors import ConfigError
 from llmchain_fl.scenario import find_scenario
 
@@ -47,14 +47,7 @@ def read_comparison(path: Path, given: Sequence[str] = ()) -> Comparison:
     Raises:
         ConfigError: the file is missing or no TOML, or has faults (all of them in one error).
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError([f"there is no comparison file {path}"], remedy="check the path, or see --list") from None
-    except OSError as error:
-        raise ConfigError([f"{path} cannot be read: {error.strerror}"], remedy="give a readable .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} is not valid TOML: {error}"], remedy=REMEDY) from None
+    tree = read_toml(path, "comparison file", remedy="check the path, or see --list")
     return build_comparison(path.stem, tree, given)
 
 

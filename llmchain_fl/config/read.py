@@ -112,9 +112,10 @@ def build(tree: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(dict(tree))
     except pydantic.ValidationError as error:
-        faults = [line for fault in islice(error.errors(include_url=False), MOST_FAULTS) for line in _in_words(fault)]
-    told = [_printable(line) for line in _one_line_each(faults)]
-    raise ConfigError(told[:MOST_FAULTS] + ["..."] * (len(told) > MOST_FAULTS))
+        lines = (line for fault in error.errors(include_url=False) for line in _in_words(fault))
+        faults = list(islice(lines, MOST_FAULTS + 1))
+    more = ["... and more"] * (len(faults) > MOST_FAULTS)
+    raise ConfigError([_printable(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -132,7 +133,7 @@ def _in_words(fault: Any) -> Iterator[str]:
     kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
     shown = _SHORT.repr(value)
     if kind == "extra_forbidden":
-        inner = [f"{key}.{name}" for name in islice(value, MOST_FAULTS)] if isinstance(value, dict) and value else [key]
+        inner = [f"{key}.{name}" for name in value] if isinstance(value, dict) and value else [key]
         yield from (f"{name} is not a setting{nearest(_plain(name), known_keys())}" for name in inner)
     elif kind == "value_error":
         yield from str(context.get("error", fault["msg"])).splitlines()

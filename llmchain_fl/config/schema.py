@@ -203,7 +203,7 @@ class RunConfig(Section):
     privacy: PrivacyConfig = PrivacyConfig()
     stream: StreamConfig = StreamConfig()
     continual: ContinualConfig = ContinualConfig()
-    stage: Annotated[list[StageConfig], Field(min_length=1)] = [StageConfig()]
+    stage: Annotated[list[StageConfig], Field(min_length=1, max_length=1000)] = [StageConfig()]
     """The stream: one table [[stage]] for each task, in order."""
 
     @property

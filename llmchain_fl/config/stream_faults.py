@@ -113,7 +113,7 @@ def _labels_of(stage: StageConfig, labels: Sequence[str] | None) -> Labels:
     """What a stage names; empty for all. A range that is none is left to ``stage_labels``."""
     if not isinstance(stage.labels, str):
         return frozenset(stage.labels)
-    found = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", stage.labels)
+    found = re.fullmatch(r"\s*(\d{1,6})\s*:\s*(\d{1,6})\s*", stage.labels)
     positions = range(int(found[1]), int(found[2])) if found else range(0)
     return frozenset(positions) if labels is None else frozenset(labels[i] for i in positions if i < len(labels))
 

@@ -6,6 +6,7 @@ of 5,000 digits. And it takes whole numbers of any size, which TOML itself keeps
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ MOST_BYTES = 4 * 2**20
 
 MOST_DEPTH = 32
 """Tables and lists in each other; a configuration has six."""
+
+
+_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_LONG_KEY = re.compile(rf"(?:^[ \t]*\[{{0,2}}|[{{,])[ \t]*(?:{_PART}){{{MOST_DEPTH}}}", re.MULTILINE)
+"""A dotted key of more parts, where keys can stand: the parser's time grows with the square of their number."""
 
 
 def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "check the path") -> dict[str, Any]:
@@ -64,6 +70,8 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
 
 def parse_toml(text: str) -> tuple[dict[str, Any], str]:
     """The tables of ``text`` and "", or no table and what is wrong with it. Never raises."""
+    if _LONG_KEY.search(text):
+        return {}, f"a key has more than {MOST_DEPTH} parts"
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
