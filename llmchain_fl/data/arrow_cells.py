@@ -45,10 +45,15 @@ def _cells(array: pyarrow.Array) -> list[object]:
         words = _cells(array.dictionary)
         array.indices.validate(full=True)
         return [None if at is None else _word(words, at) for at in array.indices.to_pylist()]
-    if types.is_string(kind) or types.is_large_string(kind):
-        binary = array.view(pyarrow.binary() if types.is_string(kind) else pyarrow.large_binary())
-        binary.validate(full=True)
-        return [None if cell is None else _text(cell) for cell in binary.to_pylist()]
+    as_bytes = {
+        pyarrow.string(): pyarrow.binary(),
+        pyarrow.large_string(): pyarrow.large_binary(),
+        pyarrow.string_view(): pyarrow.binary_view(),
+    }.get(kind)
+    if as_bytes is not None:
+        raw = array.view(as_bytes)
+        raw.validate(full=True)
+        return [None if cell is None else _text(cell) for cell in raw.to_pylist()]
     if not _is_plain(kind):
         return [None if cell is None else UNREADABLE for cell in array.is_valid().to_pylist()]
     array.validate(full=True)

@@ -34,18 +34,18 @@ def read_parquet(path: Path) -> Found:
     table = attempt(lambda: _parquet_table(path))
     if table is None:
         raise DataError("is not a readable Parquet file", where=str(path), remedy="write it, or copy it here, again")
-    described = json_object((table.schema.metadata or {}).get(b"huggingface", b"{}").decode("utf-8", "replace"))
-    info = (described or {}).get("info")
-    features = info.get("features") if isinstance(info, dict) else None
-    return table_rows(table, features, str(path))
+    return table_rows(*table, str(path))
 
 
-def _parquet_table(path: Path) -> pyarrow.Table:
+def _parquet_table(path: Path) -> tuple[pyarrow.Table, object]:
     from pyarrow import parquet
 
     # ParquetFile and not read_table, which adds columns for folders named like "site=a".
     with parquet.ParquetFile(path) as file:
-        return file.read()
+        table = file.read()
+    described = json_object((table.schema.metadata or {}).get(b"huggingface", b"{}").decode("utf-8", "replace"))
+    info = (described or {}).get("info")
+    return table, info.get("features") if isinstance(info, dict) else None
 
 
 def is_saved_dataset(path: Path) -> bool:
@@ -64,21 +64,34 @@ def read_saved_dataset(path: Path, split: str) -> Found:
     index = path / "dataset_dict.json"
     if kind_of(index) == "file":
         named = (json_object(read_text(index)) or {}).get("splits")
-        splits = [name for name in names_in(path) if isinstance(named, list) and name in named]
+        there = names_in(path)
+        splits = [name for name in named if isinstance(name, str) and name in there] if isinstance(named, list) else []
         if split not in splits:
             raise no_split(split, splits, str(path))
         path = path / split
-    table = attempt(lambda: _saved_table(path)) if _holds_files_only(path) else None
+    parts = _parts(path)
+    if parts == []:
+        return Found(str(path), None, ())  # datasets cannot load what it saved without rows
+    table = attempt(lambda: _saved_table(path)) if parts else None
     if table is None:
-        raise DataError("no data set with records can be loaded", where=str(path), remedy="save it again: save_to_disk")
-    return table_rows(table[0], table[1], str(path))
+        raise DataError("no data set can be loaded", where=str(path), remedy="save it again: save_to_disk")
+    return table_rows(*table, str(path))
 
 
-def _holds_files_only(folder: Path) -> bool:
-    """Whether the parts of a saved data set are regular files beside its description: opening a pipe would wait."""
-    parts = (json_object(read_text(folder / "state.json")) or {}).get("_data_files")
-    names = [part.get("filename") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return all(isinstance(name, str) and Path(name).name == name and kind_of(folder / name) == "file" for name in names)
+def _parts(folder: Path) -> list[str] | None:
+    """The files that hold a saved data set's rows; None where they are not what ``save_to_disk`` writes.
+
+    Everything in the folder must be a regular file or a folder, for opening a pipe would wait.
+    """
+    if any(kind_of(folder / name) not in ("file", "folder") for name in names_in(folder)):
+        return None
+    listed = (json_object(read_text(folder / "state.json")) or {}).get("_data_files")
+    if not isinstance(listed, list):
+        return None
+    there = names_in(folder)
+    names = [part.get("filename") for part in listed if isinstance(part, dict)]
+    found = [name for name in names if isinstance(name, str) and name in there]
+    return found if len(found) == len(listed) else None
 
 
 def _saved_table(path: Path) -> tuple[pyarrow.Table, object]:
@@ -94,18 +107,13 @@ def table_rows(table: pyarrow.Table, features: object, where: str) -> Found:
     Raises:
         DataError: the table is damaged, or has two columns of one name.
     """
-    names = attempt(lambda: list(table.column_names))
-    header = check_header(names or (), where)
-    columns = {}
-    for number, name in enumerate(header):
-        cells = attempt(lambda number=number: column_cells(table.column(number)))  # type: ignore[misc]
-        if cells is None:
-            raise DataError(
-                f"column {number + 1} of {len(header)} is damaged",
-                where=where,
-                remedy="write it, or copy it here, again",
-            )
-        columns[name] = with_label_names(cells, features.get(name) if isinstance(features, dict) else None)
+    names = attempt(lambda: tuple(table.column_names))
+    cells = attempt(lambda: [column_cells(column) for column in table.columns])
+    if names is None or cells is None:
+        raise DataError("a column is damaged", where=where, remedy="write it, or copy it here, again")
+    header = check_header(names, where)
+    told = features if isinstance(features, dict) else {}
+    columns = {name: with_label_names(column, told.get(name)) for name, column in zip(header, cells, strict=True)}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return Found(where, header, number_rows(rows, where))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from llmchain_fl.data.columnar import is_saved_dataset, no_split, read_parquet, read_saved_dataset
 from llmchain_fl.data.lines import missing_file, names_in
-from llmchain_fl.data.rows import Found, Located
+from llmchain_fl.data.rows import Found
 from llmchain_fl.data.tables import read_csv, read_tsv
 from llmchain_fl.data.text_files import read_jsonl, read_lines
 from llmchain_fl.errors import DataError
@@ -53,22 +53,6 @@ SPLIT_WORDS: dict[str, str] = {
     "eval": "test",
     "evaluation": "test",
 }
-
-
-def read_records(path: Path, *, split: str = "train") -> list[Located]:
-    """Every record of a file, or of one split of a directory, in order.
-
-    Args:
-        path: as for ``found_in``.
-        split: as for ``found_in``.
-
-    Raises:
-        DataError: as ``found_in``; a record that cannot be read, or no record at all.
-    """
-    records = [record for found in found_in(path, split=split) for record in found.records()]
-    if not records:
-        raise DataError("holds no record", where=str(path), remedy="give a source with at least one record")
-    return records
 
 
 def found_in(path: Path, *, split: str = "train") -> Iterator[Found]:

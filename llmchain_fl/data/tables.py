@@ -23,7 +23,7 @@ in a TSV file: a quote                                 a character like any othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -64,23 +64,21 @@ def read_tsv(path: Path) -> Found:
     return _read_table(path, delimiter="\t", quotes=False)
 
 
-def check_header(names: Iterable[str], where: str) -> tuple[str, ...]:
-    """The column names of a source, blanks around them dropped.
+def check_header(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The column names of a source, each once.
 
     Raises:
         DataError: two of one name; it is not quoted, for it may be a cell of a record.
     """
-    found = tuple(name.strip() for name in names)
-    seen: set[str] = set()
-    for number, name in enumerate(found, start=1):
-        if name in seen:
+    first = {name: number for number, name in reversed(list(enumerate(names, start=1)))}
+    for number, name in enumerate(names, start=1):
+        if first[name] < number:
             raise DataError(
-                f"column {number} of {len(found)} has the name of an earlier column",
+                f"column {number} of {len(names)} has the name of an earlier column",
                 where=where,
                 remedy="give every column its own name; if the file has no header line, add one",
             )
-        seen.add(name)
-    return found
+    return tuple(names)
 
 
 def _read_table(path: Path, *, delimiter: str, quotes: bool) -> Found:
@@ -90,7 +88,7 @@ def _read_table(path: Path, *, delimiter: str, quotes: bool) -> Found:
         return Found(str(path), None, ())
     if head.fault:
         raise DataError(f"header {head.fault}", where=f"{path}:{head.line}", remedy="correct the first line")
-    header = check_header(head.fields, f"{path}:{head.line}")
+    header = check_header([name.strip() for name in head.fields], f"{path}:{head.line}")
     return Found(str(path), header, _under(header, rows, str(path)))
 
 

@@ -19,9 +19,9 @@ def rows_of(*rows: dict[str, object]) -> list[Located]:
     return number_rows(rows, "a.jsonl")
 
 
-def fault(records: list[Located], mapping: dict[str, str] | None = None) -> str:
+def fault(records: list[Located], mapping: dict[str, str] | None = None, *, private: bool = True) -> str:
     with pytest.raises(DataError) as caught:
-        map_columns(records, mapping or {}, ("text", "label"), "a.jsonl")
+        map_columns(records, mapping or {}, ("text", "label"), "a.jsonl", private=private)
     assert CANARY not in str(caught.value)
     return str(caught.value)
 
@@ -83,6 +83,11 @@ def test_a_required_person_must_be_everywhere() -> None:
         (b"x", None),
         (datetime.date(2026, 1, 1), None),
         ("\ud83d", None),
+        (2**4096 - 1, str(2**4096 - 1)),
+        (2**4096, None),
+        pytest.param(10**5000, None, id="5,000 digits"),
+        (float("-inf"), "-inf"),
+        (1e300, str(int(1e300))),
         ("\U0001f600", "\U0001f600"),
     ],
 )
@@ -96,26 +101,33 @@ def test_a_text_cell_stays_as_it_is_or_is_refused(cell: str) -> None:
     assert cell_text(cell) == ((cell if cell.strip() else "") if encodable else None)
 
 
-def test_a_missing_column_lists_those_that_are_there_and_the_nearest() -> None:
-    message = fault(rows_of({"texts": CANARY, "label": CANARY}))
+def test_a_missing_column_of_a_public_file_lists_those_that_are_there_and_the_nearest() -> None:
+    message = fault(rows_of({"texts": CANARY, "label": CANARY}), private=False)
     assert "no column 'text'; the columns are label, texts" in message
     assert "did you mean 'texts'? map it: text = the file's column" in message
 
 
 def test_a_missing_mapped_column_names_both_sides() -> None:
-    message = fault(rows_of({"text": "x", "intent": "a"}), {"label": "intnet"})
-    assert "no column 'intnet' (for 'label')" in message
-    assert "did you mean 'intent'?" in message
+    records, mapping = rows_of({"text": "x", "intent": "a"}), {"label": "intnet"}
+    assert "no column 'intnet' (for 'label')" in fault(records, mapping)
+    assert "did you mean 'intent'?" in fault(records, mapping, private=False)
 
 
 def test_a_long_list_of_columns_is_cut() -> None:
-    assert "c19, ..." in fault(rows_of({f"c{i:02}": "x" for i in range(30)}))
+    assert "c19, ..." in fault(rows_of({f"c{i:02}": "x" for i in range(30)}), private=False)
 
 
-def test_a_first_record_in_the_place_of_a_header_is_not_shown() -> None:
-    message = fault(rows_of({f"I lost {CANARY}": "x", "lost_card": "y"}))
-    assert "2 names that are there are not shown: is the header line missing?" in message
-    assert "lost_card" not in message
+@pytest.mark.parametrize("private", [True, False])
+def test_a_first_record_in_the_place_of_a_header_is_neither_shown_nor_suggested(private: bool) -> None:
+    message = fault(rows_of({f"I lost {CANARY}": "x", "tex": "y"}), private=private)
+    assert "the 2 names that are there are not shown: is the header line missing?" in message
+    assert "did you mean" not in message
+
+
+@given(names=st.lists(st.text("abcdexlt_", min_size=5, max_size=9), min_size=1, max_size=5, unique=True))
+def test_no_name_of_a_private_file_is_shown_however_much_it_looks_like_one(names: list[str]) -> None:
+    others = [f"{CANARY} {number}" for number in range(len(names))]
+    assert fault(rows_of(dict.fromkeys(names, "x"))) == fault(rows_of(dict.fromkeys(others, "x")))
 
 
 def test_empty_cells_are_counted_with_their_first_five_lines() -> None:

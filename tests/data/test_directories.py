@@ -8,10 +8,15 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from llmchain_fl.data.readers import read_records
+from llmchain_fl.data.rows import Located
+from llmchain_fl.data.source import load_source, read_fitting
 from llmchain_fl.errors import DataError
 
 datasets = pytest.importorskip("datasets")
+
+
+def read_records(path: Path, *, split: str = "train") -> list[Located]:
+    return load_source(str(path), split=split, seed=0, size=None)
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -62,15 +67,16 @@ def test_a_saved_dataset_dict_gives_the_split_or_names_those_it_has(tmp_path: Pa
 def test_a_damaged_saved_dataset_is_refused(tmp_path: Path, labelled: object) -> None:
     labelled.save_to_disk(str(tmp_path / "one"))  # type: ignore[attr-defined]
     next((tmp_path / "one").glob("*.arrow")).write_bytes(b"zebra-4711")
-    with pytest.raises(DataError, match="no data set with records can be loaded") as caught:
+    with pytest.raises(DataError, match="no data set can be loaded") as caught:
         read_records(tmp_path / "one")
     assert "zebra" not in str(caught.value)
 
 
 def test_a_saved_dataset_without_rows_is_refused(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"text": []}).save_to_disk(str(tmp_path / "none"))
-    with pytest.raises(DataError, match="no data set with records"):
+    with pytest.raises(DataError, match="holds no record"):
         read_records(tmp_path / "none")
+    assert len(read_fitting(str(tmp_path / "none"), mapping={}, required=("text",))[0]) == 0
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmchain_fl.data.readers import READERS, read_records
 from llmchain_fl.data.lines import read_text
+from llmchain_fl.data.readers import READERS
+from llmchain_fl.data.rows import Located
+from llmchain_fl.data.source import load_source
 from llmchain_fl.errors import DataError
 
 CANARY = "zebra-4711"
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+def read_records(path: Path, *, split: str = "train") -> list[Located]:
+    return load_source(str(path), split=split, seed=0, size=None)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -101,11 +107,12 @@ def test_a_relative_path_into_nowhere_is_a_missing_file() -> None:
 def test_a_file_that_may_not_be_opened_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.csv", "text\nx\n")
 
-    def refuse(_: Path) -> bytes:
+    def refuse(*_: object) -> int:
         raise PermissionError(CANARY)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert "cannot be opened" in fault_of(lambda: read_text(path))
+    monkeypatch.setattr("llmchain_fl.regular_file.os.open", refuse)
+    assert "cannot be read" in fault_of(lambda: read_text(path))
+    assert "cannot be read" in fault_of(lambda: read_records(path))
 
 
 def test_a_json_record_knows_its_line_past_blank_lines_and_line_separators(tmp_path: Path) -> None:
