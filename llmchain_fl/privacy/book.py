@@ -165,7 +165,7 @@ def _admit(book: Book, values: dict[str, Any]) -> None:
 
 def _moved(book: Book, release: Release, files: dict[str, str], *, left: bool = False) -> list[Entry]:
     """Who joins or leaves which of the groups that pay for ``release``."""
-    if not files.keys() <= {charge.group for charge in release.charges} - {EVERYBODY}:
+    if not isinstance(files, dict) or not files.keys() <= {charge.group for charge in release.charges} - {EVERYBODY}:
         raise ValueError("a group that does not pay")
     if not all(_HEX.fullmatch(digest) for digest in files.values()):
         raise ValueError("no digest")

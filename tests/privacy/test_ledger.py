@@ -29,7 +29,7 @@ def opened(path: Path, limit: float = math.inf, **terms: str) -> FileLedger:
     return FileLedger(path / "ledger", path / "anchor", replace(TERMS, epsilon_limit=limit, **terms))
 
 
-def release(key: str, event: Event = EVENT, plan: str = "plan", group: str = "training") -> Release:
+def release(key: str, event: Event = EVENT, plan: str = "plan", group: str = "cards/training") -> Release:
     return Release(key, (Charge(group, event),), plan, "training", "ward", "cards")
 
 
@@ -49,7 +49,7 @@ def test_reservations_are_composed_and_survive_a_new_start(tmp_path: Path) -> No
     ledger = filled(tmp_path)
     spent = ledger.spent()
     assert (spent.delta, spent.unit, spent.accountant) == (DELTA, "person", "pld")
-    assert spent.groups == (("training", (OTHER, EVENT)),)
+    assert spent.groups == (("cards/training", (OTHER, EVENT)),)
     assert spent.epsilon == epsilon([EVENT, OTHER], DELTA)
     assert opened(tmp_path).spent() == spent
 
@@ -61,22 +61,26 @@ def test_a_fresh_ledger_has_spent_nothing(tmp_path: Path) -> None:
 
 def test_the_total_is_that_of_the_group_that_paid_most(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.reserve(release("run/1", group="training:a"))
-    ledger.reserve(release("run/2", group="training:b"))
-    ledger.reserve(release("run/3", group="training:a"))
-    ledger.reserve(release("run/3/scores", SCORES, group="held-out"))
+    ledger.reserve(release("run/1", group="cards/training:a"))
+    ledger.reserve(release("run/2", group="cards/training:b"))
+    ledger.reserve(release("run/3", group="cards/training:a"))
+    ledger.reserve(release("run/3/scores", SCORES, group="cards/held-out"))
     assert ledger.spent().epsilon == TWO
     merged = Event("poisson-gaussian", 0.05, 1.0, 40)
-    assert ledger.spent().groups == (("held-out", (SCORES,)), ("training:a", (merged,)), ("training:b", (EVENT,)))
+    assert ledger.spent().groups == (
+        ("cards/held-out", (SCORES,)),
+        ("cards/training:a", (merged,)),
+        ("cards/training:b", (EVENT,)),
+    )
     assert ledger.spent().events == (SCORES, merged, EVENT)
 
 
 def test_a_release_may_charge_several_groups_at_once(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    both = replace(release("run/1"), charges=(Charge("training:a", EVENT), Charge("training:b", OTHER)))
+    both = replace(release("run/1"), charges=(Charge("cards/training:a", EVENT), Charge("cards/training:b", OTHER)))
     ledger.reserve(both)
     ledger.reserve(both)
-    assert opened(tmp_path).spent().groups == (("training:a", (EVENT,)), ("training:b", (OTHER,)))
+    assert opened(tmp_path).spent().groups == (("cards/training:a", (EVENT,)), ("cards/training:b", (OTHER,)))
     with pytest.raises(PrivacyError, match="something else"):
         ledger.reserve(replace(both, charges=both.charges[:1]))
 
@@ -121,7 +125,7 @@ def test_a_round_must_be_reserved_before_it_is_sealed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["charges", "plan", "purpose", "federation", "stage"])
 def test_a_reserved_round_stays_what_it_was(tmp_path: Path, field: str) -> None:
     ledger = filled(tmp_path)
-    changed = {"charges": (Charge("training", EVENT),), "purpose": "scores"}.get(field, "another")
+    changed = {"charges": (Charge("cards/training", EVENT),), "purpose": "scores"}.get(field, "another")
     with pytest.raises(PrivacyError, match="something else"):
         ledger.reserve(replace(release("run/2", OTHER), **{field: changed}))
     ledger.reserve(release("run/2", OTHER))
@@ -136,7 +140,7 @@ def test_the_budget_is_enforced_before_anything_is_written(tmp_path: Path) -> No
         ledger.reserve(release("run/2"))
     assert log(tmp_path).read_bytes() == before
     assert ledger.spent().epsilon == ONE
-    ledger.reserve(release("run/2", group="held-out"))  # other people
+    ledger.reserve(release("run/2", group="cards/held-out"))  # other people
     assert ledger.spent().epsilon == ONE
 
 
@@ -162,8 +166,8 @@ def test_what_a_round_would_cost_can_be_asked_without_spending_it(tmp_path: Path
     ledger = opened(tmp_path, limit=ONE)
     ledger.reserve(release("run/1"))
     before = log(tmp_path).read_bytes()
-    assert ledger.would_spend([Charge("training", EVENT)]).epsilon == TWO
-    assert ledger.would_spend([Charge("training:b", EVENT)]).epsilon == ONE
+    assert ledger.would_spend([Charge("cards/training", EVENT)]).epsilon == TWO
+    assert ledger.would_spend([Charge("cards/training:b", EVENT)]).epsilon == ONE
     assert ledger.would_spend([]) == ledger.spent()
     assert log(tmp_path).read_bytes() == before
 
@@ -204,8 +208,8 @@ def test_a_damaged_or_missing_update_is_refused_not_trained_again(tmp_path: Path
         ledger.sealed("run/1")
 
 
-@pytest.mark.parametrize(("field", "value"), [("data_set", "cards-2"), ("unit", "record")])
-def test_a_ledger_belongs_to_one_data_set_and_one_unit(tmp_path: Path, field: str, value: str) -> None:
+@pytest.mark.parametrize(("field", "value"), [("site", "cards-2"), ("unit", "record")])
+def test_a_ledger_belongs_to_one_site_and_one_unit(tmp_path: Path, field: str, value: str) -> None:
     filled(tmp_path)
     with pytest.raises(PrivacyError, match=f"{field} '.*', not '{value}'"):
         opened(tmp_path, **{field: value})
@@ -230,7 +234,7 @@ def test_the_log_holds_mechanisms_and_no_epsilon(tmp_path: Path) -> None:
     assert [entry["type"] for entry in entries] == ["open", "reserve", "seal", "reserve"]
     assert entries[1]["charges"] == [
         {
-            "group": "training",
+            "group": "cards/training",
             "event": {"kind": "poisson-gaussian", "sampling_rate": 0.05, "noise_multiplier": 1.0, "steps": 20},
         }
     ]
@@ -254,9 +258,10 @@ def test_terms_that_could_promise_nothing_are_refused(terms: tuple[str, str, flo
         Terms(*terms)
 
 
-def test_a_data_set_needs_a_name() -> None:
-    with pytest.raises(PrivacyError, match="data set"):
-        replace(TERMS, data_set="")
+def test_a_site_needs_a_printable_name() -> None:
+    for name in ("", "north\nsouth"):
+        with pytest.raises(PrivacyError, match="site"):
+            replace(TERMS, site=name)
 
 
 @pytest.mark.parametrize(
@@ -276,8 +281,18 @@ def test_a_release_that_says_too_little_is_refused(field: str, value: object, to
         Charge("", EVENT)
 
 
-def test_a_release_of_any_names_is_read_back_as_it_was(tmp_path: Path) -> None:
-    odd = Release('r"\n\ud800ä/1', (Charge("ä\x00", SCORES),), "", "scores", "", "\u2028")
+@pytest.mark.parametrize("odd", ["a\nb", "\x1b[2J", "\x00", "\u2028", "\u202e", "\u200b", "\ud800", "\x7f"])
+def test_no_name_in_a_release_can_move_a_cursor_or_forge_a_line(odd: str) -> None:
+    for field in ("key", "plan", "federation", "stage"):
+        with pytest.raises(PrivacyError, match=f"the {field} of a release is not a printable text") as caught:
+            replace(release("run/1"), **{field: odd})
+        assert odd not in str(caught.value)
+    with pytest.raises(PrivacyError, match="group"):
+        Charge(f"cards/training:{odd}", EVENT)
+
+
+def test_a_release_of_any_printable_names_is_read_back_as_it_was(tmp_path: Path) -> None:
+    odd = Release('r"\\ä/1', (Charge("ä/training:\u6f22[red]", SCORES),), "", "scores", "", "a b")
     opened(tmp_path).reserve(odd)
     opened(tmp_path).reserve(odd)
     opened(tmp_path).seal(odd.key, b"x")
@@ -289,14 +304,18 @@ def test_a_run_without_noise_needs_no_ledger_but_says_that_epsilon_is_infinite()
     ledger.reserve(release("run/1", Event("poisson-gaussian", 0.05, 0.0, 20)))
     ledger.seal("run/1", b"x")
     ledger.acknowledge("whatever")
-    assert ledger.admit("training", ["ann", "bob"]).tolist() == [True, True]
+    (may,) = ledger.reserve(release("run/1", Event("gaussian", 1.0, 0.0, 1)), [("cards/training", ["ann", "bob"])])
+    assert may.tolist() == [True, True]
+    assert ledger.seal_of("run/1") == ""
     assert ledger.sealed("run/1") is None
     assert ledger.receipt() == ""
     assert ledger.spent().epsilon == math.inf
-    assert ledger.would_spend([Charge("training", EVENT)]).epsilon == math.inf
+    assert ledger.would_spend([Charge("cards/training", EVENT)]).epsilon == math.inf
 
 
 def test_a_private_round_is_not_accepted_by_a_ledger_that_forgets() -> None:
-    bare = Charge("training", Event("poisson-gaussian", 0.05, 0.0, 20))
-    with pytest.raises(PrivacyError, match="not be recorded"):
-        NullLedger().reserve(replace(release("run/1"), charges=(bare, Charge("held-out", SCORES))))
+    bare = Charge("cards/training", Event("poisson-gaussian", 0.05, 0.0, 20))
+    noised = replace(release("run/1"), charges=(bare, Charge("held-out", SCORES)))
+    for call in (NullLedger().afford, NullLedger().reserve):
+        with pytest.raises(PrivacyError, match="not be recorded"):
+            call(noised)

@@ -17,6 +17,7 @@ from llmchain_fl.privacy.accounting import Event
 from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms, renew_anchor
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
+PEOPLE = [("cards/training", ["ann"])]
 TERMS = Terms("cards", "person", 1e-5, "pld", math.inf)
 
 
@@ -31,7 +32,7 @@ def opened(path: Path) -> FileLedger:
 
 
 def release(key: str) -> Release:
-    return Release(key, (Charge("training", EVENT),), "plan", "training", "ward", "cards")
+    return Release(key, (Charge("cards/training", EVENT),), "plan", "training", "ward", "cards")
 
 
 def log(path: Path) -> Path:
@@ -61,8 +62,9 @@ def refused(path: Path, match: str, ledger: FileLedger | None = None) -> None:
             ledger.spent,
             ledger.receipt,
             lambda: ledger.sealed("run/1"),
-            lambda: ledger.admit("training", ["ann"]),
-            lambda: ledger.reserve(release("run/99")),
+            lambda: ledger.seal_of("run/1"),
+            lambda: ledger.afford(release("run/99")),
+            lambda: ledger.reserve(release("run/99"), PEOPLE),
             lambda: ledger.seal("run/1", b"update 1"),
         ]
     for call in calls:
@@ -176,9 +178,9 @@ def test_an_anchor_that_is_gone_is_refused_and_the_remedy_names_the_command(tmp_
     refused(tmp_path, r"is gone(?s:.*)llmchain-fl privacy ledger SITE --renew-anchor", ledger)
 
 
-def test_also_when_only_people_were_admitted(tmp_path: Path) -> None:
+def test_also_when_nothing_was_sealed_yet(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.admit("training", ["ann"])
+    ledger.reserve(release("run/1"), PEOPLE)
     anchor(tmp_path).unlink()
     refused(tmp_path, "is gone", ledger)
 
@@ -247,7 +249,7 @@ def test_a_good_anchor_is_not_renewed(tmp_path: Path) -> None:
 
 def test_renewing_does_not_excuse_a_rolled_back_damaged_missing_or_foreign_ledger(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ledger.admit("training", ["ann"])
+    ledger.reserve(release("run/0"), PEOPLE)
     early = log(tmp_path).read_bytes()
     sealed_round(ledger, 1)
     late, good = log(tmp_path).read_bytes(), anchor(tmp_path).read_bytes()
@@ -267,7 +269,7 @@ def test_renewing_does_not_excuse_a_rolled_back_damaged_missing_or_foreign_ledge
     log(tmp_path).unlink()
     renewed("gone or empty")
     log(tmp_path).write_bytes(late)
-    renewed("data_set", replace(TERMS, data_set="loans"))
+    renewed("site", replace(TERMS, site="loans"))
     (member,) = (tmp_path / "state" / "members").iterdir()
     hidden = member.rename(tmp_path / "hidden")
     renewed("register of people")
@@ -278,7 +280,7 @@ def test_renewing_does_not_excuse_a_rolled_back_damaged_missing_or_foreign_ledge
     renewed("secret key")
     key.write_bytes(secret)
     anchor(tmp_path).write_bytes(good)
-    assert ledger.spent().events == (EVENT,)
+    assert ledger.spent().events == (replace(EVENT, steps=40),)
 
 
 def test_renewing_a_ledger_that_never_was_is_refused(tmp_path: Path) -> None:
@@ -310,4 +312,4 @@ def test_the_key_is_made_once_even_if_the_first_start_died_after_it(tmp_path: Pa
 def test_two_ledgers_do_not_share_an_anchor(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(PrivacyError, match="gone or empty"):
-        FileLedger(tmp_path / "other", anchor(tmp_path), replace(TERMS, data_set="loans"))
+        FileLedger(tmp_path / "other", anchor(tmp_path), replace(TERMS, site="loans"))

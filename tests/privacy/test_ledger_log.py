@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def opened(path: Path) -> FileLedger:
 
 
 def release(key: str) -> Release:
-    return Release(key, (Charge("training", EVENT),), "plan", "training", "ward", "cards")
+    return Release(key, (Charge("cards/training", EVENT),), "plan", "training", "ward", "cards")
 
 
 def log(path: Path) -> Path:
@@ -41,8 +42,8 @@ def log(path: Path) -> Path:
 
 def filled(path: Path) -> list[bytes]:
     ledger = opened(path)
-    ledger.admit("training", ["ann"])
-    ledger.reserve(release("run/1"))
+    ledger.reserve(release("run/1"), [("cards/training", ["ann"])])
+    ledger.reserve(release("run/1"), [("cards/training", ["ann", "bob"])])
     ledger.seal("run/1", b"first")
     ledger.acknowledge(ledger.receipt())
     ledger.reserve(release("run/2"))
@@ -70,7 +71,7 @@ def read(data: bytes) -> Book:
 def test_every_line_has_a_number_a_utc_second_a_type_and_its_place_in_the_chain(tmp_path: Path) -> None:
     before = time.time()
     entries = [json.loads(line) for line in filled(tmp_path)]
-    assert [entry["type"] for entry in entries] == ["open", "admit", "reserve", "seal", "ack", "reserve"]
+    assert [entry["type"] for entry in entries] == ["open", "reserve", "admit", "seal", "ack", "reserve"]
     assert [entry["seq"] for entry in entries] == [1, 2, 3, 4, 5, 6]
     assert chained(entries) == log(tmp_path).read_bytes()
     for entry in entries:
@@ -82,10 +83,10 @@ def test_every_line_has_a_number_a_utc_second_a_type_and_its_place_in_the_chain(
 def test_the_first_line_says_whose_it_is(tmp_path: Path) -> None:
     first = json.loads(filled(tmp_path)[0])
     secret = (tmp_path / "state" / "site.key").read_bytes()
-    told = {name: first[name] for name in ("format", "data_set", "unit", "adjacency", "site_key")}
+    told = {name: first[name] for name in ("format", "site", "unit", "adjacency", "site_key")}
     assert told == {
-        "format": 1,
-        "data_set": "cards",
+        "format": 2,
+        "site": "cards",
         "unit": "person",
         "adjacency": "add-or-remove-one",
         "site_key": hashlib.sha256(b"llmchain_fl/site-key\n" + secret).hexdigest(),
@@ -96,26 +97,25 @@ def test_the_first_line_says_whose_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("position", "change"),
     [
-        (0, {"format": 2}),
+        (0, {"format": 3}),
         (1, {"type": "refund"}),
         (1, {"extra": 1}),
-        (1, {"members": "00"}),
-        (1, {"group": 7}),
-        (2, {"charges": [{"group": "training", "event": {"kind": "laplace", "sampling_rate": 1.0}}]}),
-        (
-            2,
-            {
-                "charges": [
-                    {
-                        "group": "training",
-                        "event": {"kind": "laplace", "sampling_rate": 1.0, "noise_multiplier": 1.0, "steps": 1},
-                    }
-                ]
-            },
-        ),
-        (2, {"charges": []}),
-        (2, {"charges": None}),
-        (2, {"purpose": "fun"}),
+        (1, {"members": {"cards/training": "00"}}),
+        (1, {"members": {"cards/training": 7}}),
+        (1, {"members": {"cards/held-out": "0" * 64}}),
+        (1, {"members": ["cards/training"]}),
+        (1, {"left": {"cards/held-out": "0" * 64}}),
+        (1, {"charges": [{"group": "training", "event": asdict(EVENT)}]}),
+        (1, {"charges": [{"group": "cards/training", "event": {"kind": "laplace", "sampling_rate": 1.0}}]}),
+        (1, {"charges": [{"group": "cards/training", "event": {**asdict(EVENT), "kind": "laplace"}}]}),
+        (1, {"charges": [{"group": "cards/training", "event": {**asdict(EVENT), "steps": 10**10}}]}),
+        (1, {"charges": []}),
+        (1, {"charges": None}),
+        (1, {"purpose": "fun"}),
+        (1, {"federation": "\x1b[2J"}),
+        (2, {"key": "run/7"}),
+        (2, {"members": {"cards/training": "00"}}),
+        (2, {"members": {"*": "0" * 64}}),
         (2, {"time": "yesterday"}),
         (2, {"seq": 4}),
         (3, {"key": "run/7"}),
@@ -135,7 +135,7 @@ def test_a_line_of_unknown_content_is_refused_even_in_a_chain_that_holds(
         read(chained(entries))
 
 
-@pytest.mark.parametrize("twice", [0, 2, 3, 4])
+@pytest.mark.parametrize("twice", [0, 1, 2, 3, 4])
 def test_what_can_happen_once_is_refused_the_second_time(tmp_path: Path, twice: int) -> None:
     entries = [json.loads(line) for line in filled(tmp_path)]
     with pytest.raises(PrivacyError, match="line 7"):
@@ -153,7 +153,7 @@ def test_a_kind_of_release_that_is_not_known_any_more_is_refused(
 ) -> None:
     filled(tmp_path)
     monkeypatch.delitem(Event.__post_init__.__globals__["KINDS"], "poisson-gaussian")
-    with pytest.raises(PrivacyError, match="line 3"):
+    with pytest.raises(PrivacyError, match="line 2"):
         opened(tmp_path)
 
 
@@ -193,29 +193,56 @@ def test_lines_may_not_change_places_go_missing_or_come_twice(tmp_path: Path) ->
 
 def test_the_same_entry_written_in_another_way_is_refused(tmp_path: Path) -> None:
     lines = filled(tmp_path)
-    for other in (lines[2].replace(b",", b", ", 1), lines[2].replace(b"1.0", b"1.00"), b" " + lines[2]):
-        assert json.loads(other) == json.loads(lines[2])
-        with pytest.raises(PrivacyError, match="line 3"):
-            read(b"".join([*lines[:2], other, *lines[3:]]))
+    for other in (lines[1].replace(b",", b", ", 1), lines[1].replace(b"1.0", b"1.00"), b" " + lines[1]):
+        assert json.loads(other) == json.loads(lines[1])
+        with pytest.raises(PrivacyError, match="line 2"):
+            read(b"".join([lines[0], other, *lines[2:]]))
 
 
-def test_a_log_of_the_time_before_the_chain_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    log(tmp_path).parent.mkdir()
-    event = {"kind": "poisson-gaussian", "sampling_rate": 0.05, "noise_multiplier": 1.0, "steps": 20}
-    old = {"type": "reserve", "key": "run/1", "unit": "record", "plan": "plan", "event": event}
-    log(tmp_path).write_text(json.dumps(old, sort_keys=True) + "\n")
-    before = log(tmp_path).read_bytes()
-    with pytest.raises(PrivacyError, match=r"(?s)before ledgers had .*lower limits.epsilon by what the old one"):
+EARLIER = {
+    "before there was a chain": {"type": "reserve", "key": "run/1", "unit": "record", "plan": "plan", "event": {}},
+    "one for each data set": {
+        "type": "open",
+        "format": 1,
+        "data_set": "cards",
+        "unit": "person",
+        "adjacency": "add-or-remove-one",
+        "site_key": "0" * 64,
+        "seq": 1,
+        "time": "2026-01-01T00:00:00Z",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+@pytest.mark.parametrize("folder", ["state", "cards"])
+def test_a_ledger_of_an_earlier_format_is_refused_with_a_remedy_wherever_the_site_kept_it(
+    tmp_path: Path, kind: str, folder: str
+) -> None:
+    """Beside the new ledger too: the folder of a data set, as earlier versions had one for each."""
+    old = tmp_path / folder / "events.jsonl"
+    old.parent.mkdir()
+    entry = EARLIER[kind]
+    old.write_bytes(chained([entry]) if "seq" in entry else json.dumps(entry).encode() + b"\n")
+    before = old.read_bytes()
+    with pytest.raises(
+        PrivacyError, match=r"(?s)a site has one for all its .*lower limits.epsilon by what the old one"
+    ):
         opened(tmp_path)
-    assert log(tmp_path).read_bytes() == before
+    assert old.read_bytes() == before
     assert not (tmp_path / "anchor").exists()
+
+
+def test_a_neighbouring_ledger_of_another_site_is_no_hindrance(tmp_path: Path) -> None:
+    opened(tmp_path)
+    FileLedger(tmp_path / "other", tmp_path / "other.anchor", Terms("loans", "person", 1e-5, "pld", math.inf))
 
 
 def test_nothing_is_believed_from_memory_when_the_file_has_changed(tmp_path: Path) -> None:
     lines, ledger = filled(tmp_path), opened(tmp_path)
     assert ledger.spent().events[0].steps == 40
     log(tmp_path).write_bytes(b"".join(lines).replace(b"run/1", b"run/9"))
-    with pytest.raises(PrivacyError, match="line 3"):
+    with pytest.raises(PrivacyError, match="line 2"):
         ledger.spent()
     log(tmp_path).write_bytes(b"".join(lines))
     assert ledger.spent().events[0].steps == 40
@@ -236,7 +263,8 @@ def test_ten_thousand_lines_are_verified_in_well_under_a_second(tmp_path: Path) 
     book.extend(log(tmp_path).read_bytes(), HERE)
     for number in range(3333):
         key = f"run/{number}"
-        for kind, told in (("reserve", release(key).to_dict()), ("seal", {"sha256": "0" * 64}), ("ack", {})):
+        paid = {**release(key).to_dict(), "members": {}, "left": {}}
+        for kind, told in (("reserve", paid), ("seal", {"sha256": "0" * 64}), ("ack", {})):
             book.add(book.next_line(kind, **{"key": key, **told})[:-1])
     log(tmp_path).write_bytes(bytes(book.raw))
     start = time.process_time()

@@ -19,7 +19,8 @@ import pytest
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy import durable
-from llmchain_fl.privacy.drill.scratch import open_ledger, read_log, release
+from llmchain_fl.privacy.drill.scratch import GROUP, groups_of, open_ledger, read_log, release
+from llmchain_fl.privacy.register import Stay
 
 Image = dict[str, bytes | None]
 """Path under the root -> content; None: a folder."""
@@ -129,10 +130,8 @@ def play(disk: Disk, rounds: int = 3) -> list[tuple[Image, Facts]]:
     for number in range(1, rounds + 1):
         ledger.acknowledge(facts.receipt)
         person, key, payload = f"person {number}", release(number).key, b"update %d" % number
-        assert ledger.admit("training", [person]).all()
-        facts = disk.facts = Facts(facts.begun, facts.sealed, (*facts.people, person), facts.receipt)
-        ledger.reserve(release(number))
-        facts = disk.facts = Facts((*facts.begun, number), facts.sealed, facts.people, facts.receipt)
+        assert ledger.reserve(release(number), [(GROUP, [person])])[0].all()
+        facts = disk.facts = Facts((*facts.begun, number), facts.sealed, (*facts.people, person), facts.receipt)
         disk.facts = Facts(facts.begun, (), facts.people, facts.receipt)  # while sealing, the oldest bytes may go
         ledger.seal(key, payload)
         sealed = (*facts.sealed, (key, payload))[-1:]
@@ -162,7 +161,7 @@ def look(folder: Path, facts: Facts) -> str:
         ledger.acknowledge(facts.receipt)
         whole = {release(number).key for number in facts.begun} <= set(read_log(folder).reserved)
         whole &= all(ledger.sealed(key) == payload for key, payload in facts.sealed)
-        whole &= not ledger.admit("held-out", facts.people).any()
+        whole &= groups_of(folder, facts.people) == [{Stay(GROUP)}] * len(facts.people)
     except PrivacyError:
         return "refused"
     return "kept" if whole else "lost"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def opened(path: Path) -> FileLedger:
 
 
 def release(key: str) -> Release:
-    return Release(key, (Charge("training", EVENT),), "plan", "training", "ward", "cards")
+    return Release(key, (Charge("cards/training", EVENT),), "plan", "training", "ward", "cards")
 
 
 def log(path: Path) -> Path:
@@ -42,7 +43,7 @@ def entries(path: Path) -> list[dict[str, object]]:
 
 def sealed_round(ledger: FileLedger, number: int) -> str:
     ledger.reserve(release(f"run/{number}"))
-    ledger.seal(f"run/{number}", b"update %d" % number)
+    ledger.seal(f"run/{number}", os.urandom(16))
     return ledger.receipt()
 
 
@@ -112,3 +113,54 @@ def test_a_new_state_folder_cannot_read_the_receipts_of_the_old_one(tmp_path: Pa
     shutil.rmtree(tmp_path / "far")
     with pytest.raises(PrivacyError, match="state folder was replaced"):
         opened(tmp_path).acknowledge(token)
+
+
+def copied(path: Path) -> tuple[FileLedger, FileLedger]:
+    """A site, and a true copy of it: state folder, key and anchor."""
+    (path / "one").mkdir()
+    one = opened(path / "one")
+    one.acknowledge(sealed_round(one, 1))
+    shutil.copytree(path / "one", path / "two")
+    return one, opened(path / "two")
+
+
+@pytest.mark.parametrize("first", [2, 7])
+@pytest.mark.parametrize("second", [2, 9])
+def test_of_two_copies_that_both_went_on_each_is_refused_when_it_meets_a_receipt_of_the_other(
+    tmp_path: Path, first: int, second: int
+) -> None:
+    one, two = copied(tmp_path)
+    mine, theirs = sealed_round(one, first), sealed_round(two, second)
+    for ledger, own, other in ((one, mine, theirs), (two, theirs, mine)):
+        ledger.acknowledge(own)
+        with pytest.raises(PrivacyError, match="rolled back"):
+            ledger.acknowledge(other)
+        ledger.acknowledge(sealed_round(ledger, 20))
+        with pytest.raises(PrivacyError, match="rolled back"):  # however far it goes on
+            ledger.acknowledge(other)
+
+
+def test_a_copy_that_stood_still_is_refused_and_the_one_that_went_on_is_not(tmp_path: Path) -> None:
+    one, two = copied(tmp_path)
+    still = two.receipt()
+    token = sealed_round(one, 2)
+    with pytest.raises(PrivacyError, match="rolled back"):
+        two.acknowledge(token)
+    one.acknowledge(still)  # a state of its own past
+
+
+def test_what_cannot_be_found_is_not_claimed(tmp_path: Path) -> None:
+    """Folder and anchor deleted under a server that echoes nothing; a copy that hears of its own receipts only."""
+    one, two = copied(tmp_path)
+    one.acknowledge(sealed_round(one, 2))
+    two.acknowledge(sealed_round(two, 3))
+    assert one.spent() == two.spent()
+    shutil.rmtree(tmp_path / "one")
+    fresh = opened(tmp_path / "one")
+    fresh.acknowledge("")
+    assert fresh.spent().epsilon == 0.0
+    from llmchain_fl.privacy import ledger
+
+    told = " ".join((ledger.__doc__ or "").split())
+    assert "a folder deleted together with its anchor, under a server that echoes no receipt, is a fresh budget" in told
+    assert "a copy that never meets a receipt of the other" in told
