@@ -29,10 +29,10 @@ from llmchain_fl.privacy.audit.profile import (
     EPSILONS,
     claimed_deltas,
     epsilon_of_rates,
-    gaussian_epsilon,
     profile,
     rates,
 )
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 DELTA = 1e-5
 BETAS = (ALPHA, 0.05)

@@ -15,7 +15,8 @@ from llmchain_fl.config.calendar import most_scores, sampling_rate, taught
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
-from llmchain_fl.privacy.neighbours import replace_one, several_records
+from llmchain_fl.privacy.neighbours import replace_one
+from llmchain_fl.privacy.persons import person_epsilon
 
 HIGH = 10.0
 """An epsilon above this earns a warning."""
@@ -80,7 +81,7 @@ class Forecast:
 
     def for_somebody_with(self, records: int) -> float:
         """Unit ``record``: the whole run's epsilon for somebody with ``records`` records."""
-        return several_records(self.events(self.rounds)[0], records, self.delta)
+        return person_epsilon(self.events(self.rounds), records, self.delta)
 
     def milestones(self) -> list[int]:
         """Rounds to show: 1, 2, 5, 10, 20, 50, ... and every end of a stage."""

@@ -1,14 +1,13 @@
-"""The same releases read for other neighbours than the accountants': a replaced unit, and a unit of several records.
+"""The same releases read for other neighbours than the accountants': a unit is replaced by another one.
 
 An epsilon belongs to a relation between data sets. The accountants know one (add or remove one unit); a reader who has
-another in mind would take the printed figure for more than it is.
+another in mind would take the printed figure for more than it is. A unit of several records is in ``persons.py``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,6 @@ from scipy.special import ndtr
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import NO_NOISE, Event, merge
-
-_COARSE, _FEW = 1e-2, 1.5e3
-"""Cells of :func:`several_records`: coarse (slow to compute) and to the safe side, for a figure that is a warning."""
-
-_NEGLIGIBLE = 1e-18
-"""A number of drawn records less likely than this is counted as the next larger one."""
 
 _FINE, _CELLS = 1e-3, 2e4
 """Cells of :func:`replace_one`: of this width, or wider where more than _CELLS would be needed on each side."""
@@ -112,35 +105,3 @@ def _divergences(event: Event, logs: NDArray[np.float64]) -> NDArray[np.float64]
         at = z**2 * (np.logaddexp(middle, root) - math.log(2) - log_c)
     inside, outside = ((1 - q) * ndtr(-at / z) + q * ndtr((unit - at) / z) for unit in (1, -1))
     return np.asarray(np.maximum(inside - np.exp(logs) * outside, 0.0), dtype=np.float64)
-
-
-@lru_cache(maxsize=64)
-def several_records(event: Event, records: int, delta: float) -> float:
-    """What unit ``record`` leaves to somebody with ``records`` records: the epsilon of adding or removing all of them.
-
-    At each step Binomial(records, q) of them are drawn, and each moves the sum by up to C: a mixture of Gaussians
-    (Charles et al. 2024, arXiv 2407.07737, example-level sampling), composed over the steps by the PLD accountant.
-
-    ==================================  =======================================
-    case                                epsilon
-    ==================================  =======================================
-    z < NO_NOISE                        infinity
-    one record                          that of the record, on a coarser grid
-    ==================================  =======================================
-    """
-    if event.noise_multiplier < NO_NOISE:
-        return math.inf
-    q = event.sampling_rate
-    chances = [math.comb(records, k) * q**k * (1 - q) ** (records - k) for k in range(records + 1)]
-    for k in range(records):
-        if chances[k] < _NEGLIGIBLE:
-            chances[k], chances[k + 1] = 0.0, chances[k + 1] + chances[k]
-    drawn, z = [k for k, chance in enumerate(chances) if chance > 0], event.noise_multiplier
-    largest = (0.5 * records**2 + _REACH * records * z) / z**2
-    step = privacy_loss_distribution.from_mixture_gaussian_mechanism(
-        z,
-        [float(k) for k in drawn],
-        [chances[k] for k in drawn],
-        value_discretization_interval=max(_COARSE, largest / _FEW),
-    )
-    return float(step.self_compose(event.steps).get_epsilon_for_delta(delta))

@@ -27,7 +27,8 @@ from llmchain_fl.privacy.audit.f_dp import (
 )
 from llmchain_fl.privacy.audit.finding import ALPHA
 from llmchain_fl.privacy.audit.one_run import Guesses, right_guesses
-from llmchain_fl.privacy.audit.profile import EPSILONS, gaussian_epsilon
+from llmchain_fl.privacy.audit.profile import EPSILONS
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 DELTA = 1e-5
 EIGHT = 1.6660306

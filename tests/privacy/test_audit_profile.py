@@ -15,7 +15,6 @@ from llmchain_fl.privacy.audit.profile import (
     claimed_deltas,
     epsilon_of_rates,
     excess,
-    gaussian_epsilon,
     gaussian_mu,
     profile,
     upper_limit,
@@ -82,16 +81,6 @@ def test_the_signal_to_noise_ratio_comes_back_from_its_error_rates() -> None:
     assert gaussian_mu(float(norm.sf(0.3)), float(norm.cdf(0.3 - 1.7))) == pytest.approx(1.7)
     assert gaussian_mu(0.9, 0.9) == 0.0
     assert gaussian_mu(1.0, 0.0) == 0.0
-
-
-@pytest.mark.parametrize("mu", [0.2, 1.0, 3.0])
-def test_gaussian_epsilon_solves_the_hockey_stick(mu: float) -> None:
-    assert hockey_stick(mu, gaussian_epsilon(mu, 1e-3)) == pytest.approx(1e-3, rel=1e-4)
-
-
-def test_no_signal_costs_no_epsilon() -> None:
-    assert gaussian_epsilon(0.0, 1e-5) == 0.0
-    assert gaussian_epsilon(1e-6, 1e-3) == 0.0
 
 
 def scores_of(mu: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.neighbours import replace_one, several_records
+from llmchain_fl.privacy.neighbours import replace_one
 
 DELTA = 1e-5
 
@@ -99,22 +99,5 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything() -> None:
     assert replace_one([], DELTA) == 0.0
     assert replace_one([poisson(0.1, 0.0, 1)], DELTA) == math.inf
     assert replace_one([poisson(0.1, 0.02, 1)], DELTA) == math.inf
-    assert several_records(poisson(0.1, 0.0, 1), 2, DELTA) == math.inf
     with pytest.raises(PrivacyError, match="delta"):
         replace_one([poisson(0.1, 1.0, 1)], 0.0)
-
-
-@pytest.mark.parametrize(("records", "known"), [(2, 10.7), (4, 25.2), (8, 63.6)])
-def test_somebody_with_several_records_is_protected_as_little_as_was_measured(records: int, known: float) -> None:
-    assert several_records(poisson(0.05, 1.0, 200), records, DELTA) == pytest.approx(known, rel=0.01)
-
-
-def test_one_record_is_the_accountants_own_epsilon_on_a_coarser_grid() -> None:
-    event = poisson(0.05, 1.0, 200)
-    plain = epsilon([event], DELTA)
-    assert plain <= several_records(event, 1, DELTA) <= plain * 1.01
-
-
-def test_records_that_are_always_drawn_are_one_gaussian_of_their_number() -> None:
-    together = several_records(poisson(1.0, 4.0, 5), 3, DELTA)
-    assert together == pytest.approx(epsilon([Event("gaussian", 1.0, 4.0 / 3, 5)], DELTA), rel=0.02)

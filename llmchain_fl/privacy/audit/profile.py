@@ -20,11 +20,9 @@ from functools import lru_cache
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.stats import beta as beta_law
 from scipy.stats import norm
 
-from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import NO_NOISE, Event, merge
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 
@@ -102,23 +100,6 @@ def gaussian_mu(false_positive: float, false_negative: float) -> float:
     if false_positive + false_negative >= 1:
         return 0.0
     return float(norm.isf(false_positive) - norm.ppf(false_negative))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """epsilon of mu-Gaussian DP at ``delta``: delta = Phi(-eps/mu + mu/2) - e^eps Phi(-eps/mu - mu/2).
-
-    (Dong, Roth & Su 2019, arXiv 1905.02383, corollary 2.13.) 0.0 when delta is reached at epsilon 0 already.
-    """
-    if not (mu >= 0 and 0 < delta < 1):
-        raise PrivacyError(f"no epsilon for mu={mu!r} at delta={delta!r}", remedy="mu >= 0 and 0 < delta < 1")
-
-    def gap(epsilon: float) -> float:
-        second = math.exp(epsilon + float(norm.logcdf(-epsilon / mu - mu / 2)))
-        return float(norm.cdf(-epsilon / mu + mu / 2)) - second - delta
-
-    if mu == 0 or gap(0.0) <= 0:
-        return 0.0
-    return float(brentq(gap, 0.0, mu * (mu / 2 + 40.0)))
 
 
 def rates(scores: Floats, included: Bools, deltas: Floats, alpha: float = ALPHA) -> tuple[float, float]:
