@@ -6,7 +6,8 @@
     ├── ConfigError               the run's configuration; lists all faults at once
     ├── DataError                 a file of records: which file, which line, never the record
     ├── ModelError                a base model or an adapter that cannot be had or does not fit
-    ├── RunError                  a run directory that is missing, foreign or damaged
+    ├── RunError                  a run directory that is missing, foreign or damaged; a run that cannot go on
+    │   └── RunStopped            exit code 3; a run whose budget ended before its plan did
     ├── PrivacyError              a plan that is not one, or not funded
     │   └── BudgetExhausted       the next round would pass the site's limit
     ├── AdmissionError            a reply that must not be summed
@@ -71,9 +72,13 @@ class ModelError(LlmchainError):
 
 
 class RunError(LlmchainError):
-    """A run directory that is missing, belongs to another configuration, or is damaged."""
+    """A run directory that is missing, belongs to another configuration, or is damaged; a run that cannot go on."""
 
     code = "run"
+
+
+class RunStopped(RunError):
+    """A run that nobody can pay for any more and whose plan had more rounds; all that it has is written."""
 
 
 class PrivacyError(LlmchainError):

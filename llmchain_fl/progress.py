@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llmchain_fl.printable import printable
+
 log = logging.getLogger("llmchain_fl")
 
 
@@ -66,13 +68,13 @@ class Logged(Silent):
 
     def round_finished(self, report: RoundReport) -> None:
         """``round 3/9 cards: 6/6 sites, accuracy cards 0.81, epsilon 2.1 (...)``."""
-        scores = " ".join(f"{task} {value:.3f}" for task, value in report.scores.items())
+        scores = printable(" ".join(f"{task} {value:.3f}" for task, value in report.scores.items()))
         spent = f"epsilon {report.epsilon:.2f} ({report.privacy})" if report.epsilon is not None else report.privacy
         log.info(
             "round %d/%d %s: %d/%d sites, %s %s, %s, %.1f s",
             report.round,
             report.total,
-            report.stage_name,
+            printable(report.stage_name),
             report.admitted,
             report.asked,
             report.score_name,
@@ -83,4 +85,4 @@ class Logged(Silent):
 
     def finished(self, note: str) -> None:
         """Where the results are."""
-        log.info("%s", note)
+        log.info("%s", printable(note))

@@ -127,6 +127,11 @@ class RunDir:
         return self.path / "state"
 
     @property
+    def begun(self) -> bool:
+        """Whether sites may have been asked: from then on a run can be gone on with, and is not thrown away."""
+        return bool(_listing(self.state))
+
+    @property
     def sites(self) -> Path:
         """The simulated sites' own files."""
         return self.path / "sites"

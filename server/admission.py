@@ -30,6 +30,8 @@ REASONS: dict[str, str] = {
     "undecodable": "a compressed array that no site of the same version writes",
     "not-finite": "NaN or infinity",
     "norm": "the update is longer than this run allows",
+    "product": "with the update, numbers of the adapter or products of them do not fit float32",
+    "sum": "the round's sum was not fit to be used, and this update was the longest in it",
     "weight": "the weight of a site is not a finite number above 0",
     "scale": "alpha/r of a site is not a finite number above 0",
     "foreign-factor": "a factor that this rule keeps frozen differs from the global one",

@@ -66,7 +66,7 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
     strategy = FederatedLora(config, work, rule, state.run, central, make_robust(config.aggregation))
     strategy.receipts = dict(state.receipts)
     rule.load_state(state.rule)
-    book = PrivacyBook(config, plan, state.spendings)
+    book = PrivacyBook(config, plan, state.spendings, state.used_up)
     strategy.ended = dict(state.ended)
     quarantine = make_quarantine(config)
     quarantine.load_state(state.quarantine)

@@ -43,6 +43,10 @@ class RunState:
     quarantine: dict[str, dict[str, Any]] = field(default_factory=dict)
     lineage: str = ""
     stopped: str = ""
+    used_up: dict[str, list[list[str]]] = field(default_factory=dict)
+    """See ``PrivacyBook.used_up``."""
+    summed: int = 0
+    """Rounds that made new arrays."""
 
 
 def save_state(folder: Path, state: RunState) -> Path:

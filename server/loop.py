@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
@@ -10,20 +11,22 @@ from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import elsewhere, taught, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.guards import ServerGuards, View
-from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.errors import ConfigError, LlmchainError, RunError
 from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.checkpoint import RunState, save_state
+from server.ending import Ending
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.recorder import Recorder
-from server.roll_call import RollCall, connected
+from server.roll_call import AWAY, RollCall, connected
 from server.schedule import Slot
 from server.scoring import Scorer, Scores
 from server.site_scores import scores_of_sites
+from server.sound import unsound
 from server.strategy import FederatedLora
 from server.upload import upload_of
 from server.view import view_of
@@ -51,14 +54,33 @@ class Loop:
         self._quarantine, self._start = quarantine, start
         self._roll = RollCall(config.sites, state.sites, elsewhere(config, state.round + 1, state.ended))
         self._recorder = Recorder(config, work, scorer, book, guards, quarantine, run, state)
+        self._ending = Ending(strategy, scorer, book, self._recorder, run, state, progress)
 
     def play(self, grid: Grid) -> None:
-        """All rounds that are not done yet.
+        """All rounds that are not done yet. A round that was asked moves the run on, or ends it.
 
         Raises:
             ConfigError: an arrival of a site that is not there.
-            RunError: a round in which no asked site did its part (a budget that is used up ends the run quietly).
+            RunError: a round in which no asked site did its part, a score that is not finite, or nothing was trained.
+            RunStopped: nobody can pay any more; all is written (``ending.py``).
         """
+        state, again = self._state, bool(self._state.stopped)
+        if again:
+            self._strategy.nodes = dict.fromkeys(state.sites, AWAY)
+        else:
+            self._gather(grid)
+        while state.round < len(self._strategy.slots) and not state.stopped:
+            good = state.current, state.serving, state.summed
+            try:
+                self._round(self._strategy.slots[state.round + 1], grid)
+            except LlmchainError as error:
+                state.current, state.serving, state.summed = good
+                self._ending.broken(error.what)
+                raise
+        self._ending.finish(again=again)
+
+    def _gather(self, grid: Grid) -> None:
+        """Who takes part; the scores before any training; from here on a run that breaks off can be gone on with."""
         state, strategy = self._state, self._strategy
         strategy.nodes = self._roll.first(grid)
         state.sites = list(strategy.nodes)
@@ -73,9 +95,7 @@ class Loop:
         self._progress.started(total, state.round, len(strategy.nodes), self._book.terms, upload)
         if state.round == 0:
             self._recorder.start()
-        while state.round < len(strategy.slots) and not state.stopped:
-            self._round(strategy.slots[state.round + 1], grid)
-        self._finish()
+            save_state(self._run.state, state)
 
     def _round(self, slot: Slot, grid: Grid) -> None:
         started = time.monotonic()
@@ -89,22 +109,20 @@ class Loop:
         here = [site for site in able if site in connected(strategy.nodes)]
         asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, here))
         if not asked:
-            return self._nobody_asked(slot, grid, broke=bool(present) and not able)
+            return self._skip(slot, grid, "nobody can pay" if present and not able else "nobody is there")
         self._progress.round_started(slot.round, slot.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(slot, replies)
         outcome.away = sorted(set(able) - connected(strategy.nodes))
         self._quarantine.record(slot.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
-        if self._nobody_came(slot, asked, outcome):
-            return None
         for site in (site for site in asked if site not in outcome.spared):
             self._book.charge([site], present[site], strategy.earlier(site, slot.round))
-        view = self._view(slot)
-        self._state.current = self._guards.step(view, outcome.arrays)
-        self._state.serving = self._guards.serve(view, self._state.current)
+        if not outcome.admitted:
+            return self._failed(slot, grid, {site: present[site] for site in asked}, outcome)
+        self._go_on(slot, outcome)
         trained = time.monotonic() - started
         due = slot.last or slot.round % self._config.data.test_every == 0
-        scores = self._recorder.scores() if due else {}
+        scores = self._recorder.scores(slot.round) if due else {}
         self._recorder.round(slot, asked, outcome, scores, trained)
         self._run.write_privacy(self._book.as_json(strategy.nodes))
         if self._announced(slot):
@@ -114,6 +132,25 @@ class Loop:
             self._end_stage(slot, grid, scores)
         self._keep(slot)
         return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
+
+    def _go_on(self, slot: Slot, outcome: RoundOutcome) -> None:
+        """The new arrays, and what guards make of them; after a void round, or one of too few, what there was."""
+        view, state = self._view(slot), self._state
+        state.summed += outcome.summed
+        state.current = self._sound(self._guards.step(view, outcome.arrays))
+        state.serving = self._sound(self._guards.serve(view, state.current))
+
+    def _sound(self, arrays: Arrays) -> Arrays:
+        """What may be saved and handed on.
+
+        Raises:
+            RunError: a guard made something of sound arrays that is not.
+        """
+        fault = unsound(arrays, self._work.adapter.scale)
+        if fault:
+            what = f"round {self._state.round + 1}: what the guards made of the round is not fit to be used: {fault}"
+            raise RunError(what, remedy="start a new run with weaker guards or a lower train.lr")
+        return arrays
 
     def _announced(self, slot: Slot) -> bool:
         """Whether the operator has said that this stage is over; the calendar then goes on from here."""
@@ -129,39 +166,43 @@ class Loop:
         self._strategy.rule.load_state({})
         self._guards.start_anew()
 
-    def _nobody_asked(self, slot: Slot, grid: Grid, *, broke: bool) -> None:
-        """Nobody is there, or nobody can pay. The round passes, unless nobody can pay for anything to come either."""
-        if broke and not self._can_go_on(slot):
-            return self._stop("every site has used up its budget")
+    def _failed(self, slot: Slot, grid: Grid, asked: Mapping[str, str], outcome: RoundOutcome) -> None:
+        """No update could be summed; ``asked``: site -> what it was to train on.
+
+        Where every site says that its own budget is used up (it knows of more than this run), it is not asked for that
+        again, and the run goes on with the next round.
+
+        Raises:
+            RunError: it was not for budgets.
+        """
+        reasons = sorted(set(outcome.refused.values()))
+        if reasons != ["budget"]:
+            raise RunError(
+                f"round {slot.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
+                remedy="look at the sites' logs; the run goes on from here with --resume",
+            )
+        for site, records in asked.items():
+            self._book.mark(site, records, self._strategy.earlier(site, slot.round))
+        self._skip(slot, grid, "nobody can pay")
+
+    def _skip(self, slot: Slot, grid: Grid, why: str) -> None:
+        """A round without training passes; the run is stopped where nobody can pay for anything to come either."""
+        if why == "nobody can pay" and not self._can_go_on(slot):
+            self._state.stopped = self._book.spent_out(slot.stage_name)
+            return self._save()
+        self._recorder.skipped(slot, why)
         if self._announced(slot):
             slot = self._strategy.slots[slot.round]
         if slot.last:
-            self._end_stage(slot, grid, self._recorder.scores())
+            self._end_stage(slot, grid, self._recorder.scores(slot.round))
         return self._keep(slot)
 
     def _can_go_on(self, slot: Slot) -> bool:
         """Whether some site can pay for something it is still to train on."""
-        config, ended, sites = self._config, self._strategy.ended, self._strategy.nodes
+        config, ended = self._config, self._strategy.ended
+        sites = [site for site in self._strategy.nodes if site not in config.sites.excluded]
         ahead = ((site, name) for site in sites for name in to_come(config, site, slot.round, ended))
         return any(self._book.affords(site, name, self._strategy.earlier(site, slot.round)) for site, name in ahead)
-
-    def _nobody_came(self, slot: Slot, asked: list[str], outcome: RoundOutcome) -> bool:
-        """Whether the round failed as a whole.
-
-        Raises:
-            RunError: it did, and not because of budgets.
-        """
-        if outcome.admitted or not asked:
-            return False
-        reasons = sorted(set(outcome.refused.values()))
-        if reasons == ["budget"]:
-            if not self._can_go_on(slot):
-                self._stop("every site has used up its budget")
-            return True
-        raise RunError(
-            f"round {slot.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
-            remedy="look at the sites' logs; the run goes on from here with --resume",
-        )
 
     # -- the end of a stage, a round, the run ---------------------------------------------------------------------
 
@@ -171,12 +212,14 @@ class Loop:
         self._recorder.stage(slot, scores)
         if self._config.sites.held_out:
             able = self._quarantine.able(slot.round, connected(strategy.nodes) - set(self._config.sites.excluded))
-            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving, able)
+            bound = self._scorer.task.score_bound
+            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving, able, bound)
             self._recorder.sites(slot, found, strategy.nodes)
-        self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
+        if state.summed:
+            self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
         view = self._view(slot)
         if view.last:
-            self._state.current = self._guards.on_stage_end(view, self._state.current, self._state.serving)
+            state.current = self._sound(self._guards.on_stage_end(view, state.current, state.serving))
             if "slots" in self._config.continual.guards:
                 self._strategy.rule.load_state({})  # a server optimizer's moments are of the old slot
 
@@ -185,15 +228,16 @@ class Loop:
         return view_of(self._config, self._work, self._scorer, slot, self._strategy.current)
 
     def _keep(self, slot: Slot) -> None:
+        self._state.round = slot.round
+        self._save()
+
+    def _save(self) -> None:
         state = self._state
-        state.round, state.spendings, state.guards = slot.round, self._book.spendings, self._guards.state()
+        state.spendings, state.guards, state.used_up = self._book.spendings, self._guards.state(), self._book.used_up
         state.rule = dict(self._strategy.rule.state())
         state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
         state.ended, state.quarantine = dict(self._strategy.ended), self._quarantine.state()
         save_state(self._run.state, state)
-
-    def _stop(self, why: str) -> None:
-        self._state.stopped = why
 
     def _tell(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
         name = self._scorer.task.score_name
@@ -214,13 +258,3 @@ class Loop:
                 refused=outcome.refused,
             )
         )
-
-    def _finish(self) -> None:
-        """The last adapter, the score kept for the end, the privacy record."""
-        state = self._state
-        slot = self._strategy.slots[max(state.round, 1)]
-        self._recorder.adapter(self._run.adapter, slot)
-        if self._scorer.only_at_the_end:
-            self._recorder.final(slot)
-        self._run.write_privacy(self._book.as_json(self._strategy.nodes))
-        self._progress.finished(state.stopped or f"{state.round} rounds done")

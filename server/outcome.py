@@ -31,6 +31,21 @@ class RoundOutcome:
     lost: float = 0.0
     """With a robust step: the part of its result that the trained factors cannot hold, 0 to 1."""
 
+    void: str = ""
+    """Why the sum could not be used; then ``arrays`` are those of before."""
+    summed: bool = False
+    """Whether ``arrays`` are new."""
+
+    def drop(self, site: str, reason: str) -> None:
+        """An admitted site that was not summed after all."""
+        del self.admitted[site]
+        self.bytes_up.pop(site, None)
+        self.refused[site] = reason
+
+    def blame(self) -> None:
+        """In a void round: the admitted site with the longest update, by name where several are as long."""
+        self.drop(max(sorted(self.admitted), key=self.admitted.__getitem__), "sum")
+
     @property
     def spared(self) -> set[str]:
         """Sites that said no before they had reserved anything. A site that failed in training has paid."""

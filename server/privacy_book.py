@@ -19,6 +19,10 @@ from llmchain_fl.work import plan_from
 
 Spendings = dict[str, dict[str, int]]
 """Site -> group -> rounds taken part in (group ``held-out``: noised scores sent)."""
+UNPAID = "training"
+"""The group of a run without a plan."""
+UsedUp = dict[str, list[list[str]]]
+"""Site -> the sets of groups of which it has said that its own budget does not pay for them any more."""
 
 COMPOSITION = {
     "shared": "sequential over all rounds and stages",
@@ -60,9 +64,16 @@ def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
 class PrivacyBook:
     """Rounds spent by each site, and their epsilon."""
 
-    def __init__(self, config: RunConfig, plan: PrivacyPlan | None, spendings: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: PrivacyPlan | None,
+        spendings: Mapping[str, Mapping[str, int]],
+        used_up: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    ) -> None:
         self._config, self._plan = config.privacy, plan
         self._counts = {site: Counter(groups) for site, groups in spendings.items()}
+        self.used_up: UsedUp = {site: [list(groups) for groups in found] for site, found in (used_up or {}).items()}
 
     @property
     def spendings(self) -> Spendings:
@@ -80,7 +91,13 @@ class PrivacyBook:
         return score_event(self._plan, count) if group == HELD_OUT else training_event(self._plan, count)
 
     def affords(self, site: str, stage: str, earlier: Sequence[str] = ()) -> bool:
-        """Whether one more round of ``stage``, with ``earlier`` rehearsed, keeps ``site`` within the run's target."""
+        """Whether one more round of ``stage``, with ``earlier`` rehearsed, keeps ``site`` within the run's target.
+
+        A site knows more than the server (other runs, other servers): what it has said itself (``mark``) is final.
+        """
+        groups = set(self._groups(stage, earlier))
+        if any(set(gone) <= groups for gone in self.used_up.get(site, ())):
+            return False
         target = self._config.epsilon
         if self._plan is None or not target:
             return True
@@ -88,10 +105,28 @@ class PrivacyBook:
         counts.update(training_groups(self._plan, stage, earlier))
         return self._epsilon(counts, self._config.accountant) <= target * (1 + 1e-9)
 
+    def mark(self, site: str, stage: str, earlier: Sequence[str] = ()) -> None:
+        """``site`` says that its own budget does not pay for a round of ``stage`` any more: it is not asked again."""
+        groups, gone = sorted(self._groups(stage, earlier)), self.used_up.setdefault(site, [])
+        if groups not in gone:
+            gone.append(groups)
+
+    def _groups(self, stage: str, earlier: Sequence[str]) -> tuple[str, ...]:
+        return (UNPAID,) if self._plan is None else training_groups(self._plan, stage, earlier)
+
+    def spent_out(self, stage: str) -> str:
+        """Why no site can pay for a round of ``stage``, in words."""
+        if self.used_up or any(self._counts.values()) or self._plan is None:
+            return "every site has used up its budget"
+        cost = self._epsilon(Counter(self._groups(stage, ())), self._config.accountant)
+        return (
+            f"the first round costs epsilon {cost:.3g} ({self.terms}), more than the target of {self._config.epsilon:g}"
+        )
+
     def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = ()) -> None:
         """These sites took part in a round of ``stage`` in which ``earlier`` were rehearsed."""
         told = list(sites)
-        for group in training_groups(self._plan, stage, earlier) if self._plan is not None else ():
+        for group in self._groups(stage, earlier) if self._plan is not None else ():
             self._add(told, group, 1)
 
     def charge_scores(self, sites: Iterable[str], values: int) -> None:

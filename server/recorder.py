@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.guards import ServerGuards
 from llmchain_fl.continual.probe_sets import probe_rows
+from llmchain_fl.errors import RunError
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.aggregation.rule import serving
@@ -25,6 +27,8 @@ from server.scoring import Scorer, Scores
 
 SERVES_ANOTHER = {"ema", "merge"}
 """Guards that serve another adapter than the one that sites train."""
+ENDED = "stopped"
+"""Metric of the row that says why a run ended before its plan did; its value: rounds done."""
 
 
 class Recorder:
@@ -44,13 +48,17 @@ class Recorder:
         self._config, self._work, self._scorer, self._book = config, work, scorer, book
         self._guards, self._quarantine, self._run, self._state = guards, quarantine, run, state
 
-    def scores(self) -> Scores:
-        """Of the serving adapter, on the sets of each round."""
-        return self._scorer.score(self._state.serving, self._scorer.each_round)
+    def scores(self, number: int) -> Scores:
+        """Of the serving adapter, on the sets of each round; ``number``: of the round.
+
+        Raises:
+            RunError: a score is not finite.
+        """
+        return finite(self._scorer.score(self._state.serving, self._scorer.each_round), number)
 
     def start(self) -> None:
         """The scores before any training; whatever a run that never got further has left is dropped."""
-        rows = self._score_rows(0, -1, self.scores()) + self._probe_rows(0, -1)
+        rows = self._score_rows(0, -1, self.scores(0)) + self._probe_rows(0, -1)
         self._run.truncate_after(-1)
         self._run.append_rows(rows)
 
@@ -65,7 +73,7 @@ class Recorder:
 
     def late(self, slot: Slot) -> Scores:
         """The scores of a round that nobody knew to be the last of its stage."""
-        scores = self.scores()
+        scores = self.scores(slot.round)
         self._run.append_rows(self._score_rows(slot.round, slot.stage, scores))
         return scores
 
@@ -88,9 +96,19 @@ class Recorder:
 
     def final(self, slot: Slot) -> None:
         """The score that was kept for the end."""
-        found = self._scorer.score(self._state.serving, "test")
+        found = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
         sizes = self._scorer.sizes("test")
         self._run.append_rows(score_rows(self._state.round, slot.stage, found, sizes, prefix="test_"))
+
+    def skipped(self, slot: Slot, why: str) -> None:
+        """A round in which nobody trained."""
+        self._run.append_rows([_of_run(slot.round, slot.stage, "skipped", 1.0, reason=why)])
+
+    def ended(self, number: int, why: str, planned: int) -> None:
+        """That the run ended before its plan did; said once."""
+        if not any(row["metric"] == ENDED and row["round"] == number for row in self._run.rows()):
+            row = _of_run(number, -1, ENDED, float(self._state.round), reason=" ".join(why.split()), planned=planned)
+            self._run.append_rows([row])
 
     def adapter(self, folder: Path, slot: Slot) -> None:
         """The serving adapter as peft's files; what stands beside it, if the run keeps slots, in a file of ours."""
@@ -108,11 +126,36 @@ class Recorder:
 
     def _probe_rows(self, number: int, stage: int) -> list[dict[str, Any]]:
         """What the served adapter can do that nobody teaches."""
-        found = self._scorer.score(self._state.serving, "probe")
+        found = finite(self._scorer.score(self._state.serving, "probe"), number)
         return probe_rows(number, stage, found, self._scorer.sizes("probe"))
 
     def _trained_rows(self, slot: Slot, name: str) -> list[dict[str, Any]]:
         """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
-        scores = self._scorer.score(self._state.current, self._scorer.each_round)
+        scores = finite(self._scorer.score(self._state.current, self._scorer.each_round), slot.round)
         base = {"round": slot.round, "stage": slot.stage, "scope": "trained", "site": None, "n": None}
         return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
+
+
+def _of_run(number: int, stage: int, metric: str, value: float, **more: Any) -> dict[str, Any]:
+    base = {"round": number, "stage": stage, "scope": "run", "site": None, "task": "all", "n": None}
+    return {**base, "metric": metric, "value": value, **more}
+
+
+def finite(scores: Scores, number: int) -> Scores:
+    """The scores on public records after round ``number`` (0: before any training).
+
+    An adapter whose scores are no numbers is broken: every further round would spend the sites' budgets on nothing.
+
+    Raises:
+        RunError: a score is not finite.
+    """
+    told = ((stage, metric, value) for stage, found in scores.items() for metric, value in found.items())
+    wrong = next((each for each in told if not math.isfinite(each[2])), None)
+    if wrong is None:
+        return scores
+    stage, metric, value = wrong
+    what = f"the {metric} of stage {stage} on public records is {value}"
+    if not number:
+        raise RunError(f"{what} before any training", remedy="the base model is broken here: try another one")
+    kept = f"; the adapter of round {number - 1} is kept" if number > 1 else ""
+    raise RunError(f"{what} after round {number}{kept}", remedy="start a new run with a lower train.lr")

@@ -12,6 +12,7 @@ a site's calendar begins later, or has ended    it may be missing: ``AWAY``
 a run that goes on, without one of its sites    it may be missing after ``wait_seconds``, if ``minimum`` sites are there
 fewer                                           RunError; nothing is lost
 two connected nodes with the same name          RunError
+a node that gives no name a site can have       not admitted, and asked again; the log says why
 a node whose key is registered by another name  RunError
 ==============================================  ===================================================================
 
@@ -23,6 +24,7 @@ a site is not connected                         ``AWAY``: it is not asked, so it
 a node with the name of a site that is away     the site is there again, or at last
 a node with the name of a connected site        not admitted: the one that is connected stays (it is asked again later)
 a node with any other name                      not admitted in this run
+a node that gives no name a site can have       not admitted; it is asked again
 a node whose key is registered by another name  not admitted in this run
 fewer than ``minimum`` of those who should be   the server waits ``wait_seconds`` for them; then RunError
 ==============================================  ===================================================================
@@ -33,13 +35,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.errors import RunError, WireError
+from llmchain_fl.errors import LlmchainError, RunError, WireError
+from llmchain_fl.printable import printable
 from llmchain_fl.wire import read_hello
+from server.handled import handled
 
 log = logging.getLogger("llmchain_fl")
 
@@ -61,6 +66,7 @@ class RollCall:
     def __init__(self, config: SitesConfig, known: Collection[str] = (), later: Collection[str] = ()) -> None:
         self._config, self._known, self._later = config, set(known), set(later)
         self._strangers: set[int] = set()
+        self._told: set[int] = set()
         self.nodes: dict[str, int] = {}
         """Name -> node id, or ``AWAY``, of every site of the run, by name."""
 
@@ -68,20 +74,20 @@ class RollCall:
         """Wait for the sites and ask their names; see the head of this file.
 
         Raises:
-            RunError: too few sites in time, two with the same name, or one that does not say its name.
+            RunError: too few sites in time, or two with the same name.
         """
         deadline, names = time.monotonic() + self._config.wait_seconds, dict[int, str]()
         while True:
             ids = _registered(grid)
             if new := ids.keys() - names.keys():
-                names |= _first_names(_ask_names(grid, new, self._config.wait_seconds))
+                names |= self._names(_ask_names(grid, new, self._config.wait_seconds))
                 _check_registered(names, ids)
             here = [names[node] for node in ids if node in names]
             missing = self._missing(here)
             if missing <= 0:
                 break
             if time.monotonic() > deadline:
-                self._check_late(here, missing)
+                self._check_late(here, missing, len(ids.keys() - names.keys()))
                 break
             time.sleep(min(1.0, self._config.wait_seconds / 10))
         self.nodes = self._roll({names[node]: node for node in ids if node in names})
@@ -95,14 +101,14 @@ class RollCall:
             return len(self._known - self._later - set(here))
         return self._config.count - len(self._later) - len(set(here) - self._later)
 
-    def _check_late(self, here: Sequence[str], missing: int) -> None:
+    def _check_late(self, here: Sequence[str], missing: int, nameless: int) -> None:
         """Whether a run can go on with those who are there: one that has begun before, from ``minimum`` on."""
         if self._known and len(self._known.intersection(here)) >= self._config.minimum:
             return
-        raise RunError(
-            f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s",
-            remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds",
-        )
+        what = f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s"
+        if nameless:
+            what += f"; {nameless} more gave no name that a site can have (the log says why)"
+        raise RunError(what, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
 
     def _roll(self, found: Mapping[str, int]) -> dict[str, int]:
         """Every site of the run, by name. Where all places are taken, a later name is no site: the caller says so."""
@@ -144,7 +150,7 @@ class RollCall:
         nodes = {name: AWAY if name in gone else node for name, node in self.nodes.items()}
         new = connected.keys() - set(nodes.values()) - self._strangers
         seconds = min(NAMED_WITHIN, self._config.wait_seconds)
-        for node, name in _names(_ask_names(grid, new, seconds)).items() if new else ():
+        for node, name in self._names(_ask_names(grid, new, seconds)).items() if new else ():
             if connected[node] not in ("", name):
                 self._strangers.add(node)
                 log.warning('the node registered as "%s" calls itself "%s": it is not asked', connected[node], name)
@@ -158,6 +164,19 @@ class RollCall:
                 log.info("connected: %s", name)
         self.nodes = nodes
 
+    def _names(self, replies: Iterable[Message]) -> dict[int, str]:
+        """Node -> the name it gives, of those that give one that a site can have; of the others one line in the log."""
+        found: dict[int, str] = {}
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            try:
+                found[node] = handled(f"node {node}", partial(_name, reply))
+            except LlmchainError as error:
+                if node not in self._told:
+                    log.warning("node %d is no site: %s", node, error.what)
+                self._told.add(node)
+        return found
+
 
 def connected(nodes: Mapping[str, int]) -> set[str]:
     """The sites that are connected."""
@@ -166,7 +185,7 @@ def connected(nodes: Mapping[str, int]) -> set[str]:
 
 def _registered(grid: Grid) -> dict[int, str]:
     """The connected nodes -> the name under which the operator has registered the node's key; empty without one."""
-    return {info.node_id: info.name for info in grid.get_nodes()}
+    return {info.node_id: printable(info.name) for info in grid.get_nodes()}
 
 
 def _check_registered(names: Mapping[int, str], registered: Mapping[int, str]) -> None:
@@ -183,29 +202,7 @@ def _ask_names(grid: Grid, nodes: Iterable[int], seconds: float) -> Iterable[Mes
     return grid.send_and_receive(questions, timeout=seconds)
 
 
-def _names(replies: Iterable[Message]) -> dict[int, str]:
-    """Node -> the name it gives, of those that give one."""
-    found: dict[int, str] = {}
-    for reply in replies:
-        try:
-            if not reply.has_error():
-                found[reply.metadata.src_node_id] = read_hello(reply.content).site
-        except WireError:
-            continue
-    return found
-
-
-def _first_names(replies: Iterable[Message]) -> dict[int, str]:
-    """Node -> name, of every node.
-
-    Raises:
-        RunError: one that answers gives no name.
-    """
-    answers = list(replies)
-    found = _names(answers)
-    if len(found) < len(answers):
-        raise RunError(
-            f"{len(answers) - len(found)} connected site(s) gave no name",
-            remedy="look at those sites' logs; the same version must run everywhere",
-        )
-    return found
+def _name(reply: Message) -> str:
+    if reply.has_error():
+        raise WireError("its program failed when it was asked its name", remedy="look at its log")
+    return read_hello(reply.content).site

@@ -6,30 +6,34 @@ for its weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfall
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.budget import budget
-from llmchain_fl.compression.update import decode
 from llmchain_fl.config.calendar import met, there
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
-from llmchain_fl.messages import Refusal, TrainTask, Update, size_of
-from llmchain_fl.wire import read_reply, write_train_task
+from llmchain_fl.errors import AdmissionError, LlmchainError
+from llmchain_fl.messages import TrainTask, size_of
+from llmchain_fl.wire import write_train_task
 from llmchain_fl.work import WorkSpec
-from server.admission import Schema, admit, reason_of, update_norm
-from server.aggregation.rule import Accumulator, Rule, SiteFactors, product_error, sent_names
+from server.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
 from server.asking import Asker
 from server.central import CentralPrivacy
-from server.cohort import choose, weights
+from server.cohort import choose
+from server.handled import code_of, handled
+from server.inbox import Inbox
 from server.outcome import RoundOutcome
 from server.robust import Robust
 from server.schedule import Slot, schedule
+from server.sound import unsound
+
+log = logging.getLogger("llmchain_fl")
 
 
 class FederatedLora(Strategy):
@@ -124,29 +128,18 @@ class FederatedLora(Strategy):
             norms_public=self._central is None,
             bytes_down={site: size_of(task) for site, task in self._asked.items()},
         )
-        sites = {self.nodes[site]: site for site in self._asked}
+        parts = (self._config, self._work, self.rule, self.asker, self.nodes, self._asked, slot.round, self._central)
+        inbox, sites = Inbox(*parts, outcome), {self.nodes[site]: site for site in self._asked}
         total = self.rule.start(self.current, self._work.adapter.scale, slot.round)
         kept: list[SiteFactors] = []
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
-            if site is None:
+            factors = None if site is None else inbox.take(site, reply)
+            if site is None or factors is None or (self._robust is None and not _added(total, site, factors, outcome)):
                 continue
-            try:
-                delta = self._admit(site, slot, reply, outcome)
-                if isinstance(delta, Refusal):
-                    outcome.declined.add(site)
-                    outcome.refused[site] = delta.code
-                    continue
-                norm = update_norm(delta)
-                factors = self._factors(site, self._central.clipped(delta) if self._central else delta)
-                if self._robust is None:
-                    total.add(factors)
-            except LlmchainError as error:
-                outcome.refused[site] = reason_of(error) if isinstance(error, AdmissionError) else error.code
-                continue
-            outcome.admitted[site], outcome.bytes_up[site] = norm, budget(self._expected(site, slot), self._work.codec)
             if self._robust is not None or self._measures_error(slot):
                 kept.append(factors)
+        self.receipts |= inbox.receipts
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
@@ -158,53 +151,53 @@ class FederatedLora(Strategy):
         return outcome
 
     def _close(self, slot: Slot, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome) -> None:
-        """The new global arrays out of the sum, screened first if the run has a robust step."""
-        scale = self._work.adapter.scale
-        if self._robust is not None:
-            screened = self._robust(kept, self.current, scale, self.rule.turn(slot.round).up)
-            outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
-            for site in screened.sites:
-                total.add(site)
-        outcome.arrays = dict(self._central.noised(total.finish) if self._central else total.finish())
+        """The new global arrays out of the sum; or the old ones, where the sum is not fit to be used.
+
+        ==============================================  ===========================================================
+        the sum                                         the round
+        ==============================================  ===========================================================
+        sound (``sound.py``)                            the new arrays
+        not finite, or its products leave float32       void: arrays, moments as before; the admitted site with the
+        a factorisation that does not converge          longest update is refused (``sum``, a strike)
+        broken off by an error while a site was added   void; that site is refused
+        ==============================================  ===========================================================
+
+        Each site's own adapter was sound, so this takes several that work together. The others have paid for nothing:
+        which of them was honest, no sum can tell.
+        """
+        scale, before, arrays = self._work.adapter.scale, dict(self.rule.state()), Arrays()
+        if not outcome.void:
+            try:
+                arrays = self._summed(slot, total, kept, outcome)
+                outcome.void = unsound(arrays, scale)
+            except (np.linalg.LinAlgError, ArithmeticError, AdmissionError) as error:
+                outcome.void = f"the sum of the round cannot be made ({type(error).__name__})"
+            if outcome.void:
+                outcome.blame()
+        if outcome.void:
+            self.rule.load_state(before)
+            if self._central:
+                self._central.forget()
+            log.warning("round %d is void: %s (refused: %s)", slot.round, outcome.void, ", ".join(outcome.refused))
+            return
+        outcome.arrays, outcome.summed = arrays, True
         if kept and self._robust is None:
             outcome.product_error = product_error(kept, outcome.arrays, scale)
 
-    def _factors(self, site: str, delta: Arrays) -> SiteFactors:
-        """The site after training: what it was handed and its delta, with its public weight."""
-        shape = self.asker.shapes[site]
-        handed, public = self.asker.handed[shape], weights(self.nodes, self._config.aggregation.weights)
-        return SiteFactors({name: handed[name] + value for name, value in delta.items()}, shape.scale, public[site])
+    def _summed(self, slot: Slot, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome) -> Arrays:
+        """What the rule makes of the sum, screened first if the run has a robust step."""
+        if self._robust is not None:
+            turn = self.rule.turn(slot.round)
+            screened = self._robust(kept, self.current, self._work.adapter.scale, turn.up)
+            outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
+            for site in screened.sites:
+                total.add(site)
+        return dict(self._central.noised(total.finish) if self._central else total.finish())
 
     def _measures_error(self, slot: Slot) -> bool:
         """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
         stepped = self._config.aggregation.optimizer != "none"
         return not (self.rule.exact or self._central or stepped or self.rule.turn(slot.round).keeps)
-
-    def _admit(self, site: str, slot: Slot, reply: Message, outcome: RoundOutcome) -> Arrays | Refusal:
-        """The delta of one reply, or the site's own code for why there is none.
-
-        Raises:
-            AdmissionError, WireError: it must not be summed.
-        """
-        if reply.has_error():
-            raise WireError("the site's program failed", remedy="look at the site's log")
-        answer = read_reply(reply.content)
-        if isinstance(answer, Refusal):
-            return answer
-        if not isinstance(answer, Update):
-            raise WireError("the site sent scores for an update", remedy="the site must run the same version")
-        self.receipts[site] = answer.receipt
-        expected, codec = self._expected(site, slot), self._work.codec
-        arrays = answer.arrays if codec.name == "none" else decode(answer.arrays, expected, codec, site)
-        schema = Schema(expected, max_norm=self._config.aggregation.max_update_norm or None)
-        return admit(
-            arrays, schema, site=site, reply_round=answer.round, open_round=slot.round, answered=outcome.admitted
-        )
-
-    def _expected(self, site: str, slot: Slot) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of what this site sends in this round."""
-        handed = self.asker.handed[self.asker.shapes[site]]
-        return {name: handed[name].shape for name in sent_names(self.rule, handed, slot.round)}
 
     # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
 
@@ -220,7 +213,7 @@ class FederatedLora(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's hook: admit and sum. None when too few replies were admitted."""
         outcome = self.collect(self.slots[server_round], replies)
-        if len(outcome.admitted) < self._config.sites.minimum:
+        if not outcome.summed:
             return None, None
         self.current = outcome.arrays
         return ArrayRecord({name: Array(value) for name, value in outcome.arrays.items()}), MetricRecord(
@@ -239,3 +232,17 @@ class FederatedLora(Strategy):
 
     def summary(self) -> None:
         """Flower's hook: the run directory says it all."""
+
+
+def _added(total: Accumulator, site: str, factors: SiteFactors, outcome: RoundOutcome) -> bool:
+    """Count one admitted site in. A rule refuses before it counts; any other error may have left half of it in."""
+    try:
+        handled(site, lambda: total.add(factors))
+    except AdmissionError as error:
+        outcome.drop(site, code_of(error))
+        return False
+    except LlmchainError as error:
+        outcome.drop(site, code_of(error))
+        outcome.void = f"the sum broke off while {site} was added"
+        return False
+    return True

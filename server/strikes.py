@@ -7,8 +7,8 @@ admitted                                   no      ends the strikes in a row, wh
 wrong-round, missing-name,         server  yes     a reply that must not be summed
 extra-name, wrong-dtype,
 wrong-shape, undecodable,
-not-finite, norm, foreign-factor,
-other
+not-finite, norm, product, sum,
+foreign-factor, other
 wire                               server  yes     it cannot be read, or the site's program failed
 no-answer                          server  yes     everybody waits ``sites.reply_seconds`` for it
 duplicate                          server  no      the first reply was admitted
@@ -38,6 +38,8 @@ REFUSED: Mapping[str, bool] = {
     "undecodable": True,
     "not-finite": True,
     "norm": True,
+    "product": True,
+    "sum": True,
     "foreign-factor": True,
     "other": True,
     "wire": True,

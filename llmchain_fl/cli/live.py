@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from llmchain_fl.printable import printable
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.report.wording import duration, size
 
@@ -55,7 +56,7 @@ def round_line(report: RoundReport, tokens_per_second: float, left: float) -> st
         parts.append("refused: " + ", ".join(f"{site} ({reason})" for site, reason in sorted(report.refused.items())))
     if left:
         parts.append(f"{duration(left)} left")
-    return " | ".join(parts)
+    return printable(" | ".join(parts))
 
 
 class PlainView(Silent):
@@ -68,7 +69,7 @@ class PlainView(Silent):
         """The first line."""
         again = f", {done} done before" if done else ""
         line = f"{total} rounds{again}, {sites} sites, {privacy}" + (f"; {upload}" if upload else "")
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None:
         """Counted, not printed."""
@@ -99,14 +100,14 @@ class LiveView(PlainView):
     def round_started(self, number: int, stage_name: str, asked: int) -> None:
         """Empty the bar of sites."""
         if self._sites is not None:
-            self._bars.reset(self._sites, total=asked, note=f"round {number}: {stage_name}")
+            self._bars.reset(self._sites, total=asked, note=f"round {number}: {printable(stage_name)}")
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None:
         """One site further."""
         super().site_finished(site, tokens, seconds)
         if self._sites is not None:
             rate = f"{tokens / seconds:,.0f} tokens/s" if seconds else ""
-            self._bars.update(self._sites, advance=1, note=f"{site}  {rate}")
+            self._bars.update(self._sites, advance=1, note=f"{printable(site)}  {rate}")
 
     def round_finished(self, report: RoundReport) -> None:
         """One line, one round further."""
@@ -120,7 +121,9 @@ class LiveView(PlainView):
 def watching(title: str, path: Path) -> Iterator[PlainView]:
     """The right view for this output."""
     console = Console()
-    console.print(f"{title}\nrun directory: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{printable(title)}\nrun directory: {printable(str(path))}", highlight=False, markup=False, soft_wrap=True
+    )
     if not console.is_terminal:
         yield PlainView(console)
         return
@@ -129,7 +132,7 @@ def watching(title: str, path: Path) -> Iterator[PlainView]:
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         yield LiveView(console, bars)

@@ -30,8 +30,18 @@ app.add_typer(privacy.app, name="privacy")
 
 
 def main() -> None:
-    """Run the command line; our own errors end with exit code 2 and one clear text, Ctrl-C with 130."""
-    from llmchain_fl.errors import LlmchainError
+    """Run the command line.
+
+    =========  ================================================================================
+    exit code  the command
+    =========  ================================================================================
+    0          did what was asked
+    2          one of our own errors, or an option that does not exist: one clear text
+    3          a run whose budget ended before its plan did: all that it learned is written
+    130        Ctrl-C
+    =========  ================================================================================
+    """
+    from llmchain_fl.errors import LlmchainError, RunStopped
 
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
@@ -40,6 +50,9 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         app()
+    except RunStopped as stop:
+        typer.secho(str(stop), err=True, fg=typer.colors.YELLOW)
+        sys.exit(3)
     except LlmchainError as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from llmchain_fl.errors import RunStopped
     from llmchain_fl.run_dir import RunDir
 
 BACKENDS = ("in-process", "ray")
@@ -38,19 +40,24 @@ def command(
     if resume is not None and (settings or beside or out):
         raise ConfigError(["--resume takes the run as it was begun: no --set, --beside or --out with it"])
     if resume is not None:
-        _resume(resume, backend)
-        return
-    first = _run(scenario, list(settings or []), out, backend)
-    if beside:
-        second = _run(scenario, [*(settings or []), *beside], _beside(out), backend)
-        _compare(first, second, ", ".join(beside))
+        ended = [_resume(resume, backend)]
+    else:
+        first, stop = _run(scenario, list(settings or []), out, backend)
+        ended = [stop]
+        if beside:
+            second, stop = _run(scenario, [*(settings or []), *beside], _beside(out), backend)
+            ended.append(stop)
+            _compare(first, second, ", ".join(beside))
+    for stop in filter(None, ended):
+        raise stop
 
 
 def _beside(out: Path | None) -> Path | None:
     return out.with_name(f"{out.name}-beside") if out else None
 
 
-def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> RunDir:
+def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> tuple[RunDir, RunStopped | None]:
+    """The run, and why its budget ended before its plan did (None: it did not)."""
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.config.read import read_config
     from llmchain_fl.errors import LlmchainError
@@ -60,35 +67,38 @@ def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> 
     tool = simulator()
     run: RunDir = tool.start(config, Path(scenario).stem, out)
     try:
-        _play(tool, config, run, backend)
+        return run, _play(tool, config, run, backend)
     except LlmchainError:
-        if not run.rows():
-            shutil.rmtree(run.path)  # nothing was measured: leave no empty run behind
+        if not run.begun:
+            shutil.rmtree(run.path)  # nobody was asked for anything: leave no empty run behind
         raise
-    return run
 
 
-def _resume(path: Path, backend: str) -> None:
+def _resume(path: Path, backend: str) -> RunStopped | None:
     from llmchain_fl.cli.apps import simulator
 
     tool = simulator()
     config, run = tool.reopen(path)
-    _play(tool, config, run, backend)
+    return _play(tool, config, run, backend)
 
 
-def _play(tool: Any, config: Any, run: RunDir, backend: str) -> None:
+def _play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None:
     from llmchain_fl.cli.live import watching
     from llmchain_fl.cli.summary import show_summary
+    from llmchain_fl.errors import RunStopped
 
+    stop: RunStopped | None = None
     try:
         with watching(config.title or "run", run.path) as progress:
             tool.simulate(config, run, progress, backend)
+    except RunStopped as error:
+        stop = error
     except KeyboardInterrupt:
-        typer.secho(
-            f"stopped; every finished round is kept. Go on with: llmchain-fl simulate --resume {run.path}", err=True
-        )
+        again = f"llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
+        typer.secho(f"stopped; every finished round is kept. Go on with: {again}", err=True)
         raise
     show_summary(run)
+    return stop
 
 
 def _compare(first: RunDir, second: RunDir, change: str) -> None:

@@ -5,6 +5,7 @@
 | not there, or nothing in it was a run yet | a new run |
 | a run without ``cell.json`` | goes on after its last finished round |
 | a refusal of our own (``LlmchainError``) before anything was measured | refused with its reason; the folder goes |
+| its budget ends before its plan does | measured as far as it went |
 | anything else goes wrong | the error rises; the folder stays, and is gone on with next time |
 """
 
@@ -20,7 +21,7 @@ from llmchain_fl.compare.folder import tidy
 from llmchain_fl.compare.outcome import Outcome, load, measured, missed, save
 from llmchain_fl.compare.plan import Cell
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import ConfigError, LlmchainError, RunError
+from llmchain_fl.errors import ConfigError, LlmchainError, RunError, RunStopped
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 
@@ -73,6 +74,8 @@ def _play(job: Job, tell: Tell) -> Outcome:
     try:
         _remember(config)
         tool.simulate(config, run, Told(tell))
+    except RunStopped:  # its budget ended early: it is measured as far as it went
+        pass
     except LlmchainError as error:
         if run.rows():
             raise

@@ -20,7 +20,7 @@ class AggregationConfig(Section):
     personal_head: bool = False
     """Every site keeps a trained head of its own; only the LoRA factors are shared."""
     max_update_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Refuse an update with a larger L2 norm; 0 sets no bound."""
+    """Refuse an update with a larger L2 norm. 0: what an honest site of a private run can reach, else a million."""
     optimizer: Literal["none", "momentum", "adagrad", "adam", "yogi"] = "none"
     """What the server makes of a round's step: itself, or a step of a server optimizer (FedOpt) along it."""
     optimizer_lr: Annotated[float, Field(gt=0, le=100)] = 1.0

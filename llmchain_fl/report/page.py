@@ -87,6 +87,7 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
         "name": name,
         "date": f"{written.day} {written:%B %Y, %H:%M} UTC",
         "lead": lead,
+        "stopped": run.stopped is not None,
         "sentences": [
             _labelled(sentence)
             for sentence in rest

@@ -6,7 +6,8 @@ measured is NaN.
 Rows read here: ``accuracy`` or ``loss`` (scope global or site; with ``test_`` before it: on records kept for the end),
 ``r_matrix`` (scope global: what is served; ``trained``: what sites go on from, where a guard serves something else),
 ``guard_*``, ``seconds``, ``tokens_per_second`` and the metrics of ``continual/metrics.py`` (scope run), ``epsilon``,
-``bytes_up``, ``bytes_down``, ``update_norm``, ``refused`` (scope site).
+``bytes_up``, ``bytes_down``, ``update_norm``, ``refused`` (scope site), ``stopped`` and ``skipped`` (scope run, with
+their reason).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ Curve = list[tuple[int, float]]
 
 SCORES = ("accuracy", "loss")
 CELL = "r_matrix"
+STOPPED = "stopped"
 EVERYTHING = "all"
 """The task name of records that belong to no single stage."""
 
@@ -95,7 +97,18 @@ class Readings:
     @cached_property
     def rounds(self) -> int:
         """The last round written; 0 where nothing but the score before training is there."""
-        return max((row["round"] for row in self.rows), default=0)
+        return max((row["round"] for row in self.rows if row["metric"] != STOPPED), default=0)
+
+    @cached_property
+    def stopped(self) -> tuple[int, int, str] | None:
+        """(rounds done, rounds planned, why) of a run that ended before its plan did; None of any other."""
+        found = [row for row in self.rows if row["metric"] == STOPPED]
+        return (int(found[-1]["value"]), int(found[-1]["planned"]), str(found[-1]["reason"])) if found else None
+
+    @cached_property
+    def skipped(self) -> dict[int, str]:
+        """Round -> why nobody trained in it."""
+        return {row["round"]: str(row["reason"]) for row in self.rows if row["metric"] == "skipped"}
 
     def curve(self, task: str) -> Curve:
         """The held-out score of one task on the global adapter, round by round."""

@@ -26,9 +26,12 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
     """
     run = Readings(rows)
     metric, seen = run.metric, run.stages
+    ended = [] if run.stopped is None else [("Ended", f"before its plan, {run.stopped[0]} of {run.stopped[1]} rounds")]
+    done = run.rounds - len(run.skipped)
     what = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
     table = [
-        ("Rounds", f"{run.rounds:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
+        *ended,
+        ("Rounds", f"{done:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
         ("Sites", f"{len(run.sites):,}"),
         (f"{what}, before training", wording.score(average_before(run), metric)),
         (f"{what}, now", wording.score(average(run), metric)),

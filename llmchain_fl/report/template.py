@@ -97,7 +97,7 @@ PAGE = """<!DOCTYPE html>
 
 <section id="summary">
 <div class="short">
-<p class="lead">{{ lead }}</p>
+<p class="lead{{ ' off' if stopped else '' }}">{{ lead }}</p>
 <ul>
 {%- for label, text in sentences %}
 <li>{% if label %}<strong>{{ label }}:</strong> {% endif %}{{ text }}</li>

@@ -15,7 +15,9 @@ loss                            lower is better; "better" and "worse" instead of
 privacy off                     "no differential privacy: updates are not protected"
 privacy on, nothing booked      that nothing was spent yet
 one site                        no worst site
-stopped in the middle           which stage is unfinished
+in the middle                   which stage is unfinished
+ended before its plan did       that first, with the reason
+rounds in which nobody trained  which, and why; they do not count as rounds done
 ==============================  ==================================================================
 """
 
@@ -34,15 +36,15 @@ __all__ = ["LOWER_IS_BETTER", "doubt", "stage_verdicts", "verdict"]
 
 
 def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
-    """Plain sentences: the outcome, what was learned, forgotten, spent and sent, and who fared worst.
+    """Plain sentences: how a run ended early, the outcome, what was learned, forgotten, spent and sent, and the rest.
 
     Args:
         rows: the run's rows (``RunDir.rows``).
         privacy: ``privacy.json`` (``RunDir.read_privacy``), or an empty dict.
     """
     run = Readings(rows)
-    results = [_outcome(run), _final(run), *_learned(run), _forgotten(run), _worst_site(run)]
-    costs = [_spent(run, privacy), _sent(run), _refused(run), _aside(run), _away(run)]
+    results = [_stopped(run), _outcome(run), _final(run), *_learned(run), _forgotten(run), _worst_site(run)]
+    costs = [_spent(run, privacy), _sent(run), _skipped(run), _refused(run), _aside(run), _away(run)]
     return [sentence for sentence in results + costs if sentence]
 
 
@@ -63,12 +65,27 @@ def stage_verdicts(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
+def _stopped(run: Readings) -> str:
+    if run.stopped is None:
+        return ""
+    done, planned, why = run.stopped
+    return f"STOPPED after {done} of {wording.count(planned, 'round')}: {why}."
+
+
+def _skipped(run: Readings) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for number, why in sorted(run.skipped.items()):
+        by_reason.setdefault(why, []).append(str(number))
+    told = "; ".join(f"{why} in round {', '.join(numbers)}" for why, numbers in by_reason.items())
+    return f"Rounds without training: {told}." if told else ""
+
+
 def _outcome(run: Readings) -> str:
     metric, seen = run.metric, run.stages
     now, start = tables.average(run), tables.average_before(run)
     if not run.tasks:
         return "Nothing has been scored yet: the run has written no score on held-out records."
-    ran = f"After {wording.count(run.rounds, 'round')}"
+    ran = f"After {wording.count(run.rounds - len(run.skipped), 'round')}"
     ran += f" in {len(seen)} stages" if len(seen) > 1 else ""
     ran += f" at {wording.count(len(run.sites), 'site')}" if run.sites else ""
     mean = " on average over the stages" if len(seen) > 1 else ""

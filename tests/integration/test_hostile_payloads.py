@@ -25,6 +25,7 @@ from llmchain_fl.wire import read_train_task, write_hello, write_update
 from llmchain_fl.work import work_from
 from server.aggregation import RULES
 from server.aggregation.rule import sent_names
+from server.parts import make_rule
 from server.robust import ROBUST, RobustSettings
 from server.roll_call import RollCall
 from server.strategy import FederatedLora, RoundOutcome
@@ -72,14 +73,15 @@ class Federation:
         contents: dict[str, Malformed] | None = None,
         robust: str = "none",
         bound: float = BOUND,
+        **aggregation: Any,
     ) -> None:
         self._kinds, self._contents = kinds, contents or KINDS
         tree: dict[str, Any] = {"task": {"labels": ["x"]}, "data": {"train": "x"}, "sites": {"count": len(kinds)}}
-        tree |= {"aggregation": {"rule": rule, "max_update_norm": bound}, "adapter": {"rank": 3, "alpha": 6.0}}
-        self.config = build(tree)
+        tree |= {"aggregation": {"rule": rule, "max_update_norm": bound, **aggregation}}
+        self.config = build(tree | {"adapter": {"rank": 3, "alpha": 6.0}})
         work = work_from(self.config, {"x": "x"}, RULES[rule].trained, None)
         screen = None if robust == "none" else ROBUST[robust](RobustSettings(hostile=1))
-        self.strategy = FederatedLora(self.config, work, RULES[rule], "run", None, screen)
+        self.strategy = FederatedLora(self.config, work, make_rule(self.config.aggregation), "run", None, screen)
         self.grid = InProcessGrid(self._app(), sorted(kinds))
         self.strategy.nodes = RollCall(self.config.sites).first(self.grid)
         w0 = np.random.default_rng(8).standard_normal((6, 5)).astype(np.float32)
@@ -169,17 +171,92 @@ def test_what_is_refused_is_not_seen_by_a_robust_step_either(robust: str, rule: 
 
 @pytest.mark.parametrize("robust", ["none", *ROBUST])
 @pytest.mark.parametrize("rule", RULES)
-def test_without_a_bound_numbers_at_the_end_of_float32_do_not_end_the_run(rule: str, robust: str) -> None:
+@pytest.mark.parametrize("bound", [0.0, 1e300], ids=["no bound set", "a bound that is none"])
+def test_numbers_at_the_end_of_float32_are_refused_and_the_round_is_that_of_the_others(
+    rule: str, robust: str, bound: float
+) -> None:
     if robust == "geometric-median" and rule == "hetlora":
         pytest.skip("refused before round 1")
-    for value in (3e38, -3e38, 1e20):
+    for value in (3e38, -3e38, 1e20, 1e14):
         huge = {"huge": Malformed(lambda n, arrays, v=value: write_update(n, _times(arrays, 0, v)), "")}
         kinds = {**dict.fromkeys("abcdf", HONEST), "e": "huge"}
-        outcome = Federation(rule, kinds, huge, robust, bound=0.0).round(1)
-        assert set("abcdf") <= set(outcome.admitted)
-        assert all(np.isfinite(array).all() for array in outcome.arrays.values())
-        largest = max(float(np.abs(array).max()) for array in outcome.arrays.values())
-        assert robust == "none" or largest < 100
+        outcome = Federation(rule, kinds, huge, robust, bound).round(1)
+        assert outcome.refused == {"e": "norm"}
+        assert same(outcome.arrays, honest_only(rule, kinds, 1, robust).arrays)
+
+
+# -- a sum that is not fit to be used ---------------------------------------------------------------------------------
+
+PAIRED = [rule for rule in RULES if {"lora_A", "lora_B"} <= set(RULES[rule].turn(1).up)]
+
+
+def _only(ending: str, size: float) -> Malformed:
+    def content(number: int, arrays: Arrays) -> RecordDict:
+        return write_update(
+            number, {name: np.full_like(v, size if name.endswith(ending) else 0) for name, v in arrays.items()}
+        )
+
+    return Malformed(content, "")
+
+
+@pytest.mark.parametrize("rule", PAIRED)
+def test_one_site_whose_own_product_is_beyond_float32_is_refused_before_it_is_summed(rule: str) -> None:
+    large = {"large": Malformed(lambda n, arrays: write_update(n, _times(arrays, 0, 1e9)), "")}
+    kinds = {**dict.fromkeys("abc", HONEST), "e": "large"}
+    outcome = Federation(rule, kinds, large, bound=1e300).round(1)
+    assert outcome.refused == {"e": "product"}
+    assert same(outcome.arrays, honest_only(rule, kinds, 1).arrays)
+
+
+def test_two_sites_that_together_make_a_product_beyond_float32_make_the_round_void_and_the_longest_is_named() -> None:
+    kinds = {"a": HONEST, "b": "up", "c": "down", "d": HONEST}
+    federation = Federation("fedit", kinds, {"up": _only("lora_A", 2e9), "down": _only("lora_B", 1e9)}, bound=1e300)
+    before = federation.strategy.current
+    outcome = federation.round(1)
+    assert outcome.arrays is before
+    assert (outcome.summed, outcome.refused) == (False, {"b": "sum"})
+    assert list(outcome.admitted) == ["a", "c", "d"]
+    assert "product" in outcome.void
+
+
+def test_after_a_void_round_a_server_optimizer_remembers_what_it_did_before() -> None:
+    contents = {"up": _only("lora_A", 2e9), "down": _only("lora_B", 1e9)}
+    kinds = {"a": HONEST, "b": HONEST}
+    federation = Federation("fedit", kinds, contents, bound=1e300, optimizer="momentum", optimizer_beta1=0.5)
+    federation.strategy.current = federation.round(1).arrays
+    moments = dict(federation.strategy.rule.state())
+    kinds |= {"a": "up", "b": "down"}
+    assert federation.round(2).void
+    found = federation.strategy.rule.state()
+    assert found.keys() == moments.keys()
+    assert all(np.array_equal(found[name], moments[name]) for name in found)
+    assert any(value.any() for value in found.values())
+
+
+def test_an_error_while_one_site_is_added_makes_the_round_void_and_that_site_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    federation = Federation("ffa", dict.fromkeys("abc", HONEST))
+    begin, before, counted = federation.strategy.rule.start, federation.strategy.current, list[int]()
+
+    def start(*args: Any) -> Any:
+        total = begin(*args)
+        add = total.add
+
+        def breaks(site: Any) -> None:
+            counted.append(1)
+            add(site)
+            if len(counted) == 2:
+                raise MemoryError
+
+        monkeypatch.setattr(total, "add", breaks)
+        return total
+
+    monkeypatch.setattr(federation.strategy.rule, "start", start)
+    outcome = federation.round(1)
+    assert outcome.arrays is before
+    assert (outcome.summed, outcome.refused) == (False, {"b": "wire"})
+    assert "broke off" in outcome.void
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -113,9 +113,26 @@ def test_two_sites_of_one_name_are_refused() -> None:
         RollCall(settings(2)).first(Coming("a/1", "a/2"))
 
 
-def test_a_site_that_does_not_say_its_name_is_refused() -> None:
-    with pytest.raises(RunError, match=r"1 connected site\(s\) gave no name"):
+@pytest.mark.parametrize("odd", ["mute", "\x1b[31mepsilon 0.00\n", "", "..", "x" * 65, "a b"])
+def test_a_node_without_a_name_that_a_site_can_have_is_no_site_and_stops_nobody(
+    odd: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = Coming("a", odd, "b")
+    assert connected(RollCall(settings(2)).first(grid)) == {"a", "b"}
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_where_a_site_is_missing_it_is_said_that_a_node_gave_no_name() -> None:
+    with pytest.raises(RunError, match=r"1 of 2 sites connected within 0\.2 s; 1 more gave no name"):
         RollCall(settings(2)).first(Coming("a", "mute"))
+
+
+def test_a_name_under_which_a_key_is_registered_is_printed_without_escape_codes() -> None:
+    grid = Coming("a", "b")
+    grid.registered = {"b": "\x1b[2Jc"}
+    with pytest.raises(RunError, match=r"registered as \"\\x1b\[2Jc\" calls itself"):
+        RollCall(settings(2)).first(grid)
 
 
 def test_a_site_must_have_the_name_that_its_key_is_registered_by() -> None:
