@@ -50,9 +50,8 @@ def _parquet_table(path: Path) -> tuple[pyarrow.Table, object]:
 
 def is_saved_dataset(path: Path) -> bool:
     """Whether ``datasets``' ``save_to_disk`` wrote this directory."""
-    return kind_of(path / "dataset_dict.json") == "file" or all(
-        kind_of(path / name) == "file" for name in ("state.json", "dataset_info.json")
-    )
+    names = names_in(path)
+    return "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names)
 
 
 def read_saved_dataset(path: Path, split: str) -> Found:
