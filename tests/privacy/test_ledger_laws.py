@@ -133,7 +133,7 @@ Answers = dict[str, list[tuple[str, bool]]]
 
 
 def played(
-    history: list[Ask], limit: float, without: str = "", people: bool = True
+    home: Path, history: list[Ask], limit: float, without: str = "", people: bool = True
 ) -> tuple[FileLedger, list[Answers | None]]:
     """The ledger after ``history``; of each ask the answers of its last attempt, None where it was refused."""
     folder = Path(tempfile.mkdtemp(dir=home))
@@ -196,7 +196,9 @@ def test_whether_a_round_is_refused_and_who_else_takes_part_does_not_depend_on_o
 
 @settings(max_examples=40, deadline=None)
 @given(HISTORIES, LIMITS, asks())
-def test_afford_says_before_what_reserve_will_do_and_writes_nothing(history: list[Ask], limit: float, ask: Ask) -> None:
+def test_afford_says_before_what_reserve_will_do_and_writes_nothing(
+    home: Path, history: list[Ask], limit: float, ask: Ask
+) -> None:
     ledger, _ = played(home, history, limit)
     before = ledger.spent()
     outcomes = []
