@@ -10,32 +10,40 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 
-from client import outbox, rehearsal
-from client.dataset import Kept, SiteRecords, has_records, site_records
-from client.rounds import play_round, play_scores, stays
+from client import check, outbox, rehearsal, trial
+from client.dataset import Kept, has_records, site_records
+from client.memory import SealOf
+from client.rounds import Between, play_round, play_scores, stays
 from client.site import Site, read_site
+from client.steady import shape_for
 from client.training import LocalResult
-from llmchain_fl.errors import ConfigError, LlmchainError, WireError
+from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.compression.error_feedback import check_remembered
+from llmchain_fl.errors import ConfigError, LlmchainError, TrainingError
 from llmchain_fl.messages import TrainTask
-from llmchain_fl.privacy.charges import HELD_OUT, training_group
+from llmchain_fl.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
 from llmchain_fl.privacy.ledger import Ledger, NullLedger
 from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples, Task
+from llmchain_fl.tasks.base import Task
+from llmchain_fl.tasks.passes import Shape
 from llmchain_fl.wire import read_score_task, read_train_task
 from llmchain_fl.work import WorkSpec, inference, open_work
 
 log = logging.getLogger("llmchain_fl.client")
 PACKAGES = ("client", "llmchain_fl")
 Watch = Callable[[Site, TrainTask, LocalResult], None]
+MOST_IN_A_PASS = 1024
+"""Records of a pass without privacy, whatever the task wishes, where the site file says nothing."""
+STOPPED = "stopped"
+"""Purpose of the note that this site takes part in a run no more."""
 
 
 def site_of(context: Context) -> Site:
@@ -62,97 +70,137 @@ def site_of(context: Context) -> Site:
 
 
 def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> RecordDict:
-    """One round at this site: policy, ledger, records, loop, outbox."""
+    """One round at this site: everything that can be judged without a record, then records, ledger, loop, outbox."""
+    site.verify()
     work = WorkSpec.from_json(task.work)
     site.check(work)
-    ledger = site.ledger(work)
+    check.check_train(site, task)
+    plan, ledger = work.plan, site.ledger(work)
     ledger.acknowledge(task.receipt)
-    sealed = outbox.sealed(ledger, task, work.plan)
-    if sealed is not None:
-        return outbox.release_again(ledger, task, sealed)
-    _use_threads(work)
-    resident, nlp_task = open_work(work.resident, work.task)
-    records = site_records(site, task.stage_name, "train", work, nlp_task, kept)
-    resident.focus(task.trains or work.adapter.trained)
-    own = {name for name in resident.trained_names if stays(name, task.keeps)}
-    missing = set(resident.trained_names) - own - set(task.arrays)
-    if missing:
-        raise WireError(
-            f"{len(missing)} arrays to be trained were not sent", remedy="server and site must run the same version"
-        )
-    examples, units = _drawn_from(site, ledger, task, work, nlp_task, records, kept)
-    seen = None if watch is None else lambda told, result: watch(site, told, result)
-    memory = site.memory(task.run) if own else None
-    return play_round(site.name, ledger, task, work, nlp_task, examples, units, seen, memory, site.feedback_folder)
+    release = None if plan is None else outbox.training_release(site, task, plan)
+    if release is not None:
+        sealed = ledger.sealed(task.key)
+        if sealed is not None:
+            return outbox.release_again(ledger, task, sealed)
+        ledger.afford(release)
+    stopped = site.memory(task.run, STOPPED)
+    if stopped.file.exists():
+        raise TrainingError("the site has stopped this run: see its log", remedy="set limits.stop_unusable")
+    nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained)
+    between = _between(site, ledger, task, work, nlp_task.resident)
+    if plan is not None:
+        trial.try_out(task, work, nlp_task, between.personal, shape)
+    parts = _parts(site, ledger, task, work, nlp_task, kept)
+    for part in parts:
+        part.records.examples.fix(shape)
+    work = replace(work, train=replace(work.train, micro_batch=micro))
+
+    def seen(told: TrainTask, result: LocalResult) -> None:
+        if site.limits.stop_unusable and result.unusable > site.limits.stop_unusable:
+            log.error("%s stops this run: too many units cannot be computed", site.name)
+            stopped.keep(told.round, b"", {}, {})
+        if watch is not None:
+            watch(site, told, result)
+
+    return play_round(site.name, ledger, task, work, nlp_task, parts, release, seen, between)
 
 
 def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     """Score the given adapter on this site's held-out records, if the policy shares scores."""
+    site.verify()
     task = read_score_task(content)
     work = WorkSpec.from_json(task.work)
-    plan = work.plan
-    kind = outbox.check_scores(site, plan)
-    site.check_base(work)
+    plan, kind = work.plan, outbox.check_scores(site, work.plan)
+    check.check_base(site, work)
+    check.check_score(site, task)
     ledger: Ledger = NullLedger()
     if kind == "noised" and plan is not None:
-        site.check_plan(plan)
+        check.check_plan(site, plan)
         ledger = site.ledger(work)
         ledger.acknowledge(task.receipt)
-        sealed = outbox.sealed(ledger, task, plan)
+        sealed = ledger.sealed(task.key)
         if sealed is not None:
             return outbox.noised_scores_again(ledger, task, sealed)
-    resident, nlp_task = open_work(inference(work).resident, work.task)
+        ledger.afford(outbox.score_release(site, task, plan))
+    plain = inference(work)
+    nlp_task, shape, _ = _opened(site, work if kind == "noised" else plain, work.adapter.trained)
+    resident = nlp_task.resident
     resident.reset()
     resident.load(task.arrays)
     if task.keeps:
-        resident.load(site.memory(task.run).before(task.round + 1))
+        resident.load(site.memory(task.run).before(task.round + 1, _seals(ledger, work.plan, task.run)))
     found = {
-        stage: site_records(site, stage, "held_out", work if kind == "noised" else inference(work), nlp_task, kept)
+        stage: site_records(site, stage, "held_out", work if kind == "noised" else plain, nlp_task, kept)
         for stage in task.stages
         if has_records(site, stage, "held_out")
     }
     for stage, one in found.items():
+        one.examples.fix(shape)
         one.examples.among = dict(work.task.among).get(stage)
     if kind == "noised" and plan is not None:
-        parts = {stage: (part.examples, _members(ledger, plan, HELD_OUT, part)) for stage, part in found.items()}
-        return play_scores(ledger, task, plan, nlp_task, parts)
+        group = site_group(HELD_OUT, site.data_set)
+        held_out = {stage: (group, records) for stage, records in found.items()}
+        return play_scores(ledger, task, plan, nlp_task, outbox.score_release(site, task, plan), held_out)
     values = {stage: nlp_task.score(part.examples)[nlp_task.score_name] for stage, part in found.items()}
     return outbox.scores(site, task.round, values)
 
 
-def _drawn_from(
-    site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, records: SiteRecords, kept: Kept
-) -> tuple[Examples, Units]:
-    """The records of the round and whose they are; with the guard ``rehearsal`` kept units of earlier stages too."""
+def _opened(site: Site, work: WorkSpec, trained: tuple[str, ...]) -> tuple[Task, Shape | None, int]:
+    """(the task over the resident model, the shape of private passes, records of a plain pass).
 
-    def part(stage: str, found: SiteRecords) -> rehearsal.Part:
-        return rehearsal.Part(stage, found, _allowed(ledger, work.plan, stage, found))
-
-    current = part(task.stage_name, records)
-    share = next((float(guard.value("keep")) for guard in work.guards if guard.name == rehearsal.GUARD), 0.0)
-    stages = [stage for stage in task.earlier if share and has_records(site, stage, "train")]
-    if not stages:
-        return records.examples, records.units.kept(current.allowed)
-    earlier = [part(stage, site_records(site, stage, "train", work, nlp_task, kept)) for stage in stages]
-    key = ledger.key_for(f"rehearsal/{site.name}")
-    return rehearsal.mixed(current, earlier, [rehearsal.chosen(key, task.run, one, share) for one in earlier])
-
-
-def _allowed(ledger: Ledger, plan: PrivacyPlan | None, stage: str, records: SiteRecords) -> NDArray[np.bool_]:
-    """Which units may take part in a round of ``stage``."""
-    if plan is None or plan.unit != "person" or not records.names:
-        return np.ones(len(records.units), dtype=bool)
-    return ledger.admit(training_group(plan, stage), records.names)
-
-
-def _members(ledger: Ledger, plan: PrivacyPlan | None, group: str, records: SiteRecords) -> Units:
-    """The units that may take part in ``group``: those that no other group has.
-
-    Units without names need no register: they are all in one group (``Site.check_plan`` sees to it).
+    Raises:
+        ModelError: the base cannot be loaded, does not fit, or needs more than the site has.
     """
-    if plan is None or plan.unit != "person" or not records.names:
-        return records.units
-    return records.units.kept(ledger.admit(group, records.names))
+    _use_threads(work, site.compute.threads)
+    micro = max(1, min(work.train.micro_batch, site.compute.micro_batch or MOST_IN_A_PASS))
+    private = work.plan is not None and work.plan.unit != "site"
+    resident, nlp_task = open_work(work.resident, work.task)
+    resident.focus(trained)
+    rows = (site.compute.rows or 16) if private else micro
+    trial.check_memory(work, resident, rows, site.limits.memory_mb or _machine_mb(), site.limits.max_trained)
+    shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows) if private else None
+    return nlp_task, shape, micro
+
+
+def _between(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, resident: Resident) -> Between:
+    """What the round takes from earlier ones, checked against what it trains.
+
+    Raises:
+        WireError: arrays to be trained that neither came nor stay here.
+        RunError, ModelError: what is kept is damaged or of other shapes.
+    """
+    own = {name for name in resident.trained_names if stays(name, task.keeps)}
+    check.missing([name for name in resident.trained_names if name not in own], task.arrays)
+    seals = _seals(ledger, work.plan, task.run)
+    personal = site.memory(task.run) if own else None
+    kept = {} if personal is None else personal.before(task.round, seals)
+    check_remembered(kept, resident.shapes)
+    feedback = site.memory(task.run, "feedback") if work.codec.feedback else None
+    left_out = {} if feedback is None else feedback.before(task.round, seals)
+    check_remembered(left_out, resident.shapes)
+    return Between(kept, left_out, personal, feedback)
+
+
+def _seals(ledger: Ledger, plan: PrivacyPlan | None, run: str) -> SealOf | None:
+    return None if plan is None else lambda number: ledger.seal_of(f"{run}/{number}")
+
+
+def _parts(
+    site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, kept: Kept
+) -> list[rehearsal.Part]:
+    """The records of the round's stage, and with the guard ``rehearsal`` kept units of earlier stages."""
+    plan, stages = work.plan, [task.stage_name]
+    share = next((float(guard.value("keep")) for guard in work.guards if guard.name == rehearsal.GUARD), 0.0)
+    stages += [stage for stage in task.earlier if share and has_records(site, stage, "train")]
+    key = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b""
+    found = []
+    for stage in stages:
+        records = site_records(site, stage, "train", work, nlp_task, kept)
+        whole = np.ones(len(records.units), dtype=bool)
+        takes = whole if stage == task.stage_name else rehearsal.chosen(key, task.run, stage, records, share)
+        group = EVERYBODY if plan is None else site_group(training_group(plan, stage), site.data_set)
+        found.append(rehearsal.Part(stage, group, records, takes))
+    return found
 
 
 def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None) -> ClientApp:
@@ -199,9 +247,16 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__} at {places[-1] if places else 'an unknown place'}"
 
 
-def _use_threads(work: WorkSpec) -> None:
-    if work.threads and torch.get_num_threads() != work.threads:
-        torch.set_num_threads(work.threads)
+def _use_threads(work: WorkSpec, own: int = 0) -> None:
+    """The site's own number of threads, else the task's wish; never more than the machine has. It changes no result."""
+    wanted = min(own or work.threads, os.cpu_count() or 1)
+    if wanted and torch.get_num_threads() != wanted:
+        torch.set_num_threads(wanted)
+
+
+def _machine_mb() -> int:
+    """Memory of the machine, MB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 app = make_app()

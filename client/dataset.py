@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from client.site import Site
 from llmchain_fl.adapter.resident import ResidentSpec
-from llmchain_fl.config.schema import NAME
-from llmchain_fl.data.labels import check_labels
-from llmchain_fl.data.rows import Rows
-from llmchain_fl.data.source import path_of, read_rows
+from llmchain_fl.config.section import NAME
+from llmchain_fl.data.labels import only_labels
+from llmchain_fl.data.rows import LeftOut, Rows
+from llmchain_fl.data.source import path_of, read_fitting
 from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.privacy.units import Units, same_person
 from llmchain_fl.tasks.base import Examples, Task
@@ -24,7 +24,7 @@ PERSON = "person"
 
 @dataclass(frozen=True)
 class SiteRecords:
-    """Records and their privacy units. ``names``: of the person behind each unit, where the records name one."""
+    """Records and their privacy units. ``names``: of the person behind each unit, where names tell units apart."""
 
     examples: Examples
     units: Units
@@ -65,12 +65,16 @@ def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task,
     without privacy, or with unit ``site``      a record
     unit ``record``                             a record; a warning in the site's log if the file names persons twice
     unit ``person``                             all records with one name in the column ``person``
-    ... and ``one_record_per_person``           a record: the data holder declares that all of them are of other persons
+    ... and ``one_record_per_person``           a record; those that a column ``person`` shows to be of one, together
     ==========================================  ====================================================================
+
+    A record that does not fit (a broken line, an empty cell, a label that is not in the list) is left out and counted
+    in the site's own log; with privacy no record, or all of them, may be left out without a word to the server.
 
     Raises:
         WireError: the server's name for the stage might lead out of the site's folder.
-        DataError: a missing file, column or label, an unreadable line, no record: file, line and remedy, no record.
+        DataError: a fault of the whole file: missing, no table, a header without a column that is asked for; and,
+            without privacy, no record that fits.
     """
     source, spec = _source(site, stage, which), work.task
     if not source:
@@ -85,35 +89,51 @@ def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task,
 
 
 def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> SiteRecords:
-    spec = work.task
-    by_person = unit == "person" and not site.data.one_record_per_person
-    required = (*COLUMNS[spec.kind], PERSON) if by_person else COLUMNS[spec.kind]
-    rows = read_rows(source, mapping=site.data.columns, required=required, split="train", seed=0, size=None)
-    if not rows.records:
-        raise DataError(
-            "the file holds no record",
-            where=source,
-            remedy="give the site records for this stage, or leave the stage out",
-        )
+    spec, named = work.task, site.named(unit)
+    required = (*COLUMNS[spec.kind], PERSON) if named else COLUMNS[spec.kind]
+    rows, left = read_fitting(source, mapping=site.data.columns, required=required)
     if spec.kind == "classification":
-        check_labels(rows, [name for name, _ in spec.labels])
-    if by_person:
-        people = [same_person(row[PERSON]) for row in rows.records]
-        return SiteRecords(task.encode(rows.records), Units.of_people(people), tuple(dict.fromkeys(people)))
-    _warn_of_persons(site, rows, unit, private=work.plan is not None)
-    return SiteRecords(task.encode(rows.records), Units.of_records(len(rows)), ())
-
-
-def _warn_of_persons(site: Site, rows: Rows, unit: str, *, private: bool) -> None:
-    people = [same_person(row[PERSON]) for row in rows.records if PERSON in row]
-    if not private or unit == "site" or len(set(people)) == len(people):
-        return
-    if unit == PERSON:
+        rows, others = only_labels(rows, [name for name, _ in spec.labels])
+        left = left + others
+    _tell(site, rows, left)
+    if not rows.records and work.plan is None:
         raise DataError(
-            "the site file says one_record_per_person, but the column person holds somebody twice",
-            where=rows.where,
-            remedy="take one_record_per_person out of the site file",
+            "holds no record that fits", where=source, remedy="give the site records for this stage, or leave it out"
         )
+    examples = task.encode(rows.records)
+    if named:
+        people = [same_person(row[PERSON]) for row in rows.records]
+        return SiteRecords(examples, Units.of_people(people), tuple(dict.fromkeys(people)))
+    if unit == PERSON:
+        return SiteRecords(examples, _declared_alone(site, rows), ())
+    _warn_of_persons(site, rows, unit, work)
+    return SiteRecords(examples, Units.of_records(len(rows)), ())
+
+
+def _tell(site: Site, rows: Rows, left: LeftOut) -> None:
+    if left.total:
+        log.warning("%s: of %d records %s", site.name, len(rows) + left.total, left)
+    if not rows.records:
+        log.error("%s: no record fits this stage; with privacy its rounds are paid for and hold noise alone", site.name)
+
+
+def _declared_alone(site: Site, rows: Rows) -> Units:
+    """A unit for each record; where a column shows two to be of one person, one unit for both."""
+    owners = [same_person(row[PERSON]) if PERSON in row else f"\n{i}" for i, row in enumerate(rows.records)]
+    units = Units.of_people(owners)
+    if len(units) < len(rows):
+        log.error(
+            "%s: the site file says one_record_per_person, but the column person holds somebody twice: they are "
+            "protected together; take one_record_per_person out of the site file",
+            site.name,
+        )
+    return units
+
+
+def _warn_of_persons(site: Site, rows: Rows, unit: str, work: WorkSpec) -> None:
+    people = [same_person(row[PERSON]) for row in rows.records if PERSON in row]
+    if work.plan is None or unit == "site" or len(set(people)) == len(people):
+        return
     log.warning(
         "%s: the privacy unit is one record, and persons have several: they are protected less than epsilon says; "
         'ask for privacy.unit = "person"',

@@ -2,7 +2,7 @@
 
 A batch is a list: for each drawn unit (a record, or a person) the numbers of its records. Both return the *sum* over
 the batch of the gradient of the trained vector, float32 [P]; the caller divides by the public divisor. Both split a
-batch into micro-batches, which changes memory and not the result: every drawn record is used exactly once.
+batch into passes, which changes memory and not the result: every drawn record is used exactly once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from llmchain_fl.privacy.clipping import clipped_sum
 from llmchain_fl.privacy.noise import SecureNoise
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.units import Batch
+from llmchain_fl.tasks.base import Examples
+from llmchain_fl.tasks.passes import passes
 
 LossFn = Callable[[Sequence[int]], Tensor]
+OPEN_BYTES = 64 * 2**20
+"""Memory for the sums of units whose records are not all added up yet."""
 
 
 class GradientFn(Protocol):
-    """The gradient of a step."""
+    """The gradient of a step. ``unusable``: share of drawn units that could not be computed and counted as zero."""
+
+    @property
+    def unusable(self) -> float: ...
 
     def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
         """Sum over the batch, float32 [P]."""
@@ -40,29 +47,19 @@ def chunks(index: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield index[start : start + size]
 
 
-def packs(batch: Batch, size: int) -> Iterator[Batch]:
-    """``batch`` in pieces of whole units with at most ``size`` records; a larger unit is a piece of its own."""
-    pack: Batch = []
-    for unit in batch:
-        if pack and sum(map(len, pack)) + len(unit) > size:
-            yield pack
-            pack = []
-        pack.append(unit)
-    if pack:
-        yield pack
-
-
 class PlainGradient:
     """g = sum_i grad loss_i. Records' losses are summed, so micro-batches add up exactly."""
 
-    def __init__(self, resident: Resident, micro_batch: int) -> None:
-        self._resident, self._micro = resident, micro_batch
+    def __init__(self, resident: Resident, examples: Examples, micro_batch: int) -> None:
+        self._resident, self._examples, self._micro = resident, examples, micro_batch
+        self.unusable = 0.0
 
     def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
         """Sum of gradients; zeros for an empty batch (no forward pass)."""
+        like = sorted(batch, key=lambda unit: max(map(self._examples.length, unit)))  # like lengths together
         parameters = [self._resident.parameters[name] for name in self._resident.trained_names]
         total = torch.zeros_like(self._resident.trained)
-        for part in chunks(_flat(batch), self._micro):
+        for part in chunks(_flat(like), self._micro):
             gradients = torch.autograd.grad(loss(part).sum(), parameters)
             total += torch.cat([g.reshape(-1) for g in gradients])
         return total
@@ -78,57 +75,80 @@ class PrivateGradient:
         g = sum_{u in batch} g_u * min(1, C / ||g_u||)  +  N(0, (z C)^2 I),      g_u = sum_{i of u} grad loss_i
 
     u: a unit (a person, or one record); loss_i: record i's whole loss (task + guards), over all trained parameters.
-    Guarantee: one unit more or less moves the sum before noise by at most C, however many records it has, so each step
-    is a Poisson-subsampled Gaussian mechanism with rate q and multiplier z (``llmchain_fl/privacy/accounting.py``).
+
+    Guarantee, for *any* arrays and records: what u adds before the noise is a function of u's own records and of public
+    constants, of norm at most C (1 + 1e-12); so one unit more or less moves the sum by at most that, and each step is a
+    Poisson-subsampled Gaussian mechanism with rate q and multiplier z (``llmchain_fl/privacy/accounting.py``). It holds
+    because every pass has a fixed shape (``llmchain_fl/tasks/passes.py``), a unit's rows are added up in an order of
+    its own, and the units' shares are added in float64 one by one (``llmchain_fl/privacy/clipping.py``).
 
     ================================  =====================================================
     case                              result
     ================================  =====================================================
     empty batch                       noise alone; no forward pass; the step counts
     a gradient not finite             that unit counts as zero
+    a record whose pass raises        that unit counts as zero; its neighbours are computed without it
     a unit with more records than     its rows are added up over several passes, then clipped once
-    a micro-batch
-    bf16/fp16 base                    gradients of the float32 adapter, clip in float32; one record at a time
+    a pass has rows
+    bf16/fp16 base                    gradients of the float32 adapter, clip in float64
     noise multiplier 0                clipping only (for tests and unit ``site``)
     ================================  =====================================================
-
-    In half precision a record's gradient depends on the shape of the batch it is computed in, so on the others
-    (measured: up to 0.09 C). Therefore a base in half precision takes one record a pass, whatever the micro-batch.
 
     Per-record gradients are those of ``client/per_sample.py``; anything trained that has no rule there is refused.
     Clipping, noise and sampling are ours as well: Opacus' optimizer drops penalties, takes its noise from torch's
     seedable generator and derives its divisor from the private count.
+
     """
 
-    def __init__(self, resident: Resident, micro_batch: int, plan: PrivacyPlan, noise: SecureNoise) -> None:
-        micro = micro_batch if resident.spec.base.dtype == "float32" else 1
-        self._resident, self._micro, self._plan, self._noise = resident, micro, plan, noise
-        self._per_sample = PerSample(resident, micro)
-        self.not_finite = 0
+    def __init__(self, resident: Resident, examples: Examples, plan: PrivacyPlan, noise: SecureNoise) -> None:
+        if examples.shape is None:
+            raise ValueError("records of a private step are passed in a fixed shape")
+        self._resident, self._examples, self._plan, self._noise = resident, examples, plan, noise
+        self._per_sample = PerSample(resident, examples.shape.rows)
+        self._open = max(1, OPEN_BYTES // (4 * max(1, resident.trained.numel())))
+        self._drawn, self._unusable = 0, 0
 
     def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
         """Noised sum of clipped per-unit gradients, float32 [P]."""
-        total = torch.zeros_like(self._resident.trained)
-        for pack in packs(batch, self._micro):
-            clipped, bad = clipped_sum(self._rows(pack, loss), self._plan.clip_norm)
-            self.not_finite += bad
+        total = torch.zeros_like(self._resident.trained, dtype=torch.float64)
+        for start in range(0, len(batch), self._open):
+            clipped, bad = clipped_sum(self._rows(batch[start : start + self._open], loss), self._plan.clip_norm)
+            self._unusable += bad
             total += clipped
+        self._drawn += len(batch)
         return self._noise.added(total, self._plan.noise_std)
 
-    def _rows(self, pack: Batch, loss: LossFn) -> Tensor:
-        """One row a unit: the sum of the gradients of its records, float32 [len(pack), P]. Good until the next call."""
-        index = _flat(pack)
-        if len(index) > self._micro:  # a single large unit
-            parts = [self._per_record(part, loss).sum(dim=0) for part in chunks(index, self._micro)]
-            return torch.stack(parts).sum(dim=0, keepdim=True)
-        rows, start = self._per_record(index, loss), 0
-        for position, unit in enumerate(pack):  # in place: no unit begins before its position
-            if len(unit) > 1 or start > position:
-                rows[position] = rows[start : start + len(unit)].sum(dim=0)
-            start += len(unit)
-        return rows[: len(pack)]
+    @property
+    def unusable(self) -> float:
+        """Share of the units so far that counted as zero. A private number: it must not leave the site."""
+        return self._unusable / self._drawn if self._drawn else 0.0
 
-    def _per_record(self, index: Sequence[int], loss: LossFn) -> Tensor:
+    def _rows(self, units: Batch, loss: LossFn) -> Tensor:
+        """One row a unit: the sum of the gradients of its records, float32 [len(units), P].
+
+        A unit's records come in the order of their rungs, then of their numbers, whoever else is there.
+        """
+        sums = torch.zeros((len(units), self._resident.trained.numel()), device=self._resident.trained.device)
+        owner = {int(record): position for position, unit in enumerate(units) for record in unit}
+        for index, count in passes(self._examples, sorted(owner), len(owner)):
+            for row, record in zip(self._per_record(index, count, loss), index[:count], strict=True):
+                sums[owner[record]].add_(row)
+        return sums
+
+    def _per_record(self, index: Sequence[int], count: int, loss: LossFn) -> Tensor:
+        """The gradients of the first ``count`` records of a pass; NaN for one whose pass raises."""
+        try:
+            return self._pass(index, loss)[:count]
+        except Exception:
+            return torch.stack([self._alone(record, len(index), loss) for record in index[:count]])
+
+    def _alone(self, record: int, rows: int, loss: LossFn) -> Tensor:
+        try:
+            return self._pass([record] * rows, loss)[0].clone()
+        except Exception:
+            return torch.full_like(self._resident.trained, torch.nan)
+
+    def _pass(self, index: Sequence[int], loss: LossFn) -> Tensor:
         return self._per_sample.rows(len(index), lambda: loss(index).sum().backward())  # type: ignore[no-untyped-call]
 
     def paused(self) -> AbstractContextManager[None]:
@@ -145,12 +165,14 @@ def _flat(batch: Batch) -> list[int]:
 
 
 @contextmanager
-def gradient_of(resident: Resident, micro_batch: int, plan: PrivacyPlan | None) -> Iterator[GradientFn]:
-    """The gradient function of a round: private if there is a plan, plain if not."""
+def gradient_of(
+    resident: Resident, examples: Examples, micro_batch: int, plan: PrivacyPlan | None
+) -> Iterator[GradientFn]:
+    """The gradient function of a round: private if there is a plan (then ``examples`` have a shape), plain if not."""
     if plan is None:
-        yield PlainGradient(resident, micro_batch)
+        yield PlainGradient(resident, examples, micro_batch)
         return
-    private = PrivateGradient(resident, micro_batch, plan, SecureNoise())
+    private = PrivateGradient(resident, examples, plan, SecureNoise())
     try:
         yield private
     finally:

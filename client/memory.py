@@ -1,74 +1,132 @@
-"""What a site keeps for itself from round to round of one run: a personal factor or head, a compressor's remainder.
+"""All that a site keeps between the rounds of a run: a personal factor or head, what compression left out.
 
-One file for each run and purpose, ``<state>/.memory/<run>.<purpose>.safetensors``, replaced as a whole. It holds the
-values of the last two rounds in which they changed: a round that is computed again after a crash (its update was not
-sealed yet) starts from what there was before it, so nothing is applied twice.
+Each purpose has one file, ``<state>/.memory/<hash of run and purpose>.safetensors`` (0600), replaced as a whole before
+the round is sealed. It holds what the round started from, what it left, and the digest of the payload that left with
+it. What a round left is believed only if the ledger sealed exactly that payload: else the round will be computed again
+with other noise, and what the first attempt left would be a second, unpaid view of the same records.
 
-==========================================  ====================================
-case                                        ``before(n)``
-==========================================  ====================================
-nothing kept yet                            {}
-kept in rounds 3 and 5, asked for n = 6     those of round 5
-... asked for n = 5 again                   those of round 3
-... asked for n = 5, kept anew              round 5 is replaced, round 3 stays
-a damaged file                              RunError: delete it, a personal part starts anew
-==========================================  ====================================
+    before: what round t started from          after: what it left, good only if the ledger sealed that payload
+
+====================================================================  ===============
+a round n is asked for, the file is of round t                        starts from
+====================================================================  ===============
+no file                                                               nothing
+n = t (broke off before the seal; without privacy: one round back)    before
+n > t, without privacy                                                after
+n > t, the ledger sealed the payload of t                             after
+n > t, the ledger sealed nothing for t (nothing left the site)        before
+n > t, the ledger sealed another payload for t                        nothing
+n < t (the server went back by more than a round)                     nothing
+a damaged file                                                        RunError
+====================================================================  ===============
+
+Values are noised already (with privacy), so what is made of them later costs nothing more.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.config.section import NAME
-from llmchain_fl.errors import RunError, WireError
+from llmchain_fl.errors import RunError
+from llmchain_fl.privacy.durable import make_folder, remove, replace
+
+KEPT_RUNS = 16
+"""How many files stay in a folder: those written last."""
+SealOf = Callable[[int], str]
+"""Round -> SHA-256 of the payload that the ledger sealed for it, "" if none."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The file's content. ``payload``: SHA-256 of the payload that left together with ``after``."""
+
+    round: int
+    payload: str
+    before: Arrays
+    after: Arrays
 
 
 class Memory:
-    """The arrays kept for ``purpose`` in the run named ``run``; ``run`` comes from the server.
-
-    Raises:
-        WireError: a name that might lead out of the folder.
-    """
+    """What is kept for ``purpose`` of the run ``run``; the name of the file is a hash: ``run`` is the server's text."""
 
     def __init__(self, folder: Path, run: str, purpose: str) -> None:
-        if not re.fullmatch(NAME, run):
-            raise WireError("the run's name cannot stand in a path", remedy="server and site must run the same version")
-        self._path = folder / ".memory" / f"{run}.{purpose}.safetensors"
+        told = json.dumps([run, purpose]).encode()
+        self.file = folder / ".memory" / f"{hashlib.sha256(told).hexdigest()[:32]}.safetensors"
 
-    def before(self, number: int) -> Arrays:
-        """What was kept in the last round before ``number``; empty if nothing was.
+    def before(self, number: int, seal_of: SealOf | None) -> Arrays:
+        """What round ``number`` starts from; see the table of the module.
+
+        Args:
+            number: the round.
+            seal_of: asks the ledger; None in a run without privacy.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged or cannot be read.
         """
-        rounds = self._read()
-        earlier = [kept for kept in rounds if kept < number]
-        return rounds[max(earlier)] if earlier else {}
+        return believed(self.read(), number, seal_of)
 
-    def keep(self, number: int, arrays: Arrays) -> None:
-        """Keep ``arrays`` as what round ``number`` left; on disk when it returns."""
-        rounds = {kept: value for kept, value in self._read().items() if kept < number}
-        last = {max(rounds): rounds[max(rounds)]} if rounds else {}
-        stored = {f"{kept}/{name}": v for kept, value in {**last, number: arrays}.items() for name, v in value.items()}
-        atomic_write(self._path, save(stored))
+    def keep(self, number: int, payload: bytes, before: Arrays, after: Arrays) -> None:
+        """Write what round ``number`` left beside ``payload``; on the disk when it returns, and not yet believed.
 
-    def _read(self) -> dict[int, Arrays]:
-        if not self._path.is_file():
-            return {}
-        found: dict[int, Arrays] = {}
+        Raises:
+            RunError: the disk failed.
+        """
+        arrays = {f"before/{name}": value for name, value in before.items()}
+        arrays |= {f"after/{name}": value for name, value in after.items()}
+        facts = json.dumps({"round": number, "payload": hashlib.sha256(payload).hexdigest()})
+        folder = self.file.parent
         try:
-            for key, value in load_file(self._path).items():
-                number, _, name = key.partition("/")
-                found.setdefault(int(number), {})[name] = value
-        except (OSError, ValueError, SafetensorError) as error:
+            make_folder(folder)
+            replace(self.file, save(arrays, metadata={"memory": facts}))
+            others = sorted(set(folder.glob("*.safetensors")) - {self.file}, key=lambda path: path.stat().st_mtime_ns)
+            for old in others[: len(others) + 1 - KEPT_RUNS] if len(others) >= KEPT_RUNS else []:
+                remove(old)
+        except OSError as fault:
+            raise RunError(
+                f"what this site keeps between rounds cannot be written (errno {fault.errno})",
+                remedy="free or repair the site's disk; nothing was sent for this round",
+            ) from fault
+
+    def read(self) -> Kept | None:
+        """The file's content, None where there is none.
+
+        Raises:
+            RunError: it is damaged, or cannot be read.
+        """
+        if not self.file.exists():
+            return None
+        try:
+            with safe_open(self.file, framework="numpy") as opened:
+                facts = json.loads(opened.metadata()["memory"])
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+            parts = (_part(arrays, "before/"), _part(arrays, "after/"))
+            return Kept(int(facts["round"]), str(facts["payload"]), *parts)
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise RunError(
                 "what this site kept of the run for itself is damaged",
-                remedy=f"delete {self._path.name} in the site's state folder; the personal part starts anew",
+                remedy=f"delete .memory/{self.file.name} in the site's state folder; what it held starts anew",
             ) from error
-        return found
+
+
+def believed(kept: Kept | None, number: int, seal_of: SealOf | None) -> Arrays:
+    """What round ``number`` starts from; see the table of the module."""
+    if kept is None or number < kept.round:
+        return {}
+    if number == kept.round:
+        return kept.before
+    sealed = kept.payload if seal_of is None else seal_of(kept.round)
+    if not sealed:
+        return kept.before
+    return kept.after if sealed == kept.payload else {}
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

@@ -5,7 +5,8 @@ what leaves             what it is a function of
 ======================  =========================================================================
 update                  clipped, noised gradients (with a privacy plan), paid for in the ledger
 receipt                 a note of the site to itself under its own key; unreadable to anybody else
-refusal code            one word of a fixed list; never the text of an error
+refusal code            one word of a fixed list; never the text of an error, never a function of records, but for a
+                        round that was paid for and trained to no finite adapter: sealed like an update
 hello                   the site's name and the software's version
 noised scores           held-out records, with noise, paid for in the ledger
 exact scores            held-out records, outside of epsilon: only if the policy says ``exact``
@@ -20,7 +21,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,79 +30,87 @@ from safetensors.numpy import load, save
 from client.site import Site
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.compression.codec import CodecSpec, Draw
-from llmchain_fl.compression.error_feedback import encode_with_memory, memory_file
+from llmchain_fl.compression.error_feedback import encode_with_memory
 from llmchain_fl.compression.update import encode
 from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
 from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
-from llmchain_fl.privacy.charges import score_charge, training_charges
+from llmchain_fl.privacy.charges import at_site, score_charge, training_charges
 from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.wire import write_hello, write_refusal, write_scores, write_update
 
-
-def sealed(ledger: Ledger, task: TrainTask | ScoreTask, plan: PrivacyPlan | None) -> bytes | None:
-    """What was already sealed for this very round, if anything."""
-    return None if plan is None else ledger.sealed(task.key)
+REFUSED = b'{"refused":'
+"""How a sealed refusal begins; no file of arrays does (it would have a header of 10**18 bytes)."""
 
 
-def reserve(ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None) -> None:
-    """Book the round before training begins: can it still be afforded?
+def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
+    """What a round costs at this site, and whom."""
+    charges = at_site(training_charges(plan, task.stage_name, task.earlier), site.data_set, site.named(plan.unit))
+    return Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name)
 
-    Records may have been read by then (a file that is missing costs nothing), but nothing was computed from them.
 
-    Raises:
-        BudgetExhausted: the round would pass the site's epsilon; nothing was spent.
-    """
-    if plan is not None:
-        charges = training_charges(plan, task.stage_name, task.earlier)
-        ledger.reserve(Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name))
+def score_release(site: Site, task: ScoreTask, plan: PrivacyPlan) -> Release:
+    """What noised scores cost: one for each stage asked for, whether or not the site has records of it."""
+    charges = at_site([score_charge(plan, len(task.stages))], site.data_set, site.named(plan.unit))
+    return Release(task.key, charges, plan.digest(), "scores", task.federation, task.stages[-1])
 
 
 @dataclass(frozen=True)
 class Packing:
     """How an update is made small: after the noise, so it is post-processing.
 
-    ``draw``: uniforms for the rounding; ``memory``: where this site remembers what a run's compression left out.
+    ``draw``: uniforms for the rounding; ``left_out``: what this site remembers that earlier rounds left out.
     """
 
     codec: CodecSpec
     draw: Draw
-    memory: Path
+    left_out: Arrays
 
 
-def release(
-    ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, trained: Arrays, packing: Packing | None = None
-) -> RecordDict:
-    """Trained minus received, packed, and sealed on the site's disk before it may leave (with privacy on)."""
-    delta = {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
-    if plan is not None and plan.unit == "site":
-        delta = clipped(delta, task.clip or plan.clip_norm)
-    leaving = packed(ledger, task, plan, delta, packing)
+def delta(task: TrainTask, plan: PrivacyPlan | None, trained: Arrays) -> Arrays:
+    """Trained minus received; clipped as a whole with the privacy unit ``site``."""
+    found = {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
+    return clipped(found, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else found
+
+
+def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]:
+    """(the arrays that travel: the delta itself, or one array of bytes for each of it; what is left out for later)."""
+    codec = packing.codec
+    if codec.name == "none":
+        return update, {}
+    if not codec.feedback:
+        return encode(update, codec, packing.draw), {}
+    return encode_with_memory(packing.left_out, update, codec, packing.draw)
+
+
+def payload(leaving: Mapping[str, Any]) -> bytes:
+    """The bytes that are sealed."""
+    packed_arrays: bytes = save({name: np.ascontiguousarray(value) for name, value in leaving.items()})
+    return packed_arrays
+
+
+def release(ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, leaving: Mapping[str, Any]) -> RecordDict:
+    """The update, sealed on the site's disk before it may leave (with privacy on)."""
     if plan is None:
         return write_update(task.round, leaving)
-    ledger.seal(task.key, save(leaving))
+    ledger.seal(task.key, payload(leaving))
     return write_update(task.round, leaving, ledger.receipt())
 
 
-def packed(
-    ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, delta: Arrays, packing: Packing | None
-) -> Mapping[str, Any]:
-    """The arrays that travel: the delta itself, or one array of bytes for each of it."""
-    if packing is None or packing.codec.name == "none":
-        return delta
-    if not packing.codec.feedback:
-        return encode(delta, packing.codec, packing.draw)
-    seals = None if plan is None else lambda number: ledger.sealed(task.key_of(number))
-    file = memory_file(packing.memory, task.run)
-    return encode_with_memory(file, task.round, delta, packing.codec, packing.draw, seals)
+def release_refusal(ledger: Ledger, task: TrainTask, error: LlmchainError) -> RecordDict:
+    """The code of what went wrong after the round was paid, sealed: this round never gets another answer."""
+    ledger.seal(task.key, REFUSED + json.dumps(error.code).encode() + b"}")
+    return refuse(error)
 
 
-def release_again(ledger: Ledger, task: TrainTask, payload: bytes) -> RecordDict:
-    """The update that was sealed for this very round, byte for byte: no second release, no second cost."""
-    return write_update(task.round, load(payload), ledger.receipt())
+def release_again(ledger: Ledger, task: TrainTask, sealed: bytes) -> RecordDict:
+    """What was sealed for this very round, byte for byte: no second release, no second cost."""
+    if sealed.startswith(REFUSED):
+        return write_refusal(str(json.loads(sealed)["refused"]))
+    return write_update(task.round, load(sealed), ledger.receipt())
 
 
-def clipped(delta: Arrays, clip_norm: float) -> Arrays:
+def clipped(update: Arrays, clip_norm: float) -> Arrays:
     """A whole update at L2 norm <= C (1 + 1e-6): the bound on what one site adds (unit ``site``).
 
     ==============================  ==========================
@@ -118,21 +126,11 @@ def clipped(delta: Arrays, clip_norm: float) -> Arrays:
     """
     if not (math.isfinite(clip_norm) and clip_norm > 0):
         raise PrivacyError(f"the clip norm is {clip_norm!r}", remedy="the server must send one above 0, and finite")
-    norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in delta.values()))
+    norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in update.values()))
     if not math.isfinite(norm):
-        return {name: np.zeros_like(value) for name, value in delta.items()}
+        return {name: np.zeros_like(value) for name, value in update.items()}
     factor = clip_norm / norm if norm > clip_norm else 1.0
-    return {name: (value * factor).astype(np.float32) for name, value in delta.items()} if factor < 1 else delta
-
-
-def reserve_scores(ledger: Ledger, task: ScoreTask, plan: PrivacyPlan) -> None:
-    """Book one noised score for each stage asked for, whether or not the site has records of it: a public number.
-
-    Raises:
-        BudgetExhausted: they would pass the site's epsilon; nothing was spent.
-    """
-    charge = score_charge(plan, len(task.stages))
-    ledger.reserve(Release(task.key, (charge,), plan.digest(), "scores", task.federation, task.stages[-1]))
+    return {name: (value * factor).astype(np.float32) for name, value in update.items()} if factor < 1 else update
 
 
 def noised_scores(ledger: Ledger, task: ScoreTask, values: dict[str, float]) -> RecordDict:

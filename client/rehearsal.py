@@ -1,9 +1,13 @@
-"""Guard ``rehearsal``: some of the persons of earlier stages are trained on again (experience replay).
+"""Whose records a round may draw: those of its stage, and with the guard ``rehearsal`` kept ones of earlier stages.
 
-Each unit of an earlier stage is kept with probability ``keep``, once and for the whole run, by a keyed hash of whose it
-is: never by loss, by label or by how typical it is (herding would let one person decide over others). What is kept
-stays where it was, in the site's own file of that stage; nothing is copied. In a step a kept unit is drawn with the
-same probability q as everybody, and a person who is in both stages is one unit with the records of both.
+Guard ``rehearsal`` (experience replay): each unit of an earlier stage is kept with probability ``keep``, once and for
+the whole run, by a keyed hash of whose it is: never by loss, by label or by how typical it is (herding would let one
+person decide over others). What is kept stays where it was, in the site's own file of that stage; nothing is copied. In
+a step a kept unit is drawn with the same probability q as everybody, and a person who is in both stages is one unit
+with the records of both.
+
+The site owns the identity of records over all stages: the same record in the files of two stages (one file for all of
+them, a copy) is one record. Counted twice it would move the sum twice.
 
 Cost (``privacy/charges.py``): the group of every rehearsed stage pays for the round as if it were training, kept or
 not. With ``privacy.stages = "shared"`` everybody pays for every round anyway, so it adds nothing; with ``disjoint`` the
@@ -14,6 +18,7 @@ case                                  result
 ====================================  ====================================================
 keep = 0                              the current stage alone
 keep = 1                              all units of all earlier stages
+a record in the files of two stages   one record, of the first of them that counts it
 the site has no file of that stage    left out; its group pays all the same (a public rule)
 asked again for the same round        the same units are kept
 ====================================  ====================================================
@@ -23,7 +28,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,49 +40,65 @@ from llmchain_fl.privacy.units import Units
 from llmchain_fl.tasks.base import Examples
 
 GUARD = "rehearsal"
+Mask = NDArray[np.bool_]
+Mark = tuple[bytes, int, int]
+"""What makes two records of different files the same one: tokens, target, and which of equal ones in its file it is."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The records of one stage, and which of its units may take part."""
+    """The records of one stage, who pays for them, and which of its units are kept."""
 
     stage: str
+    group: str
     records: SiteRecords
-    allowed: NDArray[np.bool_]
+    kept: Mask
 
 
-def chosen(key: bytes, run: str, part: Part, keep: float) -> NDArray[np.bool_]:
-    """Which units of ``part`` are kept in ``run``: HMAC-SHA256 under the site's key, below ``keep``.
+def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) -> Mask:
+    """Which units of an earlier stage are kept in ``run``: HMAC-SHA256 under the site's key, below ``keep``.
 
     Args:
         key: secret of the site; whoever has it knows who was kept.
         run: keeps the choices of two runs independent.
-        part: an earlier stage.
+        stage: an earlier stage.
+        records: those of that stage.
         keep: chance of each unit.
     """
-    names = part.records.names or tuple(map(str, range(len(part.records.units))))
-    told = (hmac.digest(key, f"{run}\n{part.stage}\n{name}".encode(), hashlib.sha256) for name in names)
+    names = records.names or tuple(f"{tokens.hex()} {target} {n}" for tokens, target, n in marks(records.examples))
+    told = (hmac.digest(key, f"{run}\n{stage}\n{name}".encode(), hashlib.sha256) for name in names)
     return np.array([int.from_bytes(value[:8], "big") < keep * 2**64 for value in told], dtype=bool)
 
 
-def mixed(current: Part, earlier: Sequence[Part], kept: Sequence[NDArray[np.bool_]]) -> tuple[Examples, Units]:
+def marks(examples: Examples) -> Iterator[Mark]:
+    """The mark of each record, in order."""
+    seen: Counter[tuple[bytes, int]] = Counter()
+    for ids, target in zip(examples.ids, examples.targets, strict=True):
+        content = (hashlib.sha256(ids.tobytes()).digest(), int(target))
+        yield (*content, seen[content])
+        seen[content] += 1
+
+
+def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Units]:
     """All records one after the other, and whose they are: one unit for each person, whatever the stages.
 
     Args:
-        current: the stage that is taught now; all its allowed units.
-        earlier: the stages to rehearse.
-        kept: for each of them which units were kept.
+        parts: the stage that is taught now first, then the stages to rehearse.
+        allowed: for each of them which units may take part in this round.
     """
+    if len(parts) == 1:
+        return parts[0].records.examples, parts[0].records.units.kept(parts[0].kept & allowed[0])
     ids: list[NDArray[np.int64]] = []
-    targets: list[NDArray[np.int64]] = []
-    members: dict[object, list[NDArray[np.int64]]] = {}
-    taken = [current.allowed, *(part.allowed & stays for part, stays in zip(earlier, kept, strict=True))]
-    for number, (part, takes) in enumerate(zip([current, *earlier], taken, strict=True)):
-        start, records = len(ids), part.records
-        owners: Sequence[object] = records.names or [(number, unit) for unit in range(len(records.units))]
-        for owner, unit, stays in zip(owners, records.units.members, takes, strict=True):
-            if stays:
-                members.setdefault(owner, []).append(unit + start)
+    members: dict[object, dict[Mark, int]] = {}
+    for part, may in zip(parts, allowed, strict=True):
+        records, known = part.records, list(marks(part.records.examples))
+        owners: Sequence[object] = records.names or known
+        for owner, unit, takes in zip(owners, records.units.members, part.kept & may, strict=True):
+            if takes:
+                own = members.setdefault(owner, {})
+                for record in unit:
+                    own.setdefault(known[int(record)], len(ids) + int(record))
         ids += records.examples.ids
-        targets.append(records.examples.targets)
-    return Examples(ids, np.concatenate(targets)), Units(tuple(np.concatenate(parts) for parts in members.values()))
+    targets = np.concatenate([part.records.examples.targets for part in parts])
+    units = Units(tuple(np.array(sorted(own.values()), dtype=np.int64) for own in members.values()))
+    return Examples(ids, targets, shape=parts[0].records.examples.shape), units

@@ -1,31 +1,45 @@
-"""One round at a site, from the ledger's reservation to the reply that leaves."""
+"""One round at a site, from the ledger's reservation to the reply that leaves. Everything that can fail was tried."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import RecordDict
 
-from client import outbox
+from client import outbox, trial
+from client.dataset import SiteRecords
 from client.memory import Memory
+from client.rehearsal import Mask, Part, mixed
 from client.training import LocalResult, train_round
-from llmchain_fl.adapter.routing import is_beside
+from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.continual.guards import SiteGuards
+from llmchain_fl.errors import TrainingError
 from llmchain_fl.messages import ScoreTask, TrainTask
-from llmchain_fl.privacy.ledger import Ledger
+from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.noise import SecureNoise, Uniform
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.privacy.scores import noised_mean, unit_means
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples, Task
+from llmchain_fl.tasks.base import Task
 from llmchain_fl.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
+FEW = 0.5
+"""Share of the persons of a stage that may take part, below which the site's log says so."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a round takes from earlier ones (``personal``, ``left_out``), and where it leaves its own."""
+
+    personal: Arrays = field(default_factory=dict)
+    left_out: Arrays = field(default_factory=dict)
+    personal_file: Memory | None = None
+    left_out_file: Memory | None = None
 
 
 def play_round(
@@ -34,51 +48,58 @@ def play_round(
     task: TrainTask,
     work: WorkSpec,
     nlp_task: Task,
-    examples: Examples,
-    units: Units,
+    parts: Sequence[Part],
+    release: Release | None = None,
     watch: Watch | None = None,
-    memory: Memory | None = None,
-    feedback: Path = Path(),
+    between: Between | None = None,
 ) -> RecordDict:
     """Reserve -> draw -> train -> seal -> the reply. The one path on which private records become an update.
 
     Args:
         site: the site's name; only seeds of runs without noise depend on it.
-        ledger: pays for the round before anything is computed from records.
+        ledger: pays for the round before anything is computed from records, and says who may take part.
         task: what the server sent.
         work: its work description, already checked against the site's policy.
         nlp_task: the task over the resident model.
-        examples: the site's records of the stage.
-        units: whose they are; a unit that may not take part in this round is not in it.
+        parts: the site's records of the stage, and of stages that are rehearsed.
+        release: what the ledger books; None in a run without a plan.
         watch: sees the local result (simulation, same process).
-        memory: where the trained arrays that stay here (``task.keeps``) come from and go to.
-        feedback: folder for what compression left out, where the run remembers it.
+        between: what stays at the site from round to round.
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.
-        TrainingError: see ``train_round``; the reservation stays, and pays for a new attempt at the same round.
+        TrainingError: in a run without a plan, see ``train_round``. With one, training that fails after the round was
+            paid is sealed as a refusal: a second attempt would be a second view of the same records.
     """
-    plan, spec, resident = work.plan, work.train, nlp_task.resident
-    outbox.reserve(ledger, task, plan)
-    resident.reset()
-    resident.load(task.arrays)
-    resident.load({name: value for name, value in task.guard_arrays.items() if is_beside(name)})
-    if memory is not None:
-        resident.load(memory.before(task.round))
+    between = Between() if between is None else between
+    plan, spec = work.plan, work.train
+    allowed = _allowed(site, ledger, release, parts)
+    examples, units = mixed(parts, allowed)
+    trial.load(nlp_task.resident, task, between.personal)
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     guards = SiteGuards(work.guards, task.guard_arrays)
-    result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
-    if work.guards:
-        told = (site, task.round, result.penalty, result.pull)
-        log.info("%s, round %d: guards' penalty %.3g of the gradient, pull %.3g of a step", *told)
-    if watch is not None:
-        watch(task, result)
-    leaving = {name: value for name, value in result.arrays.items() if not stays(name, task.keeps)}
-    if memory is not None:
-        memory.keep(task.round, {name: v for name, v in result.arrays.items() if name not in leaving})
-    packing = outbox.Packing(work.codec, _draws(plan, spec.seed, f"{site} codec", task.round), feedback)
-    return outbox.release(ledger, task, plan, leaving, packing)
+    try:
+        result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
+        _tell(site, task, work, result)
+        if watch is not None:
+            watch(task, result)
+        staying = {name: value for name, value in result.arrays.items() if stays(name, task.keeps)}
+        leaving = {name: value for name, value in result.arrays.items() if name not in staying}
+        draw = _draws(plan, spec.seed, f"{site} codec", task.round)
+        packing = outbox.Packing(work.codec, draw, between.left_out)
+        packed, left_out = outbox.packed(outbox.delta(task, plan, leaving), packing)
+    except TrainingError as error:
+        if plan is None:
+            raise
+        log.error("%s, round %d was paid for and gives no update: %s", site, task.round, error)
+        return outbox.release_refusal(ledger, task, error)
+    payload = outbox.payload(packed)
+    if between.personal_file is not None:
+        between.personal_file.keep(task.round, payload, between.personal, {**between.personal, **staying})
+    if between.left_out_file is not None:
+        between.left_out_file.keep(task.round, payload, between.left_out, left_out)
+    return outbox.release(ledger, task, plan, packed)
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:
@@ -86,21 +107,57 @@ def stays(name: str, keeps: Sequence[str]) -> bool:
     return ("head" if name.startswith("head.") else name.rpartition(".")[2]) in keeps
 
 
+def _allowed(site: str, ledger: Ledger, release: Release | None, parts: Sequence[Part]) -> list[Mask]:
+    """Pay, and enter who takes part: one line of the ledger. Units without names are everybody's."""
+    named = [part for part in parts if part.records.names]
+    masks = [] if release is None else ledger.reserve(release, [(part.group, part.records.names) for part in named])
+    told = {id(part): mask for part, mask in zip(named, masks, strict=release is not None)}
+    found = [told.get(id(part), np.ones(len(part.records.units), dtype=np.bool_)) for part in parts]
+    here, may = len(found[0]), int(found[0].sum())
+    if here and may < FEW * here:
+        log.warning(
+            "%s: %d of %d persons of stage %s may take part: the others belong to another stage or to the held-out "
+            "records, or have no budget left",
+            *(site, may, here, parts[0].stage),
+        )
+    return found
+
+
+def _tell(site: str, task: TrainTask, work: WorkSpec, result: LocalResult) -> None:
+    if work.guards:
+        told = (site, task.round, result.penalty, result.pull)
+        log.info("%s, round %d: guards' penalty %.3g of the gradient, pull %.3g of a step", *told)
+    if result.unusable > 0:
+        log.warning(
+            "%s, round %d: %.1f %% of the drawn units could not be computed and counted as zero; the round is paid for",
+            *(site, task.round, 100 * result.unusable),
+        )
+
+
 def play_scores(
-    ledger: Ledger, task: ScoreTask, plan: PrivacyPlan, nlp_task: Task, held_out: dict[str, tuple[Examples, Units]]
+    ledger: Ledger,
+    task: ScoreTask,
+    plan: PrivacyPlan,
+    nlp_task: Task,
+    release: Release,
+    held_out: dict[str, tuple[str, SiteRecords]],
 ) -> RecordDict:
     """Reserve -> score -> noise -> seal -> the reply: one noised score for each stage that was asked for.
 
-    A stage of which the site has no records gets a score too, made of noise: which stages a site knows stays its own.
+    ``held_out``: stage -> (group that pays, records). A stage of which the site has no records gets a score too, made
+    of noise: which stages a site knows stays its own.
     """
-    outbox.reserve_scores(ledger, task, plan)
+    named = [(stage, group, one) for stage, (group, one) in held_out.items() if one.names]
+    masks = ledger.reserve(release, [(group, one.names) for _, group, one in named])
+    allowed = {stage: mask for (stage, _, _), mask in zip(named, masks, strict=True)}
     noise, bound = SecureNoise(), nlp_task.score_bound
     values = {}
     for stage in task.stages:
         means = np.zeros(0)
         if stage in held_out:
-            examples, units = held_out[stage]
-            means = unit_means(nlp_task.record_scores(examples) / bound, units)
+            records = held_out[stage][1]
+            units = records.units.kept(allowed.get(stage, np.ones(len(records.units), dtype=np.bool_)))
+            means = unit_means(nlp_task.record_scores(records.examples) / bound, units)
         values[stage] = noised_mean(means, plan.score_noise, noise) * bound
     return outbox.noised_scores(ledger, task, values)
 

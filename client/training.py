@@ -41,6 +41,8 @@ class LocalResult:
     """Mean over steps of what guards changed of the (noised) task gradient, as a share of its length."""
     pull: float = 0.0
     """Mean over steps of how far guards pulled back, as a share of the optimiser's step."""
+    unusable: float = 0.0
+    """With privacy at the site: share of drawn units whose records could not be computed and counted as zero."""
 
 
 def train_round(
@@ -75,9 +77,8 @@ def train_round(
     steps, records, tokens, strength = 0, 0, 0, _Strength()
     stepped = False
     per_unit = plan if plan is not None and plan.unit != "site" else None
-    with gradient_of(resident, spec.micro_batch, per_unit) as gradient:
-        for drawn in batches:
-            batch = sorted(drawn, key=lambda unit: max(map(examples.length, unit)))  # like lengths together
+    with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
+        for batch in batches:
             step = gradient(batch, loss) / spec.batch_size
             with gradient.paused():
                 theta.grad = _guarded(task, guards, step, strength)
@@ -90,10 +91,11 @@ def train_round(
             strength.pulled(before, after, resident.trained)
             index = [int(record) for unit in batch for record in unit]
             steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
+        unusable = gradient.unusable
     noised = per_unit is not None and per_unit.is_private
-    _check_moved(resident.trained, start, stepped, expected=records > 0 or noised)
-    arrays = resident.arrays(resident.trained_names)
-    return LocalResult(arrays, steps, records, tokens, strength.penalty / max(1, steps), strength.pull / max(1, steps))
+    _check_moved(resident.trained, start, stepped, expected=records > 0 and not noised)
+    means = strength.penalty / max(1, steps), strength.pull / max(1, steps)
+    return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens, *means, unusable)
 
 
 def proximal(theta: Tensor, start: Tensor, strength: float) -> None:
@@ -139,7 +141,7 @@ def _guarded(task: Task, guards: SiteGuards, step: Tensor, strength: _Strength) 
 def _check_moved(now: Tensor, start: Tensor, stepped: bool, *, expected: bool) -> None:
     """An adapter in which no step was taken, or that is not finite, must not pass for a trained one.
 
-    Guards may take every step back; that is no fault.
+    Guards may take every step back; that is no fault. With noise a step is taken anyway, whatever the records are.
     """
     if not math.isfinite(float((now - start).double().norm())):
         raise TrainingError("the adapter is not finite after local training", remedy="lower train.lr")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from llmchain_fl.errors import ModelError
+from llmchain_fl.ranges import Bound, range_faults
 from llmchain_fl.remembered import Remembered
 
 DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
@@ -32,6 +33,18 @@ class BaseSpec:
     dtype: str = "float32"
     device: str = "auto"
     kind: str = "encoder"
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        found = range_faults(self, _BOUNDS)
+        if not all(len(text) <= 1000 and text.isprintable() for text in (self.path, self.revision)) or not self.path:
+            found.append("path and revision: printable, at most 1,000 characters, and a path")
+        return found
+
+
+_BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {"dtype": tuple(DTYPES), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm")}
+)
 
 
 @dataclass(frozen=True)

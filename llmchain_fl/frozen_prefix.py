@@ -3,7 +3,8 @@
 For a forward pass the frozen layers are replaced: ``[Replay, ..., Replay, first adapted layer, ...]``. ``Replay`` hands
 on the kept hidden states instead of computing them, so nothing else of the architecture needs to be known. Every layer
 keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen).
-Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base.
+Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base; in fixed shapes
+(``tasks/passes.py``) every pass has the same one, and what other runs remember of other shapes is not used.
 """
 
 from __future__ import annotations
@@ -80,14 +81,22 @@ class FrozenPrefix:
         """Whether anything can be kept."""
         return self.first > 0 and self._limit > 0
 
-    def run(self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int]) -> Any:
-        """Forward pass of texts ``index`` (rows of ``ids``); ``kept`` maps text -> hidden states [its tokens, H]."""
+    def run(
+        self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int], *, fixed: bool = False
+    ) -> Any:
+        """Forward pass of texts ``index`` (rows of ``ids``); ``kept`` maps text -> hidden states [its tokens, H].
+
+        ``fixed``: all passes have the shape of ``ids``, also that over the texts whose outputs are not kept yet.
+        """
         missing = [row for row, text in enumerate(index) if text not in kept]
+        if fixed and missing:
+            missing += missing[:1] * (len(index) - len(missing))
         fresh: dict[int, Tensor] = {}
         if missing:
-            fresh = self._outputs(ids[missing], mask[missing], [index[row] for row in missing])
+            outputs = self._compute if fixed else self._outputs
+            fresh = outputs(ids[missing], mask[missing], [index[row] for row in missing])
             for text, value in fresh.items():
-                if self.used + value.nbytes <= self._limit:
+                if self.used + value.nbytes <= self._limit and text not in kept:
                     kept[text] = value
                     self._memory.hold(value)
         rows = [kept[text] if text in kept else fresh[text] for text in index]

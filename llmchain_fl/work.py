@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import pydantic
@@ -18,10 +20,14 @@ from llmchain_fl.adapter.value import AdapterSpec
 from llmchain_fl.base_model import BaseSpec
 from llmchain_fl.compression.codec import CodecSpec
 from llmchain_fl.config.calendar import sampling_rate
+from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.data.stages import answers
 from llmchain_fl.errors import WireError
+from llmchain_fl.printable import printable
 from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.ranges import Bound, Range, range_faults
+from llmchain_fl.readable import check_readable
 from llmchain_fl.tasks.base import Task
 from llmchain_fl.tasks.spec import BASE_KIND, TaskSpec, build_task
 
@@ -34,10 +40,28 @@ class TrainSpec:
     sampling_rate: float
     batch_size: float
     micro_batch: int
+    """A wish: the site decides how many records go through the model at once, which changes no result."""
     optimizer: str
     momentum: float
     seed: int
     proximal: float = 0.0
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        return range_faults(self, _LOOP)
+
+
+_LOOP: Mapping[str, Bound] = MappingProxyType(
+    {
+        "steps": Range(1, 1e6),
+        "sampling_rate": Range(0, 1, above=True),
+        "batch_size": Range(0, 1e6, above=True),
+        "optimizer": ("adam", "sgd"),
+        "momentum": Range(0, 1, below=True),
+        "seed": Range(0, 2**63),
+        "proximal": Range(0, 1e6),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,20 @@ class GuardSpec:
     def value(self, name: str) -> float | str:
         """One setting."""
         return dict(self.settings)[name]
+
+    def faults(self) -> list[str]:
+        """Settings that no configuration could have given, one line each: missing, unknown, out of bounds."""
+        told = dict(self.settings)
+        wanted = [key for key in ContinualConfig.model_fields if key.startswith(f"{self.name}_")]
+        faults = [
+            f"guard {self.name}: {key} is missing" for key in wanted if key.removeprefix(f"{self.name}_") not in told
+        ]
+        plain = {f"{self.name}_{key}": _whole(value) for key, value in told.items()}
+        try:
+            ContinualConfig.model_validate({"guards": [self.name], **plain})
+        except pydantic.ValidationError as error:
+            faults += [f"guard {printable(self.name)}: {error.error_count()} setting(s) are unknown or out of bounds"]
+        return faults
 
 
 @dataclass(frozen=True)
@@ -68,6 +106,14 @@ class WorkSpec:
     cache_mb: int = 512
     threads: int = 0
 
+    def faults(self) -> list[str]:
+        """Everything in it that is out of bounds, one line each; what the site allows of the rest is its own policy."""
+        found = self.base.faults() + self.adapter.faults() + self.task.faults() + self.train.faults()
+        found += [fault for guard in self.guards for fault in guard.faults()]
+        if len({guard.name for guard in self.guards}) < len(self.guards):
+            found.append("a guard is named twice")
+        return found + range_faults(self, _MACHINE)
+
     def to_json(self) -> str:
         """JSON text; ``from_json`` gives an equal value."""
         return _adapter().dump_json(self).decode()
@@ -77,16 +123,21 @@ class WorkSpec:
         """Parse and check types.
 
         Raises:
-            WireError: not JSON, a missing or unknown field, or a wrong type.
+            WireError: not JSON, a missing or unknown field, a wrong type, or a value out of its bounds.
             PrivacyError: a privacy plan out of its bounds.
         """
+        if len(text) > MOST_TEXT:
+            raise WireError(f"a work description of {len(text)} characters, at most {MOST_TEXT}", remedy=_SAME)
         try:
-            return _adapter().validate_json(text)
-        except (pydantic.ValidationError, ValueError) as error:
+            work = _adapter().validate_json(text)
+        except (pydantic.ValidationError, ValueError, RecursionError) as error:
             count = error.error_count() if isinstance(error, pydantic.ValidationError) else 1
-            raise WireError(
-                f"the work description has {count} fault(s)", remedy="server and site must run the same version"
-            ) from None
+            raise WireError(f"the work description has {count} fault(s)", remedy=_SAME) from None
+        faults = work.faults()
+        if faults:
+            listing = "".join(f"\n  * {fault}" for fault in faults[:MOST_FAULTS])
+            raise WireError(f"the work description has {len(faults)} fault(s):{listing}", remedy=_SAME)
+        return work
 
     def digest(self) -> str:
         """SHA-256 of the JSON text."""
@@ -98,13 +149,30 @@ class WorkSpec:
         return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb)
 
 
+_MACHINE: Mapping[str, Bound] = MappingProxyType({"cache_mb": Range(0, 1e6), "threads": Range(0, 256)})
+MOST_TEXT = 8 * 2**20
+"""Longest work description, in characters: a list of 100,000 labels fits."""
+MOST_FAULTS = 12
+"""Faults that a message lists."""
+_SAME = "server and site must run the same version"
+
+
+def _whole(value: float | str) -> float | int | str:
+    """Settings travel as floats; whole numbers are read as such."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 @functools.lru_cache(maxsize=1)
 def _adapter() -> pydantic.TypeAdapter[WorkSpec]:
     return pydantic.TypeAdapter(WorkSpec)
 
 
 def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Task]:
-    """The resident model of this process and the task over it (label vectors are computed once)."""
+    """The resident model of this process and the task over it (label vectors are computed once).
+
+    Raises:
+        ModelError: the base cannot be loaded, does not fit the adapter, or cannot read what the task gives it.
+    """
     resident = load_resident(resident_spec)
     return resident, _task_over(resident, task)
 
@@ -112,6 +180,7 @@ def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Ta
 @functools.lru_cache(maxsize=1)
 def _task_over(resident: Resident, task: TaskSpec) -> Task:
     """Kept for one resident object: another one, even of the same spec, has another adapter attached."""
+    check_readable(resident.base, task.max_tokens)
     return build_task(task, resident)
 
 

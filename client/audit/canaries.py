@@ -50,7 +50,7 @@ def _played(
     rows = np.zeros((len(inside) * RECORDS, planted), dtype=np.float32)
     rows[np.arange(len(rows)), np.repeat(inside, RECORDS)] = 2.0
     owners = [f"person-{i}" for i in inside for _ in range(RECORDS)]
-    site = PracticeSite(folder, name, rows, owners, plan_for(0.25, noise, 8), micro_batch=1024)
+    site = PracticeSite(folder, name, rows, owners, plan_for(0.25, noise, 8), rows=1024)
     adapter = np.zeros(planted)
     for _ in range(effort.canary_rounds):
         adapter = adapter + site.play(adapter).update

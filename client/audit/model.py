@@ -17,6 +17,7 @@ from client.gradients import GradientFn, LossFn, gradient_of
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.privacy.units import Units
 from llmchain_fl.tasks.base import Examples, Task
+from llmchain_fl.tasks.passes import Shape
 
 TOLERANCE = 1e-3
 """Allowed change of all others together, in units of C: the noise protects against it with a multiplier of 1,000 z."""
@@ -39,10 +40,12 @@ def own_model(
         watched: how many people are left out, one after the other; among them those with the longest records.
     """
 
+    examples.fix(Shape(micro_batch, max(map(examples.length, range(len(examples))))))
+
     def loss(index: Sequence[int]) -> Tensor:
         return task.losses(task.forward(examples, index))
 
-    with gradient_of(task.resident, micro_batch, plan_for(1.0, 0.0, clip=clip_norm)) as gradient:
+    with gradient_of(task.resident, examples, micro_batch, plan_for(1.0, 0.0, clip=clip_norm)) as gradient:
         moved, others = _changes(gradient, loss, units, _to_watch(examples, units, watched))
     count = f"{len(units)} people, {len(moved)} of them left out in turn"
     return [

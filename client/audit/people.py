@@ -57,7 +57,7 @@ def sensitivity(folder: Path, effort: Effort) -> list[Finding]:
         kind = "bfloat16" if half else "float32"
         site = PracticeSite(folder, kind, np.concatenate(people), owners, plan_for(1.0, 0.0, clip=clip), half=half)
 
-        with gradient_of(site.task.resident, 16, site.plan) as gradient:
+        with gradient_of(site.task.resident, site.examples, 16, site.plan) as gradient:
             sums = [gradient([records], site.loss).double() for records in site.units.members]
         norms = np.array([float(total.norm()) for total in sums])
         findings.append(conformance.sensitivity(norms, clip, f"{len(norms)} people, gradients in {kind}"))
@@ -72,8 +72,8 @@ def neighbours(folder: Path, effort: Effort) -> list[Finding]:
         crowd[np.arange(CROWD), np.arange(CROWD)] = 3.0
         owners = [f"person-{i}" for i in range(CROWD)] + ["watched"] * len(rows)
         plan = plan_for(1.0, 0.0)
-        here = PracticeSite(folder / name, "with", np.concatenate([crowd, rows]), owners, plan, micro_batch=10)
-        there = PracticeSite(folder / name, "without", crowd, owners[:CROWD], plan, micro_batch=10)
+        here = PracticeSite(folder / name, "with", np.concatenate([crowd, rows]), owners, plan, rows=10)
+        there = PracticeSite(folder / name, "without", crowd, owners[:CROWD], plan, rows=10)
         own = np.arange(WIDTH) >= OWN
         found = conformance.interference(here.total(), there.total(), own, plan.clip_norm, 1e-6)
         findings += [_named(finding, name) for finding in found]
@@ -120,7 +120,7 @@ def used_once(folder: Path, effort: Effort) -> list[Finding]:
     owners = [f"person-{i}" for i, size in enumerate(sizes) for _ in range(size)]
     rows = np.eye(len(owners), dtype=np.float32) / np.float32(64)
     plan = plan_for(1.0, 0.0, steps=3, divisor=1.0)
-    site = PracticeSite(folder, "everybody", rows, owners, plan, micro_batch=7)
+    site = PracticeSite(folder, "everybody", rows, owners, plan, rows=7)
     played = site.sums(site.play().steps) * 64
     usual, many = played[:, :-20], played[:, -20:]
     most = plan.records_per_unit
@@ -138,7 +138,7 @@ def used_once(folder: Path, effort: Effort) -> list[Finding]:
 
 def _given_batches(folder: Path, rows: Features, owners: Sequence[str]) -> Finding:
     plan = plan_for(0.2, 0.0, steps=6, divisor=2.0)
-    site = PracticeSite(folder, "given", rows, owners, plan, micro_batch=7)
+    site = PracticeSite(folder, "given", rows, owners, plan, rows=7)
     draw, members = np.random.default_rng(9), site.units.members
     drawn: list[list[npt.NDArray[np.int64]]] = []
     for size in (1, 5, 20, len(members), 2, 28):

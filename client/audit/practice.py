@@ -16,12 +16,16 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from client.audit.probe import ADAPTER, BASE, ProbeTask
+from client.dataset import SiteRecords
+from client.rehearsal import Part
 from client.rounds import play_round
-from llmchain_fl.errors import TrainingError, WireError
+from llmchain_fl.errors import TrainingError
 from llmchain_fl.messages import TrainTask, Update
-from llmchain_fl.privacy.ledger import FileLedger, Terms
+from llmchain_fl.privacy.charges import at_site, site_group, training_charges, training_group
+from llmchain_fl.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.passes import Shape
 from llmchain_fl.tasks.spec import TaskSpec
 from llmchain_fl.wire import read_reply
 from llmchain_fl.work import TrainSpec, WorkSpec
@@ -29,6 +33,7 @@ from llmchain_fl.work import TrainSpec, WorkSpec
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
 
+STAGE = "practice"
 READABLE = 0.02
 """Noise multiplier at which one person's contribution stands 50 standard deviations above the noise, while the program
 takes the same path as with full noise: membership *and* noise are read from one update."""
@@ -86,7 +91,7 @@ class PracticeSite:
         features: one row for each record: its gradient.
         people: whose each record is.
         plan: of all its rounds.
-        micro_batch: records in one forward pass.
+        rows: records in one forward pass.
         half: gradients in bfloat16.
     """
 
@@ -98,18 +103,21 @@ class PracticeSite:
         people: Sequence[str],
         plan: PrivacyPlan,
         *,
-        micro_batch: int = 4096,
+        rows: int = 64,
         half: bool = False,
     ) -> None:
         self.name, self.plan, self.units = name, plan, Units.of_people(people)
         self.task = ProbeTask(features, half=half)
         self.examples = self.task.examples()
+        self.examples.fix(Shape(rows, 8))
+        records = SiteRecords(self.examples, self.units, tuple(dict.fromkeys(people)))
+        self.parts = [
+            Part(STAGE, site_group(training_group(plan, STAGE), name), records, np.ones(len(self.units), bool))
+        ]
         self.ledger = FileLedger(
             folder / name, folder / f"{name}.anchor", Terms(name, plan.unit, plan.delta, "pld", float("inf"))
         )
-        train = TrainSpec(
-            plan.steps_per_round, plan.sampling_rate, plan.divisor, micro_batch, "sgd", momentum=0.0, seed=1
-        )
+        train = TrainSpec(plan.steps_per_round, plan.sampling_rate, plan.divisor, rows, "sgd", momentum=0.0, seed=1)
         self.work = WorkSpec(BASE, ADAPTER, TaskSpec("classification"), train, plan=plan)
         self.played = 0
 
@@ -122,21 +130,30 @@ class PracticeSite:
         """What the server sends for round ``number``."""
         arrays = self.task.arrays(np.zeros(self.width) if start is None else start)
         work = self.work.to_json()
-        return TrainTask("gate", number, 0, "practice", 1.0, work, arrays, federation="gate")
+        return TrainTask("gate", number, 0, STAGE, 1.0, work, arrays, federation="gate")
+
+    def release(self, told: TrainTask) -> Release:
+        """What that round costs here."""
+        charges = at_site(training_charges(self.plan, STAGE), self.name, named=self.plan.unit == "person")
+        return Release(told.key, charges, self.plan.digest(), "training", told.federation, STAGE)
+
+    def answer(self, told: TrainTask) -> RecordDict:
+        """The reply to that round, by the path that every round takes."""
+        return play_round(self.name, self.ledger, told, self.work, self.task, self.parts, self.release(told))
 
     def play(self, start: Floats | None = None) -> Round:
         """The next round, through the real path.
 
         Raises:
-            WireError: the reply is no update.
+            TrainingError: the reply is no update.
         """
         self.played += 1
         told = self.told(self.played, start)
         self.task.trace()
-        reply = play_round(self.name, self.ledger, told, self.work, self.task, self.examples, self.units)
+        reply = self.answer(told)
         told_back = read_reply(reply)
         if not isinstance(told_back, Update):
-            raise WireError("the reply is no update", remedy="read the log of the gate")
+            raise TrainingError("the reply is no update", remedy="read the log of the gate")
         update = self.task.vector(told_back.arrays)
         begun = self.task.vector(told.arrays)
         ends = np.concatenate([self.task.trace(), (begun + update)[None, :]])

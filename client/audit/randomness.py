@@ -116,7 +116,7 @@ def telling_bits(folder: Path, effort: Effort) -> list[Finding]:
     people = effort.quiet
     features = one_hot(people, 2 * people, 4.0)
     plan = plan_for(1.0, 1.0, divisor=1.0)
-    site = PracticeSite(folder, "bits", features, [f"person-{i}" for i in range(people)], plan, micro_batch=256)
+    site = PracticeSite(folder, "bits", features, [f"person-{i}" for i in range(people)], plan, rows=256)
     sums = site.sums(site.play().update)
     if not np.isfinite(sums).all():
         return [noise_law.noise_size(sums, plan.noise_std)]

@@ -16,6 +16,8 @@ from llmchain_fl.messages import Scores, ScoreTask
 from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.privacy.charges import HELD_OUT, at_site, score_charge, site_group
+from llmchain_fl.privacy.ledger import Release
 from llmchain_fl.wire import read_reply
 
 PEOPLE = 400
@@ -68,7 +70,10 @@ def _ask(site: PracticeSite, number: int, count: int) -> Floats:
     stages = tuple(f"stage-{i}" for i in range(count))
     arrays = site.task.arrays(np.zeros(site.width))
     told = ScoreTask(number, stages, site.work.to_json(), arrays, run="gate", federation="gate")
-    held_out = dict.fromkeys(stages, (site.examples, site.units))
-    reply = read_reply(play_scores(site.ledger, told, site.plan, site.task, held_out))
+    group = site_group(HELD_OUT, site.name)
+    charges = at_site([score_charge(site.plan, count)], site.name, named=True)
+    release = Release(told.key, charges, site.plan.digest(), "scores", told.federation, stages[-1])
+    held_out = dict.fromkeys(stages, (group, site.parts[0].records))
+    reply = read_reply(play_scores(site.ledger, told, site.plan, site.task, release, held_out))
     found = reply.values if isinstance(reply, Scores) else {}
     return np.array([found.get(stage, math.nan) for stage in stages])

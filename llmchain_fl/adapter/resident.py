@@ -182,14 +182,17 @@ class Resident:
         kept: dict[int, Tensor],
         index: Sequence[int],
         decide: Tensor | None = None,
+        *,
+        fixed: bool = False,
     ) -> Any:
         """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs.
 
-        ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it.
+        ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it. ``fixed``: whether every
+        pass over these texts has one shape (``tasks/passes.py``).
         """
         with self.router.choosing(mask if decide is None else decide):
             if self.prefix.enabled:
-                return self.prefix.run(ids, mask, kept, index)
+                return self.prefix.run(ids, mask, kept, index, fixed=fixed)
             extra = {"use_cache": False} if self.spec.base.kind == "causal-lm" else {}
             return self.base.module(input_ids=ids, attention_mask=mask, **extra)
 

@@ -9,9 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+
+from llmchain_fl.ranges import Bound, Range, range_faults
 
 Array = npt.NDArray[np.float32]
 Arrays = dict[str, Array]
@@ -41,6 +44,28 @@ class AdapterSpec:
     def scale(self) -> float:
         """s = alpha / rank."""
         return self.alpha / self.rank
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        found = range_faults(self, _BOUNDS)
+        if not 1 <= len(self.targets) <= MOST_TARGETS or not all(0 < len(name) <= 200 for name in self.targets):
+            found.append(f"targets: 1 to {MOST_TARGETS} names of 1 to 200 characters")
+        if not self.trained or not set(self.trained) <= set(FACTORS):
+            found.append(f"trained: some of {', '.join(FACTORS)}")
+        return found
+
+
+_BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {
+        "rank": Range(1, 1024),
+        "alpha": Range(0, 1024 * 4096, above=True),
+        "last_layers": Range(0, 1024),
+        "seed": Range(0, 2**63),
+    }
+)
+FACTORS = ("lora_A", "lora_B", "lora_R")
+"""Endings of the arrays that a site may train (and heads)."""
+MOST_TARGETS = 100
 
 
 def is_trained(name: str, trained: Sequence[str]) -> bool:

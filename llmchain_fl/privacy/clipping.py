@@ -1,7 +1,10 @@
-"""Per-example clipping: the bound on what one record can do to a sum.
+"""Clipping: the bound on what one unit can do to a sum.
 
 Abadi et al. 2016 (arXiv 1607.00133), algorithm 1: g_i <- g_i * min(1, C / ||g_i||_2), then sum over the batch.
-Where we differ: a row that is not finite contributes exactly zero instead of destroying the sum.
+
+Where we differ: a row that is not finite contributes exactly zero instead of destroying the sum; each row is measured,
+scaled and added by itself and in float64. In one matrix product over all rows the rounding of a row's norm, and of the
+sum, would depend on how many others there are: some 1e-7 each, which no bound of C would cover.
 """
 
 from __future__ import annotations
@@ -14,12 +17,9 @@ from torch import Tensor
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.plan import MIN_CLIP_NORM
 
-_BLOCK = 128
-"""Columns summed in float32 before going on in float64: keeps the error of a norm below 5e-7 at float32 speed."""
 
-
-def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
-    """min(1, C / norm) for each row.
+def clip_factor(norm: float, clip_norm: float) -> float:
+    """min(1, C / norm).
 
     ==========================  ====================================================
     norm                        factor
@@ -28,87 +28,63 @@ def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
     <= C                        1
     > C                         C / norm
     NaN, +inf, -inf             0
-    so large that C / norm is   0 (a factor without full precision would break the
-    below float32's normals     bound)
     ==========================  ====================================================
-
-    Args:
-        norms: L2 norms, shape [n], any floating type (computed in float64).
-        clip_norm: C.
-
-    Returns:
-        Factors in [0, 1], float32, shape [n].
 
     Raises:
         PrivacyError: C is not finite or below MIN_CLIP_NORM.
     """
-    _check_clip_norm(clip_norm)
-    norms = norms.detach().double()
-    factors = torch.where(norms > clip_norm, clip_norm / norms, torch.ones_like(norms))
-    usable = torch.isfinite(norms) & (factors >= torch.finfo(torch.float32).tiny)
-    return torch.where(usable, factors, torch.zeros_like(factors)).float()
-
-
-def clipped_sum(per_example: Tensor, clip_norm: float) -> tuple[Tensor, int]:
-    """Sum of the rows, each scaled to L2 norm at most C.
-
-    Guarantee: each row enters with norm <= C * (1 + 1e-6), measured in float64, whatever the input type. Adding or
-    removing one row moves the sum by at most that, up to the rounding of a float32 sum. (With torch's default matmul
-    precision "highest"; a GPU told to use TF32 would round the rows after they were measured.)
-
-    ================================  ==================================================================
-    input                             result
-    ================================  ==================================================================
-    n = 0                             zeros [P]: the step still adds its noise
-    a row with NaN or inf             adds exactly zero (not 0 * NaN), counted in ``n_nonfinite``
-    a zero row                        adds zero, is not counted
-    bfloat16 or float16 rows          upcast to float32 first, then clipped
-    a finite row whose squares        its norm is taken in float64: clipped like any other
-    overflow float32
-    ================================  ==================================================================
-
-    Args:
-        per_example: one gradient per row, shape [n, P], a floating type.
-        clip_norm: C, at least MIN_CLIP_NORM.
-
-    Returns:
-        (sum float32 [P] on the input's device, number of rows that were not finite). That number is a private count:
-        it must not leave the site.
-
-    Raises:
-        PrivacyError: wrong shape or type, or a faulty C.
-    """
-    if per_example.dim() != 2 or not per_example.is_floating_point():
-        raise PrivacyError(
-            f"per-example gradients have shape {tuple(per_example.shape)} and type {per_example.dtype}",
-            remedy="pass one flat row of floating-point numbers per example, shape [n, P]",
-        )
-    _check_clip_norm(clip_norm)
-    rows = per_example.detach().float()
-    norms = _row_norms(rows)
-    finite = torch.isfinite(norms)
-    n_nonfinite = int((~finite).sum())
-    if n_nonfinite:
-        rows, norms = rows[finite], norms[finite]
-    return clip_factors(norms, clip_norm) @ rows, n_nonfinite
-
-
-def _row_norms(rows: Tensor) -> Tensor:
-    """L2 norm of each float32 row in float64 [n]; not finite exactly where the row holds a NaN or inf."""
-    width = rows.shape[1]
-    whole = width - width % _BLOCK
-    parts = torch.linalg.vector_norm(rows[:, :whole].view(len(rows), whole // _BLOCK, _BLOCK), dim=2).double()
-    tail = torch.linalg.vector_norm(rows[:, whole:], dim=1, dtype=torch.float64)
-    norms = torch.hypot(torch.linalg.vector_norm(parts, dim=1), tail)
-    doubtful = ~torch.isfinite(norms)
-    if bool(doubtful.any()):
-        norms[doubtful] = torch.linalg.vector_norm(rows[doubtful], dim=1, dtype=torch.float64)
-    return norms
-
-
-def _check_clip_norm(clip_norm: float) -> None:
     if not (math.isfinite(clip_norm) and clip_norm >= MIN_CLIP_NORM):
         raise PrivacyError(
             f"the clip norm is {clip_norm!r}, must be finite and >= {MIN_CLIP_NORM:g}",
             remedy="set a clip norm near the median gradient norm, for instance 1.0",
         )
+    if not math.isfinite(norm):
+        return 0.0
+    return clip_norm / norm if norm > clip_norm else 1.0
+
+
+def clipped_sum(rows: Tensor, clip_norm: float) -> tuple[Tensor, int]:
+    """Sum of the rows, each scaled to L2 norm at most C.
+
+    Guarantee: each row adds a vector of norm <= C (1 + 1e-12), whatever the input type, and the same vector whatever
+    the other rows are. Adding or removing one row moves the sum by at most that, up to the rounding of a float64 sum of
+    n terms (n C 2**-53).
+
+    ================================  ==================================================================
+    input                             result
+    ================================  ==================================================================
+    n = 0                             zeros [P]: the step still adds its noise
+    a row with NaN or inf             adds exactly zero (not 0 * NaN), is counted
+    a zero row                        adds zero, is not counted
+    bfloat16 or float16 rows          as their float64 values
+    a finite row whose squares        its norm is taken in float64: clipped like any other
+    overflow float32
+    ================================  ==================================================================
+
+    Args:
+        rows: one gradient per row, shape [n, P], a floating type.
+        clip_norm: C, at least MIN_CLIP_NORM.
+
+    Returns:
+        (sum float64 [P] on the input's device, number of rows that were not finite). That number is a private count:
+        it must not leave the site.
+
+    Raises:
+        PrivacyError: wrong shape or type, or a faulty C.
+    """
+    if rows.dim() != 2 or not rows.is_floating_point():
+        raise PrivacyError(
+            f"per-example gradients have shape {tuple(rows.shape)} and type {rows.dtype}",
+            remedy="pass one flat row of floating-point numbers per example, shape [n, P]",
+        )
+    clip_factor(0.0, clip_norm)
+    rows = rows.detach()
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    not_finite = 0
+    for row in rows:
+        norm = float(torch.linalg.vector_norm(row, dtype=torch.float64))
+        if math.isfinite(norm):
+            total.add_(row, alpha=clip_factor(norm, clip_norm))
+        else:
+            not_finite += 1
+    return total, not_finite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.tasks.passes import Shape, passes
 
 
 @dataclass
@@ -23,12 +24,20 @@ class Examples:
         targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
         kept: outputs of frozen layers, filled as they are computed.
         among: classification: the labels (positions) that can be the answer when these records are scored; None: all.
+        shape: of every pass over these records (``passes.py``); None: padded to the longest of each batch.
     """
 
     ids: list[npt.NDArray[np.int64]]
     targets: npt.NDArray[np.int64]
     kept: dict[int, Tensor] = field(default_factory=dict)
     among: Sequence[int] | None = None
+    shape: Shape | None = None
+
+    def fix(self, shape: Shape | None) -> None:
+        """Take every pass in ``shape`` from here on; what was kept of another one is dropped."""
+        if shape != self.shape:
+            self.kept.clear()
+            self.shape = shape
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,8 +51,9 @@ class Examples:
         return int(sum(len(self.ids[i]) for i in index))
 
     def batch(self, index: Sequence[int], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Right-padded ``(ids, mask)``, int64 [n, longest]."""
+        """Right-padded ``(ids, mask)``, int64 [n, longest], or to the rung of the longest where there is a shape."""
         longest = max(len(self.ids[i]) for i in index)
+        longest = longest if self.shape is None else self.shape.padded(longest)
         ids = np.full((len(index), longest), pad, dtype=np.int64)
         mask = np.zeros((len(index), longest), dtype=np.int64)
         for row, text in enumerate(index):
@@ -94,5 +104,4 @@ class Task(Protocol):
 
 def by_length(examples: Examples, batch: int) -> list[list[int]]:
     """Batches of records of like length (less padding); order does not matter for scores."""
-    order = sorted(range(len(examples)), key=examples.length)
-    return [order[start : start + batch] for start in range(0, len(order), batch)]
+    return [index[:count] for index, count in passes(replace(examples, shape=None), range(len(examples)), batch)]

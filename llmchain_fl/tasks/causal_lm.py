@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.tasks.base import Examples, Output, by_length
+from llmchain_fl.tasks.base import Examples, Output
+from llmchain_fl.tasks.passes import each_record
 from llmchain_fl.tasks.text import token_ids
 
 PROMPT = "{prompt}"
@@ -61,7 +62,8 @@ class CausalLM:
         prompt = torch.from_numpy(examples.targets[list(index)]).to(ids.device)
         deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
         asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
-        logits = self.resident.forward(ids, mask, examples.kept, index, asked).logits[:, :-1].float()
+        fixed = examples.shape is not None
+        logits = self.resident.forward(ids, mask, examples.kept, index, asked, fixed=fixed).logits[:, :-1].float()
         place = torch.arange(1, ids.shape[1], device=ids.device)
         weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
         return Output(logits, ids[:, 1:], weight.float())
@@ -86,23 +88,20 @@ class CausalLM:
 
     def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
         """``loss`` and ``perplexity`` over all answer tokens of all records."""
-        total, tokens = 0.0, 0.0
-        with torch.no_grad():
-            for index in by_length(examples, batch):
-                output = self.forward(examples, index)
-                count = output.weight.sum(dim=1) if output.weight is not None else torch.ones(len(index))
-                total += float((self.losses(output) * count).sum())
-                tokens += float(count.sum())
-        loss = total / max(tokens, 1.0)
+        losses, tokens = each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        loss = float((losses * tokens).sum() / max(tokens.sum(), 1.0))
         return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
 
     def record_scores(self, examples: Examples, batch: int = 32) -> npt.NDArray[np.float64]:
         """Mean loss of each record's answer tokens, [n]."""
-        found = np.zeros(len(examples))
-        with torch.no_grad():
-            for index in by_length(examples, batch):
-                found[index] = self.losses(self.forward(examples, index)).double().cpu().numpy()
-        return found
+        losses: npt.NDArray[np.float64] = each_record(examples, batch, lambda index: self._both(examples, index)[:1])[0]
+        return losses
+
+    def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean loss and number of answer tokens of each record."""
+        output = self.forward(examples, index)
+        count = output.weight.sum(dim=1) if output.weight is not None else torch.ones(len(index))
+        return self.losses(output), count
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
         """Greedy answer to each prompt (one candidate, probability 1); a too long prompt loses its beginning."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.tasks.base import Examples, Output, by_length
+from llmchain_fl.tasks.passes import each_record
 from llmchain_fl.tasks.text import token_ids
 
 
@@ -74,7 +75,8 @@ class Classification:
 
     def _pooled(self, examples: Examples, index: Sequence[int]) -> Tensor:
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
-        return self._pool(self.resident.forward(ids, mask, examples.kept, index).last_hidden_state, mask)
+        fixed = examples.shape is not None
+        return self._pool(self.resident.forward(ids, mask, examples.kept, index, fixed=fixed).last_hidden_state, mask)
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
@@ -95,22 +97,17 @@ class Classification:
 
     def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
         """``accuracy`` and mean ``loss`` over all records."""
-        right, loss = 0.0, 0.0
-        with torch.no_grad():
-            for index in by_length(examples, batch):
-                output = _among(self.forward(examples, index), examples.among)
-                right += float((output.logits.argmax(dim=-1) == output.targets).sum())
-                loss += float(self.losses(output).sum())
-        return {"accuracy": right / len(examples), "loss": loss / len(examples)}
+        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2).mean(axis=1)
+        return {"accuracy": float(right), "loss": float(loss)}
 
     def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
-        """1 where the best label is the right one, else 0; [n]."""
-        found = np.zeros(len(examples))
-        with torch.no_grad():
-            for index in by_length(examples, batch):
-                output = _among(self.forward(examples, index), examples.among)
-                found[index] = (output.logits.argmax(dim=-1) == output.targets).double().cpu().numpy()
-        return found
+        """1 where the best label is the right one, else 0; NaN where the loss is not finite; [n]."""
+        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        return np.where(np.isfinite(loss), right, np.nan)
+
+    def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        output = _among(self.forward(examples, index), examples.among)
+        return (output.logits.argmax(dim=-1) == output.targets).double(), self.losses(output)
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The ``top`` labels of each text with their probabilities."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.ranges import Bound, Range, range_faults
 from llmchain_fl.tasks.base import Task
 from llmchain_fl.tasks.causal_lm import CausalLM
-from llmchain_fl.tasks.classification import Classification
+from llmchain_fl.tasks.classification import POOLINGS, Classification
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,36 @@ class TaskSpec:
     def head_size(self) -> int:
         """Outputs of a trained head; 0 without one."""
         return len(self.labels) if self.kind == "classification" and self.head == "trained" else 0
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each; an empty head is one."""
+        found = range_faults(self, _BOUNDS)
+        names = [name for name, _ in self.labels]
+        if self.kind == "classification" and not names:
+            found.append("labels: a classifier needs at least one")
+        if len(names) > MOST_LABELS or len(set(names)) < len(names):
+            found.append(f"labels: at most {MOST_LABELS} different ones")
+        if any(not 0 < len(text) <= 2000 for label in self.labels for text in label):
+            found.append("labels: names and texts of 1 to 2,000 characters")
+        if len(self.among) > 10_000 or any(not kept or not _positions(kept, len(names)) for _, kept in self.among):
+            found.append("among: positions in the label list, at least one for each stage")
+        return found
+
+
+_BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {
+        "kind": ("classification", "causal-lm", "plain-text"),
+        "head": ("label-text", "trained"),
+        "scale": Range(0, 1000, above=True),
+        "pooling": tuple(POOLINGS),
+        "max_tokens": Range(4, 32_768),
+    }
+)
+MOST_LABELS = 100_000
+
+
+def _positions(kept: tuple[int, ...], count: int) -> bool:
+    return len(set(kept)) == len(kept) and all(0 <= position < count for position in kept)
 
 
 def _classification(spec: TaskSpec, resident: Resident) -> Task:

@@ -1,0 +1,246 @@
+"""Everything about a task that can be judged without a record and without the model: before anything is paid or loaded.
+
+What is asked here is a function of the task and of the site file alone, so a refusal tells nothing about records. What
+needs the model, but still no record, is asked by ``client/trial.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from client.site import Site
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.base_model import KNOWN, locate
+from llmchain_fl.config.section import NAME
+from llmchain_fl.continual.guards import GUARDS
+from llmchain_fl.errors import ModelError, PrivacyError, WireError
+from llmchain_fl.messages import ScoreTask, TrainTask
+from llmchain_fl.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
+from llmchain_fl.ranges import Range, range_faults
+from llmchain_fl.work import WorkSpec
+
+SAME = "server and site must run the same version"
+KINDS = "fiu"
+"""Numpy's letters of arrays that may come: numbers, signed and unsigned; no text, no objects."""
+MOST_ARRAYS = 200_000
+LARGEST_LR = 1e3
+ENDINGS = ("lora_A", "lora_B", "lora_R", "head")
+"""What ``trains`` and ``keeps`` may name."""
+_NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
+
+
+def check_work(site: Site, work: WorkSpec) -> None:
+    """Refuse work that the policy does not allow.
+
+    Raises:
+        PrivacyError: no privacy, no noise, another unit or delta, too many steps, or a loop, a guard or a codec that is
+            not what the plan pays for.
+        ModelError: a base model that is not on the list.
+        WireError: more than the site allows of anything.
+    """
+    limits, plan, loop = site.limits, work.plan, work.train
+    if limits.require_privacy and (plan is None or not plan.is_private):
+        raise PrivacyError(
+            "the site trains with differential privacy only",
+            remedy="set privacy.enabled, or limits.require_privacy = false",
+        )
+    if plan is not None:
+        check_plan(site, plan)
+    if loop.steps > limits.max_steps:
+        raise PrivacyError(
+            f"{loop.steps} steps in a round, the site allows {limits.max_steps}", remedy="lower train.steps"
+        )
+    told = (loop.sampling_rate, loop.steps, loop.batch_size)
+    if plan is not None and plan.unit != "site" and _paid_for(plan) != told:
+        raise PrivacyError(
+            "the training loop is not the one that the privacy plan accounts for",
+            remedy="sampling rate, steps and divisor must be the same in both; run the same version everywhere",
+        )
+    if plan is not None and plan.unit == "site" and work.codec.feedback:
+        raise PrivacyError(
+            "what compression left out is covered by no noise with the privacy unit site",
+            remedy="set compression.feedback = false",
+        )
+    _check_size(site, work)
+    check_base(site, work)
+    _check_guards(work)
+
+
+def _paid_for(plan: PrivacyPlan) -> tuple[float, int, float]:
+    return plan.sampling_rate, plan.steps_per_round, plan.divisor
+
+
+def check_plan(site: Site, plan: PrivacyPlan) -> None:
+    """Refuse a plan that protects less than the site asks for.
+
+    Raises:
+        PrivacyError: another unit, a larger delta, or stages that cannot be told apart.
+    """
+    limits = site.limits
+    if plan.unit not in limits.units:
+        raise PrivacyError(
+            f"the privacy unit is one {plan.unit}, the site accepts {', '.join(limits.units) or 'none'}",
+            remedy="set privacy.unit, or let the data holder decide on limits.units",
+        )
+    if site.data.one_record_per_person and plan.stages == "disjoint":
+        raise PrivacyError(
+            "stages cannot be told disjoint where the records name no person",
+            remedy='name a column for the person, or set privacy.stages = "shared"',
+        )
+    if plan.delta > limits.delta:
+        raise PrivacyError(
+            f"delta = {plan.delta} is above the site's {limits.delta}",
+            remedy=f"set privacy.delta to {limits.delta} or less",
+        )
+
+
+def check_base(site: Site, work: WorkSpec) -> None:
+    """Refuse a base model that the policy does not allow: by its known name, or by the digest of its folder.
+
+    Raises:
+        ModelError: it is not on the site's list.
+    """
+    allowed, path = site.limits.base_models, work.base.path
+    if not allowed or (path in KNOWN and path in allowed):
+        return
+    pinned = any(name not in KNOWN for name in allowed)
+    located = locate(path) if pinned and path not in KNOWN else None
+    if located is None or not located.local or base_digest(located.path) not in allowed:
+        raise ModelError("the site does not allow this base model", remedy="add it to limits.base_models")
+
+
+def base_digest(folder: str) -> str:
+    """``sha256:`` over the names and contents of a model folder's files, hidden ones left out."""
+    files = sorted(file for file in Path(folder).iterdir() if file.is_file() and not file.name.startswith("."))
+    return _digest_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for name, size, _ in files:
+        total.update(json.dumps([Path(name).name, size]).encode())
+        with open(name, "rb") as opened:
+            total.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _check_size(site: Site, work: WorkSpec) -> None:
+    limits, batches = site.limits, [dict(guard.settings).get("batch", 0) for guard in work.guards]
+    public = sum(int(count) for count in batches if not isinstance(count, str))
+    asked = {
+        "rank": (work.adapter.rank, limits.max_rank),
+        "tokens": (work.task.max_tokens, limits.max_tokens),
+        "labels": (len(work.task.labels), limits.max_labels),
+        "public records a step": (public, limits.max_public),
+        "stages": (len(work.task.among), limits.max_stages),
+    }
+    over = [f"{count} {what}, the site allows {most}" for what, (count, most) in asked.items() if count > most]
+    if over:
+        raise WireError("; ".join(over), remedy="ask for less, or let the data holder decide on limits.max_*")
+
+
+def _check_guards(work: WorkSpec) -> None:
+    for guard in work.guards:
+        parts = GUARDS.get(guard.name)
+        if parts is None:
+            raise WireError("the work names an unknown guard", remedy=SAME)
+        if work.plan is not None and parts.funded is not None and not parts.funded(work.plan):
+            raise PrivacyError(
+                f"the guard {guard.name} reads records again, and the privacy plan does not pay for it",
+                remedy="run the same version everywhere; or leave the guard out",
+            )
+
+
+def check_train(site: Site, task: TrainTask) -> None:
+    """The part of a train task that is not the work description.
+
+    Raises:
+        WireError: names, numbers or arrays that no server of this version sends, or more than the site allows.
+    """
+    _check_names(task)
+    faults = range_faults(task, _NUMBERS)
+    if not (math.isfinite(task.lr) and 0 < task.lr <= LARGEST_LR):
+        faults.append(f"lr is {task.lr!r}; it must be above 0 and at most {LARGEST_LR:g}")
+    if not {*task.trains, *task.keeps} <= set(ENDINGS):
+        faults.append(f"trains and keeps: some of {', '.join(ENDINGS)}")
+    if len(set(task.earlier)) < len(task.earlier) or task.stage_name in task.earlier:
+        faults.append("earlier: different stages, and not the present one")
+    if faults:
+        raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
+    _check_stages(site, task.earlier)
+    check_arrays(site, task.arrays, task.guard_arrays)
+
+
+def check_score(site: Site, task: ScoreTask) -> None:
+    """The same of a score task.
+
+    Raises:
+        WireError: see above.
+    """
+    _check_names(task)
+    faults = range_faults(task, {"round": _NUMBERS["round"]})
+    if not task.stages or len(set(task.stages)) < len(task.stages) or not set(task.keeps) <= set(ENDINGS):
+        faults.append("stages: different ones, at least one")
+    if faults:
+        raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
+    _check_stages(site, task.stages)
+    check_arrays(site, task.arrays)
+
+
+def _check_names(task: TrainTask | ScoreTask) -> None:
+    """One pattern for every name on the wire; a federation may have blanks in it, or none."""
+    stages = (task.stage_name, *task.earlier) if isinstance(task, TrainTask) else task.stages
+    unnamed = isinstance(task, ScoreTask) and not task.run
+    good = (unnamed or re.fullmatch(NAME, task.run)) and all(re.fullmatch(NAME, name) for name in stages)
+    if not good or not re.fullmatch(r"[A-Za-z0-9 ._-]{0,64}", task.federation):
+        raise WireError(
+            "the name of the run, of the federation or of a stage is none",
+            remedy="letters, digits, dot, dash and underscore, at most 64; " + SAME,
+        )
+
+
+def _check_stages(site: Site, stages: Sequence[str]) -> None:
+    if len(stages) > site.limits.max_stages:
+        raise WireError(f"{len(stages)} stages, the site allows {site.limits.max_stages}", remedy="name fewer stages")
+
+
+def check_arrays(site: Site, *groups: Mapping[str, object]) -> None:
+    """Numbers only, finite, of a size that the site allows.
+
+    Raises:
+        WireError: see above.
+    """
+    arrays = [value for group in groups for value in group.values()]
+    plain = [value for value in arrays if type(value) is np.ndarray and value.dtype.kind in KINDS]
+    if len(plain) < len(arrays) or len(arrays) > MOST_ARRAYS:
+        raise WireError(f"arrays of numbers, at most {MOST_ARRAYS}, are what a task has", remedy=SAME)
+    size = sum(value.nbytes for value in plain)
+    if size > site.limits.max_message_mb * 2**20:
+        raise WireError(
+            f"{size / 2**20:.0f} MB of arrays, the site allows {site.limits.max_message_mb}",
+            remedy="use a smaller adapter, or let the data holder decide on limits.max_message_mb",
+        )
+    if not all(np.isfinite(value).all() for value in plain):
+        raise WireError("an array of the task is not finite", remedy="lower train.lr; start from an earlier adapter")
+    if any(value.dtype != np.float32 for value in groups[0].values() if isinstance(value, np.ndarray)):
+        raise WireError("the adapter's arrays are float32", remedy=SAME)
+
+
+def missing(names: Sequence[str], arrays: Arrays) -> None:
+    """Refuse a task in which arrays that are to be trained, and do not stay here, were not sent.
+
+    Raises:
+        WireError: some are missing.
+    """
+    lacking = set(names) - set(arrays)
+    if lacking:
+        raise WireError(f"{len(lacking)} arrays to be trained were not sent", remedy=SAME)

@@ -1,0 +1,136 @@
+"""The whole round once on made-up records, before anybody pays: what cannot be done is found out for free.
+
+Arrays that do not fit, half a table of slots, a guard's payload of another shape, a layer without a rule for private
+gradients, a loss that is not finite, a learning rate at which nothing moves or everything overflows, an update that the
+codec cannot write: each would otherwise break the round off after the ledger was charged. The trial is a function of
+the task, the base and constants, so a refusal tells nothing about records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from client import check
+from client.steady import made_up_records
+from client.training import train_round
+from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.adapter.routing import is_beside
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.compression.update import encode
+from llmchain_fl.continual.guards import SiteGuards
+from llmchain_fl.errors import LlmchainError, ModelError, TrainingError, WireError
+from llmchain_fl.messages import TrainTask
+from llmchain_fl.privacy.sampling import seeded_uniform
+from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.base import Examples, Task
+from llmchain_fl.tasks.passes import Shape
+from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.work import WorkSpec
+
+UNPADDED = (8, 16)
+"""Tokens of records that fill their rung."""
+WORDS = ("a record that nobody wrote", "another one, which is somewhat longer so that two lengths are tried")
+PROCESS_MB, TOKEN_BYTES, SPARE_ROWS = 570, 121, 20
+"""Measured: a process that has loaded torch; bytes an activation takes per token, layer and unit of width; copies of
+the trained vector beside one row a record."""
+
+
+def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
+    """The adapter of the round in memory: the global arrays, what stands beside them, what stays at this site.
+
+    Raises:
+        ModelError, WireError: they do not fit.
+    """
+    resident.reset()
+    resident.load(task.arrays)
+    resident.load({name: value for name, value in task.guard_arrays.items() if is_beside(name)})
+    resident.load(own)
+
+
+def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None) -> None:
+    """One step on made-up records, and its update packed.
+
+    Args:
+        task: what the server sent.
+        work: its work description.
+        nlp_task: over the resident, focused on what is trained.
+        own: the trained arrays that stay here.
+        shape: of private passes; None: padded by batch.
+
+    Raises:
+        LlmchainError: why the round cannot be done.
+    """
+    try:
+        load(nlp_task.resident, task, own)
+        _step(task, work, nlp_task, shape)
+    except LlmchainError:
+        raise
+    except Exception as error:
+        raise WireError(
+            f"the task cannot be done on made-up records ({type(error).__name__})", remedy=check.SAME
+        ) from error
+
+
+def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) -> None:
+    examples = _records(work, nlp_task)
+    examples.fix(shape)
+    units = Units.of_records(len(examples)).members
+    spec = replace(work.train, steps=1, micro_batch=len(units))
+    guards = SiteGuards(work.guards, task.guard_arrays)
+    result = train_round(nlp_task, examples, [list(units)], spec, work.plan, guards, task.lr)
+    if result.unusable == 1.0:
+        raise TrainingError(
+            "not one made-up record has a gradient that is finite",
+            remedy="look at the adapter's arrays and the base: lower train.lr, or start from an earlier adapter",
+        )
+    if work.codec.name != "none":
+        delta = {
+            name: (value - task.arrays[name]).astype(np.float32)
+            for name, value in result.arrays.items()
+            if name in task.arrays
+        }
+        encode(delta, work.codec, seeded_uniform(1, "trial", 1))
+
+
+def _records(work: WorkSpec, nlp_task: Task) -> Examples:
+    """Made-up texts as the task encodes them, and records that are not padded: arrays may overflow at padding alone."""
+    texts = nlp_task.encode(made_up_rows(work.task))
+    full = made_up_records(nlp_task.resident, [min(length, work.task.max_tokens) for length in UNPADDED])
+    return Examples([*texts.ids, *full.ids], np.concatenate([texts.targets, full.targets]))
+
+
+def made_up_rows(spec: TaskSpec) -> Sequence[Mapping[str, str]]:
+    """Rows with the columns of the task; the first label."""
+    label = spec.labels[0][0] if spec.labels else ""
+    return [{column: label if column == "label" else words for column in COLUMNS[spec.kind]} for words in WORDS]
+
+
+def check_memory(work: WorkSpec, resident: Resident, rows: int, allowed_mb: int, most_trained: int) -> None:
+    """Refuse work that would need more memory than there is, by an estimate.
+
+        0.57 GB + weights + 121 B x layers x width x tokens of a pass + 4 B x trained x (rows + 20)
+
+    (the constants were measured on BERT shapes on a CPU: 0.28 MB a token with six layers of width 384).
+
+    Raises:
+        ModelError: more trained numbers, or more memory, than the site allows.
+    """
+    trained = resident.trained_size
+    if trained > most_trained:
+        raise ModelError(
+            f"{trained} trained numbers, the site allows {most_trained}",
+            remedy="lower adapter.rank or adapter.targets, or let the data holder decide on limits.max_trained",
+        )
+    config = resident.base.module.config
+    layers, width = int(getattr(config, "num_hidden_layers", 1) or 1), resident.base.hidden_size
+    weights = sum(value.numel() * value.element_size() for value in resident.base.module.parameters())
+    tokens = rows * work.task.max_tokens
+    need = PROCESS_MB + (weights + TOKEN_BYTES * layers * width * tokens + 4 * trained * (rows + SPARE_ROWS)) / 2**20
+    if need > allowed_mb:
+        raise ModelError(
+            f"the round needs some {need:.0f} MB by estimate, the site has {allowed_mb}",
+            remedy="lower compute.rows or compute.micro_batch, model.max_tokens or adapter.rank",
+        )

@@ -1,0 +1,122 @@
+"""Which records go through the model together, and in which shape.
+
+Two ways to batch, and why there are two:
+
+* **by length**, padded to the longest of the batch: the cheapest. A record's numbers then depend on its neighbours:
+  they decide how far it is padded, and a model that lets padding through (or that is made to, by arrays that overflow
+  there) lets a neighbour decide about a record. Fit for public records and for training without privacy.
+* **in fixed shapes** (:class:`Shape`): a record is padded to a length that follows from its own (:func:`rung`), and
+  goes through in a batch of a constant number of rows beside records of the same rung; missing rows are copies of the
+  batch's first record, whose results are dropped. The shape of every pass a record takes part in is a function of this
+  record and of public constants. Rows of a batch never meet inside a model of this project (the private step refuses
+  one in which they do), so the row's result is the same, bit for bit, wherever it stands and whatever stands beside
+  it; ``client/steady.py`` checks that of the very model and machine, and falls back to one row a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+EVEN = 64
+"""Up to this length rungs are STEP apart, above it an eighth of the next power of two."""
+STEP = 8
+
+
+class Lengths(Protocol):
+    """What must be known of records to put them into passes."""
+
+    @property
+    def shape(self) -> Shape | None: ...
+    def __len__(self) -> int: ...
+    def length(self, i: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """``rows`` records a pass, always; no record is padded beyond ``longest`` tokens."""
+
+    rows: int
+    longest: int
+
+    def padded(self, length: int) -> int:
+        """Length to which a record of ``length`` tokens is padded."""
+        return rung(length, self.longest)
+
+
+def rung(length: int, longest: int) -> int:
+    """The length to which a record is padded, a function of its own.
+
+    ==========================  =============================================
+    length                      result
+    ==========================  =============================================
+    1 to 64                     the next multiple of 8
+    65 to 128, 129 to 256, ...  the next multiple of 16, of 32, ...
+    above ``longest``           itself (such a record is not made here)
+    any other                   at most ``longest``
+    ==========================  =============================================
+    """
+    step = STEP if length <= EVEN else 1 << (int(length - 1).bit_length() - 3)
+    return max(length, min(longest, -(-length // step) * step))
+
+
+def passes(examples: Lengths, index: Sequence[int], batch: int) -> Iterator[tuple[list[int], int]]:
+    """(records of a pass, how many of them count); the others fill the shape up.
+
+    Without a shape: at most ``batch`` records of like length, all of which count. With one: exactly ``shape.rows``
+    records of one rung; rungs ascending, and within a rung in the order of ``index``, so that the passes of some of the
+    records come in the same order whatever the others are.
+    """
+    shape = examples.shape
+    if shape is None:
+        order = sorted(index, key=examples.length)
+        for start in range(0, len(order), batch):
+            part = [int(i) for i in order[start : start + batch]]
+            yield part, len(part)
+        return
+    rungs: dict[int, list[int]] = {}
+    for i in index:
+        rungs.setdefault(shape.padded(examples.length(int(i))), []).append(int(i))
+    for length in sorted(rungs):
+        for start in range(0, len(rungs[length]), shape.rows):
+            part = rungs[length][start : start + shape.rows]
+            yield part + part[:1] * (shape.rows - len(part)), len(part)
+
+
+Compute = Callable[[Sequence[int]], tuple[Tensor, ...]]
+"""The records of a pass -> k numbers for each of them, as k tensors [n]."""
+
+
+def each_record(examples: Lengths, batch: int, compute: Compute, numbers: int = 1) -> npt.NDArray[np.float64]:
+    """``compute`` of every record, float64 [numbers, N]; no gradient.
+
+    In fixed shapes a record whose pass raises counts as NaN, and its neighbours are computed without it.
+    """
+    found = np.full((numbers, len(examples)), np.nan)
+    with torch.no_grad():
+        for index, count in passes(examples, range(len(examples)), batch):
+            try:
+                found[:, index[:count]] = _plain(compute(index))[:, :count]
+            except Exception:
+                if examples.shape is None:
+                    raise
+                for record in index[:count]:
+                    found[:, record] = _alone(record, len(index), compute)
+    return found
+
+
+def _alone(record: int, rows: int, compute: Compute) -> npt.NDArray[np.float64]:
+    try:
+        return _plain(compute([record] * rows))[:, 0]
+    except Exception:
+        return np.asarray(np.nan)
+
+
+def _plain(values: tuple[Tensor, ...]) -> npt.NDArray[np.float64]:
+    return np.stack([value.double().cpu().numpy() for value in values])
