@@ -73,7 +73,7 @@ def show_ledgers(path: Path, as_json: bool, renew_anchor: bool) -> None:
         return
     console = Console()
     for site, reading in found:
-        _print(console, site, reading)
+        show(console, site, reading)
 
 
 def find_sites(path: Path) -> list[Site]:
@@ -161,7 +161,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _print(console: Console, site: Site, reading: Reading | None) -> None:
+def show(console: Console, site: Site, reading: Reading | None) -> None:
+    """Print one ledger; every name in it comes out printable, whoever chose it."""
+
     def say(text: str) -> None:
         console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
@@ -169,7 +171,7 @@ def _print(console: Console, site: Site, reading: Reading | None) -> None:
         say(f"{site.name}: no ledger yet in {site.ledger_folder}; nothing was spent.")
         say("")
         return
-    say(f"{site.name}: ledger of the site, verified, {wording.count(reading.length, 'line')}")
+    say(f"{site.name}: ledger verified, {wording.count(reading.length, 'line')}")
     for text in release_lines(reading):
         say(f"  {text}")
     console.print(_totals(reading))

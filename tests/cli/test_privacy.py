@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from client.site import read_site
@@ -169,16 +172,16 @@ def spend(file: Path) -> Any:
     """One round acknowledged, one sealed, one reserved, and scores reserved."""
     book = read_site(file).open_ledger("person")
     for number in (1, 2, 3):
-        book.reserve(release(f"abcdef0123/{number}", "training", TRAINING))
+        book.reserve(release(f"abcdef0123/{number}", "notes/training", TRAINING))
         if number < 3:
             book.seal(f"abcdef0123/{number}", bytes([number]))
         if number == 1:
             book.acknowledge(book.receipt())
-    book.reserve(release("abcdef0123/3/scores", "held-out", SCORES, "scores"))
+    book.reserve(release("abcdef0123/3/scores", "notes/held-out", SCORES, "scores"))
     return book
 
 
-def test_every_release_is_one_line_and_the_total_is_the_largest_group(tmp_path: Path) -> None:
+def test_every_release_is_one_line_and_the_total_is_the_largest_of_what_people_were_in(tmp_path: Path) -> None:
     file = write_site(tmp_path)
     spend(file)
     lines = said("ledger", file).splitlines()
@@ -186,7 +189,7 @@ def test_every_release_is_one_line_and_the_total_is_the_largest_group(tmp_path: 
     assert [line.split()[-1] for line in releases] == ["acknowledged", "sealed", "reserved", "reserved"]
     assert "abcdef01  2" in releases[1]
     assert "Gaussian z=1.5 q=0.12 x4" in releases[0]
-    assert "held-out  Gaussian z=4 x2" in releases[3]
+    assert "notes/held-out  Gaussian z=4 x2" in releases[3]
     total = epsilon([Event("poisson-gaussian", 0.12, 1.5, 12)], 1e-5)
     shown = f"epsilon {-(-total // 0.01) / 100:.2f} of 8.00"
     assert any(shown in line and "delta 1e-5, unit person, accountant PLD" in line for line in lines)
@@ -198,10 +201,48 @@ def test_the_ledger_as_json_holds_the_head_and_what_is_left(tmp_path: Path) -> N
     (told,) = json.loads(said("ledger", tmp_path, "--json"))
     assert told["epsilon"] == pytest.approx(book.spent().epsilon)
     assert told["epsilon_left"] == pytest.approx(8.0 - book.spent().epsilon)
-    assert told["groups"]["held-out"] == pytest.approx(epsilon([SCORES], 1e-5))
-    assert told["epsilon"] == max(told["groups"].values())
+    assert told["profiles"]["notes/held-out"] == pytest.approx(epsilon([SCORES], 1e-5))
+    assert told["epsilon"] == max(told["profiles"].values())
     assert told["head"] == json.loads(read_site(file).anchor_file.read_bytes())["head"]
     assert [entry["state"] for entry in told["releases"]] == ["acknowledged", "sealed", "reserved", "reserved"]
+
+
+def test_people_of_several_groups_stand_there_with_what_they_pay_together(tmp_path: Path) -> None:
+    file = write_site(tmp_path)
+    book = read_site(file).open_ledger("person")
+    for number, group in enumerate(("notes/training", "visits/training"), start=1):
+        book.reserve(release(f"r/{number}", group, TRAINING), [(group, ["ann"])])
+    both = epsilon([TRAINING, TRAINING], 1e-5)
+    shown = " ".join(said("ledger", file).split())
+    assert f"notes/training + visits/training epsilon {-(-both // 0.01) / 100:.2f}" in shown
+    (told,) = json.loads(said("ledger", file, "--json"))
+    assert told["profiles"]["notes/training + visits/training"] == pytest.approx(both) == told["epsilon"]
+
+
+def test_names_of_an_old_line_cannot_move_the_cursor_or_forge_a_line(tmp_path: Path) -> None:
+    """Releases refuse such names; what a line holds all the same, or a file is called, comes out escaped."""
+    file = write_site(tmp_path)
+    spend(file)
+    site = read_site(file)
+    reading = privacy_ledger.read(site)
+    assert reading is not None
+    evil = "r\x1b[2J\n[red]epsilon 0.00\u202e"
+    line = reading.lines[0]
+    odd = object.__new__(Release)
+    for name, value in {**vars(line.release), "federation": evil, "stage": evil, "key": f"{evil}/1"}.items():
+        object.__setattr__(odd, name, value)
+    forged = replace(
+        reading,
+        lines=(replace(line, release=odd, time=evil),),
+        spent=replace(reading.spent, groups=((evil, (TRAINING,)),)),
+        renewed=(evil,),
+    )
+    console = Console(width=400, record=True, file=io.StringIO())
+    privacy_ledger.show(console, site, forged)
+    text = console.export_text()
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert text.count("r\\x1b[2J\\x0a[red]epsilon 0.00\\u202e") >= 5
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
 
 
 def test_reading_adds_nothing_to_the_ledger_and_makes_none(tmp_path: Path) -> None:
@@ -219,7 +260,7 @@ def test_a_run_shows_all_of_its_sites(tmp_path: Path) -> None:
     spend(write_site(tmp_path / "sites" / "site-00", "site-00"))
     write_site(tmp_path / "sites" / "site-01", "site-01")
     text = said("ledger", tmp_path)
-    assert "site-00: ledger of notes, verified" in text
+    assert "site-00: ledger verified" in text
     assert "site-01: no ledger yet" in text
 
 
@@ -282,14 +323,14 @@ def test_a_folder_that_is_neither_site_nor_run_is_said_to_be_none(tmp_path: Path
         said("ledger", tmp_path)
 
 
-def test_a_run_of_the_time_before_chains_is_refused_with_its_remedy(tmp_path: Path) -> None:
+def test_a_ledger_of_an_earlier_version_is_refused_with_its_remedy(tmp_path: Path) -> None:
     file = write_site(tmp_path)
     folder = read_site(file).ledger_folder
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text(
         '{"type": "reserve", "key": "a/1", "unit": "record", "plan": "", "event": {}}\n'
     )
-    with pytest.raises(PrivacyError, match="before ledgers had a hash chain"):
+    with pytest.raises(PrivacyError, match="the ledger of one data set, as earlier versions kept it"):
         said("ledger", file)
 
 
