@@ -21,9 +21,11 @@ MOST_DEPTH = 32
 """Tables and lists in each other; a configuration has six."""
 
 
+_MOST_PARTS = 100
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
-_LONG_KEY = re.compile(rf"(?:^[ \t]*\[{{0,2}}|[{{,])[ \t]*(?:{_PART}){{{MOST_DEPTH}}}", re.MULTILINE)
-"""A dotted key of more parts, where keys can stand: the parser's time grows with the square of their number."""
+_LONG_KEY = re.compile(rf"(?:^[ \t]*\[{{0,2}}|[{{,])[ \t]*(?:{_PART}){{{_MOST_PARTS}}}", re.MULTILINE)
+"""A dotted key of more parts, where keys can stand (or a text, behind a comma): the parser's time grows with the square
+of their number."""
 
 
 def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "check the path") -> dict[str, Any]:
@@ -71,7 +73,7 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
 def parse_toml(text: str) -> tuple[dict[str, Any], str]:
     """The tables of ``text`` and "", or no table and what is wrong with it. Never raises."""
     if _LONG_KEY.search(text):
-        return {}, f"a key has more than {MOST_DEPTH} parts"
+        return {}, f"a key has more than {_MOST_PARTS} parts"
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -29,7 +29,7 @@ def table_to_toml(tree: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """One TOML value. JSON strings are TOML basic strings; floats keep a point so that their type survives."""
+    """One TOML value. JSON strings are TOML basic strings; a float keeps its point (or is inf or nan), so its type."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -37,7 +37,7 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     if isinstance(value, float):
-        return repr(value) if any(c in repr(value) for c in ".e") else f"{value!r}.0"
+        return repr(value) if any(c in repr(value) for c in ".en") else f"{value!r}.0"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
     return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def _label_faults(stage: StageConfig, labels: Sequence[str]) -> list[str]:
     wanted = stage.labels
     if isinstance(wanted, str):
         first, _, last = (part.strip() for part in wanted.partition(":"))
-        plain = first.isascii() and last.isascii() and first.isdigit() and last.isdigit()
+        plain = all(re.fullmatch("[0-9]{1,9}", end) for end in (first, last))
         if not wanted or (plain and int(first) < int(last) <= len(labels)):
             return []
         return [f'stage "{stage.name}": labels = "{wanted}" is no range "first:last" within 0:{len(labels)}']

@@ -127,10 +127,6 @@ class _Row:
         """Take in a line or a piece of one; whether the row ends with it."""
         if has_bad_bytes(text):
             self.fault = self.fault or "is not UTF-8"
-        if self.state == "start" and not self.size and "\n" in text and not (self.quotes and '"' in text):
-            *self.fields, last = text.rstrip("\r\n").split(self.delimiter)
-            self._add(last)
-            return True
         at = 0
         while at < len(text) and (self.state == "quoted" or text[at] not in "\r\n"):
             at = self._step(number, text, at)
@@ -197,7 +193,10 @@ def split_rows(lines: Iterable[Piece], file: str, *, delimiter: str, quotes: boo
     row: _Row | None = None
     for number, text in lines:
         if row is None:
-            if not text.rstrip("\r\n"):
+            line = text.rstrip("\r\n")
+            if len(line) < len(text) and not (quotes and '"' in line) and not has_bad_bytes(line):
+                if line:
+                    yield Row(number, line.split(delimiter), "")
                 continue
             row = _Row(number, delimiter, quotes)
         if row.take(number, text):

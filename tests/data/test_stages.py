@@ -36,7 +36,12 @@ def test_a_stage_keeps_the_labels_it_names_in_either_way(labels: Any, kept: list
     assert stage_labels(StageConfig(labels=labels), LABELS) == kept
 
 
-@pytest.mark.parametrize("labels", ["2:2", "3:1", "0:5", "1", "a:b", "-1:2", "²:3", ":"])
+LONG = "0:" + "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "labels", ["2:2", "3:1", "0:5", "1", "a:b", "-1:2", "²:3", ":", LONG], ids=lambda text: text[:9]
+)
 def test_a_range_that_is_none_is_refused_with_its_bounds(labels: str) -> None:
     with pytest.raises(ConfigError, match="within 0:4"):
         stage_labels(StageConfig(labels=labels), LABELS)
