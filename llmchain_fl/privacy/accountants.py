@@ -11,8 +11,8 @@ events                                                 counted as
 =====================================================  =================================================================
 z above MOST_NOISE                                     MOST_NOISE: to the safe side
 q below LEAST_RATE, q above 1 - LEAST_RATE             LEAST_RATE, 1: to the safe side
-more than MOST_PIECES different ones, or more than     by "rdp", also for "pld": minutes otherwise
-MOST_COMPOSED sampled steps
+more than MOST_PIECES different ones                   by "rdp" at few orders, looser: minutes otherwise
+more than MOST_COMPOSED sampled steps                  by "rdp", also for "pld"
 whatever the library cannot do all the same            :class:`PrivacyError`
 =====================================================  =================================================================
 """
@@ -82,7 +82,8 @@ def _no_number(why: str, accountant: str) -> PrivacyError:
     )
 
 
-def _rdp(events: tuple[Event, ...], delta: float, orders: tuple[float, ...] = _ALL_ORDERS) -> float:
+def _rdp(events: tuple[Event, ...], delta: float, orders: tuple[float, ...] = ()) -> float:
+    orders = orders or (_ORDERS if len(events) > MOST_PIECES else _ALL_ORDERS)
     total = np.zeros(len(orders))
     for event in events:
         total += event.steps * _step_rdp(event.kind, event.sampling_rate, event.noise_multiplier, orders)

@@ -10,7 +10,9 @@ from llmchain_fl.config.read import build
 from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import Event
 from llmchain_fl.privacy.charges import (
+    EVERYBODY,
     HELD_OUT,
+    at_site,
     score_charge,
     score_event,
     training_charges,
@@ -25,6 +27,7 @@ from llmchain_fl.work import plan_from
 PERSON = PrivacyPlan(0.05, 1.5, 1.0, 20, 16.0, 1e-5, records_per_unit=8, score_noise=4.0)
 DISJOINT = replace(PERSON, stages="disjoint")
 RECORD = replace(PERSON, unit="record", records_per_unit=1, score_noise=0.0)
+REHEARSED = replace(PERSON, stages="disjoint", rehearsal="earlier")
 SITE = replace(RECORD, unit="site", sampling_rate=1.0, steps_per_round=1, divisor=3.0)
 
 
@@ -78,6 +81,40 @@ def test_no_stage_may_be_called_as_another_group_is() -> None:
         *(training_group(DISJOINT, stage) for stage in (HELD_OUT, "site", "training")),
     ]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("plan", "named", "groups"),
+    [
+        (PERSON, True, ["notes/training"]),
+        (PERSON, False, [EVERYBODY]),
+        (RECORD, False, [EVERYBODY]),
+        (SITE, False, [EVERYBODY]),
+        (SITE, True, [EVERYBODY]),
+        (REHEARSED, True, ["notes/training:c", "notes/training:a", "notes/training:b"]),
+        (REHEARSED, False, [EVERYBODY]),
+    ],
+)
+def test_a_site_books_a_round_for_the_groups_of_its_data_set_or_for_everybody_once(
+    plan: PrivacyPlan, named: bool, groups: list[str]
+) -> None:
+    booked = at_site(training_charges(plan, "c", ["a", "b", "a"]), "notes", named)
+    assert booked == tuple(Charge(group, training_event(plan)) for group in groups)
+
+
+def test_charges_that_differ_stay_apart_also_where_they_come_to_one_group() -> None:
+    one, two = (
+        Charge("training:a", Event("gaussian", 1.0, 2.0, 1)),
+        Charge("training:b", Event("gaussian", 1.0, 2.0, 2)),
+    )
+    assert at_site((one, two, one), "notes", named=False) == tuple(Charge(EVERYBODY, each.event) for each in (one, two))
+    assert at_site((score_charge(PERSON, 3),), "notes", named=True)[0].group == "notes/held-out"
+
+
+@pytest.mark.parametrize("data_set", ["", "a/b", "a b", "a\n"])
+def test_a_data_set_whose_name_would_make_another_group_is_refused(data_set: str) -> None:
+    with pytest.raises(PrivacyError):
+        at_site(training_charges(PERSON, "c"), data_set, named=True)
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,29 @@ def test_the_lock_keeps_two_threads_apart(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert overlaps == [0]
+
+
+def test_every_folder_that_is_made_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        durable.make_folder(tmp_path / "there" / "a" / "b")
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / "there" / name).stat().st_mode & 0o777 for name in ("", "a", "a/b")]
+    assert modes == [0o755, 0o700, 0o700]
+
+
+def test_what_others_may_read_is_taken_from_them_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x")
+    outside.chmod(0o644)
+    folder = tmp_path / "ledger"
+    (folder / "members").mkdir(parents=True)
+    (folder / "members" / "a.bin").write_bytes(b"x")
+    (folder / "link").symlink_to(outside)
+    for path, mode in ((folder, 0o755), (folder / "members", 0o777), (folder / "members" / "a.bin", 0o664)):
+        path.chmod(mode)
+    durable.tighten(folder)
+    kept = (folder, folder / "members", folder / "members" / "a.bin", outside)
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o700, 0o700, 0o600, 0o644]

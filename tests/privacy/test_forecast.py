@@ -12,7 +12,6 @@ from llmchain_fl.errors import PrivacyError
 from llmchain_fl.privacy.accounting import Event, epsilon, groups_epsilon
 from llmchain_fl.privacy.charges import training_charges, training_event
 from llmchain_fl.privacy.forecast import Forecast, calibrated_noise, forecast, score_noise, scores_asked, warnings
-from llmchain_fl.privacy.release import by_group
 from llmchain_fl.work import plan_from
 
 ROUNDS = (2, 5, 3)
@@ -42,7 +41,10 @@ def booked(run: RunConfig, after: int) -> float:
     plan = plan_from(run, calibrated_noise(run), 0.0)
     assert plan is not None
     names = [stage.name for stage in run.stage for _ in range(stage.rounds)]
-    groups = by_group(training_charges(plan, name)[0] for name in names[:after])
+    groups: dict[str, list[Event]] = {}
+    for name in names[:after]:
+        charge = training_charges(plan, name)[0]
+        groups.setdefault(charge.group, []).append(charge.event)
     return groups_epsilon(groups, plan.delta, run.privacy.accountant)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,3 +321,45 @@ def test_a_private_round_is_not_accepted_by_a_ledger_that_forgets() -> None:
     for call in (NullLedger().afford, NullLedger().reserve):
         with pytest.raises(PrivacyError, match="not be recorded"):
             call(noised)
+
+
+def test_everything_the_ledger_owns_is_its_owners_alone_also_when_it_was_not(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        ledger = filled(tmp_path)
+        ledger.reserve(release("run/3"), [("cards/training", ["ann"])])
+        owned = [tmp_path / "anchor", *(tmp_path / "ledger").rglob("*"), tmp_path / "ledger"]
+        for path in owned[1:]:
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        opened(tmp_path).spent()
+    finally:
+        os.umask(before)
+    assert len(owned) >= 8
+    assert {path.stat().st_mode & 0o777 for path in owned} == {0o600, 0o700}
+    assert all((path.stat().st_mode & 0o777 == 0o700) == path.is_dir() for path in owned)
+
+
+def test_the_seal_of_a_release_is_known_also_when_its_bytes_are_gone(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    for number in range(1, 5):
+        ledger.reserve(release(f"run/{number}"))
+        ledger.seal(f"run/{number}", b"update %d" % number)
+    assert ledger.seal_of("run/1") == hashlib.sha256(b"update 1").hexdigest()
+    ledger.reserve(release("run/5"))
+    assert ledger.seal_of("run/5") == ledger.seal_of("run/6") == ""
+
+
+def test_what_can_be_afforded_is_known_before_it_is_reserved(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, limit=ONE)
+    ledger.reserve(release("run/1"))
+    before = log(tmp_path).read_bytes()
+    ledger.afford(release("run/1"))
+    with pytest.raises(BudgetExhausted):
+        ledger.afford(release("run/2"))
+    with pytest.raises(PrivacyError, match="something else"):
+        ledger.afford(release("run/1", OTHER))
+    ledger.seal("run/1", b"x")
+    with pytest.raises(PrivacyError, match="is sealed"):
+        ledger.afford(release("run/1"))
+    ledger.afford(release("run/2", group="cards/held-out"))
+    assert len(log(tmp_path).read_bytes().splitlines()) == len(before.splitlines()) + 1

@@ -1,0 +1,122 @@
+"""The accountants at numbers that no honest plan has: a bound to the safe side or one error, in seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import mpmath
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmchain_fl.errors import PrivacyError
+from llmchain_fl.privacy.accountants import _ORDERS, _step_rdp
+from llmchain_fl.privacy.accounting import ACCOUNTANTS, Event, epsilon, merge
+
+DELTA = 1e-5
+
+
+def event(q: float, z: float, steps: int) -> Event:
+    return Event("poisson-gaussian", q, z, steps)
+
+
+def gaussian(z: float, steps: int = 1) -> Event:
+    return Event("gaussian", 1.0, z, steps)
+
+
+EXTREMES = {
+    "q": [5e-324, 1e-300, 1e-12, 1e-4, 0.5, 1 - 2**-53, 1.0],
+    "z": [0.01, 0.05, 1.0, 1e4, 1e150, 1e155, 1e308, 1.7e308],
+    "steps": [1, 1000, 10**6 + 1, 10**9],
+    "delta": [5e-324, 1e-300, 1e-5, 0.5, 1 - 2**-53],
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(*(st.sampled_from(EXTREMES[name]) for name in ("q", "z", "steps"))), min_size=1, max_size=3),
+    st.sampled_from(EXTREMES["delta"]),
+    st.sampled_from(sorted(ACCOUNTANTS)),
+)
+def test_any_release_that_there_may_be_has_an_epsilon_or_one_error_in_seconds(
+    releases: list[tuple[float, float, int]], delta: float, accountant: str
+) -> None:
+    start = time.process_time()
+    try:
+        found = epsilon([event(*each) for each in releases], delta, accountant)
+    except PrivacyError:
+        found = math.inf
+    assert 0 <= found <= math.inf
+    assert time.process_time() - start < 60  # 9 s at most on one idle core
+
+
+@pytest.mark.parametrize("accountant", sorted(ACCOUNTANTS))
+def test_numbers_beyond_all_sense_are_counted_to_the_safe_side(accountant: str) -> None:
+    def found(q: float, z: float, steps: int = 1000) -> float:
+        return epsilon([event(q, z, steps)], 1e-9, accountant)
+
+    assert found(0.5, 1e308) == found(0.5, 1e7) == found(0.5, 1e6)
+    assert found(5e-324, 1.0) == found(1e-13, 1.0) == found(1e-12, 1.0) <= found(1e-11, 1.0)
+    assert found(1 - 2**-53, 1.0, 1) == epsilon([event(1.0, 1.0, 1)], 1e-9, accountant)
+
+
+@pytest.mark.parametrize("q", [1e-3, 1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("z", [0.3, 1.0, 30.0])
+def test_no_renyi_divergence_of_a_step_is_lost_in_rounding(q: float, z: float) -> None:
+    """Exactly, at whole orders, in 80 digits; the library gives 0 or less for the smallest, and then epsilon 0."""
+    found = dict(zip(_ORDERS, _step_rdp("poisson-gaussian", q, z, _ORDERS), strict=True))
+    with mpmath.workdps(80):
+        for order in (2, 3, 16):
+            terms = (
+                mpmath.binomial(order, k)
+                * mpmath.mpf(q) ** k
+                * (1 - mpmath.mpf(q)) ** (order - k)
+                * mpmath.exp(mpmath.mpf(k * k - k) / (2 * mpmath.mpf(z) ** 2))
+                for k in range(order + 1)
+            )
+            exact = mpmath.log(mpmath.fsum(terms)) / (order - 1)
+            assert exact <= found[order] * (1 + 1e-9)
+
+
+def test_many_different_releases_are_composed_in_seconds_and_not_to_less() -> None:
+    many = [event(1e-3, 1 + k / 1000, 1) for k in range(500)]
+    start = time.process_time()
+    found = epsilon(many, DELTA)
+    assert time.process_time() - start < 20  # 2 s on one idle core
+    assert found >= epsilon([event(1e-3, 1.5, 500)], DELTA)
+    assert found <= epsilon([event(1e-3, 1.0, 500)], DELTA, "rdp") * 1.5
+    assert found == epsilon(many, DELTA, "rdp")
+
+
+def test_steps_that_no_event_holds_are_several_events() -> None:
+    most = gaussian(1e6, 10**9)
+    assert merge([most, gaussian(1e6, 5), most]) == (most, most, gaussian(1e6, 5))
+    assert merge([most, gaussian(1e6, 10**9)]) == (most, most)
+    assert epsilon([most] * 3, DELTA) == pytest.approx(epsilon([gaussian(1e6 / math.sqrt(3), 10**9)], DELTA), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("q", "z", "steps"),
+    [
+        *[(0.5, 1.0, 10**9 + 1), (0.5, 1.0, 10**4000), (0.5, 1.0, True), (0.5, 1.0, 1.0), (0.5, 1.0, 0)],
+        *[(0.5, 10**400, 1), (0.5, math.nan, 1), (0.5, math.inf, 1), (0.5, -1.0, 1), (0.5, True, 1), (0.5, "1", 1)],
+        *[(10**400, 1.0, 1), (math.nan, 1.0, 1), (0.0, 1.0, 1), (1.5, 1.0, 1), (None, 1.0, 1), (True, 1.0, 1)],
+    ],
+)
+def test_what_is_no_release_is_one_error(q: object, z: object, steps: object) -> None:
+    with pytest.raises(PrivacyError, match="no such release") as caught:
+        Event("poisson-gaussian", q, z, steps)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("fault", [ValueError("a"), OverflowError(), MemoryError(), KeyError(1)])
+def test_whatever_the_library_raises_is_one_error_of_ours(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    def broken(events: object, delta: float) -> float:
+        raise fault
+
+    monkeypatch.setitem(ACCOUNTANTS, "broken", broken)
+    monkeypatch.setitem(ACCOUNTANTS, "nan", lambda events, delta: math.nan)
+    for accountant in ("broken", "nan"):
+        with pytest.raises(PrivacyError, match="comes to no epsilon"):
+            epsilon([gaussian(1.2345)], DELTA, accountant)
