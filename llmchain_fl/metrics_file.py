@@ -103,6 +103,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """The row of one line, or None where the line is no row."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return None if _fault(row) else row | {"value": math.nan if row["value"] is None else row["value"]}

@@ -179,7 +179,7 @@ class RunDir:
             found = json.loads(self.privacy.read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise RunError(f"{self.privacy} is damaged", remedy="restore it from the run's state or a backup")

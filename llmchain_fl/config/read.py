@@ -115,7 +115,7 @@ def build(tree: Mapping[str, Any]) -> RunConfig:
         lines = (line for fault in error.errors(include_url=False) for line in _in_words(fault))
         faults = list(islice(lines, MOST_FAULTS + 1))
     more = ["... and more"] * (len(faults) > MOST_FAULTS)
-    raise ConfigError([_printable(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
+    raise ConfigError([printable(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -159,7 +159,7 @@ def _one_line_each(faults: Sequence[str]) -> list[str]:
     return list(merged.values())
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """One line that a terminal shows as it is: no control characters, no half pairs, not without end."""
     plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return plain if len(plain) <= 400 else f"{plain[:400]} ..."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from llmchain_fl.errors import DataError
+from llmchain_fl.foreign import attempt
 from llmchain_fl.regular_file import kind_of, open_regular, read_regular
 
 LONGEST_LINE = 16 * 2**20
@@ -92,8 +93,10 @@ def missing_file(path: Path) -> DataError:
     """The error for a path that is no readable file; its remedy names the nearest file that is there."""
     folder = path.parent
     if kind_of(folder) != "folder":
-        there = next((parent for parent in folder.absolute().parents if kind_of(parent) == "folder"), Path("/"))
-        return DataError("no such file", where=str(path), remedy=f"the path exists up to {there}, and no further")
+        there = next((parent for parent in folder.parents if kind_of(parent) == "folder"), None)
+        whole = None if there is None else attempt(there.absolute)  # the working directory may be gone
+        remedy = f"the path exists up to {whole}, and no further" if whole else "check the path"
+        return DataError("no such file", where=str(path), remedy=remedy)
     names = names_in(folder)
     if path.name in names:
         return DataError(
