@@ -46,9 +46,6 @@ HOPELESS = 2000.0
 _FINEST, _COARSEST, _CELLS = 2.0**-16, 2.0**-10, 1e5
 _ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 _ALL_ORDERS = tuple(map(float, RdpAccountant().orders))
-_ROUNDING = 2.0**-50
-"""Added to each step's Renyi divergence, which is the logarithm of a float near 1; below 0 it would come out as 0."""
-
 _Piece = tuple[float, float, int]
 _Floats = npt.NDArray[np.float64]
 
@@ -92,7 +89,10 @@ def _rdp(events: tuple[Event, ...], delta: float, orders: tuple[float, ...] = ()
 
 @lru_cache(maxsize=4096)
 def _step_rdp(kind: str, sampling_rate: float, noise_multiplier: float, orders: tuple[float, ...]) -> _Floats:
-    """Renyi divergence of one step at each order; infinity at an order at which the library comes to no bound."""
+    """Renyi divergence of one step at each order; infinity at an order at which the library comes to no bound.
+
+    A divergence below 0 is none: the library would make epsilon 0 of it.
+    """
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
     accountant = RdpAccountant(orders)
     with _without_remarks():
@@ -100,7 +100,7 @@ def _step_rdp(kind: str, sampling_rate: float, noise_multiplier: float, orders: 
             gaussian if kind == "gaussian" else dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian)
         )
     found = np.asarray(accountant.rdp, dtype=np.float64)
-    return np.where(found >= -_ROUNDING, np.maximum(found, 0.0) + _ROUNDING, np.inf)
+    return np.where(found >= 0, found, np.inf)
 
 
 @contextmanager
