@@ -23,6 +23,9 @@ def plan(
     persons: Annotated[
         int | None, typer.Option("--persons", min=1, help="How many persons the smallest site has (a public figure).")
     ] = None,
+    records_per_person: Annotated[
+        int | None, typer.Option("--records-per-person", min=1, help="Unit record: most records of one person.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw epsilon over rounds: FILE.svg, .png or .pdf.")
     ] = None,
@@ -34,7 +37,7 @@ def plan(
     from llmchain_fl.scenario import find_scenario
 
     config = read_config(find_scenario(scenario), list(settings or []))
-    show_plan(config, scenario, persons, plot, as_json)
+    show_plan(config, scenario, (persons, records_per_person), plot, as_json)
 
 
 @app.command("ledger")
@@ -63,3 +66,52 @@ def audit(
     from llmchain_fl.cli.privacy_audit import show_audit
 
     show_audit(effort, run, as_json)
+
+
+@app.command("explain")
+def explain(
+    clip: Annotated[float | None, typer.Option("--clip", help="Clip norm C (Flower: clipping_norm).")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="Delta.")] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option("--sensitivity", help="Stated sensitivity (Flower LocalDpMod); else the clip norm.")
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option("--epsilon", help="Stated epsilon, of one release.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option("--noise-multiplier", help="z: noise on the sum in units of C.")
+    ] = None,
+    sampling_rate: Annotated[float, typer.Option("--sampling-rate", help="q: chance of a unit in one step.")] = 1.0,
+    steps: Annotated[int, typer.Option("--steps", help="Noised optimiser steps in a round.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of the run.")] = 1,
+    sites: Annotated[int | None, typer.Option("--sites", help="Updates in a round (num_sampled_clients).")] = None,
+    persons: Annotated[int | None, typer.Option("--persons", help="Persons at the smallest site.")] = None,
+    records_per_person: Annotated[
+        int, typer.Option("--records-per-person", help="Unit record: what somebody with so many gets.")
+    ] = 1,
+    values: Annotated[int | None, typer.Option("--values", help="Numbers in one update (NVFlare SVTPrivacy).")] = None,
+    fraction: Annotated[float, typer.Option("--fraction", help="SVTPrivacy: share of the values sent.")] = 0.1,
+    noise_var: Annotated[float, typer.Option("--noise-var", help="SVTPrivacy: noise_var.")] = 0.1,
+    gamma: Annotated[float, typer.Option("--gamma", help="SVTPrivacy: gamma.")] = 1e-5,
+    file: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file as JSON, too.")] = None,
+) -> None:
+    """What a stated noise setting is worth: ours, Flower's and NVFlare's. Reads no data, spends nothing."""
+    from llmchain_fl.cli.privacy_explain import show_explanation
+    from llmchain_fl.privacy.explain import Stated
+
+    stated = Stated(
+        clip,
+        delta,
+        sensitivity,
+        epsilon,
+        noise_multiplier,
+        sampling_rate,
+        steps,
+        rounds,
+        sites,
+        persons,
+        records_per_person,
+        values,
+        fraction,
+        noise_var,
+        gamma,
+    )
+    show_explanation(stated, file)

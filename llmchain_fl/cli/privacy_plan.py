@@ -34,11 +34,20 @@ NOT_PRIVATE = (
 )
 
 
-def show_plan(config: RunConfig, scenario: str, people: int | None, plot: Path | None, as_json: bool) -> None:
+def show_plan(
+    config: RunConfig, scenario: str, told: tuple[int | None, int | None], plot: Path | None, as_json: bool
+) -> None:
     """Print the forecast of ``config``, and draw it where asked.
 
+    Args:
+        config: of the run.
+        scenario: its name, for the page.
+        told: persons at the smallest site; most records of one person (unit ``record``); None: not told.
+        plot: file to draw to.
+        as_json: one JSON object instead of the page.
+
     Raises:
-        ConfigError: a plot of an unknown kind, or one that cannot be written.
+        ConfigError: a plot of an unknown kind, or one that cannot be written; records of a person with another unit.
         PrivacyError: a budget that no noise reaches.
     """
     if plot is not None and plot.suffix not in PLOTS:
@@ -47,10 +56,16 @@ def show_plan(config: RunConfig, scenario: str, people: int | None, plot: Path |
     if plan is None:
         typer.echo(json.dumps({"private": False}) if as_json else NOT_PRIVATE.format(scenario=scenario))
         return
+    people, records = told
+    if records is not None and plan.unit != "record":
+        raise ConfigError(
+            [f"--records-per-person {records}: a {plan.unit}'s records are one unit already"],
+            remedy='leave it out, or set privacy.unit = "record"',
+        )
     if as_json:
-        typer.echo(json.dumps(as_dict(plan, config, people), indent=1, allow_nan=False))
+        typer.echo(json.dumps(as_dict(plan, config, people, records), indent=1, allow_nan=False))
     else:
-        _print(plan, config, scenario, people)
+        _print(plan, config, scenario, told)
     if plot is not None:
         from llmchain_fl.cli.privacy_plot import draw
 
@@ -58,7 +73,7 @@ def show_plan(config: RunConfig, scenario: str, people: int | None, plot: Path |
         typer.echo(f"plot: {plot}", err=as_json)
 
 
-def as_dict(plan: Forecast, config: RunConfig, people: int | None) -> dict[str, Any]:
+def as_dict(plan: Forecast, config: RunConfig, people: int | None, records: int | None = None) -> dict[str, Any]:
     """Everything the page says, as plain values; an epsilon without a bound is null."""
     event = plan.round_event
     return {
@@ -80,7 +95,7 @@ def as_dict(plan: Forecast, config: RunConfig, people: int | None) -> dict[str, 
             {"round": after, "counted": plan.counted(after), **_epsilons(plan, after)} for after in plan.milestones()
         ],
         "replace_one": _finite(plan.replacing(plan.rounds)),
-        "several_records": {str(k): _finite(plan.for_somebody_with(k)) for k in _several(plan)},
+        "several_records": {str(k): _finite(plan.for_somebody_with(k)) for k in _several(plan, records)},
         "noise_multiplier_for": {f"{target:g}": plan.multiplier_for(target) for target in TARGETS},
         "scores": {"count": scores_asked(config), "noise_multiplier": score_noise(config, scores_asked(config))},
         "noise_per_coordinate": plan.noise_per_coordinate,
@@ -97,8 +112,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _print(plan: Forecast, config: RunConfig, scenario: str, people: int | None) -> None:
-    console = Console()
+def _print(plan: Forecast, config: RunConfig, scenario: str, told: tuple[int | None, int | None]) -> None:
+    console, (people, records) = Console(), told
 
     def say(text: str = "") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -113,7 +128,7 @@ def _print(plan: Forecast, config: RunConfig, scenario: str, people: int | None)
     say("Pull: all drawn units clipped and of one mind (N q C), against the noise in that direction (z C).")
     console.print(_signal(plan, _sizes(plan, config, people)))
     say("\nOther readings of the same run:")
-    console.print(_pairs(_readings(plan)))
+    console.print(_pairs(_readings(plan, records)))
     found = warnings(plan, people)
     say("\nWarnings:" if found else "")
     for sentence in found:
@@ -181,13 +196,13 @@ def _sizes(plan: Forecast, config: RunConfig, people: int | None) -> list[int]:
     return sorted({*PEOPLE, people} if people else PEOPLE)
 
 
-def _several(plan: Forecast) -> tuple[int, ...]:
-    return SEVERAL if plan.unit == "record" else ()
+def _several(plan: Forecast, records: int | None) -> list[int]:
+    return sorted({*SEVERAL, *([records] if records else [])}) if plan.unit == "record" else []
 
 
-def _readings(plan: Forecast) -> list[tuple[str, str]]:
+def _readings(plan: Forecast, records: int | None) -> list[tuple[str, str]]:
     replaced = wording.epsilon(plan.replacing(plan.rounds))
-    several = {k: wording.epsilon(plan.for_somebody_with(k)) for k in _several(plan)}
+    several = {k: wording.epsilon(plan.for_somebody_with(k)) for k in _several(plan, records)}
     return [
         ("replace-one", f"epsilon {replaced} if neighbours differ by the replacement of one {plan.unit}"),
         *((f"{k} records", f"epsilon {found} for somebody with {k} records") for k, found in several.items()),

@@ -219,7 +219,7 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
         ),
         (
             plan.unit == "record",
-            "The unit is one record: somebody with several records is protected less, see below.",
+            "The unit is one record: somebody with several records is protected less, see the other readings.",
         ),
         (
             plan.unit == "site",
