@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Spent, epsilon
+from llmchain_fl.privacy.accounting import Spent
 from llmchain_fl.privacy.book import Book
 from llmchain_fl.privacy.durable import content
 from llmchain_fl.privacy.plan import UNITS
 from llmchain_fl.privacy.release import Release, Terms
 from llmchain_fl.privacy.store import Store
-from llmchain_fl.privacy.totals import Totals
+from llmchain_fl.privacy.totals import Totals, bound
 
 STATES = {
     "reserved": "paid for; nothing was sealed yet, or the round was never finished",
@@ -62,7 +62,7 @@ class Reading:
     def profiles(self) -> Iterator[tuple[str, float]]:
         """(set of groups that somebody is in, its own epsilon); the largest is the total."""
         for name, events in self.spent.groups:
-            yield name, epsilon(events, self.terms.delta, self.terms.accountant)
+            yield name, bound({name: events}, self.terms)
 
 
 def read_ledger(

@@ -14,10 +14,10 @@ distribution for both (parallel composition, McSherry 2009, SIGMOD, theorem 4). 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from llmchain_fl.errors import BudgetExhausted
-from llmchain_fl.privacy.accounting import Event, Spent, epsilon, groups_epsilon, merge
+from llmchain_fl.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.privacy.accounting import Event, Group, Spent, groups_epsilon, merge
 from llmchain_fl.privacy.groups import EVERYBODY
 from llmchain_fl.privacy.register import NOBODY, Profile, Stay
 from llmchain_fl.privacy.release import Charge, Terms
@@ -86,12 +86,20 @@ class Totals:
         charged = {frozenset({Stay(group)} if group != EVERYBODY else ()) for group in self._groups}
         events = {profile: merge(self.events(profile)) for profile in charged | set(people)}
         terms = self._terms
-        total = groups_epsilon(events, terms.delta, terms.accountant)
+        total = bound(events, terms)
         named = sorted((named_of(profile), merged) for profile, merged in events.items())
         return Spent(total, terms.delta, terms.unit, terms.accountant, tuple(named))
 
     def _epsilon(self, events: Sequence[Event]) -> float:
-        return epsilon(events, self._terms.delta, self._terms.accountant)
+        return bound({"": events}, self._terms)
+
+
+def bound(groups: Mapping[Group, Sequence[Event]], terms: Terms) -> float:
+    """Parallel composition of ``groups``; infinity where the accountant comes to no number, so that nothing is paid."""
+    try:
+        return groups_epsilon(groups, terms.delta, terms.accountant)
+    except PrivacyError:
+        return math.inf
 
 
 def named_of(profile: Profile) -> str:

@@ -153,7 +153,7 @@ class Site:
         return self.ledger.sealed(f"run/{number}")
 
     def reserve(self, number: int) -> None:
-        charge = Charge("all", Event("poisson-gaussian", 0.1, 1.0, 1))
+        charge = Charge("*", Event("poisson-gaussian", 0.1, 1.0, 1))
         self.ledger.reserve(Release(f"run/{number}", (charge,), "0" * 64, "training", "", "all"))
 
     def compute(self, number: int) -> bytes:

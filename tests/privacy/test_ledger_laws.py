@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import BudgetExhausted
+from llmchain_fl.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.privacy import totals
 from llmchain_fl.privacy.accounting import Event, epsilon
 from llmchain_fl.privacy.charges import EVERYBODY, HELD_OUT, at_site, score_charge, site_group, training_charges
 from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
@@ -211,3 +212,23 @@ def test_afford_says_before_what_reserve_will_do_and_writes_nothing(
         if len(outcomes) == 1:
             assert ledger.spent() == before
     assert outcomes[0] == outcomes[1]
+
+
+def test_where_the_accountant_comes_to_no_number_nothing_is_paid_and_the_total_is_infinite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(groups: dict[object, list[Event]], delta: float, accountant: str) -> float:
+        if any(len(events) > 1 for events in groups.values()):
+            raise PrivacyError("no number", remedy="none")
+        return 1.0
+
+    ledger = opened(tmp_path, limit=2.0)
+    monkeypatch.setattr(totals, "groups_epsilon", some)
+    for number, group in enumerate(("a/training", "b/training")):
+        event = EVENTS[number]
+        masks = ledger.reserve(told(f"r/{number}", (Charge(group, event),)), [(group, ["ann"])])
+        assert masks[0].tolist() == [number == 0]  # nobody pays for what has no number
+    with pytest.raises(BudgetExhausted):
+        ledger.reserve(told("r/9", (Charge("a/training", EVENTS[2]),)))
+    assert ledger.spent().epsilon == 1.0
+    assert ledger.would_spend([Charge("a/training", EVENTS[2])]).epsilon == math.inf

@@ -11,7 +11,7 @@ import pytest
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.charges import score_charge, score_event, training_charges, training_event
+from llmchain_fl.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
 from llmchain_fl.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.privacy.plan import PrivacyPlan
 from server.privacy_book import PrivacyBook, make_plan
@@ -66,18 +66,22 @@ def test_the_server_counts_what_the_site_itself_counts_after_every_round_and_eve
     book, plan = book_of(run)
     terms = Terms("notes", plan.unit, plan.delta, run.privacy.accountant, math.inf)
     ledger = FileLedger(tmp_path / "ledger", tmp_path / "anchor", terms)
+    named = plan.unit == "person"
     for number, stage in enumerate(COURSE, start=1):
-        ledger.reserve(Release(f"r/{number}", (training_charges(plan, stage)[0],), "", "training", "", stage))
+        charges = at_site(training_charges(plan, stage), "notes", named)
+        ledger.reserve(Release(f"r/{number}", charges, "", "training", "", stage))
         book.charge(["north"], stage)
         if plan.score_noise and stage != (COURSE[number:] or [""])[0]:
             known = sorted(set(COURSE[:number]))
-            ledger.reserve(Release(f"r/{number}/scores", (score_charge(plan, len(known)),), "", "scores", "", stage))
+            charges = at_site((score_charge(plan, len(known)),), "notes", named)
+            ledger.reserve(Release(f"r/{number}/scores", charges, "", "scores", "", stage))
             book.charge_scores(["north"], len(known))
         assert book.worst() == ledger.spent().epsilon > 0
     groups = {group: sum(event.steps for event in events) for group, events in ledger.spent().groups}
     per_round = plan.steps_per_round
     counted = {
-        group: count if group == "held-out" else count * per_round for group, count in book.spendings["north"].items()
+        f"notes/{group}" if named else "everybody": count if group == "held-out" else count * per_round
+        for group, count in book.spendings["north"].items()
     }
     assert counted == groups
 
