@@ -180,6 +180,14 @@ class Small:
         return PrivacyPlan(**{**told, **changes})
 
     @staticmethod
+    def fixed(examples: Any, rows: int = 4, longest: int = 16) -> Any:
+        """``examples``, passed in a fixed shape from here on, as every private step asks."""
+        from llmchain_fl.tasks.passes import Shape
+
+        examples.fix(Shape(rows, longest))
+        return examples
+
+    @staticmethod
     def units(index: Sequence[int]) -> list[Any]:
         """A batch in which each record is a unit."""
         import numpy as np

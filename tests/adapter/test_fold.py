@@ -93,7 +93,9 @@ def test_a_record_has_the_same_private_gradient_with_a_fold_as_with_autograd(sma
 
     parameters = [task.resident.parameters[name] for name in task.resident.trained_names]
     expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss([1]).sum(), parameters)])
-    with gradient_of(task.resident, 4, small.plan(noise_multiplier=0.0, clip_norm=1e4)) as gradient:
+    with gradient_of(
+        task.resident, small.fixed(examples), 4, small.plan(noise_multiplier=0.0, clip_norm=1e4)
+    ) as gradient:
         assert torch.allclose(gradient(small.units([1]), loss), expected, atol=1e-4)
 
 

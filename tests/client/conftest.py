@@ -23,6 +23,7 @@ from llmchain_fl.adapter.resident import load_resident
 from llmchain_fl.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.messages import ScoreTask, TrainTask, Update
+from llmchain_fl.tasks.base import Examples
 from llmchain_fl.wire import read_reply, write_score_task, write_train_task
 from llmchain_fl.work import GuardSpec
 from simulations.grid import InProcessGrid
@@ -214,14 +215,19 @@ class Case:
         clip: float,
         index: Sequence[int] = range(9),
         *,
-        micro: int = 4,
+        rows: int = 4,
         z: float = 0.0,
         loss: LossFn | None = None,
     ) -> Tensor:
-        """One private gradient sum with its own hooks."""
+        """One private gradient sum with its own hooks, in passes of ``rows`` records."""
         plan = self.small.plan(noise_multiplier=z, clip_norm=clip)
-        with gradient_of(self.resident, micro, plan) as gradient:
+        with gradient_of(self.resident, self.fixed(rows), 1, plan) as gradient:
             return gradient(self.small.units(index), loss or self.loss)
+
+    def fixed(self, rows: int = 4) -> Examples:
+        """The records, passed in a fixed shape from here on."""
+        fixed: Examples = self.small.fixed(self.examples, rows)
+        return fixed
 
     @staticmethod
     def clipped(rows: np.ndarray, clip: float) -> np.ndarray:

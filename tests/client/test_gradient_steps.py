@@ -13,6 +13,7 @@ from torch import Tensor
 
 from client.gradients import gradient_of
 from llmchain_fl.errors import TrainingError
+from llmchain_fl.tasks.base import Examples
 
 
 def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
@@ -40,6 +41,7 @@ def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
     resident = Resident(spec, Base(module, None, torch.device("cpu"), "gpt2", 16))
     resident.theta += 0.3 * torch.randn(resident.theta.shape)
     ids = torch.randint(0, 20, (case.count, 6))
+    fixed = case.small.fixed(Examples(list(ids.numpy()), np.zeros(case.count, dtype=np.int64)))
 
     def loss(index: Sequence[int]) -> Tensor:
         logits = resident.forward(ids[list(index)], torch.ones(len(index), 6), {}, index).logits[:, :-1]
@@ -55,7 +57,7 @@ def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
         ]
     )
     plan = PrivacyPlan(0.5, 0.0, case.median_norm(rows), 1, 4.0, 1e-5, "record")
-    with gradient_of(resident, 4, plan) as gradient:
+    with gradient_of(resident, fixed, 1, plan) as gradient:
         assert (
             case.apart(gradient(case.small.units(range(case.count)), loss), case.clipped(rows, plan.clip_norm)) < 1e-5
         )
@@ -70,8 +72,8 @@ def test_on_a_half_precision_base_clipping_is_still_float32_and_bounded(small: A
     work = replace(work, base=replace(work.base, dtype="bfloat16"))
     resident, task = open_work(work.resident, work.task)
     resident.theta += 0.3 * torch.randn(resident.theta.shape, generator=torch.Generator().manual_seed(1))
-    examples = task.encode(small.rows(4))
-    with gradient_of(resident, 1, small.plan(noise_multiplier=0.0, clip_norm=0.01)) as gradient:
+    examples = small.fixed(task.encode(small.rows(4)), rows=1)
+    with gradient_of(resident, examples, 1, small.plan(noise_multiplier=0.0, clip_norm=0.01)) as gradient:
         found = gradient(small.units([2]), lambda index: task.losses(task.forward(examples, index)))
     assert found.dtype == torch.float32
     assert float(found.norm()) == pytest.approx(0.01, rel=1e-4)
@@ -91,11 +93,11 @@ def test_an_empty_batch_is_noise_of_the_right_size_without_a_forward_pass(case_o
     assert abs(float(noise.mean())) < 5 * 1.05 / degrees**0.5
 
 
-def test_noise_is_added_once_a_step_and_not_once_a_micro_batch(case_of: Any) -> None:
+def test_noise_is_added_once_a_step_and_not_once_a_pass(case_of: Any) -> None:
     case = case_of(trained=("lora_B",))
     clip = case.median_norm(case.each())
     quiet = case.private(clip)
-    noise = torch.cat([case.private(clip, micro=1, z=2.0) - quiet for _ in range(10)]).double() / (2.0 * clip)
+    noise = torch.cat([case.private(clip, rows=1, z=2.0) - quiet for _ in range(10)]).double() / (2.0 * clip)
     assert abs(float(noise.square().sum()) - noise.numel()) < 5 * (2 * noise.numel()) ** 0.5
 
 
@@ -136,7 +138,7 @@ def test_the_hooks_are_gone_afterwards_and_a_second_round_works(small: Any, case
     rows = case.each()
     clip = case.median_norm(rows)
     for _ in range(2):
-        with gradient_of(case.resident, 4, small.plan(noise_multiplier=0.0, clip_norm=clip)) as gradient:
+        with gradient_of(case.resident, case.fixed(), 1, small.plan(noise_multiplier=0.0, clip_norm=clip)) as gradient:
             assert hooks(case.resident.module) > 0
             for _ in range(2):
                 assert (
@@ -149,27 +151,54 @@ def test_the_hooks_are_gone_afterwards_and_a_second_round_works(small: Any, case
 
 
 @pytest.mark.parametrize("when", ["after the forward pass", "within it"])
-def test_a_step_that_broke_off_leaves_nothing_for_the_next_round(case_of: Any, when: str) -> None:
+def test_a_step_that_was_interrupted_leaves_nothing_for_the_next_round(case_of: Any, when: str) -> None:
     case = case_of()
     rows = case.each()
     clip = case.median_norm(rows)
 
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
     def breaks(index: Sequence[int]) -> Tensor:
         case.loss(index)
-        raise MemoryError
+        raise KeyboardInterrupt
 
-    hook = None
-    if when == "within it":
-        hook = case.resident.base.module.encoder.layer[2].register_forward_pre_hook(lambda *_: 1 / 0)
-    with pytest.raises((MemoryError, ZeroDivisionError)):
-        case.private(clip, range(7), micro=100, loss=breaks if hook is None else None)
+    layer = case.resident.base.module.encoder.layer[2]
+    hook = layer.register_forward_pre_hook(stop) if when == "within it" else None
+    with pytest.raises(KeyboardInterrupt):
+        case.private(clip, range(7), rows=100, loss=breaks if hook is None else None)
     if hook is not None:
         hook.remove()
     assert leftovers(case) == []
-    assert case.apart(case.private(clip, micro=2), case.clipped(rows, clip)) < 1e-5
+    assert hooks(case.resident.module) == 0
+    assert case.apart(case.private(clip, rows=2), case.clipped(rows, clip)) < 1e-5
 
 
-def test_a_trained_parameter_that_takes_no_part_is_refused(case_of: Any) -> None:
+def unusable(case: Any, loss: Any) -> tuple[Tensor, float]:
+    """(the noise-free sum over all records, the share that counted as zero)."""
+    with gradient_of(case.resident, case.fixed(), 1, case.small.plan(noise_multiplier=0.0)) as gradient:
+        return gradient(case.small.units(range(case.count)), loss), gradient.unusable
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, IndexError, TrainingError])
+def test_records_whose_pass_raises_count_as_zero_and_leave_nothing_behind(case_of: Any, error: type) -> None:
+    case = case_of()
+
+    def breaks(index: Sequence[int]) -> Tensor:
+        case.loss(index)
+        raise error("x", remedy="y") if error is TrainingError else error
+
+    found, share = unusable(case, breaks)
+    assert (float(found.abs().max()), share) == (0.0, 1.0)
+    assert leftovers(case) == []
+    assert case.apart(case.private(1e3), case.clipped(case.each(), 1e3)) < 1e-5
+
+
+def test_records_that_give_a_trained_layer_no_gradient_count_as_zero(case_of: Any) -> None:
+    """What the layer held from the pass before must not be taken for theirs."""
     case = case_of(head="trained")
-    with pytest.raises(TrainingError, match="got no gradient"):
-        case.private(1.0, loss=lambda index: torch.stack([case.resident.parameters["head.weight"].sum()] * len(index)))
+    beside = lambda index: torch.stack([case.resident.parameters["head.weight"].sum()] * len(index))  # noqa: E731
+    with gradient_of(case.resident, case.fixed(), 1, case.small.plan(noise_multiplier=0.0)) as gradient:
+        assert gradient(case.small.units(range(case.count)), case.loss).any()
+        assert not gradient(case.small.units(range(case.count)), beside).any()
+        assert gradient.unusable == 0.5

@@ -43,8 +43,8 @@ def test_without_noise_it_is_the_slow_loop_over_records(case_of: Any, name: str)
     clip = case.median_norm(rows)
     norms = np.linalg.norm(rows, axis=1)
     assert 0 < (norms > clip).sum() < case.count
-    for micro in (1, 4, case.count, 100):
-        assert case.apart(case.private(clip, micro=micro), case.clipped(rows, clip)) < 1e-5
+    for size in (1, 4, case.count, 100):
+        assert case.apart(case.private(clip, rows=size), case.clipped(rows, clip)) < 1e-5
 
 
 def _no_clipping(rows: Tensor, clip: float) -> tuple[Tensor, int]:
@@ -78,7 +78,7 @@ def test_the_same_check_catches_a_broken_clipping(
     rows = case.each()
     clip = case.median_norm(rows)
     monkeypatch.setattr(client.gradients, "clipped_sum", broken)
-    assert case.apart(case.private(clip, micro=100), case.clipped(rows, clip)) > 1e-3
+    assert case.apart(case.private(clip, rows=100), case.clipped(rows, clip)) > 1e-3
 
 
 def test_the_same_check_catches_losses_that_are_averaged_over_the_batch(case_of: Any) -> None:
@@ -86,7 +86,7 @@ def test_the_same_check_catches_losses_that_are_averaged_over_the_batch(case_of:
     case = case_of()
     rows = case.each()
     clip = case.median_norm(rows)
-    found = case.private(clip, micro=100, loss=lambda index: case.loss(index) / len(index))
+    found = case.private(clip, rows=100, loss=lambda index: case.loss(index) / len(index))
     assert case.apart(found, case.clipped(rows, clip)) > 1e-2
 
 
@@ -102,9 +102,9 @@ def test_each_record_moves_the_sum_by_at_most_the_clip_norm(case_of: Any, settin
     assert max(moves) > 0.99 * clip
 
 
-@pytest.mark.parametrize("micro", [1, 4, 100])
+@pytest.mark.parametrize("size", [1, 4, 100])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_record_that_is_not_finite_counts_as_zero(small: Any, case_of: Any, micro: int, value: float) -> None:
+def test_a_record_that_is_not_finite_counts_as_zero(small: Any, case_of: Any, size: int, value: float) -> None:
     case = case_of()
     rows = case.each()
     clip = case.median_norm(rows)
@@ -113,11 +113,11 @@ def test_a_record_that_is_not_finite_counts_as_zero(small: Any, case_of: Any, mi
         return case.loss(index) * torch.tensor([value if i == 3 else 1.0 for i in index])
 
     plan = small.plan(noise_multiplier=0.0, clip_norm=clip)
-    private = PrivateGradient(case.resident, micro, plan, SecureNoise())
+    private = PrivateGradient(case.resident, case.fixed(size), plan, SecureNoise())
     found = private(small.units(range(case.count)), spoilt)
     private.close()
     assert case.apart(found, case.clipped(np.delete(rows, 3, axis=0), clip)) < 1e-5
-    assert private.not_finite == 1
+    assert private.unusable == pytest.approx(1 / 9)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,9 @@ def test_the_plain_gradient_is_that_of_the_summed_loss(case_of: Any, settings: d
     case = case_of(**settings)
     expected = case.each().sum(axis=0)
     for micro in (1, 4, 100):
-        assert (
-            case.apart(PlainGradient(case.resident, micro)(case.small.units(range(case.count)), case.loss), expected)
-            < 1e-5
-        )
-    assert not PlainGradient(case.resident, 4)([], lambda index: pytest.fail("a forward pass")).any()
+        plain = PlainGradient(case.resident, case.examples, micro)
+        assert case.apart(plain(case.small.units(range(case.count)), case.loss), expected) < 1e-5
+    assert not PlainGradient(case.resident, case.examples, 4)([], lambda index: pytest.fail("a forward pass")).any()
 
 
 def test_chunks_hold_every_record_once() -> None:

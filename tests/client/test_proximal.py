@@ -16,7 +16,7 @@ def far(small: Any, mu: float, optimizer: str = "adam", plan: Any = None) -> flo
     start = task.resident.trained.clone()
     batches = [small.units([0, 2, 5]), small.units([1, 3]), small.units([4, 7])]
     loop = small.work(train={"proximal": mu, "optimizer": optimizer}).train
-    train_round(task, task.encode(small.rows(8)), batches, loop, plan, SiteGuards([], {}), 0.01)
+    train_round(task, small.fixed(task.encode(small.rows(8))), batches, loop, plan, SiteGuards([], {}), 0.01)
     return float((task.resident.trained - start).norm())
 
 
@@ -60,7 +60,9 @@ def test_a_paused_gradient_leaves_the_layers_their_own_pass_and_takes_them_back(
 
     parameters = [task.resident.parameters[name] for name in task.resident.trained_names]
     plain = torch.autograd.grad(loss(range(4)).sum(), parameters)
-    with gradient_of(task.resident, 4, small.plan(noise_multiplier=0.0, clip_norm=1e3)) as gradient:
+    with gradient_of(
+        task.resident, small.fixed(examples), 1, small.plan(noise_multiplier=0.0, clip_norm=1e3)
+    ) as gradient:
         first = gradient(small.units(range(4)), loss)
         with gradient.paused():
             paused = torch.autograd.grad(loss(range(4)).sum(), parameters)

@@ -125,7 +125,7 @@ class FixedNoise:
 
     def added(self, values: torch.Tensor, std: float) -> torch.Tensor:
         self.seen.append((values.clone(), std))
-        return values + std * torch.randn(values.shape, generator=self._draw)
+        return values.float() + std * torch.randn(values.shape, generator=self._draw)
 
 
 @dataclass
@@ -167,6 +167,8 @@ def play(small: Any, view: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         examples = task.encode([{**row, "label": "lost_card"} for row in WORDS])  # not what the public records say
         batches = [small.units(range(4))] * loop["steps"]
         plan = small.plan(work, noise_multiplier=z) if private else None
+        if private:
+            small.fixed(examples)
         result = train_round(task, examples, batches, work.train, plan, SiteGuards(specs, server.payload()), lr)
         return Played(task, result, old, start, noise)
 

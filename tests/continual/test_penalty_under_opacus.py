@@ -53,7 +53,7 @@ def our_step(small: Any, strength: float) -> tuple[np.ndarray, float]:
     guards = SiteGuards([], {})
     guards._guards = [Shrink(strength)]
     work = small.work(train={"steps": 1, "optimizer": "sgd", "momentum": 0.0, "batch_size": 6.0})
-    examples, plan = task.encode(small.rows(6)), small.plan(work, noise_multiplier=0.0)
+    examples, plan = small.fixed(task.encode(small.rows(6))), small.plan(work, noise_multiplier=0.0)
     result = train_round(task, examples, [small.units(range(6))], work.train, plan, guards, 1e-4)
     return np.concatenate([result.arrays[n].reshape(-1) for n in task.resident.trained_names]), result.penalty
 
@@ -82,5 +82,5 @@ def test_an_empty_private_batch_still_takes_the_penalty(small: Any, strength: fl
     guards._guards = [Shrink(strength)]
     before = task.resident.trained.clone()
     plan = small.plan(work, noise_multiplier=0.0)
-    train_round(task, task.encode(small.rows(2)), [[]], work.train, plan, guards, 0.01)
+    train_round(task, small.fixed(task.encode(small.rows(2))), [[]], work.train, plan, guards, 0.01)
     assert torch.allclose(task.resident.trained, (1 - 0.02 * strength) * before, atol=1e-6)
