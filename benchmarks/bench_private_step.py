@@ -2,10 +2,12 @@
 
     python benchmarks/bench_private_step.py            options: --repeats 7 --steps 12
 
-Both are the steps of ``client/training.py`` (gradient, division, Adam); the private one has per-person gradients,
-clipping and secure noise on top. Runs of steps are interleaved (plain, private, plain, ...), process CPU time is taken,
-the median ratio over repeats is shown with its range. Peak memory is that of a process that runs one kind only, whole
-and above the loaded model.
+All are the steps of ``client/training.py`` (gradient, division, Adam); a private one has per-person gradients, clipping
+and secure noise on top. Four roads over the same batches: ``plain``; ``private``, as it is (fixed shapes, with the
+fewest rows that this machine computes alike); ``one`` record a pass, exact by itself; and ``padded``, the road of
+version 0.1, in which records are padded to the longest of their batch, so that one person changes what the others add:
+the baseline of what exactness costs. Runs are interleaved, process CPU time is taken, the median ratio over repeats is
+shown with its range. Peak memory is that of a process that runs one kind only, whole and above the loaded model.
 """
 
 from __future__ import annotations
@@ -16,19 +18,28 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from bench import ROOT, show, write
+from torch import Tensor
 
-from client.gradients import gradient_of
+from client.gradients import GradientFn, LossFn, gradient_of
+from client.per_sample import PerSample
+from client.steady import shape_for
+from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.config.read import read_config
 from llmchain_fl.data.stages import public_labels, stage_rows
+from llmchain_fl.privacy.noise import SecureNoise
 from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Units
+from llmchain_fl.privacy.units import Batch, Units
 from llmchain_fl.scenario import find_scenario
+from llmchain_fl.tasks.base import Examples
+from llmchain_fl.tasks.passes import Shape
 from llmchain_fl.work import open_work, work_from
 
 CASES = {
@@ -40,7 +51,9 @@ CASES = {
     ],
     "all layers, q,v rank 8, records": ['adapter.targets=["query","value"]', "adapter.last_layers=0", "adapter.rank=8"],
 }
-PRIVATE, PLAIN = "private", "plain"
+PRIVATE, PLAIN, ONE, PADDED = "private", "plain", "one", "padded"
+ROWS = 16
+"""Records of a pass, plain and padded."""
 
 
 def prepare(case: str, steps: int) -> Callable[[str], None]:
@@ -61,15 +74,68 @@ def prepare(case: str, steps: int) -> Callable[[str], None]:
     plan = PrivacyPlan(0.1, 1.0, 1.0, steps, 16.0, 1e-5, records_per_unit=8)
     resident.theta.normal_(0, 0.02)
 
+    longest = work.task.max_tokens
+    shapes = {PRIVATE: shape_for(resident, task, longest, 0), ONE: Shape(1, longest), PLAIN: None, PADDED: None}
+
+    def loss(index: Sequence[int]) -> Tensor:
+        return task.losses(task.forward(examples, index))
+
     def play(kind: str) -> None:
         theta = torch.nn.Parameter(resident.trained)
         optimizer = torch.optim.Adam([theta], lr=1e-4)
-        with gradient_of(resident, 16, plan if kind == PRIVATE else None) as gradient:
+        examples.fix(shapes[kind])
+        with _road(kind, resident, examples, plan) as gradient:
             for batch in batches:
-                theta.grad = gradient(batch, lambda index: task.losses(task.forward(examples, index))) / 16
+                theta.grad = gradient(batch, loss) / 16
                 optimizer.step()
 
     return play
+
+
+@contextmanager
+def _road(kind: str, resident: Resident, examples: Examples, plan: PrivacyPlan) -> Iterator[GradientFn]:
+    if kind != PADDED:
+        with gradient_of(resident, examples, ROWS, None if kind == PLAIN else plan) as gradient:
+            yield gradient
+        return
+    padded = Padded(resident, plan)
+    try:
+        yield padded
+    finally:
+        padded.rows.close()
+
+
+class Padded:
+    """The sum as version 0.1 made it: whole units to a batch, padded to its longest, one product over all rows."""
+
+    unusable = 0.0
+
+    def __init__(self, resident: Resident, plan: PrivacyPlan) -> None:
+        self.rows, self.plan, self.size = PerSample(resident, ROWS), plan, resident.trained.numel()
+
+    def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
+        """Noised sum, float32 [P]."""
+        total, packs = torch.zeros(self.size), [[]]
+        for unit in batch:
+            if sum(map(len, packs[-1])) + len(unit) > ROWS:
+                packs.append([])
+            packs[-1].append(unit)
+        for pack in packs:
+            total += self._clipped(pack, loss) if pack else 0.0
+        return SecureNoise().added(total, self.plan.noise_std)
+
+    def _clipped(self, pack: Batch, loss: LossFn) -> Tensor:
+        index = [int(record) for unit in pack for record in unit]
+        rows, start = self.rows.rows(len(index), lambda: loss(index).sum().backward()), 0
+        for position, unit in enumerate(pack):
+            rows[position] = rows[start : start + len(unit)].sum(dim=0)
+            start += len(unit)
+        sums = rows[: len(pack)]
+        return (self.plan.clip_norm / torch.linalg.vector_norm(sums, dim=1)).clamp_max(1.0) @ sums
+
+    def paused(self) -> AbstractContextManager[None]:
+        """There is no guard here."""
+        return nullcontext()
 
 
 def peak(*, anew: bool = False) -> float:
@@ -93,17 +159,20 @@ def memory(case: str, kind: str, steps: int) -> tuple[float, float]:
     return float(found["peak"]), float(found["peak"] - found["loaded"])
 
 
-def times(case: str, steps: int, repeats: int) -> list[float]:
-    """CPU seconds private / CPU seconds plain, one ratio for each repeat."""
-    ratios, play = [], prepare(case, steps)
+def times(case: str, steps: int, repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of each private road / those of ``plain`` and, for the exact ones, of ``padded``; one a repeat."""
+    found, play = defaultdict(list), prepare(case, steps)
     for _ in range(repeats + 1):
         spent = {}
-        for kind in (PLAIN, PRIVATE):
+        for kind in (PLAIN, PADDED, PRIVATE, ONE):
             started = time.process_time()
             play(kind)
             spent[kind] = time.process_time() - started
-        ratios.append(spent[PRIVATE] / spent[PLAIN])
-    return ratios[1:]
+        for kind in (PADDED, PRIVATE, ONE):
+            found[f"{kind}/{PLAIN}"].append(spent[kind] / spent[PLAIN])
+        for kind in (PRIVATE, ONE):
+            found[f"{kind}/{PADDED}"].append(spent[kind] / spent[PADDED])
+    return {name: ratios[1:] for name, ratios in found.items()}
 
 
 def main() -> None:
@@ -120,21 +189,22 @@ def main() -> None:
         play(given.child)
         print(json.dumps({"peak": peak(), "loaded": loaded}))
         return
-    lines = []
+    lines, named = [], []
     for case in CASES:
         ratios = times(case, given.steps, given.repeats)
         plain, private = memory(case, PLAIN, given.steps), memory(case, PRIVATE, given.steps)
+        named = list(ratios)
         lines.append(
             [
                 case,
-                f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+                *(f"{statistics.median(one):.3f} ({min(one):.3f} to {max(one):.3f})" for one in ratios.values()),
                 f"{private[0] / plain[0]:.3f} ({plain[0]:.0f} -> {private[0]:.0f} MB)",
                 f"{plain[1]:.0f} -> {private[1]:.0f} MB",
             ]
         )
     show(
-        f"private step / non-private step, same batches, {given.repeats} repeats of {given.steps} steps, one thread",
-        ["case", "CPU time: median (range)", "peak memory", "above the loaded model"],
+        f"CPU time of a step, same batches, {given.repeats} repeats of {given.steps} steps, one thread",
+        ["case", *named, "peak memory private/plain", "above the loaded model"],
         lines,
     )
     write("private-step", {"rows": lines})

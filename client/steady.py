@@ -7,7 +7,8 @@ made-up records, for some rungs and for two sets of made-up arrays, ordinary one
 
     row of record a among copies of itself, each position  =  row of a among strangers,       bit for bit
 
-Where that fails, and only there, one record a pass is taken: slower, and exact by itself.
+Where that fails, and only there, one record a pass is taken: slower, and exact by itself. Then it is found from how
+many rows on a pass of a rung gives a record the same bits as a full one: only up to there are missing rows filled.
 """
 
 from __future__ import annotations
@@ -15,66 +16,91 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.per_sample import PerSample
 from llmchain_fl.adapter.resident import Resident, State
 from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.tasks.passes import Shape, rung
+from llmchain_fl.tasks.passes import EVEN, STEP, Shape, rung
 
 log = logging.getLogger("llmchain_fl.client")
-LENGTHS = (5, 23, 64, 500)
-"""Texts of about so many tokens are tried, as far as the task allows them."""
-SIZES = (0.05, 1e20)
-"""Of the made-up arrays: ordinary, and such that products overflow."""
-ON_CPU, ON_GPU = 4, 16
+LONGER = (96, 256, 500)
+"""Texts of about so many tokens are tried beside those of every rung up to 64, as far as the task allows them."""
+ORDINARY, OVERFLOWING = 0.05, 1e20
+"""Size of the made-up arrays."""
+ON_CPU, ON_GPU = 6, 16
+Words = NDArray[np.int64]
+"""Token ids of a tokenizer."""
 
 
 def shape_for(resident: Resident, task: Task, longest: int, wanted: int) -> Shape:
     """The shape of private passes: ``wanted`` rows (0: the machine's usual number) where rows are alike, else one."""
     usual = ON_GPU if resident.base.device.type == "cuda" else ON_CPU
     asked = (longest, wanted or usual, resident.trained_names, torch.get_num_threads())
-    rows = _steady_rows(resident, task, *asked)  # type: ignore[arg-type]
-    return Shape(rows, longest)
+    return _steady(resident, task, *asked)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=4)
-def _steady_rows(
-    resident: Resident, task: Task, longest: int, rows: int, trained: tuple[str, ...], threads: int
-) -> int:
-    """``rows``, or 1; asked once for a resident, a choice of trained arrays and a number of threads."""
-    if rows == 1 or resident.base.tokenizer is None or _alike(resident, task, Shape(rows, longest)):
-        return rows
-    log.warning("this model rounds the rows of a pass differently: one record a pass, which is exact and slower")
+def _steady(resident: Resident, task: Task, longest: int, rows: int, trained: tuple[str, ...], threads: int) -> Shape:
+    """Asked once for a resident, a choice of trained arrays and a number of threads."""
+    shape = Shape(rows, longest)
+    if rows == 1 or resident.base.tokenizer is None:
+        return shape
+    lengths = sorted({min(n, longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)})
+    words, states = known_ids(resident), [_made_up_state(resident, size) for size in (ORDINARY, OVERFLOWING)]
+    tried = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
+    if not all(_same_rows(resident, task, shape, n, words, state) for n in tried for state in states):
+        log.warning("this model rounds the rows of a pass differently: one record a pass, which is exact and slower")
+        return replace(shape, rows=1)
+    fewest = {shape.padded(n): _fewest(resident, task, shape, n, words, states[0]) for n in lengths}
+    return replace(shape, fewest=tuple(fewest.items()))
+
+
+def _made_up_state(resident: Resident, size: float) -> State:
+    draw = torch.Generator().manual_seed(5)
+    return State((torch.randn(resident.theta.shape, generator=draw) * size).to(resident.theta.device), {})
+
+
+def _fewest(resident: Resident, task: Task, shape: Shape, length: int, words: Words, state: State) -> int:
+    """Fewest rows from which on up to ``shape.rows`` a pass of this rung gives a record the same bits."""
+    full = _copies(resident, task, shape, length, shape.rows, words, state)
+    for count in range(shape.rows - 1, 0, -1):
+        if not _same(full, _copies(resident, task, shape, length, count, words, state)):
+            return count + 1
     return 1
 
 
-def _alike(resident: Resident, task: Task, shape: Shape) -> bool:
-    draw = torch.Generator().manual_seed(5)
-    lengths = sorted({min(length, shape.longest) for length in LENGTHS})
-    for size in SIZES:
-        made_up = (torch.randn(resident.theta.shape, generator=draw) * size).to(resident.theta.device)
-        with resident.swapped(State(made_up, {})):
-            for length in lengths:
-                if not _same_rows(resident, task, shape, length):
-                    return False
-    return True
+def _copies(
+    resident: Resident, task: Task, shape: Shape, length: int, count: int, words: Words, state: State
+) -> Tensor:
+    """The gradient of one made-up record in a pass of ``count`` copies of it."""
+    examples = made_up_records(words, [length])
+    examples.fix(shape)
+    rows = PerSample(resident, count)
+    try:
+        with resident.swapped(state):
+            return _gradients(rows, task, examples, [0] * count)[0]
+    finally:
+        rows.close()
 
 
-def _same_rows(resident: Resident, task: Task, shape: Shape, length: int) -> bool:
+def _same_rows(resident: Resident, task: Task, shape: Shape, length: int, words: Words, state: State) -> bool:
     """Of one record ``length`` tokens long, among copies of itself and among strangers of its rung."""
     others = [max(2, length - 1 - k % 7) for k in range(shape.rows)]
     inside = [n for n in others if rung(n, shape.longest) == rung(length, shape.longest)] or [length]
-    examples = made_up_records(resident, [length, *(inside[k % len(inside)] for k in range(shape.rows - 1))])
+    examples = made_up_records(words, [length, *(inside[k % len(inside)] for k in range(shape.rows - 1))])
     examples.fix(shape)
     rows = PerSample(resident, shape.rows)
     try:
-        alone = _gradients(rows, task, examples, [0] * shape.rows)
-        beside = _gradients(rows, task, examples, list(range(shape.rows)))
-        last = _gradients(rows, task, examples, [*range(1, shape.rows), 0])
+        with resident.swapped(state):
+            alone = _gradients(rows, task, examples, [0] * shape.rows)
+            beside = _gradients(rows, task, examples, list(range(shape.rows)))
+            last = _gradients(rows, task, examples, [*range(1, shape.rows), 0])
     except Exception:  # a model that cannot do it at all is found out, in words, by the trial that follows
         return False
     finally:
@@ -93,9 +119,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.nan_to_num(7.0, 8.0, 9.0), other.nan_to_num(7.0, 8.0, 9.0))
 
 
-def made_up_records(resident: Resident, lengths: Sequence[int]) -> Examples:
-    """Records of these lengths out of the tokenizer's own ids, the same in every run; label or prompt: the first."""
-    known = sorted(set(resident.base.tokenizer.get_vocab().values()) - {resident.base.tokenizer.pad_token_id})
+def known_ids(resident: Resident) -> Words:
+    """The ids of the tokenizer but for padding, ascending."""
+    tokenizer = resident.base.tokenizer
+    return np.array(sorted(set(tokenizer.get_vocab().values()) - {tokenizer.pad_token_id}), dtype=np.int64)
+
+
+def made_up_records(words: Words, lengths: Sequence[int]) -> Examples:
+    """Records of these lengths out of ``words``, the same in every run; label or prompt: the first."""
     draw = np.random.default_rng(11)
-    ids = [np.asarray(draw.choice(known, size=length), dtype=np.int64) for length in lengths]
+    ids = [words[draw.integers(0, len(words), size=length)] for length in lengths]
     return Examples(ids, np.zeros(len(ids), dtype=np.int64))

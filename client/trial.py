@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from client import check
-from client.steady import made_up_records
+from client.steady import known_ids, made_up_records
 from client.training import train_round
 from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.adapter.routing import is_beside
@@ -98,7 +98,7 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) 
 def _records(work: WorkSpec, nlp_task: Task) -> Examples:
     """Made-up texts as the task encodes them, and records that are not padded: arrays may overflow at padding alone."""
     texts = nlp_task.encode(made_up_rows(work.task))
-    full = made_up_records(nlp_task.resident, [min(length, work.task.max_tokens) for length in UNPADDED])
+    full = made_up_records(known_ids(nlp_task.resident), [min(length, work.task.max_tokens) for length in UNPADDED])
     return Examples([*texts.ids, *full.ids], np.concatenate([texts.targets, full.targets]))
 
 

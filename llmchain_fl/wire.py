@@ -23,7 +23,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from llmchain_fl import __version__
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.errors import WireError
-from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.messages import MAX_ARRAYS, MAX_BYTES, HelloReply, ScoreTask, TrainTask
 from llmchain_fl.replies import read_hello, read_reply
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
     "write_update",
 ]
 
+SAME = "server and site must run the same version"
+
 
 def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
@@ -48,31 +50,48 @@ def _arrays(record: RecordDict, name: str) -> Arrays:
     """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
     found = record.array_records.get(name)
     if found is None:
-        raise WireError(f"the message has no {name}", remedy="server and site must run the same version")
-    return {key: value.numpy() for key, value in found.items()}
+        raise WireError(f"the message has no {name}", remedy=SAME)
+    if len(found) > MAX_ARRAYS or sum(len(value.data) for value in found.values()) > MAX_BYTES:
+        raise WireError(f"more than {MAX_ARRAYS} arrays, or {MAX_BYTES} bytes of them", remedy="use a smaller adapter")
+    try:
+        return {key: value.numpy() for key, value in found.items()}
+    except Exception as error:  # whatever numpy raises on hostile bytes
+        raise WireError(f"the message's {name} cannot be decoded", remedy=SAME) from error
 
 
 def _config(record: RecordDict) -> ConfigRecord:
     found = record.config_records.get("config")
     if found is None:
-        raise WireError("the message has no config", remedy="server and site must run the same version")
+        raise WireError("the message has no config", remedy=SAME)
     return found
 
 
-def _take(config: ConfigRecord, name: str, kind: type) -> object:
+def _text(config: ConfigRecord, name: str) -> str:
     value = config.get(name)
-    if type(value) is not kind:
-        raise WireError(
-            f"the message's {name} is not a {kind.__name__}", remedy="server and site must run the same version"
-        )
+    if type(value) is not str:
+        raise WireError(f"the message's {name} is not a text", remedy=SAME)
     return value
 
 
-def _take_list(config: ConfigRecord, name: str) -> list[object]:
+def _whole(config: ConfigRecord, name: str) -> int:
     value = config.get(name)
-    if not isinstance(value, list):
-        raise WireError(f"the message's {name} is not a list", remedy="server and site must run the same version")
-    return list(value)
+    if type(value) is not int:
+        raise WireError(f"the message's {name} is not a whole number", remedy=SAME)
+    return value
+
+
+def _real(config: ConfigRecord, name: str) -> float:
+    value = config.get(name)
+    if type(value) is not float:
+        raise WireError(f"the message's {name} is not a number", remedy=SAME)
+    return value
+
+
+def _texts(config: ConfigRecord, name: str) -> tuple[str, ...]:
+    value = config.get(name)
+    if not isinstance(value, list) or not all(type(item) is str for item in value):
+        raise WireError(f"the message's {name} is not a list of texts", remedy=SAME)
+    return tuple(map(str, value))
 
 
 def write_train_task(task: TrainTask) -> RecordDict:
@@ -107,20 +126,20 @@ def read_train_task(content: RecordDict) -> TrainTask:
     """
     config = _config(content)
     return TrainTask(
-        run=str(_take(config, "run", str)),
-        round=int(str(_take(config, "round", int))),
-        stage=int(str(_take(config, "stage", int))),
-        stage_name=str(_take(config, "stage-name", str)),
-        lr=float(str(_take(config, "lr", float))),
-        work=str(_take(config, "work", str)),
+        run=_text(config, "run"),
+        round=_whole(config, "round"),
+        stage=_whole(config, "stage"),
+        stage_name=_text(config, "stage-name"),
+        lr=_real(config, "lr"),
+        work=_text(config, "work"),
         arrays=_arrays(content, "arrays"),
         guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
-        receipt=str(_take(config, "receipt", str)),
-        federation=str(_take(config, "federation", str)),
-        clip=float(str(_take(config, "clip", float))),
-        trains=tuple(map(str, _take_list(config, "trains"))),
-        keeps=tuple(map(str, _take_list(config, "keeps"))),
-        earlier=tuple(map(str, _take_list(config, "earlier"))),
+        receipt=_text(config, "receipt"),
+        federation=_text(config, "federation"),
+        clip=_real(config, "clip"),
+        trains=_texts(config, "trains"),
+        keeps=_texts(config, "keeps"),
+        earlier=_texts(config, "earlier"),
     )
 
 
@@ -151,17 +170,21 @@ def write_score_task(task: ScoreTask) -> RecordDict:
 
 
 def read_score_task(content: RecordDict) -> ScoreTask:
-    """Records -> ``ScoreTask``."""
+    """Records -> ``ScoreTask``.
+
+    Raises:
+        WireError: anything missing or of a wrong type.
+    """
     config = _config(content)
     return ScoreTask(
-        int(str(_take(config, "round", int))),
-        tuple(map(str, _take_list(config, "stages"))),
-        str(_take(config, "work", str)),
+        _whole(config, "round"),
+        _texts(config, "stages"),
+        _text(config, "work"),
         _arrays(content, "arrays"),
-        run=str(_take(config, "run", str)),
-        receipt=str(_take(config, "receipt", str)),
-        federation=str(_take(config, "federation", str)),
-        keeps=tuple(map(str, _take_list(config, "keeps"))),
+        run=_text(config, "run"),
+        receipt=_text(config, "receipt"),
+        federation=_text(config, "federation"),
+        keeps=_texts(config, "keeps"),
     )
 
 

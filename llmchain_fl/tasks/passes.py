@@ -10,7 +10,8 @@ Two ways to batch, and why there are two:
   batch's first record, whose results are dropped. The shape of every pass a record takes part in is a function of this
   record and of public constants. Rows of a batch never meet inside a model of this project (the private step refuses
   one in which they do), so the row's result is the same, bit for bit, wherever it stands and whatever stands beside
-  it; ``client/steady.py`` checks that of the very model and machine, and falls back to one row a pass.
+  it; ``client/steady.py`` checks that of the very model and machine, and falls back to one row a pass. Where it found
+  that passes of fewer rows give the same bits too (``Shape.fewest``), fewer rows are filled up.
 """
 
 from __future__ import annotations
@@ -40,10 +41,14 @@ class Lengths(Protocol):
 
 @dataclass(frozen=True)
 class Shape:
-    """``rows`` records a pass, always; no record is padded beyond ``longest`` tokens."""
+    """``rows`` records a pass; no record is padded beyond ``longest`` tokens.
+
+    ``fewest``: (rung, n): passes of n to ``rows`` rows of this rung give a record the same bits; others have ``rows``.
+    """
 
     rows: int
     longest: int
+    fewest: tuple[tuple[int, int], ...] = ()
 
     def padded(self, length: int) -> int:
         """Length to which a record of ``length`` tokens is padded."""
@@ -81,12 +86,13 @@ def passes(examples: Lengths, index: Sequence[int], batch: int) -> Iterator[tupl
             yield part, len(part)
         return
     rungs: dict[int, list[int]] = {}
+    fewest = dict(shape.fewest)
     for i in index:
         rungs.setdefault(shape.padded(examples.length(int(i))), []).append(int(i))
     for length in sorted(rungs):
         for start in range(0, len(rungs[length]), shape.rows):
             part = rungs[length][start : start + shape.rows]
-            yield part + part[:1] * (shape.rows - len(part)), len(part)
+            yield part + part[:1] * (fewest.get(length, shape.rows) - len(part)), len(part)
 
 
 Compute = Callable[[Sequence[int]], tuple[Tensor, ...]]
