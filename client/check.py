@@ -6,9 +6,6 @@ needs the model, but still no record, is asked by ``client/trial.py``.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +15,7 @@ import numpy as np
 
 from client.site import Site
 from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.base_digest import base_digest
 from llmchain_fl.base_model import KNOWN, locate
 from llmchain_fl.config.section import NAME
 from llmchain_fl.continual.guards import GUARDS
@@ -113,24 +111,8 @@ def check_base(site: Site, work: WorkSpec) -> None:
         return
     pinned = any(name not in KNOWN for name in allowed)
     located = locate(path) if pinned and path not in KNOWN else None
-    if located is None or not located.local or base_digest(located.path) not in allowed:
+    if located is None or not located.local or base_digest(Path(located.path)) not in allowed:
         raise ModelError("the site does not allow this base model", remedy="add it to limits.base_models")
-
-
-def base_digest(folder: str) -> str:
-    """``sha256:`` over the names and contents of a model folder's files, hidden ones left out."""
-    files = sorted(file for file in Path(folder).iterdir() if file.is_file() and not file.name.startswith("."))
-    return _digest_of(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-
-
-@functools.lru_cache(maxsize=8)
-def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for name, size, _ in files:
-        total.update(json.dumps([Path(name).name, size]).encode())
-        with open(name, "rb") as opened:
-            total.update(hashlib.file_digest(opened, "sha256").digest())
-    return f"sha256:{total.hexdigest()}"
 
 
 def _check_size(site: Site, work: WorkSpec) -> None:
