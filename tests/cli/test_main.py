@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from llmchain_fl.cli import main
 from llmchain_fl.cli.live import Clock, LiveView, PlainView, round_line
-from llmchain_fl.progress import RoundReport
+from llmchain_fl.cli.summary import show_summary
+from llmchain_fl.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.progress import Logged, RoundReport
+from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import shipped, titles
 
 HEAVY = "torch", "transformers", "flwr", "peft", "numpy", "pydantic"
@@ -96,3 +105,137 @@ def test_the_live_view_moves_its_bars_and_prints_the_same_lines() -> None:
     other.started(9, 2, 6, "no differential privacy")
     assert plain.export_text().strip() == "9 rounds, 2 done before, 6 sites, no differential privacy"
     assert "round 3/9" in console.export_text()
+
+
+# -- what others chose, on a terminal ---------------------------------------------------------------------------------
+
+ODD = st.text(max_size=20) | st.sampled_from(["\x1b[2J", "a\nepsilon 0.00", "[red]x", "\u202e"])
+
+
+@given(ODD, ODD, ODD)
+def test_whatever_sites_and_stages_are_called_a_round_is_one_printable_line(stage: str, site: str, reason: str) -> None:
+    told = report(stage_name=stage, scores={stage: 0.5}, refused={site: reason})
+    assert round_line(told, 1.0, 1.0).isprintable()
+    console = Console(record=True, width=500, force_terminal=False, file=io.StringIO())
+    view = PlainView(console)
+    view.started(3, 0, 2, stage)
+    view.round_finished(told)
+    lines = console.export_text().split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+
+
+@given(ODD)
+def test_a_log_line_of_a_run_is_one_printable_line(name: str) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger, level = logging.getLogger("llmchain_fl"), logging.getLogger("llmchain_fl").level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        Logged().round_finished(report(stage_name=name, scores={name: 0.5}))
+        Logged().finished(name)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert len(said) == 2
+    assert all(line.isprintable() for line in said)
+
+
+def written_run(path: Path, *rows: dict[str, object], stage: str = "cards") -> RunDir:
+    base = {"stage": 0, "scope": "global", "site": None, "task": stage, "n": 10, "metric": "accuracy", "value": 0.5}
+    run = RunDir.create(path, 'title = "x"\n')
+    run.append_rows([{**base, "round": number} for number in (0, 1)])
+    run.append_rows([{**base, "round": 1, **row} for row in rows])
+    return run
+
+
+def test_the_end_of_a_run_is_printable_whatever_stands_in_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {"scope": "site", "site": "\x1b[31mFAKE\nepsilon 0.00", "metric": "refused", "reason": "\x1b]0;x\x07"}
+    show_summary(written_run(tmp_path / "run", odd, stage="[bold]\x1b[2Jcards"))
+    said = capsys.readouterr().out
+    assert "epsilon 0.00" in said
+    assert not any(line.startswith("epsilon 0.00") for line in said.splitlines())
+    assert all(line.isprintable() for line in said.split("\n"))
+
+
+# -- how a command ends -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (RunStopped("stopped after 2 of 4 rounds", remedy="keep it"), 3, "stopped after 2 of 4 rounds"),
+        (RunError("nothing was trained", remedy="raise it"), 2, "error: nothing was trained"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_how_a_command_ended_is_its_exit_code(
+    error: BaseException, code: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == code
+    assert word in capsys.readouterr().err
+
+
+class Simulator:
+    """A simulator whose runs end as they are told."""
+
+    def __init__(self, *ends: LlmchainError | None, begun: bool = True) -> None:
+        self._ends, self._begun = iter(ends), begun
+
+    def start(self, _config: object, _scenario: str, out: Path) -> RunDir:
+        return written_run(out)
+
+    def simulate(self, _config: object, run: RunDir, *_: object) -> None:
+        if self._begun:
+            (run.state / "round-000000.safetensors").write_bytes(b"")
+        end = next(self._ends)
+        if end is not None:
+            raise end
+
+
+def simulate(simulator: Simulator, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("llmchain_fl.cli.apps.simulator", lambda: simulator)
+    monkeypatch.setattr("sys.argv", ["llmchain-fl", "simulate", "demo", *words])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+STOP = RunStopped("the run was stopped after 1 of 4 rounds", remedy="keep it")
+
+
+def test_a_run_that_was_stopped_by_its_budget_is_summed_up_and_ends_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(Simulator(STOP), monkeypatch, "--out", str(tmp_path / "run")) == 3
+    said = capsys.readouterr()
+    assert "After 1 round" in said.out
+    assert "stopped after 1 of 4 rounds" in said.err
+
+
+def test_beside_a_run_that_was_stopped_the_other_one_is_played_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--out", str(tmp_path / "run"), "--beside", "train.lr=0.1")
+    assert simulate(Simulator(STOP, None), monkeypatch, *words) == 3
+    assert "the same run once more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_is_thrown_away_only_where_no_site_was_asked(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = RunError("none of 2 sites gave an update", remedy="the run goes on from here with --resume")
+    assert simulate(Simulator(failed, begun=begun), monkeypatch, "--out", str(tmp_path / "run")) == 2
+    assert (tmp_path / "run").exists() is begun

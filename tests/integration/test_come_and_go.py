@@ -85,4 +85,6 @@ def test_rounds_wait_for_the_only_site_that_can_pay_and_do_not_pass_while_it_is_
     monkeypatch.setattr(PrivacyBook, "affords", lambda _book, site, *_: site == "site-01")
     with pytest.raises(RunError, match="0 of 1 sites are connected, a round needs 1"):
         play(tiny, tmp_path / "run", lambda look: {"site-01"} if look > 1 else set())
-    assert {row["round"] for row in RunDir.open(tmp_path / "run").rows()} == {0, 1}
+    rows = RunDir.open(tmp_path / "run").rows()
+    assert {row["round"] for row in rows if row["metric"] != "stopped"} == {0, 1}
+    assert verdict(rows, {})[0].startswith("STOPPED after 1 of 4 rounds: 0 of 1 sites are connected")

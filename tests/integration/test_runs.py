@@ -26,7 +26,7 @@ from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.data.generated import generate
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.errors import ConfigError, RunStopped
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from server.aggregation import RULES
@@ -217,7 +217,9 @@ def test_a_private_run_records_epsilon_with_its_terms_and_stays_within_the_budge
 
 def test_a_private_run_stops_before_the_target_is_passed(tmp_path: Path) -> None:
     config = small(privacy={"enabled": True, "noise_multiplier": 0.8, "epsilon": 6.0})
-    run = play(config, tmp_path / "short")
+    with pytest.raises(RunStopped, match=r"stopped after . of 4 rounds: every site has used up its budget"):
+        play(config, tmp_path / "short")
+    run = RunDir.open(tmp_path / "short")
     spent = json.loads(run.privacy.read_text())["sites"]
     assert all(0 < site["epsilon"] <= 6.0 for site in spent.values())
     assert all(site["rounds"] < 4 for site in spent.values())

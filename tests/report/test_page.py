@@ -106,6 +106,25 @@ def test_the_page_is_whole_and_has_every_section(standard: str) -> None:
         assert words in page.text
 
 
+def test_the_page_of_a_run_that_ended_early_says_so_before_anything_else(
+    publish: Publish, make_rows: Maker, make_privacy: Privacy
+) -> None:
+    rows = make_rows(rounds=5)
+    ended = {**rows[-1], "scope": "run", "site": None, "metric": "stopped", "value": 5.0, "planned": 9, "stage": -1}
+    text = publish(
+        [*rows, {**ended, "round": 5, "reason": "every <b>site</b> has used up its budget"}], make_privacy(rows)
+    )
+    first = '<p class="lead off">STOPPED after 5 of 9 rounds: every &lt;b&gt;site&lt;/b&gt; has used up its budget.</p>'
+    assert first in text
+    assert text.index(first) < text.index("After 5 rounds")
+    assert Page(text).faults == []
+
+
+def test_the_page_of_a_run_that_went_to_its_end_has_no_such_mark(standard: str) -> None:
+    assert 'class="lead off"' not in standard
+    assert "STOPPED" not in standard
+
+
 def test_the_page_loads_nothing(standard: str) -> None:
     page, text = Page(standard), standard
     for tag, attrs in page.tags:

@@ -190,3 +190,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         atomic_write(path, b"new")
     assert json.loads(path.read_text()) == {"a": [1, None]}
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_run_has_begun_once_there_is_something_to_go_on_from(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", "")
+    assert not run.begun
+    (run.state / "round-000000.safetensors").write_bytes(b"")
+    assert run.begun

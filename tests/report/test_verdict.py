@@ -101,6 +101,39 @@ def test_a_run_that_stopped_says_which_stage_is_unfinished(make_rows: Maker) -> 
     assert "not finished" not in " ".join(verdict(make_rows(), {}))
 
 
+def of_run(round: int, metric: str, value: float, **more: Any) -> dict[str, Any]:
+    base = {"round": round, "stage": -1, "scope": "run", "site": None, "task": "all", "n": None}
+    return base | {"metric": metric, "value": value} | more
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("at", [5, 6], ids=["after its last round", "in a round that broke off"])
+def test_a_run_that_ended_before_its_plan_did_says_so_first(
+    at: int, private: bool, make_rows: Maker, make_privacy: Callable[..., Any]
+) -> None:
+    rows = make_rows(rounds=5, private=private)
+    said = verdict([*rows, of_run(at, "stopped", 5.0, planned=9, reason="every site has used up its budget")], {})
+    assert said[0] == "STOPPED after 5 of 9 rounds: every site has used up its budget."
+    assert said[1:] == verdict(rows, {})
+
+
+def test_rounds_in_which_nobody_trained_are_named_and_are_not_counted(make_rows: Maker) -> None:
+    rows = make_rows()
+    skipped = [of_run(number, "skipped", 1.0, stage=0, reason="nobody can pay") for number in (2, 3)]
+    said = verdict([*rows, *skipped, of_run(5, "skipped", 1.0, stage=1, reason="nobody is there")], {})
+    assert said[0].startswith("After 6 rounds")
+    assert "Rounds without training: nobody can pay in round 2, 3; nobody is there in round 5." in said
+    numbers = dict(summary_table([*rows, *skipped], {}))
+    assert numbers["Rounds"] == "7 in 3 stages"
+    assert "Ended" not in numbers
+
+
+def test_the_key_numbers_begin_with_how_a_run_ended_early(make_rows: Maker) -> None:
+    rows = [*make_rows(rounds=5), of_run(6, "stopped", 5.0, planned=9, reason="x")]
+    assert summary_table(rows, {})[0] == ("Ended", "before its plan, 5 of 9 rounds")
+    assert dict(summary_table(rows, {}))["Rounds"] == "5 in 2 stages"
+
+
 def test_a_run_without_scores_says_so() -> None:
     for rows in ([], [scored(1, 0, "a", 3.0, "seconds", scope="run")]):
         assert verdict(rows, {})[0].startswith("Nothing has been scored yet")
