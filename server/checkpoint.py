@@ -85,6 +85,7 @@ def load_state(folder: Path) -> RunState | None:
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
     guards = {name: _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
+    facts.setdefault("summed", facts["round"])  # of a run that 0.1 began
     try:
         current, serving, rule = (_part(arrays, f"{part}/") for part in ("current", "serving", "rule"))
         return RunState(current=current, serving=serving, guards=guards, rule=rule, **facts)

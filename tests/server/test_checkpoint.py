@@ -28,6 +28,9 @@ def state(number: int) -> RunState:
         receipts={"a": "r"},
         clip=0.5,
         lineage="abc",
+        stopped="why",
+        used_up={"a": [["training:cards", "training:loans"], []]},
+        summed=2,
     )
 
 
@@ -43,6 +46,7 @@ def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert found.guards["ema"]["m.lora_B"].tobytes() == wanted.guards["ema"]["m.lora_B"].tobytes()
     assert found.guards["distill"] == {}
     keep = ("run", "work", "round", "noise_multiplier", "spendings", "receipts", "clip", "lineage", "stopped")
+    keep = (*keep, "used_up", "summed")
     assert {k: getattr(found, k) for k in keep} == {k: getattr(wanted, k) for k in keep}
 
 
@@ -95,3 +99,15 @@ def test_a_state_of_the_version_before_there_were_groups_is_refused(tmp_path: Pa
     path.write_bytes(save(arrays, metadata={"state": json.dumps(facts)}))
     with pytest.raises(RunError, match="written by another version"):
         load_state(tmp_path)
+
+
+def test_the_rounds_of_a_run_that_0_1_began_count_as_rounds_that_were_summed(tmp_path: Path) -> None:
+    path = save_state(tmp_path, state(3))
+    with safe_open(path, framework="numpy") as opened:
+        facts = json.loads(opened.metadata()["state"])
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    del facts["summed"], facts["used_up"]
+    path.write_bytes(save(arrays, metadata={"state": json.dumps(facts)}))
+    found = load_state(tmp_path)
+    assert found is not None
+    assert (found.summed, found.used_up) == (3, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,53 @@ def test_a_run_that_is_taken_up_again_has_the_same_plan() -> None:
         first = make_plan(config(**kind))
         assert first is not None
         assert make_plan(config(**kind), first.noise_multiplier) == first
+
+
+# -- what a site says of its own budget -------------------------------------------------------------------------------
+
+
+def test_a_site_that_cannot_pay_for_a_stage_is_not_asked_for_it_again_and_is_asked_for_others() -> None:
+    book, _ = book_of(config(stages="disjoint"))
+    book.mark("north", "a")
+    assert [book.affords("north", stage) for stage in "abc"] == [False, True, True]
+    assert book.affords("south", "a")
+
+
+@pytest.mark.parametrize("kind", [{"stages": "shared"}, {"enabled": False}, {"unit": "site"}])
+def test_where_all_stages_are_paid_by_the_same_units_none_is_asked_for_again(kind: dict[str, Any]) -> None:
+    run = config(**kind)
+    book = PrivacyBook(run, make_plan(run), {})
+    book.mark("north", "a")
+    assert not any(book.affords("north", stage) for stage in "abc")
+
+
+def test_a_round_that_rehearses_a_stage_needs_all_of_its_groups() -> None:
+    run = config(stages="disjoint")
+    plan = make_plan(run)
+    assert plan is not None
+    book = PrivacyBook(run, replace(plan, rehearsal="earlier"), {})
+    book.mark("north", "b", ("a",))
+    assert book.affords("north", "b")
+    assert not book.affords("north", "b", ("a",))
+    assert not book.affords("north", "c", ("a", "b"))
+
+
+def test_what_sites_have_said_survives_a_restart_and_is_said_once() -> None:
+    run = config(stages="disjoint")
+    book, plan = book_of(run)
+    for _ in range(3):
+        book.mark("north", "a")
+    assert book.used_up == {"north": [["training:a"]]}
+    assert not PrivacyBook(run, plan, {}, book.used_up).affords("north", "a")
+
+
+def test_why_nobody_can_pay_is_said_with_all_terms_of_an_epsilon() -> None:
+    book = PrivacyBook(config(epsilon=1.0), PrivacyPlan(1.0, 0.5, 1.0, 4, 8.0, 1e-5), {})
+    said = book.spent_out("a")
+    assert said.startswith("the first round costs epsilon ")
+    assert said.endswith("(delta 1e-05, per person, PLD accountant), more than the target of 1")
+    book.charge(["north"], "a")
+    assert book.spent_out("a") == "every site has used up its budget"
 
 
 # -- privacy off, and what is written ---------------------------------------------------------------------------------
