@@ -55,7 +55,7 @@ def _cells(array: pyarrow.Array) -> list[object]:
         raw.validate(full=True)
         return [None if cell is None else _text(cell) for cell in raw.to_pylist()]
     if not _is_plain(kind):
-        return [None if cell is None else UNREADABLE for cell in array.is_valid().to_pylist()]
+        return [UNREADABLE if there else None for there in array.is_valid().to_pylist()]
     array.validate(full=True)
     return array.to_pylist()  # type: ignore[no-any-return]
 
