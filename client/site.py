@@ -37,7 +37,7 @@ from llmchain_fl.config.read import nearest
 from llmchain_fl.config.section import NAME, Section
 from llmchain_fl.config.toml_file import read_toml
 from llmchain_fl.data.source import path_of
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.errors import ConfigError, PrivacyError
 from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
 from llmchain_fl.work import WorkSpec
 
@@ -105,6 +105,13 @@ class Site(Section):
         Raises:
             PrivacyError: it cannot be trusted, or counts by another unit.
         """
+        others = {log.parent for log in Path(self.state).glob("*/events.jsonl")} - {self.ledger_folder}
+        if others:
+            raise PrivacyError(
+                f"the state folder holds another ledger, {min(others).name}: another name is no new budget",
+                remedy="give the site its name back; a ledger of 0.1 stays where it is, and the site gets a new state "
+                "folder and limits.epsilon lower by what the old ledger has spent",
+            )
         terms = Terms(self.name, unit, self.limits.delta, "pld", self.limits.epsilon)
         return FileLedger(self.ledger_folder, self.anchor_file, terms)
 

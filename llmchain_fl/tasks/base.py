@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.tasks.passes import Shape, passes
+from llmchain_fl.tasks.passes import Shape
 
 
 @dataclass
@@ -104,4 +104,5 @@ class Task(Protocol):
 
 def by_length(examples: Examples, batch: int) -> list[list[int]]:
     """Batches of records of like length (less padding); order does not matter for scores."""
-    return [index[:count] for index, count in passes(replace(examples, shape=None), range(len(examples)), batch)]
+    order = sorted(range(len(examples)), key=examples.length)
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
