@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +20,14 @@ from flwr.clientapp import ClientApp
 from client import check, outbox, rehearsal, trial
 from client.dataset import Kept, has_records, site_records
 from client.memory import SealOf
+from client.outbox import describe
 from client.rounds import Between, play_round, play_scores, stays
 from client.site import Site, read_site
 from client.steady import shape_for
 from client.training import LocalResult
 from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.compression.error_feedback import check_remembered
-from llmchain_fl.errors import ConfigError, LlmchainError, TrainingError
+from llmchain_fl.errors import ConfigError, TrainingError
 from llmchain_fl.messages import TrainTask
 from llmchain_fl.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
 from llmchain_fl.privacy.ledger import Ledger, NullLedger
@@ -38,7 +38,6 @@ from llmchain_fl.wire import read_score_task, read_train_task
 from llmchain_fl.work import WorkSpec, inference, open_work
 
 log = logging.getLogger("llmchain_fl.client")
-PACKAGES = ("client", "llmchain_fl")
 Watch = Callable[[Site, TrainTask, LocalResult], None]
 MOST_IN_A_PASS = 1024
 """Records of a pass without privacy, whatever the task wishes, where the site file says nothing."""
@@ -233,18 +232,6 @@ def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None
         return answer(message, context, lambda site: do_score(site, message.content, kept.setdefault(site.name, {})))
 
     return app
-
-
-def describe(error: Exception) -> str:
-    """What the site's log may say about ``error``: our own words, or type and innermost place in our code."""
-    if isinstance(error, LlmchainError):
-        return f"{error.code}: {error}"
-    places = [
-        f"{'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in PACKAGES
-    ]
-    return f"{type(error).__name__} at {places[-1] if places else 'an unknown place'}"
 
 
 def _use_threads(work: WorkSpec, own: int = 0) -> None:

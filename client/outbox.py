@@ -6,7 +6,7 @@ what leaves             what it is a function of
 update                  clipped, noised gradients (with a privacy plan), paid for in the ledger
 receipt                 a note of the site to itself under its own key; unreadable to anybody else
 refusal code            one word of a fixed list; never the text of an error, never a function of records, but for a
-                        round that was paid for and trained to no finite adapter: sealed like an update
+                        round that was paid for and gave nothing to send: one word, sealed like an update
 hello                   the site's name and the software's version
 noised scores           held-out records, with noise, paid for in the ledger
 exact scores            held-out records, outside of epsilon: only if the policy says ``exact``
@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import json
 import math
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +34,14 @@ from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.compression.codec import CodecSpec, Draw
 from llmchain_fl.compression.error_feedback import encode_with_memory
 from llmchain_fl.compression.update import encode
-from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
+from llmchain_fl.errors import CODES, LlmchainError, PrivacyError, TrainingError
 from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
 from llmchain_fl.privacy.charges import at_site, score_charge, training_charges
 from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.wire import write_hello, write_refusal, write_scores, write_update
 
+PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'
 """How a sealed refusal begins; no file of arrays does (it would have a header of 10**18 bytes)."""
 
@@ -97,16 +100,19 @@ def release(ledger: Ledger, task: TrainTask, plan: PrivacyPlan | None, leaving: 
     return write_update(task.round, leaving, ledger.receipt())
 
 
-def release_refusal(ledger: Ledger, task: TrainTask, error: LlmchainError) -> RecordDict:
-    """The code of what went wrong after the round was paid, sealed: this round never gets another answer."""
-    ledger.seal(task.key, REFUSED + json.dumps(error.code).encode() + b"}")
-    return refuse(error)
+def release_refusal(ledger: Ledger, task: TrainTask | ScoreTask) -> RecordDict:
+    """That something went wrong after the round was paid, sealed: this round never gets another answer.
+
+    Whatever it was, the word is the same: it may depend on records.
+    """
+    ledger.seal(task.key, REFUSED + json.dumps(TrainingError.code).encode() + b"}")
+    return write_refusal(TrainingError.code)
 
 
 def release_again(ledger: Ledger, task: TrainTask, sealed: bytes) -> RecordDict:
     """What was sealed for this very round, byte for byte: no second release, no second cost."""
     if sealed.startswith(REFUSED):
-        return write_refusal(str(json.loads(sealed)["refused"]))
+        return _refusal_again(sealed)
     return write_update(task.round, load(sealed), ledger.receipt())
 
 
@@ -141,7 +147,25 @@ def noised_scores(ledger: Ledger, task: ScoreTask, values: dict[str, float]) -> 
 
 def noised_scores_again(ledger: Ledger, task: ScoreTask, payload: bytes) -> RecordDict:
     """The scores that were sealed for this very round."""
+    if payload.startswith(REFUSED):
+        return _refusal_again(payload)
     return write_scores(task.round, json.loads(payload), ledger.receipt())
+
+
+def _refusal_again(sealed: bytes) -> RecordDict:
+    return write_refusal(str(json.loads(sealed)["refused"]))
+
+
+def describe(error: Exception) -> str:
+    """What the site's log may say about ``error``: our own words, or type and innermost place in our code."""
+    if isinstance(error, LlmchainError):
+        return f"{error.code}: {error}"
+    places = [
+        f"{'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in PACKAGES
+    ]
+    return f"{type(error).__name__} at {places[-1] if places else 'an unknown place'}"
 
 
 def refuse(error: BaseException) -> RecordDict:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
@@ -16,14 +17,14 @@ from client.rehearsal import Mask, Part, mixed
 from client.training import LocalResult, train_round
 from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import TrainingError
 from llmchain_fl.messages import ScoreTask, TrainTask
 from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.noise import SecureNoise, Uniform
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.privacy.scores import noised_mean, unit_means
-from llmchain_fl.tasks.base import Task
+from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
@@ -68,38 +69,51 @@ def play_round(
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.
-        TrainingError: in a run without a plan, see ``train_round``. With one, training that fails after the round was
-            paid is sealed as a refusal: a second attempt would be a second view of the same records.
+        LlmchainError: in a run without a plan, whatever fails. With one, what fails after the round was paid is sealed
+            as a refusal of one code: a second attempt would be a second view of the same records.
     """
     between = Between() if between is None else between
-    plan, spec = work.plan, work.train
     allowed = _allowed(site, ledger, release, parts)
-    examples, units = mixed(parts, allowed)
+    try:
+        packed = _trained(site, task, work, nlp_task, mixed(parts, allowed), watch, between)
+    except Exception as error:
+        if work.plan is None:
+            raise
+        log.error("%s, round %d was paid for and gives no update: %s", site, task.round, outbox.describe(error))
+        return outbox.release_refusal(ledger, task)
+    return outbox.release(ledger, task, work.plan, packed)
+
+
+def _trained(
+    site: str,
+    task: TrainTask,
+    work: WorkSpec,
+    nlp_task: Task,
+    drawn_from: tuple[Examples, Units],
+    watch: Watch | None,
+    between: Between,
+) -> Mapping[str, Any]:
+    """The arrays that leave; what stays is on the disk when it returns."""
+    plan, spec, (examples, units) = work.plan, work.train, drawn_from
     trial.load(nlp_task.resident, task, between.personal)
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     guards = SiteGuards(work.guards, task.guard_arrays)
-    try:
-        result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
-        _tell(site, task, work, result)
-        if watch is not None:
-            watch(task, result)
-        staying = {name: value for name, value in result.arrays.items() if stays(name, task.keeps)}
-        leaving = {name: value for name, value in result.arrays.items() if name not in staying}
-        draw = _draws(plan, spec.seed, f"{site} codec", task.round)
-        packing = outbox.Packing(work.codec, draw, between.left_out)
-        packed, left_out = outbox.packed(outbox.delta(task, plan, leaving), packing)
-    except TrainingError as error:
-        if plan is None:
-            raise
-        log.error("%s, round %d was paid for and gives no update: %s", site, task.round, error)
-        return outbox.release_refusal(ledger, task, error)
+    result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
+    _tell(site, task, work, result)
+    if watch is not None:
+        watch(task, result)
+    staying = {name: value for name, value in result.arrays.items() if stays(name, task.keeps)}
+    leaving = {name: value for name, value in result.arrays.items() if name not in staying}
+    draw = _draws(plan, spec.seed, f"{site} codec", task.round)
+    packing = outbox.Packing(work.codec, draw, between.left_out)
+    packed, left_out = outbox.packed(outbox.delta(task, plan, leaving), packing)
     payload = outbox.payload(packed)
     if between.personal_file is not None:
         between.personal_file.keep(task.round, payload, between.personal, {**between.personal, **staying})
     if between.left_out_file is not None:
         between.left_out_file.keep(task.round, payload, between.left_out, left_out)
-    return outbox.release(ledger, task, plan, packed)
+    return packed
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:
@@ -145,20 +159,24 @@ def play_scores(
     """Reserve -> score -> noise -> seal -> the reply: one noised score for each stage that was asked for.
 
     ``held_out``: stage -> (group that pays, records). A stage of which the site has no records gets a score too, made
-    of noise: which stages a site knows stays its own.
+    of noise: which stages a site knows stays its own. What fails after the scores were paid is sealed as a refusal.
     """
     named = [(stage, group, one) for stage, (group, one) in held_out.items() if one.names]
     masks = ledger.reserve(release, [(group, one.names) for _, group, one in named])
     allowed = {stage: mask for (stage, _, _), mask in zip(named, masks, strict=True)}
     noise, bound = SecureNoise(), nlp_task.score_bound
     values = {}
-    for stage in task.stages:
-        means = np.zeros(0)
-        if stage in held_out:
-            records = held_out[stage][1]
-            units = records.units.kept(allowed.get(stage, np.ones(len(records.units), dtype=np.bool_)))
-            means = unit_means(nlp_task.record_scores(records.examples) / bound, units)
-        values[stage] = noised_mean(means, plan.score_noise, noise) * bound
+    try:
+        for stage in task.stages:
+            means = np.zeros(0)
+            if stage in held_out:
+                records = held_out[stage][1]
+                units = records.units.kept(allowed.get(stage, np.ones(len(records.units), dtype=np.bool_)))
+                means = unit_means(nlp_task.record_scores(records.examples) / bound, units)
+            values[stage] = noised_mean(means, plan.score_noise, noise) * bound
+    except Exception as error:
+        log.error("scores of round %d were paid for and give none: %s", task.round, outbox.describe(error))
+        return outbox.release_refusal(ledger, task)
     return outbox.noised_scores(ledger, task, values)
 
 
