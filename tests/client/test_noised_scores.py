@@ -35,7 +35,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[float]]:
         return plain(values, z, noise)
 
     monkeypatch.setattr(client.rounds, "noised_mean", spied)
-    monkeypatch.setattr(SecureNoise, "added", lambda self, values, std: values.clone())
+    monkeypatch.setattr(SecureNoise, "added", lambda self, values, std: values.float())
     return seen
 
 
@@ -88,8 +88,8 @@ def test_asked_again_the_same_scores_are_sent_and_paid_once(crowd: Any) -> None:
     assert scores(crowd.score(work, asked)).values == first
     crowd.restart()
     assert scores(crowd.score(work, asked)).values == first
-    assert crowd.reserved() == [("held-out", "gaussian", 2)]
-    assert crowd.booked() == ["admit", "reserve", "seal"]
+    assert crowd.reserved() == [("ward/held-out", "gaussian", 2)]
+    assert crowd.booked() == ["reserve", "seal"]
 
 
 def test_another_question_under_the_same_round_gets_the_same_scores(crowd: Any) -> None:
@@ -104,7 +104,7 @@ def test_each_round_is_a_new_release_and_each_stage_asked_is_paid(crowd: Any) ->
     work = crowd.person_work(score_noise=5.0)
     found = [scores(crowd.score(work, ("cards", "loans"), round=number)).values for number in (1, 2)]
     assert found[0] != found[1]
-    assert crowd.reserved() == [("held-out", "gaussian", 2)] * 2
+    assert crowd.reserved() == [("ward/held-out", "gaussian", 2)] * 2
     assert crowd.spent().epsilon == epsilon([Event("gaussian", 1.0, 5.0, 4)], 1e-5)
 
 
@@ -120,7 +120,7 @@ def test_a_stage_without_records_gets_a_score_of_noise_alone_and_is_paid_alike(
     found = scores(hospital.score(hospital.person_work(score_noise=5.0), ("loans",)))
     assert found.values == {"loans": 0.5}
     assert silent == [[]]
-    assert hospital.reserved() == [("held-out", "gaussian", 1)]
+    assert hospital.reserved() == [("ward/held-out", "gaussian", 1)]
 
 
 def test_a_score_is_noised(hospital: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +183,13 @@ def test_a_held_out_person_may_be_scored_in_several_stages(hospital: Any, silent
     assert [len(values) for values in silent] == [2, 2]
 
 
-def test_held_out_records_without_persons_cost_nothing(hospital: Any) -> None:
+def test_held_out_records_without_persons_are_left_out_and_the_score_is_of_noise_alone(
+    hospital: Any, silent: list[Sequence[float]]
+) -> None:
     hospital.write("cards.held_out.jsonl", hospital.small.rows(3))
-    assert refused(hospital.score(hospital.person_work(score_noise=5.0))) == "data"
-    assert hospital.booked() == []
+    assert scores(hospital.score(hospital.person_work(score_noise=5.0))).values == {"cards": 0.5}
+    assert silent == [[]]
+    assert hospital.booked() == ["reserve", "seal"]
 
 
 def test_exact_scores_are_sent_where_the_policy_says_so_even_with_a_plan_that_pays_for_noise(
@@ -195,4 +198,4 @@ def test_exact_scores_are_sent_where_the_policy_says_so_even_with_a_plan_that_pa
     hospital.limits = SiteLimits(scores="exact")
     assert scores(hospital.score(hospital.person_work(score_noise=5.0))).receipt == ""
     assert silent == []
-    assert hospital.events() == []
+    assert hospital.booked() == []

@@ -30,7 +30,8 @@ def test_each_error_of_ours_has_its_own_code_word(kind: type[LlmchainError]) -> 
     assert reply == Refusal(kind.code)
     assert kind.code in CODES
     assert kind.code.isalpha()
-    assert [other.code for other in KINDS].count(kind.code) == 1
+    unrelated = [other for other in KINDS if not (issubclass(other, kind) or issubclass(kind, other))]
+    assert kind.code not in {other.code for other in unrelated}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_code_word_that_is_not_on_the_list_does_not_leave() -> None:
 def test_an_update_is_the_difference_in_float32(ward: Any) -> None:
     task = ward.task(ward.work(private=False))
     trained = {name: value + np.float32(0.5) for name, value in task.arrays.items()}
-    reply = read_reply(outbox.release(NullLedger(), task, None, trained))
+    reply = read_reply(outbox.release(NullLedger(), task, None, outbox.delta(task, None, trained)))
     assert isinstance(reply, Update)
     assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
     assert {value.dtype for value in reply.arrays.values()} == {np.dtype(np.float32)}
@@ -61,15 +62,15 @@ def reserved(ward: Any, **plan: Any) -> tuple[Any, Any, Ledger]:
     """(task, plan, ledger) of a round that is paid for and not sealed."""
     work = ward.work(plan=plan)
     task, ledger = ward.task(work, federation="north"), ward.site.ledger(work)
-    outbox.reserve(ledger, task, work.plan)
+    ledger.reserve(outbox.training_release(ward.site, task, work.plan))
     return task, work.plan, ledger
 
 
 def test_with_a_plan_an_update_is_sealed_before_it_leaves(ward: Any) -> None:
     task, plan, ledger = reserved(ward)
-    assert outbox.sealed(ledger, task, plan) is None
+    assert ledger.sealed(task.key) is None
     sent = outbox.release(ledger, task, plan, {name: value + 1 for name, value in task.arrays.items()})
-    sealed = outbox.sealed(ledger, task, plan)
+    sealed = ledger.sealed(task.key)
     assert sealed is not None
     assert digest(read_reply(outbox.release_again(ledger, task, sealed)).arrays) == digest(read_reply(sent).arrays)
 
@@ -112,10 +113,24 @@ def test_a_disk_that_fails_keeps_the_update_in(ward: Any, monkeypatch: pytest.Mo
         outbox.release(ledger, task, plan, task.arrays)
 
 
-def test_without_a_plan_nothing_is_asked_of_the_ledger(ward: Any) -> None:
-    work = ward.work(private=False)
-    assert outbox.sealed(NullLedger(), ward.task(work), None) is None
-    outbox.reserve(NullLedger(), ward.task(work), None)
+@pytest.mark.parametrize(("unit", "stages"), [("record", "shared"), ("person", "shared"), ("person", "disjoint")])
+def test_what_a_round_costs_names_the_data_set_and_everybody_where_units_have_no_names(
+    ward: Any, unit: str, stages: str
+) -> None:
+    ward.data = {"name": "notes"}
+    work = ward.work(plan={"unit": unit, "stages": stages})
+    (charge,) = outbox.training_release(ward.site, ward.task(work), work.plan).charges
+    named = "notes/training" if stages == "shared" else "notes/training:cards"
+    assert charge.group == (named if unit == "person" else "*")
+
+
+def test_a_refusal_of_a_paid_round_is_sealed_and_sent_again_as_it_was(ward: Any) -> None:
+    task, _, ledger = reserved(ward)
+    sent = outbox.release_refusal(ledger, task)
+    again = outbox.release_again(ledger, task, ledger.sealed(task.key) or b"")
+    assert read_reply(sent) == read_reply(again) == Refusal("training")
+    with pytest.raises(PrivacyError, match="sealed with other bytes"):
+        outbox.release(ledger, task, ward.work().plan, task.arrays)
 
 
 # -- the whole update, with the privacy unit ``site`` ------------------------------------------------------------------
@@ -169,16 +184,17 @@ def test_with_the_unit_site_the_update_is_clipped_to_the_rounds_clip_norm_or_the
 ) -> None:
     task, plan, ledger = reserved(ward, unit="site", sampling_rate=1.0, steps_per_round=1, clip_norm=0.25)
     trained = {name: value + 1 for name, value in task.arrays.items()}
-    reply = read_reply(outbox.release(ledger, replace(task, clip=told), plan, trained))
-    assert norm(reply.arrays) == pytest.approx(bound, rel=1e-5)
-    assert ward.reserved() == [("site", "gaussian", 1)]
+    leaving = outbox.delta(replace(task, clip=told), plan, trained)
+    assert norm(read_reply(outbox.release(ledger, task, plan, leaving)).arrays) == pytest.approx(bound, rel=1e-5)
+    assert ward.reserved() == [("*", "gaussian", 1)]
 
 
 def test_with_another_unit_the_update_is_not_clipped_again(ward: Any) -> None:
     """It is clipped and noised step by step; and a server cannot change it by a clip norm of its own."""
     task, plan, ledger = reserved(ward, clip_norm=0.25)
     trained = {name: value + 1 for name, value in task.arrays.items()}
-    reply = read_reply(outbox.release(ledger, replace(task, clip=0.125), plan, trained))
+    leaving = outbox.delta(replace(task, clip=0.125), plan, trained)
+    reply = read_reply(outbox.release(ledger, task, plan, leaving))
     assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
 
 
@@ -224,9 +240,9 @@ def test_noised_scores_are_sealed_with_a_receipt_and_sent_again_as_they_were(war
     task, ledger = ScoreTask(4, ("b", "a"), work.to_json(), {}, run="r"), ward.site.ledger(work)
     with pytest.raises(PrivacyError, match="never reserved"):
         outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5})
-    outbox.reserve_scores(ledger, task, work.plan)
+    ledger.reserve(outbox.score_release(ward.site, task, work.plan))
     first = read_reply(outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5}))
     assert (first.round, first.values, len(first.receipt)) == (4, {"a": 0.5, "b": 0.25}, CHARACTERS)
-    again = read_reply(outbox.noised_scores_again(ledger, task, outbox.sealed(ledger, task, work.plan)))
+    again = read_reply(outbox.noised_scores_again(ledger, task, ledger.sealed(task.key)))
     assert (again.values, len(again.receipt)) == (first.values, CHARACTERS)
-    assert ward.reserved() == [("held-out", "gaussian", 2)]
+    assert ward.reserved() == [("ward/held-out", "gaussian", 2)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ import pytest
 from safetensors.numpy import save
 
 from client import outbox
+from client.memory import Kept
 from client.site import SiteLimits
 from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.compression.error_feedback import Memory, read_memory
 from llmchain_fl.compression.update import decode
 from llmchain_fl.messages import Refusal, Update
 from llmchain_fl.privacy.ledger import FileLedger
@@ -36,9 +35,8 @@ def bytes_of(update: Update) -> dict[str, bytes]:
     return {name: np.asarray(value).tobytes() for name, value in update.arrays.items()}
 
 
-def memory_of(ward: Any) -> Memory:
-    (file,) = Path(ward.site.feedback_folder).glob("*.safetensors")
-    found = read_memory(file)
+def memory_of(ward: Any) -> Kept:
+    found = ward.site.memory("run-1", "feedback").read()
     assert found is not None
     return found
 

@@ -31,14 +31,14 @@ def after(change: Callable[[Any], object]) -> Cause:
     return cause
 
 
-def rows(*records: dict[str, str]) -> Cause:
-    """Ask a site that holds these records."""
-    return after(lambda ward: ward.write("cards.jsonl", list(records)))
+def table(content: str) -> Cause:
+    """Ask a site whose records are this table."""
 
+    def change(ward: Any) -> None:
+        (ward.folder / "cards.csv").write_text(content, encoding="utf-8")
+        ward.data = {"train": str(ward.folder / "{stage}.csv")}
 
-def text(content: str) -> Cause:
-    """Ask a site whose file holds this text."""
-    return after(lambda ward: (ward.folder / "cards.jsonl").write_text(content, encoding="utf-8"))
+    return after(change)
 
 
 def limits(**values: Any) -> Cause:
@@ -60,17 +60,6 @@ def asked(**changes: Any) -> Cause:
 def planned(**changes: Any) -> Cause:
     """Ask with another privacy plan for the same loop."""
     return lambda ward, _: ward.train(ward.work(plan=changes))
-
-
-def persons(*names: str, **site: Any) -> Cause:
-    """Ask, with the unit ``person``, a site with a record of each of these persons ("" has no name)."""
-
-    def cause(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
-        ward.data = site
-        ward.write("cards.jsonl", [{"text": CANARY, "label": "rates", "person": name} for name in names])
-        return ward.train(ward.work(plan={"unit": "person"}))
-
-    return cause
 
 
 def unprotected(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
@@ -99,17 +88,21 @@ def set_back(ward: Any, _: pytest.MonkeyPatch) -> RecordDict:
     return ward.train(work, round=3, receipt=receipt)
 
 
-def raising(error: Exception, inner: Exception | None = None) -> Cause:
-    """Training fails with this error, perhaps caused by another."""
+def raising(place: str, error: Exception, inner: Exception | None = None) -> Cause:
+    """A part of the round fails with this error, perhaps caused by another."""
 
     def fail(*_: object) -> None:
         raise error from inner
 
     def cause(ward: Any, patch: pytest.MonkeyPatch) -> RecordDict:
-        patch.setattr(client.rounds, "train_round", fail)
+        patch.setattr(f"client.{place}", fail)
         return ward.train(ward.work())
 
     return cause
+
+
+READING, TRAINING = "app.site_records", "rounds.train_round"
+"""Before and after the round is paid for."""
 
 
 def opened(open_site: Callable[[Any], Any]) -> Cause:
@@ -128,10 +121,8 @@ def other_names(ward: Any) -> dict[str, Any]:
 REFUSALS: dict[str, tuple[str, Cause]] = {
     "a missing file": ("data", after(lambda ward: (ward.folder / "cards.jsonl").unlink())),
     "a stage without records": ("data", asked(stage_name="loans")),
-    "an unknown label": ("data", rows({"text": "x", "label": CANARY})),
-    "a missing column": ("data", rows({"note": CANARY, "label": "rates"})),
-    "a broken line": ("data", text(f'{{"text": "{CANARY}')),
-    "an empty file": ("data", text("")),
+    "a table without a column that is asked for": ("data", table(f"note,label\n{CANARY},rates\n")),
+    "a table without a header": ("data", table(f"{CANARY},rates\n")),
     "work that is no JSON": ("wire", asked(work=f"{{{CANARY}")),
     "work with an unknown field": ("wire", asked(work=lambda ward: ward.work().to_json()[:-1] + f', "{CANARY}": 1}}')),
     "a message without content": ("wire", lambda ward, _: ward.send(RecordDict(), "train")),
@@ -150,28 +141,30 @@ REFUSALS: dict[str, tuple[str, Cause]] = {
     "hardly any noise": ("budget", planned(noise_multiplier=1e-3)),
     "a unit that the site does not accept": ("privacy", limits(units=["person"])),
     "no unit that the site accepts": ("privacy", limits(units=[])),
-    "persons in a file without them": ("data", planned(unit="person")),
-    "a record without its person": ("data", persons(CANARY, "")),
-    "somebody twice where each has one record": ("data", persons(CANARY, CANARY, one_record_per_person=True)),
     "a receipt that nobody wrote": ("privacy", asked(receipt="x" * 188)),
     "a receipt in another alphabet": ("privacy", asked(receipt="é")),
     "a ledger that was set back": ("privacy", set_back),
-    "the name of a run that fits on no line": ("privacy", asked(run="r" * 501)),
-    "the name of a federation that fits on no line": ("privacy", asked(federation="f" * 501)),
+    "the name of a run that fits on no line": ("wire", asked(run="r" * 501)),
+    "the name of a federation that fits on no line": ("wire", asked(federation="f" * 501)),
     "a budget that is too small": ("budget", limits(epsilon=0.01)),
-    "a base model that is not allowed": ("model", limits(base_models=["x"])),
+    "a base model that is not allowed": ("model", limits(base_models=["minilm"])),
     "too many steps": ("privacy", limits(max_steps=2)),
-    "a learning rate of zero": ("training", asked(lr=0.0)),
-    "a learning rate that is not finite": ("training", asked(lr=float("nan"))),
-    "a foreign error that quotes a record": ("error", raising(RuntimeError(f"token {CANARY}"))),
+    "a learning rate of zero": ("wire", asked(lr=0.0)),
+    "a learning rate that is not finite": ("wire", asked(lr=float("nan"))),
+    "a foreign error that quotes a record": ("error", raising(READING, RuntimeError(f"token {CANARY}"))),
     "a foreign error that holds a record": (
         "error",
-        raising(UnicodeDecodeError("utf-8", CANARY.encode(), 0, 1, CANARY)),
+        raising(READING, UnicodeDecodeError("utf-8", CANARY.encode(), 0, 1, CANARY)),
     ),
-    "a foreign error without memory": ("error", raising(MemoryError(CANARY))),
+    "a foreign error without memory": ("error", raising(READING, MemoryError(CANARY))),
     "an error of ours caused by one that quotes a record": (
         "data",
-        raising(DataError("one of ours", where="cards.jsonl:3", remedy="none"), ValueError(CANARY)),
+        raising(READING, DataError("one of ours", where="cards.jsonl:3", remedy="none"), ValueError(CANARY)),
+    ),
+    "a foreign error after the round was paid for": ("training", raising(TRAINING, RuntimeError(f"token {CANARY}"))),
+    "an error of ours after the round was paid for": (
+        "training",
+        raising(TRAINING, DataError("one of ours", where="cards.jsonl:3", remedy="none"), ValueError(CANARY)),
     ),
     "a node without a site": ("config", opened(site_of)),
     "a site that fails to open": ("error", opened(lambda context: {}[CANARY])),
@@ -210,17 +203,17 @@ def test_the_same_check_would_see_a_text_that_leaves(
     """Negative control: with the text of the error in log and reply, the record is found in both."""
     monkeypatch.setattr(client.app, "describe", str)
     monkeypatch.setattr(client.app.outbox, "refuse", lambda error: write_refusal(str(error)))
-    content = raising(RuntimeError(f"token {CANARY}"))(ward, monkeypatch)
+    content = raising(READING, RuntimeError(f"token {CANARY}"))(ward, monkeypatch)
     assert CANARY.encode() in wire_bytes(content)
     assert CANARY in caplog.records[-1].getMessage()
 
 
-def test_the_sites_own_log_names_file_and_line_of_our_errors(ward: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_sites_own_log_names_file_and_column_of_our_errors(ward: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever runs the site must be able to repair it."""
-    ward.write("cards.jsonl", [{"text": "x", "label": "rates"}, {"text": "y", "label": "unheard"}])
-    ward.train(ward.work())
+    table("text,department\nx,unheard\n")(ward, pytest.MonkeyPatch())
     assert "data: " in caplog.text
-    assert f"{ward.folder / 'cards.jsonl'}:2" in caplog.text
+    assert str(ward.folder / "cards.csv") in caplog.text
+    assert "label" in caplog.text
     assert "unheard" not in caplog.text
 
 

@@ -35,7 +35,7 @@ def test_with_shared_stages_a_person_may_be_in_all_of_them_and_the_rounds_add_up
     for number, (stage, records) in enumerate([("cards", 4), ("loans", 5), ("cards", 4)], start=1):
         hospital.play(work, number, stage)
         assert hospital.trained_on() == records
-    assert hospital.reserved() == [("training", "poisson-gaussian", STEPS)] * 3
+    assert hospital.reserved() == [("ward/training", "poisson-gaussian", STEPS)] * 3
     assert hospital.spent().epsilon == rounds_cost(3)
 
 
@@ -68,8 +68,8 @@ def test_with_disjoint_stages_the_largest_stage_is_what_was_spent(hospital: Any)
         hospital.play(work, number, stage)
         assert hospital.spent().epsilon == rounds_cost(most)
     assert [(group, [event.steps for event in events]) for group, events in hospital.spent().groups] == [
-        ("training:cards", [STEPS * 3]),
-        ("training:loans", [STEPS * 2]),
+        ("ward/training:cards", [STEPS * 3]),
+        ("ward/training:loans", [STEPS * 2]),
     ]
 
 
@@ -84,13 +84,18 @@ def test_a_limit_that_shared_stages_pass_is_kept_by_disjoint_ones(hospital: Any)
     assert len(hospital.watched) == 2
 
 
-def test_persons_of_a_run_over_shared_stages_are_not_met_as_new_ones_by_a_disjoint_run(hospital: Any) -> None:
-    """Otherwise they would be in two groups, and the larger one would hide what the other one spent."""
-    hospital.play(hospital.person_work(), 1, "cards")
-    hospital.play(hospital.person_work(stages="disjoint"), 2, "loans", run="another")
-    assert hospital.trained_on() == 2
-    hospital.play(hospital.person_work(stages="disjoint"), 3, "cards", run="another")
-    assert hospital.trained_on() == 0
+@pytest.mark.parametrize("order", [("shared", "disjoint"), ("disjoint", "shared")])
+def test_a_person_of_a_run_over_shared_stages_and_of_a_disjoint_one_pays_for_both(
+    hospital: Any, order: tuple[str, str]
+) -> None:
+    """Counted as two groups of which the larger one counts, one would hide what the other one spent."""
+    for number, stages in enumerate(order, start=1):
+        hospital.play(hospital.person_work(stages=stages), number, "loans", run=stages)
+        assert hospital.trained_on() == 5
+        assert hospital.spent().epsilon == rounds_cost(number)
+    hospital.play(hospital.person_work(stages="disjoint"), 3, "cards", run="disjoint")
+    assert hospital.trained_on() == 2  # ann belongs to ``loans``
+    assert hospital.spent().epsilon == rounds_cost(2)
 
 
 def test_nobody_stands_in_the_state_folder_by_name(hospital: Any) -> None:
@@ -102,12 +107,12 @@ def test_nobody_stands_in_the_state_folder_by_name(hospital: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", ["record", "person", "site"])
-def test_units_without_a_name_are_not_registered(ward: Any, unit: str) -> None:
+def test_units_without_a_name_are_not_registered_and_are_everybody(ward: Any, unit: str) -> None:
     ward.data = {"one_record_per_person": True}
     work = ward.work(plan={"unit": unit} | ({"sampling_rate": 1.0, "steps_per_round": 1} if unit == "site" else {}))
     ward.play(work, 1)
     assert ward.booked() == ["reserve", "seal"]
-    assert ward.reserved()[0][0] == ("site" if unit == "site" else "training")
+    assert ward.reserved()[0][0] == "*"
 
 
 def test_a_person_with_more_records_than_the_plan_allows_brings_so_many_to_each_step(hospital: Any) -> None:
@@ -115,13 +120,14 @@ def test_a_person_with_more_records_than_the_plan_allows_brings_so_many_to_each_
     assert hospital.trained_on() == 4  # dan 2, ann 2 of 3
 
 
-def test_people_are_admitted_and_the_round_is_paid_for_before_anything_is_computed(
+def test_the_round_is_paid_for_and_people_are_entered_by_one_line_before_anything_is_computed(
     hospital: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(client.rounds, "train_round", lambda *_: seen.append(hospital.booked()) or 1 / 0)
-    assert refused(hospital.train(hospital.person_work())) == "error"
-    assert seen == [["admit", "reserve"]]
+    assert refused(hospital.train(hospital.person_work())) == "training"
+    assert seen == [["reserve"]]
+    assert list(hospital.events()[1]["members"]) == ["ward/training"]
 
 
 def test_with_the_unit_site_the_whole_update_is_clipped_and_one_release_is_paid(ward: Any) -> None:
@@ -140,7 +146,7 @@ def test_each_reply_brings_a_receipt_and_the_next_task_gives_it_back(hospital: A
     for number in (1, 2, 3):
         receipt = hospital.play(work, number, receipt=receipt).receipt
         assert len(receipt) == CHARACTERS
-    assert hospital.booked() == ["admit", "reserve", "seal", "ack", "reserve", "seal", "ack", "reserve", "seal"]
+    assert hospital.booked() == ["reserve", "seal", "ack", "reserve", "seal", "ack", "reserve", "seal"]
 
 
 def test_an_older_receipt_than_the_last_is_taken_as_well(hospital: Any) -> None:
