@@ -31,6 +31,7 @@ from llmchain_fl.work import work_from
 from server.central import CentralPrivacy
 from server.checkpoint import load_state
 from server.loop import Loop
+from server.one_by_one import OneByOne
 from server.parts import first_state, make_quarantine, make_robust, make_rule, start_arrays
 from server.privacy_book import PrivacyBook, make_plan
 from server.scoring import Scorer
@@ -95,7 +96,7 @@ def main(grid: Grid, context: Context) -> None:
     with _log_on_stdout():
         run = _begin(UserSettings.read(context))
         log.info("run directory: %s", run.path.resolve())
-        run_all(read_config(run.config), run, grid, Logged())
+        run_all(read_config(run.config), run, OneByOne(grid), Logged())
 
 
 @dataclass(frozen=True)

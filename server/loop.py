@@ -13,7 +13,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.guards import ServerGuards, View
 from llmchain_fl.errors import ConfigError, LlmchainError, RunError
 from llmchain_fl.next_stage import announced
-from llmchain_fl.progress import Progress, RoundReport
+from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.checkpoint import RunState, save_state
@@ -131,7 +131,8 @@ class Loop:
             scores = scores or self._recorder.late(slot)
             self._end_stage(slot, grid, scores)
         self._keep(slot)
-        return self._tell(slot, asked, outcome, scores, time.monotonic() - started)
+        seconds, total = time.monotonic() - started, len(strategy.slots)
+        return self._progress.round_finished(self._recorder.report(slot, total, asked, outcome, scores, seconds))
 
     def _go_on(self, slot: Slot, outcome: RoundOutcome) -> None:
         """The new arrays, and what guards make of them; after a void round, or one of too few, what there was."""
@@ -238,23 +239,3 @@ class Loop:
         state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
         state.ended, state.quarantine = dict(self._strategy.ended), self._quarantine.state()
         save_state(self._run.state, state)
-
-    def _tell(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
-        name = self._scorer.task.score_name
-        self._progress.round_finished(
-            RoundReport(
-                round=slot.round,
-                total=len(self._strategy.slots),
-                stage_name=slot.stage_name,
-                admitted=len(outcome.admitted),
-                asked=len(asked),
-                seconds=seconds,
-                score_name=name,
-                scores={task: values[name] for task, values in scores.items()},
-                epsilon=self._book.worst(),
-                privacy=self._book.terms,
-                bytes_up=sum(outcome.bytes_up.values()),
-                bytes_down=sum(outcome.bytes_down.values()),
-                refused=outcome.refused,
-            )
-        )

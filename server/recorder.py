@@ -14,6 +14,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.guards import ServerGuards
 from llmchain_fl.continual.probe_sets import probe_rows
 from llmchain_fl.errors import RunError
+from llmchain_fl.progress import RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.aggregation.rule import serving
@@ -70,6 +71,27 @@ class Recorder:
         rows += guard_rows(slot.round, slot.stage, self._guards.notes())
         rows += self._book.rows(slot.round, slot.stage, asked)
         self._run.append_rows(rows)
+
+    def report(
+        self, slot: Slot, total: int, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float
+    ) -> RoundReport:
+        """The round for whoever looks on; ``total``: rounds planned."""
+        name = self._scorer.task.score_name
+        return RoundReport(
+            round=slot.round,
+            total=total,
+            stage_name=slot.stage_name,
+            admitted=len(outcome.admitted),
+            asked=len(asked),
+            seconds=seconds,
+            score_name=name,
+            scores={task: values[name] for task, values in scores.items()},
+            epsilon=self._book.worst(),
+            privacy=self._book.terms,
+            bytes_up=sum(outcome.bytes_up.values()),
+            bytes_down=sum(outcome.bytes_down.values()),
+            refused=outcome.refused,
+        )
 
     def late(self, slot: Slot) -> Scores:
         """The scores of a round that nobody knew to be the last of its stage."""

@@ -115,6 +115,21 @@ def test_a_run_with_hostile_sites_between_the_honest_ones_ends_with_the_very_ada
     assert set(refused) == {(site, kind.reason) for kind in MALFORMED.values() for site in HOSTILE}
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_in_a_private_run_honest_updates_are_within_the_bound_and_one_that_is_a_million_times_as_long_is_not(
+    tiny: Any, tmp_path: Path, optimizer: str
+) -> None:
+    """Without a word of the operator: ``aggregation.max_update_norm`` is 0."""
+    private = {"enabled": True, "noise_multiplier": 3.0, "unit": "record"}
+    game = Game(tiny, tmp_path / "run", [*HONEST, "site-c"], 4, privacy=private)
+    game.config = game.config.model_copy(
+        update={"train": game.config.train.model_copy(update={"optimizer": optimizer, "steps": 4})}
+    )
+    game.play(threat=Threat("scale", 1e6, frozenset(["site-c"]), 1))
+    assert {(row["site"], row["reason"]) for row in game.rows("refused")} == {("site-c", "norm")}
+    assert len(game.rows("update_norm")) == 8
+
+
 # -- quarantine -------------------------------------------------------------------------------------------------------
 
 ASIDE = {"quarantine_after": 2, "quarantine_rounds": 2}

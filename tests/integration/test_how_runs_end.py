@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.continual.guards import ServerGuards, View
 from llmchain_fl.errors import LlmchainError, RunError, RunStopped
 from llmchain_fl.messages import HelloReply
 from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.wire import read_train_task, write_hello, write_refusal, write_update
+from server.app import app as server_app
 from server.app import run_all
 from server.checkpoint import load_state
 from server.scoring import Scorer
@@ -214,6 +216,21 @@ def test_whatever_sites_answer_no_round_is_asked_twice_and_a_run_ends(
         assert first_words(run).startswith("STOPPED")
 
 
+def test_for_flower_a_run_that_was_stopped_is_one_that_failed_with_that_reason(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flower takes what a ServerApp raises for the status and its details."""
+    sites, stages = {"count": 2, "held_out": 0.0}, [{"name": "all", "rounds": 4}]
+    scenario = tiny.scenario(tmp_path / "run.toml", sites=sites, continual={"guards": []}, stage=stages)
+    given_ = {"scenario": str(scenario), "out": str(tmp_path / "run")}
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=given_)  # type: ignore[arg-type]
+    says = Scripted(lambda site, number: budget(site, number) if number > 1 else None)
+    with pytest.raises(RunStopped, match="stopped after 1 of 4 rounds"):
+        server_app(InProcessGrid(says, ["a", "b"]), context)
+    assert "the run was stopped after 1 of 4 rounds: every site has used up its budget" in capsys.readouterr().out
+    assert RunDir.open(tmp_path / "run").report.exists()
+
+
 # -- numbers that are none --------------------------------------------------------------------------------------------
 
 
@@ -279,6 +296,43 @@ def test_one_site_that_sends_numbers_no_sum_can_hold_does_not_poison_the_run(
     assert all(np.array_equal(mine[name], wanted[name]) for name in wanted)
     reasons = {row["reason"] for row in run.rows() if row["metric"] == "refused"}
     assert reasons == {"not-finite" if np.isnan(value) else "norm"}
+
+
+def test_what_a_guard_makes_of_a_round_is_never_saved_where_it_is_not_finite(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(_guards: ServerGuards, view: View, current: Any) -> Any:
+        return {name: value * np.float32(np.inf) if view.round == 3 else value for name, value in current.items()}
+
+    monkeypatch.setattr(ServerGuards, "serve", serve)
+    run = fresh(config_of(tiny), tmp_path / "run")
+    with np.errstate(invalid="ignore"):
+        _, ended = play(config_of(tiny), run)
+    assert "round 3: what the guards made of the round is not fit to be used" in str(ended)
+    state = load_state(run.state)
+    assert state is not None
+    assert state.round == 2
+    assert all(np.isfinite(value).all() for value in [*state.serving.values(), *read_adapter(run.adapter)[1].values()])
+
+
+def test_after_a_void_round_the_site_that_is_named_is_set_aside_and_the_run_goes_on(tiny: Any, tmp_path: Path) -> None:
+    config = config_of(tiny, sites={"quarantine_after": 1}, aggregation={"rule": "fedit", "max_update_norm": 1e300})
+
+    def says(site: str, number: int) -> RecordDict | None:
+        state = load_state(run.state)
+        assert state is not None
+        ending, size = {"a": ("lora_A", 1e8), "b": ("lora_B", 1e8)}[site]
+        told = {n: np.full_like(v, size if n.endswith(ending) else 0) for n, v in state.current.items()}
+        return write_update(number, told)
+
+    run = fresh(config, tmp_path / "run")
+    app, ended = play(config, run, says)
+    assert {row["reason"] for row in run.rows() if row["metric"] == "refused"} == {"sum"}
+    assert [site for number, site in app.asked if number == 2] == ["b"]  # a was the longest, and is set aside
+    assert ended is None
+    found = load_state(run.state)
+    assert found is not None
+    assert 0 < found.summed < 4
 
 
 # -- going on ---------------------------------------------------------------------------------------------------------

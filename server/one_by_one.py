@@ -1,0 +1,99 @@
+"""A grid around Flower's own that fetches replies one by one.
+
+Flower 1.41 fetches all replies of a round in one call and unpacks them there: one that a site has pushed past its
+ClientApp, and that cannot be unpacked, raises out of that call, takes the others with it and ends the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+log = logging.getLogger("llmchain_fl")
+PAUSE = 3.0
+"""Seconds between two looks for replies; Flower's own."""
+
+
+class OneByOne(Grid):
+    """Hands replies on as they come, and leaves out those that cannot be unpacked.
+
+    ========================================  ================================================================
+    a look for one reply                      then
+    ========================================  ================================================================
+    it has come                               it is handed on
+    it has not                                it is looked for again until ``timeout``
+    the network or the SuperLink failed       the error rises (httpx, OSError): that is nobody's reply
+    any other exception                       the reply is dropped; for the caller that site gave no answer
+    ========================================  ================================================================
+
+    Args:
+        grid: the grid that Flower made.
+        pause: seconds between two looks.
+    """
+
+    def __init__(self, grid: Grid, pause: float = PAUSE) -> None:
+        self._grid, self._pause = grid, pause
+
+    def set_run(self, run: Run) -> None:
+        """Flower's hook."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to one node."""
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are connected."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """The same with the names of their keys."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand messages to Flower."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that are there."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Replies one by one; see the class."""
+        waiting = list(self._grid.push_messages(messages))
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while waiting:
+            left = []
+            for number in waiting:
+                found = self._look(number)
+                left += [number] if found == [] else []
+                yield from found or ()
+            waiting = left
+            if time.monotonic() > end:
+                break
+            if waiting:
+                time.sleep(self._pause)
+
+    def _look(self, number: str) -> list[Message] | None:
+        """The reply to message ``number``; [] if it has not come, None if it is none."""
+        try:
+            return list(self._grid.pull_messages([number]))
+        except (httpx.HTTPError, OSError):
+            raise
+        except Exception as error:
+            log.warning("a reply cannot be unpacked and is left out: %s", type(error).__name__)
+            return None
