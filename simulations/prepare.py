@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from client.site import Site, SiteData, SiteLimits
+from client.site import Site, SiteCompute, SiteData, SiteLimits
 from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.config.calendar import site_order, unknown_sites
 from llmchain_fl.config.schema import RunConfig, StageConfig
@@ -24,11 +24,15 @@ from llmchain_fl.data.columns import Rows
 from llmchain_fl.data.source import resolve_site, without_rows
 from llmchain_fl.data.stages import check_stages, public_labels, stage_rows
 from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.messages import MAX_BYTES
 from llmchain_fl.privacy.units import same_person
+from llmchain_fl.tasks.spec import MOST_LABELS
 from simulations.partition import PARTITIONERS, Indices, Sites
 from simulations.streams import Record, Share, shaped
 
 DONE = "dealt.json"
+MOST_TRAINED = 10**12
+"""How many numbers an adapter has is known once its base is loaded; a simulation is limited by memory alone."""
 Part = tuple[Rows, Indices]
 """Rows, and the positions of those that are one site's."""
 
@@ -203,13 +207,31 @@ def _site(config: RunConfig, folder: Path, name: str) -> Site:
         epsilon=privacy.epsilon or 1e6,
         delta=privacy.delta,
         scores=scores,
-    )
+    ).model_copy(update=_caps(config))
     data = SiteData(
         train=str(home / "{stage}.jsonl"),
         held_out=str(home / "{stage}.held_out.jsonl"),
         one_record_per_person=config.data.one_record_per_person,
     )
-    return Site(name=name, state=str(home / "state"), data=data, limits=limits)
+    compute = SiteCompute(threads=config.model.threads, micro_batch=config.train.micro_batch)
+    return Site(name=name, state=str(home / "state"), data=data, limits=limits, compute=compute)
+
+
+def _caps(config: RunConfig) -> dict[str, int]:
+    """A simulated site's owner is who wrote the configuration: what that asks for is allowed, and usual sizes."""
+    usual, continual = SiteLimits(), config.continual
+    public = sum(int(getattr(continual, f"{guard}_batch", 0)) for guard in continual.guards)
+    asked = {
+        "max_steps": config.train.steps,
+        "max_rank": max(config.adapter.rank, *config.adapter.site_ranks, 1),
+        "max_tokens": config.model.max_tokens,
+        "max_stages": len(config.stage),
+        "max_public": public,
+        "max_labels": MOST_LABELS,
+        "max_trained": MOST_TRAINED,
+        "max_message_mb": MAX_BYTES // 2**20,
+    }
+    return {name: max(count, int(getattr(usual, name))) for name, count in asked.items()}
 
 
 def _write_site_file(config: RunConfig, folder: Path, name: str) -> None:

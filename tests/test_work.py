@@ -13,12 +13,13 @@ from llmchain_fl.errors import LlmchainError, WireError
 from llmchain_fl.tasks.spec import TaskSpec
 from llmchain_fl.work import GuardSpec, WorkSpec, inference, plan_from, work_from
 
+DISTILL = (("batch", 16.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0))
 TREE = {"task": {"labels": ["a", "b"]}, "data": {"train": "x"}, "model": {"path": "m"}}
 
 
 def full(small: Any) -> WorkSpec:
     """A work description with every part in it."""
-    return small.work(guards=[GuardSpec("distill", (("temperature", 2.0), ("weight", 1.0)))], plan=small.plan())
+    return small.work(guards=[GuardSpec("distill", DISTILL)], plan=small.plan())
 
 
 def test_a_work_description_survives_json(small: Any) -> None:
@@ -26,7 +27,10 @@ def test_a_work_description_survives_json(small: Any) -> None:
         assert WorkSpec.from_json(work.to_json()) == work
 
 
-@given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=3), st.floats(0.1, 100))
+WORDS = st.text(min_size=1, max_size=5)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3, unique_by=lambda pair: pair[0]), st.floats(0.1, 100))
 def test_any_label_survives_json(small: Any, labels: list[tuple[str, str]], scale: float) -> None:
     work = replace(small.work(), task=TaskSpec("classification", "label-text", tuple(labels), scale))
     assert WorkSpec.from_json(work.to_json()) == work
@@ -123,7 +127,7 @@ def test_a_configuration_becomes_work(small: Any) -> None:
     assert work.task.labels == (("a", "x"), ("b", "y"))
     assert (work.adapter.targets, work.adapter.trained, work.adapter.seed) == (("query",), ("lora_B",), 9)
     assert work.guards == (
-        GuardSpec("distill", (("batch", 16.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0))),
+        GuardSpec("distill", DISTILL),
         GuardSpec("ema", (("decay", 0.7),)),
     )
     assert WorkSpec.from_json(work.to_json()) == work

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from client.site import Site, SiteData, SiteLimits, read_site
+from llmchain_fl.base_digest import base_digest
 from llmchain_fl.errors import ConfigError, LlmchainError, ModelError, PrivacyError
-from llmchain_fl.privacy.charges import training_charges
+from llmchain_fl.privacy.charges import at_site, training_charges
 from llmchain_fl.privacy.ledger import FileLedger, NullLedger, Release
 
 
@@ -32,7 +33,8 @@ def central(small: Any, **changes: Any) -> Any:
 def test_work_within_the_policy_is_taken(small: Any) -> None:
     site().check(private(small))
     site(require_privacy=False).check(small.work())
-    site(base_models=["other", str(small.bert)], max_steps=3, delta=1e-5).check(private(small, delta=1e-6))
+    allowed = ["minilm", base_digest(small.bert)]
+    site(base_models=allowed, max_steps=3, delta=1e-5).check(private(small, delta=1e-6))
     site(units=["record", "person"]).check(private(small, unit="record", records_per_unit=1))
     site(units=["site"]).check(central(small))
     site(require_privacy=False).check(private(small, noise_multiplier=0.0))
@@ -107,32 +109,51 @@ def test_the_ledger_counts_at_the_sites_delta_and_limit(small: Any, tmp_path: Pa
     assert own.ledger(private(small, delta=1e-6)).spent().delta == 1e-4
 
 
-def test_the_budget_belongs_to_the_data_set_and_its_anchor_lies_beside_the_state(small: Any, tmp_path: Path) -> None:
+def test_one_ledger_holds_all_data_sets_of_a_site_and_its_anchor_lies_beside_the_state(
+    small: Any, tmp_path: Path
+) -> None:
     own = site().model_copy(update={"state": str(tmp_path / "state")})
     named = own.model_copy(update={"data": SiteData(name="notes", train="x")})
-    elsewhere = named.model_copy(update={"anchor": str(tmp_path / "other" / "disk")})
-    assert (own.data_set, own.ledger_folder, own.anchor_file) == (
-        "a",
-        tmp_path / "state" / "a",
-        tmp_path / "state.a.anchor",
-    )
-    assert (named.data_set, named.ledger_folder, named.anchor_file) == (
-        "notes",
-        tmp_path / "state" / "notes",
-        tmp_path / "state.notes.anchor",
-    )
-    for one in (own, named, elsewhere):
-        one.ledger(private(small))
-        assert (one.ledger_folder / "events.jsonl").is_file()
-        assert one.anchor_file.is_file()
+    elsewhere = own.model_copy(update={"anchor": str(tmp_path / "other" / "disk")})
+    assert (own.data_set, named.data_set) == ("a", "notes")
+    assert own.ledger_folder == named.ledger_folder == tmp_path / "state" / "a"
+    assert own.anchor_file == named.anchor_file == tmp_path / "state.a.anchor"
     assert elsewhere.anchor_file == tmp_path / "other" / "disk"
+    own.ledger(private(small))
+    assert (own.ledger_folder / "events.jsonl").is_file()
+    assert own.anchor_file.is_file()
 
 
-def test_a_renamed_site_keeps_the_budget_of_its_data_set(small: Any, tmp_path: Path) -> None:
-    own = site().model_copy(update={"state": str(tmp_path / "state"), "data": SiteData(name="notes", train="x")})
-    release = Release("r/1", (training_charges(private(small).plan, "a")[0],), "", "training", "", "a")
-    own.ledger(private(small)).reserve(release)
-    assert own.model_copy(update={"name": "b"}).ledger(private(small)).spent().epsilon > 0
+def reserved(own: Site, small: Any, people: list[str]) -> list[bool]:
+    """A round of this site's data set: who takes part in it."""
+    plan = private(small).plan
+    charges = at_site(training_charges(plan, "a"), own.data_set, named=True)
+    key = f"{own.data_set}/{len(people)}"
+    release = Release(key, charges, plan.digest(), "training", "", "a")
+    (may,) = own.ledger(private(small)).reserve(release, [(charges[0].group, people)])
+    found: list[bool] = may.tolist()
+    return found
+
+
+@pytest.mark.parametrize(("limit", "again"), [(60.0, True), (8.0, False)])
+def test_a_person_of_two_data_sets_of_a_site_pays_for_both_and_a_renamed_data_set_is_no_new_budget(
+    small: Any, tmp_path: Path, limit: float, again: bool
+) -> None:
+    """Somebody new has a budget of their own."""
+    data = SiteData(name="notes", train="x")
+    own = site(epsilon=limit).model_copy(update={"state": str(tmp_path / "state"), "data": data})
+    assert reserved(own, small, ["ann"]) == [True]
+    once = own.open_ledger("person").spent().epsilon
+    renamed = own.model_copy(update={"data": SiteData(name="letters", train="x")})
+    assert reserved(renamed, small, ["ann", "bob"]) == [again, True]
+    assert (renamed.open_ledger("person").spent().epsilon > 1.2 * once) == again
+
+
+def test_a_renamed_site_does_not_start_anew(small: Any, tmp_path: Path) -> None:
+    own = site().model_copy(update={"state": str(tmp_path / "state")})
+    reserved(own, small, ["ann"])
+    with pytest.raises(PrivacyError, match="another name"):
+        own.model_copy(update={"name": "b"}).ledger(private(small))
 
 
 def test_a_ledger_of_another_unit_is_not_gone_on_with(small: Any, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from client.site import SiteLimits, read_site
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import DataError
+from llmchain_fl.errors import DataError, LlmchainError
+from llmchain_fl.work import work_from
 from simulations.prepare import prepare_sites, site_names
 
 
@@ -23,11 +24,11 @@ def write(path: Path, count: int, word: str = "card") -> Path:
     return path
 
 
-def config(train: str, count: int, held_out: float = 0.0, **sections: dict[str, Any]) -> RunConfig:
+def config(source: str, count: int, held_out: float = 0.0, **sections: dict[str, Any]) -> RunConfig:
     """``sections`` are laid over two labels, ``count`` sites and no privacy."""
     tree: dict[str, Any] = {
         "task": {"labels": ["a", "b"]},
-        "data": {"train": train},
+        "data": {"train": source},
         "sites": {"count": count, "held_out": held_out},
     }
     for name, section in sections.items():
@@ -208,9 +209,41 @@ def test_a_site_allows_what_the_run_asks_and_no_more(name: str, tmp_path: Path) 
     held_out, privacy, limits = POLICIES[name]
     source = with_persons(tmp_path / "all.jsonl", 20)
     (site,) = prepare_sites(config(str(source), 1, held_out, privacy=privacy), tmp_path / "sites")
-    assert site.limits == limits
+    caps = {name for name in SiteLimits.model_fields if name.startswith("max_")}
+    assert site.limits.model_dump(exclude=caps) == limits.model_dump(exclude=caps)
     assert read_site(tmp_path / "sites" / "site-00" / "site.toml") == site
     assert not site.data.one_record_per_person
+
+
+LARGEST: dict[str, Any] = {
+    "adapter": {"rank": 1024},
+    "model": {"max_tokens": 32768, "threads": 3},
+    "train": {"steps": 1_000_000, "micro_batch": 4096},
+    "continual": {
+        "guards": ["agem", "distill", "replay"],
+        "public": "generated:bank-messages",
+        "distill_data": "public",
+        "agem_batch": 10_000,
+        "distill_batch": 10_000,
+        "replay_batch": 10_000,
+    },
+}
+
+
+def test_the_caps_of_a_simulated_site_let_the_largest_configuration_pass(tmp_path: Path) -> None:
+    wanted = config(str(write(tmp_path / "all.jsonl", 12)), 1, **LARGEST)
+    (site,) = prepare_sites(wanted, tmp_path / "sites")
+    work = work_from(wanted, {"a": "a", "b": "b"}, ("lora_B",), None)
+    site.check(work)
+    assert read_site(tmp_path / "sites" / "site-00" / "site.toml") == site
+    assert (site.compute.threads, site.compute.micro_batch, site.compute.rows) == (3, 4096, 0)
+    usual = site.model_copy(update={"limits": SiteLimits(require_privacy=False)})
+    with pytest.raises(LlmchainError):
+        usual.check(work)
+    for cap in ("max_steps", "max_rank", "max_tokens", "max_public"):  # each of them would have been in the way
+        own = SiteLimits(**{**site.limits.model_dump(), cap: getattr(SiteLimits(), cap)})
+        with pytest.raises(LlmchainError):
+            site.model_copy(update={"limits": own}).check(work)
 
 
 def test_what_the_run_declares_about_persons_stands_in_the_site_file(tmp_path: Path) -> None:

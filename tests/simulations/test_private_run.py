@@ -93,12 +93,17 @@ def own_groups(run: RunDir, unit: str) -> dict[str, dict[str, int]]:
     return {name: {group: sum(e.steps for e in events) for group, events in found} for name, found in spent.items()}
 
 
-def told_groups(run: RunDir) -> dict[str, dict[str, int]]:
-    """The same in the run's record, which counts rounds and scores."""
+def told_groups(run: RunDir, unit: str) -> dict[str, dict[str, int]]:
+    """The same in the run's record, which counts rounds and scores, under the names that a site gives its groups."""
     told = json.loads((run.path / "privacy.json").read_text())
-    groups = {name: told["sites"][name]["groups"] for name in NAMES}
     steps = told["steps_per_round"]
-    return {n: {g: k * (1 if g == "held-out" else steps) for g, k in found.items()} for n, found in groups.items()}
+    return {
+        name: {
+            f"{name}/{group}" if unit == "person" else "everybody": count * (1 if group == "held-out" else steps)
+            for group, count in told["sites"][name]["groups"].items()
+        }
+        for name in NAMES
+    }
 
 
 def values(run: RunDir, metric: str, scope: str = "site") -> list[dict[str, Any]]:
@@ -120,7 +125,7 @@ def test_the_server_tells_what_each_site_has_written_down_itself(kind: str, conf
     run = play(config_of(held_out, **privacy), tmp_path / "run")
     assert own_numbers(run, privacy.get("unit", "person")) == told_numbers(run)
     assert all(value > 0 for value in told_numbers(run).values())
-    assert own_groups(run, privacy.get("unit", "person")) == told_groups(run)
+    assert own_groups(run, privacy.get("unit", "person")) == told_groups(run, privacy.get("unit", "person"))
     assert values(run, "refused") == []
     last = [row for row in values(run, "epsilon") if row["round"] == 4]
     if not held_out:  # scores of the last round are paid after its row
