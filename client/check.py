@@ -103,15 +103,18 @@ def check_plan(site: Site, plan: PrivacyPlan) -> None:
 def check_base(site: Site, work: WorkSpec) -> None:
     """Refuse a base model that the policy does not allow: by its known name, or by the digest of its folder.
 
+    A name that is neither known nor a folder would make the site call a hub: a connection that the server chose.
+
     Raises:
-        ModelError: it is not on the site's list.
+        ModelError: it is not on the site's list, or not on its disk.
     """
     allowed, path = site.limits.base_models, work.base.path
+    located = locate(path)
+    if not located.local and not site.limits.hub:
+        raise ModelError("the base model is not on this site's disk", remedy="put it there, or set limits.hub = true")
     if not allowed or (path in KNOWN and path in allowed):
         return
-    pinned = any(name not in KNOWN for name in allowed)
-    located = locate(path) if pinned and path not in KNOWN else None
-    if located is None or not located.local or base_digest(Path(located.path)) not in allowed:
+    if not located.local or base_digest(Path(located.path)) not in allowed:
         raise ModelError("the site does not allow this base model", remedy="add it to limits.base_models")
 
 

@@ -14,6 +14,7 @@ from llmchain_fl.data.rows import LeftOut, Rows
 from llmchain_fl.data.source import path_of, read_fitting
 from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.privacy.units import Units, same_person
+from llmchain_fl.regular_file import kind_of
 from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
 from llmchain_fl.work import WorkSpec
@@ -51,7 +52,7 @@ def has_records(site: Site, stage: str, which: str) -> bool:
     """Whether there is anything to read; a site too small to keep records for its own score has no such file."""
     source = _source(site, stage, which)
     path = path_of(source)
-    return bool(source) and (path is None or path.exists())
+    return bool(source) and (path is None or kind_of(path) != "")
 
 
 def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> SiteRecords:

@@ -29,6 +29,8 @@ class SiteLimits(Section):
     base_models: list[str] = Field(default_factory=list)
     """Base models the site is ready to load: known names (they are pinned by their package) and `sha256:...` of a
     model's folder, which `llmchain-fl digest FOLDER` prints; empty: any."""
+    hub: bool = False
+    """Whether a task may make this site ask a model hub on the network; false: only models on its own disk."""
     scores: Literal["none", "noised", "exact"] = "none"
     """Scores on the site's held-out records: never sent, sent with noise and paid for, or sent as they are."""
     stop_unusable: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -33,7 +33,7 @@ from pydantic import Field
 
 from client.limits import PERSON, SiteCompute, SiteLimits, Unit
 from client.memory import Memory
-from llmchain_fl.config.read import nearest
+from llmchain_fl.config.read import nearest, printable
 from llmchain_fl.config.section import NAME, Section
 from llmchain_fl.config.toml_file import read_toml
 from llmchain_fl.data.source import path_of
@@ -152,7 +152,7 @@ def read_site(path: Path) -> Site:
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"])
             hint = nearest(key.rsplit(".", 1)[-1], known) if fault["type"] == "extra_forbidden" else ""
-            faults.append(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}")
+            faults.append(printable(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}"))
         raise ConfigError(faults) from None
     base = path.parent
 

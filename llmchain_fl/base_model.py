@@ -96,13 +96,13 @@ def locate(path: str) -> Located:
     if path in KNOWN:
         return KNOWN[path]()
     folder = Path(path)
-    if path and folder.is_dir():
+    if path and os.path.isdir(path):
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"{path} has no config.json", remedy="model.path must be a directory written by save_pretrained"
             )
         return Located(str(folder), path, local=True)
-    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.is_file():
+    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.path.isfile(path):
         raise ModelError(
             f"model.path = {path!r}: there is no such directory",
             remedy=f"give a model directory, a hub id (org/name) or a known name ({', '.join(KNOWN)})",

@@ -207,6 +207,7 @@ def _site(config: RunConfig, folder: Path, name: str) -> Site:
         epsilon=privacy.epsilon or 1e6,
         delta=privacy.delta,
         scores=scores,
+        hub=True,
     ).model_copy(update=_caps(config))
     data = SiteData(
         train=str(home / "{stage}.jsonl"),

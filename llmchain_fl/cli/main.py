@@ -8,7 +8,18 @@ import sys
 
 import typer
 
-from llmchain_fl.cli import compare, evaluate, next_stage, predict, privacy, report, scenarios, simulate, unlearn
+from llmchain_fl.cli import (
+    compare,
+    digest,
+    evaluate,
+    next_stage,
+    predict,
+    privacy,
+    report,
+    scenarios,
+    simulate,
+    unlearn,
+)
 
 app = typer.Typer(
     name="llmchain-fl",
@@ -23,6 +34,7 @@ app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
+app.command("digest")(digest.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
