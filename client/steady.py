@@ -13,7 +13,6 @@ many rows on a pass of a rung gives a record the same bits as a full one: only u
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,12 +40,15 @@ Words = NDArray[np.int64]
 def shape_for(resident: Resident, task: Task, longest: int, wanted: int) -> Shape:
     """The shape of private passes: ``wanted`` rows (0: the machine's usual number) where rows are alike, else one."""
     usual = ON_GPU if resident.base.device.type == "cuda" else ON_CPU
-    asked = (longest, wanted or usual, resident.trained_names, torch.get_num_threads())
-    return _steady(resident, task, *asked)  # type: ignore[arg-type]
+    asked = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads())
+    if asked not in resident.found:
+        resident.found[asked] = _steady(resident, task, longest, wanted or usual)
+    shape = resident.found[asked]
+    assert isinstance(shape, Shape)
+    return shape
 
 
-@functools.lru_cache(maxsize=4)
-def _steady(resident: Resident, task: Task, longest: int, rows: int, trained: tuple[str, ...], threads: int) -> Shape:
+def _steady(resident: Resident, task: Task, longest: int, rows: int) -> Shape:
     """Asked once for a resident, a choice of trained arrays and a number of threads."""
     shape = Shape(rows, longest)
     if rows == 1 or resident.base.tokenizer is None:

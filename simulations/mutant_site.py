@@ -106,7 +106,7 @@ class MutantSite:
         except Exception as error:
             return f"error: {type(error).__name__}"
         refused = reply.config_records["config"].get("refused")
-        return f"sealed refusal {refused}" if refused else "update"
+        return f"sealed refusal {refused!r}" if refused else "update"
 
     def unsealed(self) -> int:
         """Rounds that were paid for and gave nothing that could leave."""

@@ -102,7 +102,7 @@ def _array(content: RecordDict, draw: np.random.Generator) -> None:
             raw = record[name].data
             data = raw[: int(draw.integers(len(raw) + 1))] if kind == 5 else raw + b"\x00" * int(draw.integers(1, 99))
             record[name] = Array(
-                dtype=_one(("float32", "U9", "object", "?"), draw), shape=[3], stype="numpy.ndarray", data=data
+                dtype=_one(("float32", "U9", "object", "?"), draw), shape=(3,), stype="numpy.ndarray", data=data
             )
     except (ValueError, TypeError, EOFError, OSError, SyntaxError):
         return

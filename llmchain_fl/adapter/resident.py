@@ -51,6 +51,7 @@ class Resident:
         module: base (and head), in training mode, dropout off.
         theta: float32 [P], all adapter parameters; the first ``trained_size`` are trained.
         shapes: array name -> shape, in the order of ``theta``.
+        found: what was found out about this very model by trying, for as long as it is in memory.
     """
 
     def __init__(self, spec: ResidentSpec, base: Base) -> None:
@@ -64,6 +65,7 @@ class Resident:
         self.module = nn.ModuleDict(parts)
         self.module.train()
         self.head_start: Arrays = {}
+        self.found: dict[object, object] = {}
         self._lay_out(parameters, spec.adapter.trained)
         self._layers = peft_model.lora_layers(base.module)
         sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
