@@ -1,4 +1,4 @@
-"""Seeded mutants of a server's messages: every answer is an update or a word of ours, and nothing is charged for nothing.
+"""Seeded mutants of a server's messages: every answer is an update or a word of ours; nothing is charged for nothing.
 
 ``benchmarks/bench_mutants_site.py`` plays 100,000 of them.
 """
