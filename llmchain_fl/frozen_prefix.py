@@ -2,7 +2,8 @@
 
 For a forward pass the frozen layers are replaced: ``[Replay, ..., Replay, first adapted layer, ...]``. ``Replay`` hands
 on the kept hidden states instead of computing them, so nothing else of the architecture needs to be known. Every layer
-keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen).
+keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen), and hands
+on what kind of value the layer it stands for does (DeBERTa, FNet, MPNet: a tuple, hidden states first).
 Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base; in fixed shapes
 (``tasks/passes.py``) every pass has the same one, and what other runs remember of other shapes is not used.
 """
@@ -27,13 +28,14 @@ class Replay(nn.Module):
     def __init__(self, attention_type: str | None) -> None:
         super().__init__()
         self.hidden: Tensor | None = None
+        self.beside: tuple[None, ...] | None = None
         if attention_type is not None:
             self.attention_type = attention_type
 
-    def forward(self, *_: Any, **__: Any) -> Tensor:
+    def forward(self, *_: Any, **__: Any) -> Tensor | tuple[Tensor | None, ...]:
         if self.hidden is None:
             raise RuntimeError("Replay was called without hidden states")
-        return self.hidden
+        return self.hidden if self.beside is None else (self.hidden, *self.beside)
 
 
 @dataclass
@@ -70,6 +72,7 @@ class FrozenPrefix:
         self._lower = nn.ModuleList(list(self._stack[:first]))
         self._memory = _Memory()
         self._remembered = Remembered() if remembered is None else remembered
+        self._seen = False
 
     @property
     def used(self) -> int:
@@ -114,7 +117,7 @@ class FrozenPrefix:
 
     def _outputs(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
         """Of the frozen layers, for each text; what is remembered is not computed."""
-        if not self._remembered.limit_mb:
+        if not self._remembered.limit_mb or not self._seen:
             return self._compute(ids, mask, texts)
         lengths = mask.sum(dim=1).tolist()
         tokens = [ids[row, : int(lengths[row])].cpu().numpy().tobytes() for row in range(len(texts))]
@@ -133,6 +136,9 @@ class FrozenPrefix:
 
         def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
             caught.append(output[0] if isinstance(output, tuple) else output)
+            self._seen = True
+            for replay in self._replays:
+                replay.beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
 
         hook = self._lower[-1].register_forward_hook(catch)
         setattr(self._parent, self._attribute, self._lower)

@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    MPNetConfig,
+    MPNetModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     RobertaConfig,
@@ -22,6 +26,7 @@ from transformers import (
 from llmchain_fl.adapter.resident import _resident
 from llmchain_fl.base_model import load_base
 from llmchain_fl.frozen_prefix import FrozenPrefix
+from llmchain_fl.remembered import Remembered
 
 KINDS = ["classification", "causal-lm"]
 
@@ -138,6 +143,10 @@ ARCHITECTURES = {
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(vocab_size=30, dim=16, n_layers=4, n_heads=2, hidden_dim=24)
     ),
+    "deberta-v2, whose layers return tuples": lambda: DebertaV2Model(
+        DebertaV2Config(**SHAPE, relative_attention=True, position_biased_input=False, pos_att_type=["p2c", "c2p"])
+    ),
+    "mpnet, whose layers return tuples": lambda: MPNetModel(MPNetConfig(**SHAPE, max_position_embeddings=40)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=4, n_head=2, n_positions=40)),
     "qwen2, some layers with a sliding window": lambda: Qwen2ForCausalLM(Qwen2Config(**MIXED, use_sliding_window=True)),
     "gemma2, every second layer with a sliding window": lambda: Gemma2ForCausalLM(
@@ -203,6 +212,20 @@ def test_another_run_over_the_same_texts_computes_only_those_that_are_new(rememb
     expected = run(fresh, fresh.encode(rows[3:]), range(6))
     for known, plain in zip(found, expected, strict=True):
         assert torch.allclose(known, plain, atol=1e-5)
+
+
+def test_a_new_prefix_over_layers_that_return_tuples_goes_on_with_what_is_remembered() -> None:
+    """It must know what its layers return although none of them was run in it."""
+    torch.manual_seed(1)
+    module = ARCHITECTURES["mpnet, whose layers return tuples"]().eval().requires_grad_(False)
+    ids, mask, remembered = torch.randint(3, 30, (3, 12)), torch.ones(3, 12, dtype=torch.int64), Remembered()
+    remembered.limit_mb = 1
+    with torch.no_grad():
+        plain = module(input_ids=ids, attention_mask=mask)[0]
+        for _ in range(2):
+            found = FrozenPrefix(module, 2, 16, remembered).run(ids, mask, {}, range(3))[0]
+            assert torch.allclose(found, plain, atol=1e-5)
+    assert len(remembered) == 3
 
 
 def test_an_adapter_of_another_rank_finds_what_was_remembered(remembering: Any, small: Any) -> None:
