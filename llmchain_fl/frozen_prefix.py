@@ -117,11 +117,11 @@ class FrozenPrefix:
 
     def _outputs(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
         """Of the frozen layers, for each text; what is remembered is not computed."""
-        if not self._remembered.limit_mb or not self._seen:
+        if not self._remembered.limit_mb:
             return self._compute(ids, mask, texts)
         lengths = mask.sum(dim=1).tolist()
         tokens = [ids[row, : int(lengths[row])].cpu().numpy().tobytes() for row in range(len(texts))]
-        known = {text: self._remembered.get(self.first, tokens[row]) for row, text in enumerate(texts)}
+        known = {text: self._remembered.get(self.first, tokens[row]) for row, text in enumerate(texts) if self._seen}
         found = {text: output for text, output in known.items() if output is not None}
         rows = [row for row, text in enumerate(texts) if text not in found]
         if rows:
