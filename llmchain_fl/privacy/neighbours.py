@@ -89,7 +89,7 @@ def _replacement_pld(event: Event, cell: float) -> Any:
     lower = 1 - back + back * upper[:0:-1]  # H_a = 1 - a + a H_(1/a): the two neighbours mirror each other
     deltas = np.clip(np.minimum.accumulate(np.concatenate([lower, upper])), 0, 1)
     pmf = pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(cell, -count, count, deltas)
-    return privacy_loss_distribution.PrivacyLossDistribution(pmf)
+    return privacy_loss_distribution.PrivacyLossDistribution(pmf.to_dense_pmf())  # sparse: size to the power of steps
 
 
 def _divergences(event: Event, logs: NDArray[np.float64]) -> NDArray[np.float64]:

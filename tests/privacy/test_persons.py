@@ -155,6 +155,22 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything() -> None:
     assert person_epsilon([poisson(0.1, 0.0, 1)], 8, DELTA) == math.inf
 
 
+@pytest.mark.parametrize(
+    ("event", "most"),
+    [
+        (poisson(1e-18, 1.0, 10), 1e-4),
+        (poisson(1e-9, 1.0, 1000), 1e-4),
+        (poisson(0.5, 1e8, 1000), 1e-4),
+        (poisson(1.0, 0.01, 10**6), math.inf),
+        (poisson(0.1, 5.0, 10**9), math.inf),
+    ],
+)
+def test_at_the_edges_of_what_can_be_told_it_is_still_a_bound(event: Event, most: float) -> None:
+    found = person_epsilon([event], 5, DELTA)
+    assert 0 <= found <= most
+    assert math.isfinite(found)
+
+
 @pytest.mark.parametrize(("records", "delta"), [(0, DELTA), (-1, DELTA), (MOST_RECORDS + 1, DELTA), (2, 0.0), (2, 1.0)])
 def test_a_person_or_a_delta_that_cannot_be_is_refused(records: int, delta: float) -> None:
     with pytest.raises(PrivacyError, match="no epsilon for"):
