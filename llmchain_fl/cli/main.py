@@ -20,6 +20,7 @@ from llmchain_fl.cli import (
     simulate,
     unlearn,
 )
+from llmchain_fl.printable import printable
 
 app = typer.Typer(
     name="llmchain-fl",
@@ -63,11 +64,16 @@ def main() -> None:
     try:
         app()
     except RunStopped as stop:
-        typer.secho(str(stop), err=True, fg=typer.colors.YELLOW)
+        typer.secho(_lines(str(stop)), err=True, fg=typer.colors.YELLOW)
         sys.exit(3)
     except LlmchainError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        typer.secho(f"error: {_lines(str(error))}", err=True, fg=typer.colors.RED)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("stopped", err=True)
         sys.exit(130)
+
+
+def _lines(text: str) -> str:
+    """Our own line breaks, and nothing else that moves the cursor: an error may name what others chose."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -170,6 +170,11 @@ def test_the_end_of_a_run_is_printable_whatever_stands_in_its_rows(
     [
         (RunStopped("stopped after 2 of 4 rounds", remedy="keep it"), 3, "stopped after 2 of 4 rounds"),
         (RunError("nothing was trained", remedy="raise it"), 2, "error: nothing was trained"),
+        (
+            RunError("the node \x1b[2J calls itself so\n  * twice", remedy=""),
+            2,
+            "the node \\x1b[2J calls itself so\n  * tw",
+        ),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
