@@ -32,6 +32,9 @@ TradeOff = Callable[[float], float]
 _ROUNDING = 1e-9
 """Relative excess that is no contradiction: the recursion adds thousands of floating-point numbers."""
 
+TOLD_AT = 0.05
+"""Beta of the second bound in a finding's words, for readers: the usual 95 %. It judges nothing."""
+
 _HALVINGS = 14
 """Of the range of a scale in :func:`epsilon_bound`: to about 1 part in 1,000."""
 
@@ -188,5 +191,6 @@ def one_run(
         allowed,
         f"{guesses.right} of {guesses.made} guesses about {guesses.canaries} planted people were right: under the "
         f"ledger's claim so many are with chance {p_value(claimed(events), guesses):.2g} at most. Epsilon is at least "
-        f"{bound:.3g} at delta {delta:g} (confidence 1 - {beta:g}); claimed is {allowed[1]:.3g}.",
+        f"{bound:.3g} at delta {delta:g} (confidence 1 - {beta:g}; {epsilon_bound(events, guesses, delta, TOLD_AT):.3g} "
+        f"with 95 %); claimed is {allowed[1]:.3g}.",
     )
