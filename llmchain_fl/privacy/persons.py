@@ -83,6 +83,8 @@ def person_epsilon(events: Sequence[Event], records: int, delta: float) -> float
 @lru_cache(maxsize=256)
 def _person(events: tuple[Event, ...], records: int, delta: float) -> float:
     bound = all_at_once(events, records, delta)
+    if any((records * event.sampling_rate / event.noise_multiplier) ** 2 / 2 > _LARGEST for event in events):
+        return bound  # by Jensen's inequality some loss is at least this large
     mixtures = [_Mixture.of(event, records) for event in events]
     top = max(mixture.top for mixture in mixtures)
     reach = sum(mixture.reach(event.steps) for mixture, event in zip(mixtures, events, strict=True))
@@ -98,9 +100,19 @@ def _person(events: tuple[Event, ...], records: int, delta: float) -> float:
 
 
 def told(events: Sequence[Event], records: int, delta: float) -> str:
-    """One sentence for a log: what somebody with ``records`` records gets of what was promised for one record."""
-    one, many = (f"{math.ceil(100 * person_epsilon(events, k, delta)) / 100:,.2f}" for k in (1, records))
-    return f"for a person with {records:,} records epsilon is {many}, not {one} (delta {delta:g}, unit record)"
+    """One sentence for a site's log: what somebody with ``records`` records gets of what one record is promised.
+
+    Never raises for a number of records >= 1: above MOST_RECORDS it says "at least".
+    """
+    figures = []
+    for number in (1, min(records, MOST_RECORDS)):
+        value = person_epsilon(events, number, delta)
+        figures.append(f"{math.ceil(100 * value) / 100:,.2f}" if math.isfinite(value) else "without a bound")
+    least = "" if records <= MOST_RECORDS else "at least "
+    promised, left = figures
+    return (
+        f"for a person with {records:,} records epsilon is {least}{left}, not {promised} (delta {delta:g}, unit record)"
+    )
 
 
 def all_at_once(events: Sequence[Event], records: int, delta: float) -> float:

@@ -184,13 +184,13 @@ def one_run(
     if not bool(np.isfinite(scores).all()):
         return judge(name, math.nan, allowed, "The released update is not finite.")
     guesses = right_guesses(scores, included, made)
-    bound = epsilon_bound(events, guesses, delta, beta)
+    bound, usual = (epsilon_bound(events, guesses, delta, chance) for chance in (beta, TOLD_AT))
     return judge(
         name,
         bound,
         allowed,
         f"{guesses.right} of {guesses.made} guesses about {guesses.canaries} planted people were right: under the "
         f"ledger's claim so many are with chance {p_value(claimed(events), guesses):.2g} at most. Epsilon is at least "
-        f"{bound:.3g} at delta {delta:g} (confidence 1 - {beta:g}; {epsilon_bound(events, guesses, delta, TOLD_AT):.3g} "
-        f"with 95 %); claimed is {allowed[1]:.3g}.",
+        f"{bound:.3g} at delta {delta:g} (confidence 1 - {beta:g}; {usual:.3g} with 95 %); claimed is "
+        f"{allowed[1]:.3g}.",
     )
