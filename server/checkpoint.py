@@ -82,10 +82,10 @@ def load_state(folder: Path) -> RunState | None:
         with safe_open(files[-1], framework="numpy") as opened:
             facts: dict[str, Any] = json.loads(opened.metadata()["state"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        guards = {str(name): _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
+        facts.setdefault("summed", facts["round"])  # of a run that 0.1 began
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
-    guards = {name: _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
-    facts.setdefault("summed", facts["round"])  # of a run that 0.1 began
     try:
         current, serving, rule = (_part(arrays, f"{part}/") for part in ("current", "serving", "rule"))
         return RunState(current=current, serving=serving, guards=guards, rule=rule, **facts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llmchain_fl.atomic_file import atomic_write
+from llmchain_fl.config.toml_file import parse_toml
 from llmchain_fl.report import kept, plots, tables, wording
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending
@@ -131,10 +131,7 @@ def _plots(run: Readings, privacy: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _title(config: str) -> str:
-    try:
-        title = tomllib.loads(config).get("title", "")
-    except tomllib.TOMLDecodeError:
-        return ""
+    title = parse_toml(config)[0].get("title", "")
     return title if isinstance(title, str) else ""
 
 

@@ -79,6 +79,14 @@ def test_a_damaged_state_is_refused_and_its_remedy_works(size: int, tmp_path: Pa
     assert found.round == 1
 
 
+@pytest.mark.parametrize("facts", ["[]", "1", "null", "{}", '{"guards": 5}', '{"guards": [[]]}', "[" * 3000])
+def test_a_state_whose_facts_are_no_facts_is_damaged(facts: str, tmp_path: Path) -> None:
+    save_state(tmp_path, state(1))
+    (tmp_path / "round-000002.safetensors").write_bytes(save({}, metadata={"state": facts}))
+    with pytest.raises(RunError, match="damaged"):
+        load_state(tmp_path)
+
+
 def test_groups_and_receipts_of_all_sites_survive(tmp_path: Path) -> None:
     saved = state(1)
     saved.spendings = {"a": {"training:cards": 3, "held-out": 6}, "b": {}}
