@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from client.site import Site
@@ -13,6 +14,8 @@ from llmchain_fl.data.labels import only_labels
 from llmchain_fl.data.rows import LeftOut, Rows
 from llmchain_fl.data.source import path_of, read_fitting
 from llmchain_fl.errors import DataError, WireError
+from llmchain_fl.privacy.charges import training_event
+from llmchain_fl.privacy.persons import told
 from llmchain_fl.privacy.units import Units, same_person
 from llmchain_fl.regular_file import kind_of
 from llmchain_fl.tasks.base import Examples, Task
@@ -135,8 +138,9 @@ def _warn_of_persons(site: Site, rows: Rows, unit: str, work: WorkSpec) -> None:
     people = [same_person(row[PERSON]) for row in rows.records if PERSON in row]
     if work.plan is None or unit == "site" or len(set(people)) == len(people):
         return
+    most = max(Counter(people).values())
     log.warning(
-        "%s: the privacy unit is one record, and persons have several: they are protected less than epsilon says; "
-        'ask for privacy.unit = "person"',
-        site.name,
+        "%s: the privacy unit is one record, and persons have several: they are protected less than epsilon says; in "
+        'one round %s; ask for privacy.unit = "person"',
+        *(site.name, told((training_event(work.plan),), most, work.plan.delta)),
     )
