@@ -29,11 +29,15 @@ class Effort:
     """Noised scores asked for at once."""
     hostile: int = 40
     """Random records with adversarial norms, beside the fixed ones."""
+    strangers: int = 0
+    """People with random texts at a whole site, beside the fixed ones."""
 
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
         "quick": Effort(),
-        "full": Effort(rounds=8, quiet=4096, draws=10_000, canaries=4000, canary_rounds=6, scores=2000, hostile=2000),
+        "full": Effort(
+            rounds=8, quiet=4096, draws=10_000, canaries=4000, canary_rounds=6, scores=2000, hostile=2000, strangers=20
+        ),
     }
 )

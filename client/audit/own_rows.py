@@ -1,0 +1,91 @@
+"""Rows of one pass: do they stay apart when a pass has many, and does the site notice a model in which they do not?
+
+A site takes several records in a pass only where ``client/steady.py`` finds that rows are computed alike, bit for bit,
+and that depends on the machine. So the private step is tried with six rows a pass here wherever it runs (a machine may
+round rows differently, within a thousandth of C), and ``steady`` is shown models in which rows do meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from client.audit.effort import Effort
+from client.audit.hostile_arrays import ARRAYS
+from client.audit.model import own_model
+from client.audit.own_people import CROWD
+from client.audit.own_reading import CLIP, for_people
+from client.audit.own_run import Setting
+from client.audit.own_site import made_up_rows
+from client.steady import shape_for
+from llmchain_fl.privacy.audit.conformance import never
+from llmchain_fl.privacy.audit.finding import Finding
+from llmchain_fl.privacy.units import Units
+from llmchain_fl.tasks.base import Output, Task
+from llmchain_fl.work import open_work
+
+ROWS = 6
+KINDS = ("ordinary", "overflowing")
+
+
+def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
+    """The private step with ROWS rows a pass, each person left out in turn; then models that mix rows."""
+    told = for_people(setting)
+    resident, task = open_work(told.work.resident, told.work.task)
+    resident.focus(told.work.adapter.trained)
+    findings = []
+    for kind in KINDS:
+        resident.reset()
+        resident.load(ARRAYS[kind](told))
+        examples = task.encode(made_up_rows(told.work.task, CROWD))
+        found = own_model(task, examples, Units.of_people(CROWD), ROWS, CLIP)
+        findings += [_named(finding, f"{setting.name}, {kind} arrays") for finding in found]
+    resident.reset()
+    return [*findings, _mixing_is_seen(told, task)]
+
+
+def _named(finding: Finding, where: str) -> Finding:
+    return Finding(f"{finding.name} ({where})", finding.passed, finding.measured, finding.allowed, finding.words)
+
+
+def _over_the_mean(losses: Tensor) -> Tensor:
+    return losses / losses.mean().detach()
+
+
+def _by_position(losses: Tensor) -> Tensor:
+    return losses * (1 + 2.0**-6 * torch.arange(len(losses), device=losses.device))
+
+
+def _by_neighbour(losses: Tensor) -> Tensor:
+    """As a kernel of half precision may round: the last bits of a row depend on what stands beside it."""
+    return losses * (1 + 2.0**-6 * losses.detach().roll(1).frac())
+
+
+MIXED: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {"over the mean": _over_the_mean, "by position": _by_position, "by neighbour": _by_neighbour}
+)
+
+
+class _Mixing:
+    """A task whose losses depend on what stands beside a record."""
+
+    def __init__(self, task: Task, mix: Callable[[Tensor], Tensor]) -> None:
+        self._task, self._mix, self.forward = task, mix, task.forward
+
+    def losses(self, output: Output) -> Tensor:
+        """The task's own, mixed."""
+        return self._mix(self._task.losses(output))
+
+
+def _mixing_is_seen(setting: Setting, task: Task) -> Finding:
+    unseen = [
+        name
+        for name, mix in MIXED.items()
+        if shape_for(task.resident, _Mixing(task, mix), setting.work.task.max_tokens, ROWS).rows > 1  # type: ignore[arg-type]
+    ]
+    words = f"Of {len(MIXED)} models whose rows meet: those that are given more than one record a pass."
+    return never(f"rows that meet go unseen ({setting.name})", len(unseen), words)
