@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,14 +78,15 @@ def prepare(case: str, steps: int) -> Callable[[str], None]:
     longest = work.task.max_tokens
     shapes = {PRIVATE: shape_for(resident, task, longest, 0), ONE: Shape(1, longest), PLAIN: None, PADDED: None}
 
-    def loss(index: Sequence[int]) -> Tensor:
-        return task.losses(task.forward(examples, index))
+    each = {kind: replace(examples, kept={}, shape=shape) for kind, shape in shapes.items()}  # outputs of its own
 
     def play(kind: str) -> None:
+        def loss(index: Sequence[int]) -> Tensor:
+            return task.losses(task.forward(each[kind], index))
+
         theta = torch.nn.Parameter(resident.trained)
         optimizer = torch.optim.Adam([theta], lr=1e-4)
-        examples.fix(shapes[kind])
-        with _road(kind, resident, examples, plan) as gradient:
+        with _road(kind, resident, each[kind], plan) as gradient:
             for batch in batches:
                 theta.grad = gradient(batch, loss) / 16
                 optimizer.step()
