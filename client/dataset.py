@@ -11,7 +11,7 @@ from client.site import Site
 from llmchain_fl.adapter.resident import ResidentSpec
 from llmchain_fl.config.section import NAME
 from llmchain_fl.data.labels import only_labels
-from llmchain_fl.data.rows import LeftOut, Rows
+from llmchain_fl.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.data.source import path_of, read_fitting
 from llmchain_fl.errors import DataError, WireError
 from llmchain_fl.privacy.charges import training_event
@@ -99,12 +99,12 @@ def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> Sit
     if spec.kind == "classification":
         rows, others = only_labels(rows, [name for name, _ in spec.labels])
         left = left + others
+    examples, rows, left = _encoded(task, rows, left)
     _tell(site, rows, left)
     if not rows.records and work.plan is None:
         raise DataError(
             "holds no record that fits", where=source, remedy="give the site records for this stage, or leave it out"
         )
-    examples = task.encode(rows.records)
     if named:
         people = [same_person(row[PERSON]) for row in rows.records]
         return SiteRecords(examples, Units.of_people(people), tuple(dict.fromkeys(people)))
@@ -112,6 +112,28 @@ def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> Sit
         return SiteRecords(examples, _declared_alone(site, rows), ())
     _warn_of_persons(site, rows, unit, work)
     return SiteRecords(examples, Units.of_records(len(rows)), ())
+
+
+def _encoded(task: Task, rows: Rows, left: LeftOut) -> tuple[Examples, Rows, LeftOut]:
+    """Token ids; a record on which the tokenizer fails is left out, the others are not."""
+    try:
+        return task.encode(rows.records), rows, left
+    except Exception:
+        fits = [_is_encoded(task, record) for record in rows.records]
+        fitting, others = sort_out(
+            place if fits[place] else Misfit(line, "a text that the tokenizer does not take", "")
+            for place, line in enumerate(rows.lines)
+        )
+        rows = rows.select(fitting)
+        return task.encode(rows.records), rows, left + others
+
+
+def _is_encoded(task: Task, record: dict[str, str]) -> bool:
+    try:
+        task.encode([record])
+    except Exception:
+        return False
+    return True
 
 
 def _tell(site: Site, rows: Rows, left: LeftOut) -> None:

@@ -114,11 +114,11 @@ def test_a_private_round_that_is_asked_again_is_sent_again_and_leaves_the_memory
     config = config_of(tiny, MEMORY, privacy={"enabled": True, "noise_multiplier": 1.0, "unit": "record"})
     run = stopped(config, tmp_path / "private", 2)
     arrays = load_file(sorted(run.state.glob("round-*"))[-1])
-    memories = {path: path.read_bytes() for path in run.sites.rglob(".feedback/*.safetensors")}
+    memories = {path: path.read_bytes() for path in run.sites.rglob(".memory/*.safetensors")}
     lose_last_round(run)
     with pytest.raises(KeyboardInterrupt):
         simulate(config, run, StopAfter(2))
-    assert {path: path.read_bytes() for path in run.sites.rglob(".feedback/*.safetensors")} == memories
+    assert {path: path.read_bytes() for path in run.sites.rglob(".memory/*.safetensors")} == memories
     assert len(memories) == 3
     resent = load_file(sorted(run.state.glob("round-*"))[-1])
     assert all(np.array_equal(resent[name], value) for name, value in arrays.items())

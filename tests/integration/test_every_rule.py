@@ -14,12 +14,13 @@ from client.memory import Memory
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.adapter.resident import Resident, load_resident
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import LlmchainError, RunError, WireError
+from llmchain_fl.errors import LlmchainError
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.work import WorkSpec
 from server.aggregation import RULES
 from server.app import run_all
+from server.checkpoint import load_state
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
@@ -121,7 +122,8 @@ def test_unequal_ranks_are_refused_at_the_start_where_a_rule_cannot_mix_them(
 
 def test_fedsa_leaves_every_site_with_a_model_of_its_own(tiny: Any, tmp_path: Path) -> None:
     played = Played(tiny, tmp_path / "run", **sections("fedsa"))
-    kept = [Memory(played.run.sites / f"site-0{n}" / "state", played_run(played), "personal").before(9) for n in (0, 1)]
+    homes = [played.run.sites / f"site-0{n}" / "state" for n in (0, 1)]
+    kept = [Memory(home, played_run(played), "personal").before(9, None) for home in homes]
     assert kept[0].keys() == kept[1].keys()
     assert all(name.endswith("lora_B") for name in kept[0])
     assert any((kept[0][name] != kept[1][name]).any() for name in kept[0])
@@ -133,8 +135,10 @@ def test_fedsa_leaves_every_site_with_a_model_of_its_own(tiny: Any, tmp_path: Pa
 
 
 def played_run(played: Played) -> str:
-    """The run's own name, as in the names of the sites' files."""
-    return next(iter((played.run.sites / "site-00/state/.memory").glob("*"))).name.partition(".")[0]
+    """The run's own name, by which its sites keep what they keep."""
+    state = load_state(played.run.state)
+    assert state is not None
+    return state.run
 
 
 def test_a_personal_head_never_travels(tiny: Any, tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_a_personal_head_never_travels(tiny: Any, tmp_path: Path) -> None:
     played = Played(tiny, tmp_path / "run", **given)
     shared = {name for path in (played.run.path / "state").glob("*.safetensors") for name in names_in(path)}
     assert not any("head" in name for name in shared)
-    kept = Memory(played.run.sites / "site-00/state", played_run(played), "personal").before(9)
+    kept = Memory(played.run.sites / "site-00/state", played_run(played), "personal").before(9, None)
     assert set(kept) == {"head.bias", "head.weight"}
 
 
@@ -167,28 +171,3 @@ def test_what_does_not_go_with_a_rule_is_refused_before_round_1(
 ) -> None:
     with pytest.raises(LlmchainError, match=said):
         Played(tiny, tmp_path / "run", **{"sites": {"held_out": 0.0}, "continual": {"guards": []}, **changes})
-
-
-def test_memory_starts_a_repeated_round_from_what_was_there_before_it(tmp_path: Path) -> None:
-    memory = Memory(tmp_path, "run", "personal")
-    assert memory.before(1) == {}
-    one, two, other = ({"x": np.full(2, value, dtype=np.float32)} for value in (1, 2, 3))
-    memory.keep(3, one)
-    memory.keep(5, two)
-    assert memory.before(6)["x"][0] == 2
-    assert memory.before(5)["x"][0] == 1
-    memory.keep(5, other)
-    assert memory.before(9)["x"][0] == 3
-    assert memory.before(5)["x"][0] == 1
-    assert memory.before(3) == {}
-
-
-def test_memory_refuses_a_damaged_file_and_a_name_that_leads_out(tmp_path: Path) -> None:
-    memory = Memory(tmp_path, "run", "personal")
-    memory.keep(1, {"x": np.ones(2, dtype=np.float32)})
-    file = next((tmp_path / ".memory").iterdir())
-    file.write_bytes(b"torn")
-    with pytest.raises(RunError, match="damaged"):
-        memory.before(2)
-    with pytest.raises(WireError):
-        Memory(tmp_path, "../out", "personal")
