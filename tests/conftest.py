@@ -76,6 +76,33 @@ def _write_llama(folder: Path) -> Path:
     return folder
 
 
+def _write_shape(folder: Path, name: str) -> Path:
+    """Of other architectures: those that let padding through, that mix tokens by Fourier, that share projections."""
+    import torch
+    import transformers as hf
+
+    decoder = name == "gpt2"
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    if decoder:
+        special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    size = _write_tokenizer(folder, special, "<s> $A" if decoder else "[CLS] $A [SEP]")
+    told: dict[str, Any] = {"vocab_size": size, "initializer_range": 0.2, "num_hidden_layers": 3, "hidden_size": 32}
+    heads = {"num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 48}
+    thin = {"embedding_size": 16, "intra_bottleneck_size": 16, "num_feedforward_networks": 2}
+    apart = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+    torch.manual_seed(13)
+    made: Any = {
+        "mobilebert": lambda: hf.MobileBertModel(hf.MobileBertConfig(**told, **heads, **thin)),
+        "fnet": lambda: hf.FNetModel(hf.FNetConfig(**told, intermediate_size=48, max_position_embeddings=48)),
+        "deberta": lambda: hf.DebertaV2Model(hf.DebertaV2Config(**told, **heads, **apart)),
+        "gpt2": lambda: hf.GPT2LMHeadModel(
+            hf.GPT2Config(**told, num_attention_heads=4, n_inner=48, n_positions=96, bos_token_id=1, eos_token_id=2)
+        ),
+    }[name]()
+    made.save_pretrained(folder)
+    return folder
+
+
 class Small:
     """The two models, and short ways to the parts of the project over them."""
 
@@ -88,6 +115,14 @@ class Small:
         torch.set_num_threads(1)  # more of them only wait for each other on models of this size
         self.bert = _write_bert(folder / "bert")
         self.llama = _write_llama(folder / "llama")
+        self._folder = folder
+
+    def shape(self, name: str) -> Path:
+        """A tiny random model of an architecture: bert, llama, mobilebert, fnet, deberta, gpt2."""
+        if name in ("bert", "llama"):
+            return self.bert if name == "bert" else self.llama
+        folder = self._folder / name
+        return folder if folder.exists() else _write_shape(folder, name)
 
     def base(self, kind: str = "encoder", **changes: Any) -> Any:
         """``BaseSpec`` of the tiny model of this kind, on the CPU."""
