@@ -21,7 +21,7 @@ from llmchain_fl.privacy.noise import SecureNoise
 from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.units import Batch
 from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import passes
+from llmchain_fl.tasks.passes import Shape, passes
 
 LossFn = Callable[[Sequence[int]], Tensor]
 OPEN_BYTES = 64 * 2**20
@@ -86,6 +86,7 @@ class PrivateGradient:
     case                              result
     ================================  =====================================================
     empty batch                       noise alone; no forward pass; the step counts
+    records without a shape           one record a pass, exact by itself
     a gradient not finite             that unit counts as zero
     a record whose pass raises        that unit counts as zero; its neighbours are computed without it
     a unit with more records than     its rows are added up over several passes, then clipped once
@@ -101,10 +102,10 @@ class PrivateGradient:
     """
 
     def __init__(self, resident: Resident, examples: Examples, plan: PrivacyPlan, noise: SecureNoise) -> None:
-        if examples.shape is None:
-            raise ValueError("records of a private step are passed in a fixed shape")
+        shape = examples.shape or Shape(1, max(map(examples.length, range(len(examples))), default=1))
+        examples.fix(shape)
         self._resident, self._examples, self._plan, self._noise = resident, examples, plan, noise
-        self._per_sample = PerSample(resident, examples.shape.rows)
+        self._per_sample = PerSample(resident, shape.rows)
         self._open = max(1, OPEN_BYTES // (4 * max(1, resident.trained.numel())))
         self._drawn, self._unusable = 0, 0
 
@@ -168,7 +169,7 @@ def _flat(batch: Batch) -> list[int]:
 def gradient_of(
     resident: Resident, examples: Examples, micro_batch: int, plan: PrivacyPlan | None
 ) -> Iterator[GradientFn]:
-    """The gradient function of a round: private if there is a plan (then ``examples`` have a shape), plain if not."""
+    """The gradient function of a round: private if there is a plan (in the shape of ``examples``), plain if not."""
     if plan is None:
         yield PlainGradient(resident, examples, micro_batch)
         return

@@ -63,7 +63,8 @@ class Quantise:
         halves = halves_above(most.astype(np.float64) / self.levels)
         scales = from_halves(as_bytes(halves)).astype(np.float64)
         steps = np.repeat(np.where(scales > 0, scales, 1.0), spec.block)[: x.size]
-        q = np.floor(x / steps + draw(x.size)).astype(np.int8)
+        q = np.floor(x / steps + draw(x.size))
+        q = np.minimum(q, self.levels).astype(np.int8)  # L + (1 - 2**-53) is L + 1 in float64
         return np.concatenate([as_bytes(halves), self._pack(q)])
 
     def decode(self, blob: Blob, n: int, spec: CodecSpec, who: str) -> Flat:

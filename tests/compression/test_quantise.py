@@ -140,3 +140,11 @@ def test_bytes_that_no_site_writes_are_refused(name: Name, blob: list[int], told
 def test_an_honest_neighbour_of_those_bytes_is_read() -> None:
     blob = np.array([0x80, 0x3F, 0x81, 0, 0], dtype=np.uint8)
     assert CODECS["int8"].decode(blob, 3, spec_of("int8"), "x").tolist() == [-127.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_the_largest_number_and_the_largest_draw_still_make_bytes_that_can_be_read(name: Any) -> None:
+    spec = CodecSpec(name, block=1)
+    x = np.array([LEVELS[name] * 2.0**k * sign for k in range(-8, 4) for sign in (1, -1)], dtype=np.float32)
+    blob = CODECS[name].encode(x, spec, lambda n: np.full(n, 1 - 2.0**-53))
+    assert np.isfinite(CODECS[name].decode(blob, len(x), spec, "a test")).all()
