@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from client.site import read_site
+from llmchain_fl.base_digest import base_digest
 from llmchain_fl.privacy.ledger import FileLedger
 
 DELTA = 1e-4
@@ -68,7 +69,7 @@ class Lab:
     def write_site(self, name: str, epsilon: float) -> None:
         """The site file of one data holder."""
         (self.folder / name).mkdir(exist_ok=True)
-        text = SITE.format(name=name, epsilon=epsilon, delta=DELTA, model=self._model)
+        text = SITE.format(name=name, epsilon=epsilon, delta=DELTA, model=base_digest(self._model))
         (self.folder / name / "site.toml").write_text(text)
 
     def ledger(self, name: str) -> FileLedger:
