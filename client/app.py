@@ -23,7 +23,7 @@ from client.memory import SealOf
 from client.outbox import describe
 from client.rounds import Between, play_round, play_scores, stays
 from client.site import Site, read_site
-from client.steady import shape_for
+from client.steady import Brought, shape_for
 from client.training import LocalResult
 from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.compression.error_feedback import check_remembered
@@ -85,7 +85,8 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
     stopped = site.memory(task.run, STOPPED)
     if stopped.file.exists():
         raise TrainingError("the site has stopped this run: see its log", remedy="set limits.stop_unusable")
-    nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained)
+    brought = Brought(task.arrays, task.guard_arrays, work.guards)
+    nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained, brought)
     between = _between(site, ledger, task, work, nlp_task.resident)
     if plan is not None:
         trial.try_out(task, work, nlp_task, between.personal, shape)
@@ -122,7 +123,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
             return outbox.noised_scores_again(ledger, task, sealed)
         ledger.afford(outbox.score_release(site, task, plan))
     plain = inference(work)
-    nlp_task, shape, _ = _opened(site, work if kind == "noised" else plain, work.adapter.trained)
+    nlp_task, shape, _ = _opened(site, work if kind == "noised" else plain, work.adapter.trained, Brought(task.arrays))
     resident = nlp_task.resident
     resident.reset()
     resident.load(task.arrays)
@@ -144,7 +145,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     return outbox.scores(site, task.round, values)
 
 
-def _opened(site: Site, work: WorkSpec, trained: tuple[str, ...]) -> tuple[Task, Shape | None, int]:
+def _opened(site: Site, work: WorkSpec, trained: tuple[str, ...], brought: Brought) -> tuple[Task, Shape | None, int]:
     """(the task over the resident model, the shape of private passes, records of a plain pass).
 
     Raises:
@@ -157,7 +158,7 @@ def _opened(site: Site, work: WorkSpec, trained: tuple[str, ...]) -> tuple[Task,
     resident.focus(trained)
     rows = (site.compute.rows or 16) if private else micro
     trial.check_memory(work, resident, rows, site.limits.memory_mb or _machine_mb(), site.limits.max_trained)
-    shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows) if private else None
+    shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows, brought) if private else None
     return nlp_task, shape, micro
 
 

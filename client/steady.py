@@ -3,7 +3,8 @@
 Fixed shapes (``llmchain_fl/tasks/passes.py``) make a record's gradient a function of its own records if the model and
 the kernels treat rows alike. Rows never meet in the mathematics; but a kernel may round them differently by position,
 and a model may mix rows after all. So before the first private step over a model the step's own path is taken over
-made-up records, for some rungs and for two sets of made-up arrays, ordinary ones and ones that overflow:
+made-up records, for some rungs and for two sets of made-up arrays, ordinary ones and ones that overflow, with a fold, a
+table of slots and a teacher of the sizes that the task brings:
 
     row of record a among copies of itself, each position  =  row of a among strangers,       bit for bit
 
@@ -14,8 +15,8 @@ many rows on a pass of a rung gives a record the same bits as a full one: only u
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,9 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.per_sample import PerSample
+from llmchain_fl.adapter.fold import is_fold
 from llmchain_fl.adapter.resident import Resident, State
+from llmchain_fl.adapter.routing import CENTRE, KEYS, TAU, is_beside
+from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.continual.guards import SiteGuards
+from llmchain_fl.continual.guards.distill import TEACHER
 from llmchain_fl.tasks.base import Examples, Task
 from llmchain_fl.tasks.passes import EVEN, STEP, Shape, rung
+from llmchain_fl.work import GuardSpec
 
 log = logging.getLogger("llmchain_fl.client")
 LONGER = (96, 256, 500)
@@ -33,88 +40,135 @@ LONGER = (96, 256, 500)
 ORDINARY, OVERFLOWING = 0.05, 1e20
 """Size of the made-up arrays."""
 ON_CPU, ON_GPU = 6, 16
+MOST_FOUND = 64
+"""How many answers are remembered: a server may bring other sizes in each round."""
 Words = NDArray[np.int64]
 """Token ids of a tokenizer."""
 
 
-def shape_for(resident: Resident, task: Task, longest: int, wanted: int) -> Shape:
+@dataclass(frozen=True)
+class Brought:
+    """What a round brings beside factors and head: a fold, a table of slots, a guard's teacher.
+
+    Their sizes are the server's choice and decide which kernels run, so rows are tried with such of the same sizes.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    guard_arrays: Arrays = field(default_factory=dict)
+    guards: tuple[GuardSpec, ...] = ()
+
+    @property
+    def beside(self) -> Arrays:
+        """Fold and table of the adapter."""
+        told = {**self.arrays, **{name: value for name, value in self.guard_arrays.items() if is_beside(name)}}
+        return {name: value for name, value in told.items() if is_beside(name) or is_fold(name)}
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """All that decides about kernels."""
+        told = {**self.beside, **(self.guard_arrays if self.guards else {})}
+        return (self.guards, *((name, value.shape) for name, value in sorted(told.items())))
+
+
+def shape_for(resident: Resident, task: Task, longest: int, wanted: int, brought: Brought | None = None) -> Shape:
     """The shape of private passes: ``wanted`` rows (0: the machine's usual number) where rows are alike, else one."""
     usual = ON_GPU if resident.base.device.type == "cuda" else ON_CPU
-    asked = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads())
+    brought = brought or Brought()
+    asked = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads(), brought.key)
     if asked not in resident.found:
-        resident.found[asked] = _steady(resident, task, longest, wanted or usual)
+        if len(resident.found) >= MOST_FOUND:
+            resident.found.clear()
+        resident.found[asked] = _steady(resident, task, Shape(wanted or usual, longest), brought)
     shape = resident.found[asked]
     assert isinstance(shape, Shape)
     return shape
 
 
-def _steady(resident: Resident, task: Task, longest: int, rows: int) -> Shape:
-    """Asked once for a resident, a choice of trained arrays and a number of threads."""
-    shape = Shape(rows, longest)
-    if rows == 1 or resident.base.tokenizer is None:
+def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> Shape:
+    """Asked once for a resident, a choice of trained arrays, what is brought, and a number of threads."""
+    if shape.rows == 1 or resident.base.tokenizer is None:
         return shape
-    lengths = sorted({min(n, longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)})
-    words, states = known_ids(resident), [_made_up_state(resident, size) for size in (ORDINARY, OVERFLOWING)]
-    tried = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
-    if not all(_same_rows(resident, task, shape, n, words, state) for n in tried for state in states):
+    lengths = sorted({min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)})
+    try:
+        states = [_made_up_state(resident, size, brought.beside) for size in (ORDINARY, OVERFLOWING)]
+        guards = SiteGuards(brought.guards, _made_up_like(brought.guard_arrays))
+        probe = _Probe(resident, task, shape, known_ids(resident), guards)
+        tried = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
+        steady = all(probe.alike(n, state) for n in tried for state in states)
+    except Exception:  # what cannot be done at all is found out, in words, by the trial that follows
+        steady = False
+    if not steady:
         log.warning("this model rounds the rows of a pass differently: one record a pass, which is exact and slower")
         return replace(shape, rows=1)
-    fewest = {shape.padded(n): _fewest(resident, task, shape, n, words, states[0]) for n in lengths}
-    return replace(shape, fewest=tuple(fewest.items()))
+    if brought.beside:  # a fold may grow from round to round: a search each time costs more than full passes
+        return shape
+    return replace(shape, fewest=tuple((shape.padded(n), probe.fewest(n, states[0])) for n in lengths))
 
 
-def _made_up_state(resident: Resident, size: float) -> State:
+def _made_up_state(resident: Resident, size: float, beside: Arrays) -> State:
     draw = torch.Generator().manual_seed(5)
-    return State((torch.randn(resident.theta.shape, generator=draw) * size).to(resident.theta.device), {})
+    made = (torch.randn(resident.theta.shape, generator=draw) * size).to(resident.theta.device)
+    return replace(resident.state_of(_made_up_like(beside)), theta=made)
 
 
-def _fewest(resident: Resident, task: Task, shape: Shape, length: int, words: Words, state: State) -> int:
-    """Fewest rows from which on up to ``shape.rows`` a pass of this rung gives a record the same bits."""
-    full = _copies(resident, task, shape, length, shape.rows, words, state)
-    for count in range(shape.rows - 1, 0, -1):
-        if not _same(full, _copies(resident, task, shape, length, count, words, state)):
-            return count + 1
-    return 1
+def _made_up_like(arrays: Arrays) -> Arrays:
+    """Numbers of the same sizes: those of the server may hide how rows are rounded (zeros do)."""
+    draw, made = np.random.default_rng(7), dict(arrays)
+    for name, value in arrays.items():
+        bare = name.removeprefix(f"{TEACHER}.")
+        if bare in (KEYS, CENTRE) or is_fold(bare) or (bare != name and not is_beside(bare)):
+            made[name] = (draw.normal(size=value.shape) * (1.0 if bare == KEYS else ORDINARY)).astype(np.float32)
+        elif bare == TAU:
+            made[name] = np.full_like(value, 0.1)
+    return made
 
 
-def _copies(
-    resident: Resident, task: Task, shape: Shape, length: int, count: int, words: Words, state: State
-) -> Tensor:
-    """The gradient of one made-up record in a pass of ``count`` copies of it."""
-    examples = made_up_records(words, [length])
-    examples.fix(shape)
-    rows = PerSample(resident, count)
-    try:
-        with resident.swapped(state):
-            return _gradients(rows, task, examples, [0] * count)[0]
-    finally:
-        rows.close()
+@dataclass(frozen=True)
+class _Probe:
+    """The private step's own path over made-up records."""
 
+    resident: Resident
+    task: Task
+    shape: Shape
+    words: Words
+    guards: SiteGuards
 
-def _same_rows(resident: Resident, task: Task, shape: Shape, length: int, words: Words, state: State) -> bool:
-    """Of one record ``length`` tokens long, among copies of itself and among strangers of its rung."""
-    others = [max(2, length - 1 - k % 7) for k in range(shape.rows)]
-    inside = [n for n in others if rung(n, shape.longest) == rung(length, shape.longest)] or [length]
-    examples = made_up_records(words, [length, *(inside[k % len(inside)] for k in range(shape.rows - 1))])
-    examples.fix(shape)
-    rows = PerSample(resident, shape.rows)
-    try:
-        with resident.swapped(state):
-            alone = _gradients(rows, task, examples, [0] * shape.rows)
-            beside = _gradients(rows, task, examples, list(range(shape.rows)))
-            last = _gradients(rows, task, examples, [*range(1, shape.rows), 0])
-    except Exception:  # a model that cannot do it at all is found out, in words, by the trial that follows
-        return False
-    finally:
-        rows.close()
-    return all(_same(alone[0], row) for row in [*alone, beside[0], last[-1]])
+    def alike(self, length: int, state: State) -> bool:
+        """Rows of one record ``length`` tokens long, among copies of itself and among strangers of its rung."""
+        rows, longest = self.shape.rows, self.shape.longest
+        others = [max(2, length - 1 - k % 7) for k in range(rows)]
+        inside = [n for n in others if rung(n, longest) == rung(length, longest)] or [length]
+        lengths = [length, *(inside[k % len(inside)] for k in range(rows - 1))]
+        alone, beside, last = self._passes(lengths, state, [0] * rows, range(rows), [*range(1, rows), 0])
+        return all(_same(alone[0], row) for row in [*alone, beside[0], last[-1]])
 
+    def fewest(self, length: int, state: State) -> int:
+        """Fewest rows from which on up to a full pass of this rung gives a record the same bits."""
+        (full,) = self._passes([length], state, [0] * self.shape.rows)
+        for count in range(self.shape.rows - 1, 0, -1):
+            (fewer,) = self._passes([length], state, [0] * count)
+            if not _same(full[0], fewer[0]):
+                return count + 1
+        return 1
 
-def _gradients(rows: PerSample, task: Task, examples: Examples, index: Sequence[int]) -> Tensor:
-    return rows.rows(
-        len(index),
-        lambda: task.losses(task.forward(examples, index)).sum().backward(),  # type: ignore[no-untyped-call]
-    ).clone()
+    def _passes(self, lengths: Sequence[int], state: State, *indices: Sequence[int]) -> list[Tensor]:
+        """The gradients of passes over made-up records of these lengths."""
+        examples = made_up_records(self.words, lengths)
+        examples.fix(self.shape)
+        rows = PerSample(self.resident, self.shape.rows)
+        try:
+            with self.resident.swapped(state):
+                return [rows.rows(len(index), self._backward(examples, index)).clone() for index in indices]
+        finally:
+            rows.close()
+
+    def _backward(self, examples: Examples, index: Sequence[int]) -> Callable[[], None]:
+        def backward() -> None:
+            output = self.task.forward(examples, index)
+            added = self.guards.example_loss(self.task, examples, index, output)
+            (self.task.losses(output) + added).sum().backward()  # type: ignore[no-untyped-call]
+
+        return backward
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

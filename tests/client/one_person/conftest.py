@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from client.gradients import PrivateGradient
-from client.steady import shape_for
+from client.steady import Brought, shape_for
 from llmchain_fl.adapter.resident import _resident
 from llmchain_fl.base_model import load_base
 from llmchain_fl.continual.guards import SiteGuards
@@ -49,10 +49,18 @@ class World:
     """One base with a task and guards, and records to draw from."""
 
     task: Any
-    guards: SiteGuards
     kind: str
+    specs: tuple[GuardSpec, ...]
+    payload: dict[str, np.ndarray]
     words: np.ndarray
     at_padding: dict[str, np.ndarray]
+    brought: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        return self.kind
+
+    def __post_init__(self) -> None:
+        self.guards = SiteGuards(self.specs, self.payload)
 
     @property
     def resident(self) -> Any:
@@ -78,13 +86,28 @@ class World:
             "overflow": lambda shape: draw.normal(0, 1, shape) * HUGE / 4,
             "ill-conditioned": lambda shape: draw.choice([-1, 1], shape) * 10.0 ** draw.choice([-20, 0, 20], shape),
             "at padding": np.zeros,
+            "slots": lambda shape: draw.normal(0, 0.3, shape),
             "huge B": lambda shape: draw.normal(0, 1e-30, shape),
         }[arrays]
         told = {name: made(shape).astype(np.float32) for name, shape in self.resident.shapes.items()}
         told |= self.at_padding if arrays == "at padding" else {}
         if arrays == "huge B":
             told |= {n: np.full_like(v, HUGE) for n, v in told.items() if n.endswith("lora_B")}
-        self.resident.load(told)
+        self.brought = self.slots(draw) if arrays == "slots" else {}
+        self.resident.reset()
+        self.resident.load(told | self.brought)
+
+    def slots(self, draw: Any) -> dict[str, np.ndarray]:
+        """A fold and a table of slots of a few sizes, which are the server's choice."""
+        count, rank = int(draw.integers(1, 6)), int(draw.integers(1, 4))
+        width, slots = self.resident.base.hidden_size, [draw.integers(1, count + 1, size=size) for size in (rank, 3)]
+        told: dict[str, Any] = {"route.keys": draw.normal(size=(count, width)), "route.centre": np.zeros(width)}
+        told |= {"route.tau": np.full(1, 1e-2), "slots.fold": slots[0], "slots.pair": slots[1]}
+        for name in [name for name in self.resident.shapes if name.endswith("lora_B")]:
+            d_out, d_in = self.resident.shapes[name][0], self.resident.shapes[name.replace("lora_B", "lora_A")][1]
+            told[name.replace("lora_B", "fold_A")] = draw.normal(0, 0.3, (rank, d_in))
+            told[name.replace("lora_B", "fold_B")] = draw.normal(0, 0.3, (d_out, rank))
+        return {name: np.asarray(value, dtype=np.float32) for name, value in told.items()}
 
     def sum_of(self, examples: Examples, units: Sequence[Sequence[int]], clip: float, small: Any) -> Tensor:
         """Noise-free sum over these units, float64 [P]."""
@@ -97,7 +120,8 @@ class World:
 
     def fixed(self, examples: Examples, rows: int) -> Examples:
         """The records, in the passes that a site would take at most ``rows`` rows of."""
-        examples.fix(shape_for(self.resident, self.task, LONGEST, rows))
+        brought = Brought(self.brought, self.payload, self.specs)
+        examples.fix(shape_for(self.resident, self.task, LONGEST, rows, brought))
         return examples
 
     def loss(self, examples: Examples, index: Sequence[int]) -> Tensor:
@@ -136,7 +160,7 @@ def world(request: pytest.FixtureRequest, small: Any) -> Iterator[World]:
     arrays = {n: draw.normal(0, 0.3, s).astype(np.float32) for n, s in resident.shapes.items()}
     payload = {f"teacher.{n}": v for n, v in arrays.items()} if guard is DISTILL else {}
     words = np.array(sorted(set(resident.base.tokenizer.get_vocab().values()))[4:], dtype=np.int64)
-    found = World(task, SiteGuards([guard] if guard else [], payload), kind, words, {})
+    found = World(task, kind, (guard,) if guard else (), payload, words, {}, {})
     found.at_padding = at_padding(found)
     yield found
     load_base.cache_clear()

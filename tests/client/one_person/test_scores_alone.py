@@ -13,7 +13,7 @@ from llmchain_fl.tasks.passes import each_record
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    arrays=st.sampled_from(["ordinary", "overflow", "ill-conditioned", "at padding", "huge B"]),
+    arrays=st.sampled_from(["ordinary", "overflow", "ill-conditioned", "at padding", "slots", "huge B"]),
     rows=st.sampled_from([1, 4, 16]),
     lengths=st.lists(st.integers(2, 16), min_size=2, max_size=20),
     data=st.data(),

@@ -7,7 +7,7 @@ person adds alone, and one person more or less moves it by at most C (1 + 1e-6).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 from unittest import mock
@@ -17,6 +17,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from llmchain_fl.adapter import routing
+from llmchain_fl.tasks.base import Examples
+from llmchain_fl.tasks.passes import Shape
 
 LENGTHS = st.integers(2, 16)
 CHECKS = [HealthCheck.function_scoped_fixture]
@@ -45,7 +49,7 @@ def crowds(draw: Any) -> Crowd:
     return Crowd(
         tuple(map(tuple, people)),
         who,
-        draw(st.sampled_from(["ordinary", "zeros", "overflow", "ill-conditioned", "at padding", "huge B"])),
+        draw(st.sampled_from(["ordinary", "zeros", "overflow", "ill-conditioned", "at padding", "slots", "huge B"])),
         draw(st.sampled_from([1, 2, 4, 7, 16])),
         draw(st.sampled_from([1e-4, 0.3, 10.0])),
         draw(st.sampled_from([1, 2**15, 2**26])),
@@ -105,3 +109,62 @@ def test_the_same_check_sees_neighbours_that_decide_about_padding(
     monkeypatch.setattr("client.gradients.passes", padded_to_the_longest)
     with pytest.raises(AssertionError):
         assert moved(world, small, crowd) <= 1 + 1e-6
+
+
+def on_the_border(world: Any, draw: Any, count: int, record: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays and ``count`` keys, two of which are equally near to a record but for rounding; the nearest takes all."""
+    world.resident.reset()
+    examples = Examples([record], np.zeros(1, dtype=np.int64))
+    with world.resident.router.listening() as seen:
+        world.task.forward(examples, [0])
+    own = seen[0][0].double().numpy()
+    own /= np.linalg.norm(own)
+    keys = []
+    for place in range(count):
+        aside = draw.normal(size=len(own))
+        aside -= own * (own @ aside)
+        near = 0.6 if place < 2 else 0.1
+        keys.append(near * own + (1 - near**2) ** 0.5 * aside / np.linalg.norm(aside))
+    told = {name: draw.normal(0, 0.3, shape) for name, shape in world.resident.shapes.items()}
+    told |= {"route.keys": np.array(keys), "route.centre": np.zeros(len(own)), "route.tau": np.full(1, 1e-30)}
+    told["slots.pair"] = np.array([1.0, 2.0, 1.0])
+    return {name: value.astype(np.float32) for name, value in told.items()}
+
+
+def largest_move(world: Any, small: Any, shape: Any) -> float:
+    """Somebody joins a crowd of which everybody stands on the border of two slots, in clip norms."""
+    draw, moves = np.random.default_rng(4), []
+    record = world.words[draw.integers(0, len(world.words), size=8)]
+    examples = Examples([record] * 16, np.zeros(16, dtype=np.int64))
+    for _ in range(12):
+        world.brought = on_the_border(world, draw, 3, record)
+        if shape is None:
+            world.fixed(examples, 16)
+        else:
+            examples.fix(shape)
+        world.resident.load(world.brought)
+        for count in (1, 5, 10):
+            crowd = [[i] for i in range(1, count + 1)]
+            sums = [world.sum_of(examples, units, 1.0, small) for units in (crowd, [[0], *crowd])]
+            moves.append(float((sums[1] - sums[0]).norm()))
+    return max(moves)
+
+
+@pytest.mark.parametrize("world", ["bert, anchor"], indirect=True)
+@pytest.mark.parametrize("rounding", ["of this machine", "by the number of rows"])
+def test_which_slot_answers_a_record_does_not_depend_on_how_rounding_falls_beside_others(
+    world: Any, small: Any, monkeypatch: pytest.MonkeyPatch, rounding: str
+) -> None:
+    """The number of slots is the server's: which kernel takes the keys, and how it rounds a row, follows from it."""
+    if rounding != "of this machine":
+        plain = routing.chosen
+
+        def by_rows(features: torch.Tensor, table: Any) -> torch.Tensor:
+            off = 1e-6 * torch.randn(table.keys.shape, generator=torch.Generator().manual_seed(len(features)))
+            return plain(features, replace(table, keys=table.keys + off))
+
+        monkeypatch.setattr(routing, "chosen", by_rows)
+        world.resident.found.clear()
+        assert largest_move(world, small, Shape(16, 16, ((8, 2),))) > 3  # what rows without slots would have allowed
+    assert largest_move(world, small, None) <= 1 + 1e-6
+    world.resident.found.clear()
