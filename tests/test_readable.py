@@ -1,0 +1,118 @@
+"""What a base cannot read is said when it is opened: not by the round that draws a long record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from llmchain_fl.base_model import Base, load_base
+from llmchain_fl.errors import ModelError
+from llmchain_fl.readable import check_readable
+from llmchain_fl.work import open_work
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+class Words:
+    """A tokenizer of so many words; the last is the largest id."""
+
+    def __init__(self, largest: int, pad: int | None = 0) -> None:
+        self.largest, self.pad_token_id = largest, pad
+
+    def get_vocab(self) -> Mapping[str, int]:
+        return {"[PAD]": 0, "word": 3, "last": self.largest}
+
+
+def base_of(module: nn.Module, largest: int = 29, pad: int | None = 0) -> Base:
+    return Base(module.eval(), Words(largest, pad), torch.device("cpu"), "a base", 16)
+
+
+def bert(positions: int = 20, size: int = 30) -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    return BertModel(BertConfig(vocab_size=size, max_position_embeddings=positions, **TINY))
+
+
+def roberta(positions: int = 20) -> nn.Module:
+    from transformers import RobertaConfig, RobertaModel
+
+    return RobertaModel(RobertaConfig(vocab_size=30, max_position_embeddings=positions, pad_token_id=1, **TINY))
+
+
+def gpt2(positions: int = 20) -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=positions))
+
+
+def llama(positions: int = 20) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(vocab_size=30, max_position_embeddings=positions, **TINY))
+
+
+@pytest.mark.parametrize(("made", "pad", "most"), [(bert, 0, 20), (roberta, 1, 18), (gpt2, 0, 20), (llama, 0, 20)])
+def test_a_base_reads_as_many_tokens_as_it_has_positions_and_is_refused_one_more(
+    made: Any, pad: int, most: int
+) -> None:
+    """What it takes is tried by the model itself, which is the other road."""
+    module = made()
+    base = base_of(module, pad=pad)
+    for length in (4, most - 1, most):
+        check_readable(base, length)
+        ids = torch.full((1, length), 3)
+        with torch.no_grad():
+            module(input_ids=ids, attention_mask=torch.ones_like(ids))
+    for length in (most + 1, most + 7, 32_768):
+        with pytest.raises(ModelError, match=f"reads at most {most} tokens, model.max_tokens is {length}") as caught:
+            check_readable(base, length)
+        assert f"model.max_tokens = {most} or less" in caught.value.remedy
+
+
+def test_a_base_without_a_limit_reads_anything() -> None:
+    module = bert()
+    module.config.max_position_embeddings = -1
+    module.embeddings.position_embeddings = nn.Identity()
+    check_readable(base_of(module), 32_768)
+
+
+def test_a_token_id_without_a_row_in_the_embedding_is_refused() -> None:
+    check_readable(base_of(bert(size=30), largest=29), 8)
+    with pytest.raises(ModelError, match="token ids up to 30, the base reads ids below 30"):
+        check_readable(base_of(bert(size=30), largest=30), 8)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused() -> None:
+    with pytest.raises(ModelError, match="neither a padding token nor an end of text"):
+        check_readable(base_of(bert(), pad=None), 8)
+
+
+def test_a_base_without_a_tokenizer_is_not_asked() -> None:
+    check_readable(Base(bert(), None, torch.device("cpu"), "a base", 16), 32_768)
+
+
+def test_it_is_asked_when_work_is_opened(small: Any) -> None:
+    open_work(small.work(max_tokens=48).resident, small.work(max_tokens=48).task)
+    with pytest.raises(ModelError, match="reads at most 48 tokens"):
+        open_work(small.work(max_tokens=49).resident, small.work(max_tokens=49).task)
+
+
+def test_it_is_asked_of_a_tokenizer_that_was_extended_and_of_its_model_that_was_not(small: Any, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from transformers import AutoTokenizer, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(small.bert)
+    tokenizer.add_tokens(["hiv"])
+    tokenizer.save_pretrained(tmp_path)
+    BertModel.from_pretrained(small.bert).save_pretrained(tmp_path)
+    work = small.work()
+    work = replace(work, base=replace(work.base, path=str(tmp_path)))
+    with pytest.raises(ModelError, match="token ids up to"):
+        open_work(work.resident, work.task)
+    load_base.cache_clear()
