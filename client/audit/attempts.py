@@ -49,6 +49,7 @@ def attempts(folder: Path, effort: Effort) -> list[Finding]:
         _broken_off(folder / "broken-off", seen),
         *_unsealed(folder / "feedback", readable(top_k), "feedback", seen),
         *_unsealed(folder / "factor", readable(factor), "personal", seen),
+        _unwritten(folder / "unwritten", readable(top_k), seen),
         seen.finding("attempts"),
     ]
 
@@ -115,6 +116,20 @@ def _unsealed(folder: Path, reading: Reading, purpose: str, seen: Seen) -> list[
         noise = _noise(reading, reply, kept, purpose, start) if "arrays" in reply else np.zeros(1)
         findings.append(noise_law.noise_size(noise, reading.std, ALPHA / 4, f"noise after a failed seal ({name})"))
     return findings
+
+
+def _unwritten(folder: Path, reading: Reading, seen: Seen) -> Finding:
+    """The memory cannot be written: then no update of that round may ever leave, or the memory must know it."""
+    site, setting = OwnSite(folder, seen), reading.setting
+    site.write(SECOND, [])
+    file = site.site.memory("gate", "feedback").file
+    replies = [site.train(setting.task(1, reading.lr), lambda *_: (file / "in-the-way").mkdir(parents=True))]
+    (file / "in-the-way").rmdir()
+    file.rmdir()
+    replies.append(site.train(setting.task(1, reading.lr)))
+    known = _memory(site, "feedback").payload == site.site.open_ledger("person").seal_of("gate/1") != ""
+    wrong = sum("arrays" in reply for reply in replies) * (not known)
+    return never("sealed without its memory", wrong, "Updates that left while what they left out was not kept.")
 
 
 def _noise(reading: Reading, reply: RecordDict, kept: Remembered, purpose: str, start: Arrays) -> Floats:

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import binom
 
 from client.audit.effort import Effort
 from client.audit.practice import Floats, PracticeSite, one_hot, plan_for
 from client.audit.seeds import same_seeds
 from llmchain_fl.privacy.audit.conformance import never
-from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from llmchain_fl.privacy.noise import SecureNoise
 from llmchain_fl.privacy.sampling import secret_uniform
 
@@ -32,7 +33,7 @@ KEY = 32
 """Bytes of a key of AES-256."""
 STRETCH = 8192
 """Most numbers that one key may serve."""
-STEPS, WIDTH = 3, 3 * STRETCH
+STEPS, WIDTH, UNIFORMS = 3, 3 * STRETCH, 1000
 Source = Callable[[int], bytes]
 
 
@@ -79,6 +80,7 @@ def entropy(folder: Path, effort: Effort) -> list[Finding]:
         never("randomness beside the source", int(_differ(*updates[:2]) > 0), "Updates that differ with equal keys."),
         judge("other keys, other noise", others, (0.999, 1.0), "Share of numbers that differ with other keys."),
         never("bits of a key without effect", _dead_bits(), f"Of {8 * KEY} bits, in noise and in draws."),
+        _digits(),
     ]
 
 
@@ -94,6 +96,14 @@ def _round(folder: Path, source: Source) -> Floats:
 
 def _differ(one: Floats, other: Floats) -> float:
     return float(np.mean(one != other))
+
+
+def _digits() -> Finding:
+    """A uniform is a multiple of 2^-53, each as likely: coarser ones would cut the noise off early, and tell more."""
+    whole = np.asarray(secret_uniform(UNIFORMS)) * 2.0**53
+    odd = int((whole % 2).sum()) if bool((whole == np.round(whole)).all()) else 0
+    low, high = (float(binom.ppf(level, UNIFORMS, 0.5)) for level in (ALPHA / 2, 1 - ALPHA / 2))
+    return judge("digits of a uniform", odd, (low, high), f"Odd multiples of 2^-53 among {UNIFORMS} uniforms.")
 
 
 def _dead_bits() -> int:

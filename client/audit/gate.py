@@ -108,6 +108,7 @@ SMALL: Checks = MappingProxyType(
         "own people: half precision": _people(
             "ordinary", lambda: Setting(small(dtype="bfloat16"), name="half precision")
         ),
+        "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
         "own rows": _on(own_rows, lambda: Setting(small(), name="small")),
         "own scores": _on(own_scores, lambda: Setting(small(), name="small")),
     }
@@ -134,6 +135,7 @@ def checks_of(work: WorkSpec) -> Checks:
         found[f"own people: {kind}"] = _people(kind, partial(_same, plain))
     return {
         **found,
+        "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
         "own rows": _on(own_rows, partial(_same, plain)),
         "own scores": _on(own_scores, partial(_same, plain)),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
+from scipy.stats import binom
 from scipy.stats import t as student
 
 from client.audit.effort import Effort
@@ -45,6 +46,8 @@ SHARE = ALPHA / 10
 """Of the false alarm rate of a kind of check: there are ten settings of our own."""
 WEAK = 1e-6
 """A guard's strength, in units of sigma."""
+MOMENTUM = 0.25
+"""Most momentum: with more the last steps of a round would weigh too little to be seen."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Reading:
 def readable(setting: Setting) -> Reading:
     """The same settings, with clip norm, learning rate and strength of guards such that the noise can be read."""
     plan, train = setting.plan, setting.work.train
+    train = replace(train, momentum=min(train.momentum, MOMENTUM))
     adam = train.optimizer == "adam"
     pulled = bool(setting.work.guards) or train.proximal > 0
     sigma = 1e-12 if adam else READ * (1e5 if pulled else 1.0)
@@ -128,7 +132,7 @@ def _law(reading: Reading, rounds: list[Floats]) -> list[Finding]:
         replace(noise_law.noise_repeats(empty, reading.std, SHARE), name=f"noise repeats ({name})"),
         reuse,
     ]
-    return findings + ([_on_grid(reading, rounds[:2])] if setting.zero else [])
+    return findings + (_on_grid(reading, rounds) if setting.zero else [])
 
 
 def _wider(finding: Finding, setting: Setting) -> Finding:
@@ -143,17 +147,24 @@ def _trained(setting: Setting) -> int:
     return int(resident.trained_size)
 
 
-def _on_grid(reading: Reading, rounds: list[Floats]) -> Finding:
-    """Whether each number is a sum of multiples of the public grid (``SecureNoise.added``): nothing is in lower digits.
+def _on_grid(reading: Reading, rounds: list[Floats]) -> list[Finding]:
+    """Whether each number is a sum of multiples of the public grid (``SecureNoise.added``), and of no coarser one.
 
     The adapter starts at zero, the divisor is a power of 2 and the learning rate 1, so nothing is rounded on the way.
+    Digits below the grid could carry anything; a grid that follows the sum would tell its size. Half of all multiples
+    are odd ones.
     """
-    plan = reading.setting.plan
+    plan, name = reading.setting.plan, reading.setting.name
     step = 2.0 ** (np.floor(np.log2(plan.noise_std)) - 16) / plan.divisor
     whole = np.concatenate(rounds) / step
-    off = int((whole != np.round(whole)).sum()) if np.isfinite(whole).all() else whole.size
-    words = f"Numbers of {whole.size} that do not lie on the public grid: digits below it could carry anything."
-    return never(f"digits below the grid ({reading.setting.name})", off, words)
+    if not np.isfinite(whole).all():
+        return [never(f"digits below the grid ({name})", whole.size, "The update is not finite.")]
+    off, odd = int((whole != np.round(whole)).sum()), int((np.round(whole) % 2).sum())
+    low, high = (float(binom.ppf(level, whole.size, 0.5)) for level in (SHARE / 2, 1 - SHARE / 2))
+    return [
+        never(f"digits below the grid ({name})", off, f"Numbers of {whole.size} that do not lie on the public grid."),
+        judge(f"last digits of the grid ({name})", odd, (low, high), f"Odd multiples among {whole.size} numbers."),
+    ]
 
 
 def _through_codec(reading: Reading, rounds: list[Floats]) -> Finding:

@@ -1,16 +1,19 @@
 """Rows of one pass: do they stay apart when a pass has many, and does the site notice a model in which they do not?
 
 A site takes several records in a pass only where ``client/steady.py`` finds that rows are computed alike, bit for bit,
-and that depends on the machine. So the private step is tried with six rows a pass here wherever it runs (a machine may
-round rows differently, within a thousandth of C), and ``steady`` is shown models in which rows do meet.
+and that depends on the machine. So the private step is tried with six rows a pass here wherever it runs: under ordinary
+arrays a machine may round rows differently within a thousandth of C; under arrays that overflow at padding it may round
+them as it likes, but a record is switched off by its own padding alone. And ``steady`` is shown models in which rows do
+meet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,15 +24,16 @@ from client.audit.own_people import CROWD
 from client.audit.own_reading import CLIP, for_people
 from client.audit.own_run import Setting
 from client.audit.own_site import made_up_rows
+from client.gradients import gradient_of
 from client.steady import shape_for
 from llmchain_fl.privacy.audit.conformance import never
-from llmchain_fl.privacy.audit.finding import Finding
+from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Output, Task
+from llmchain_fl.tasks.base import Examples, Output, Task
+from llmchain_fl.tasks.passes import Shape
 from llmchain_fl.work import open_work
 
 ROWS = 6
-KINDS = ("ordinary", "overflowing")
 
 
 def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
@@ -38,14 +42,36 @@ def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
     resident, task = open_work(told.work.resident, told.work.task)
     resident.focus(told.work.adapter.trained)
     findings = []
-    for kind in KINDS:
+    examples = task.encode(made_up_rows(told.work.task, CROWD))
+    for kind, check in (("ordinary", _kept_apart), ("overflowing", _switched_off)):
         resident.reset()
         resident.load(ARRAYS[kind](told))
-        examples = task.encode(made_up_rows(told.work.task, CROWD))
-        found = own_model(task, examples, Units.of_people(CROWD), ROWS, CLIP)
-        findings += [_named(finding, f"{setting.name}, {kind} arrays") for finding in found]
+        findings += [_named(found, setting.name) for found in check(told, task, examples)]
     resident.reset()
     return [*findings, _mixing_is_seen(told, task)]
+
+
+def _kept_apart(setting: Setting, task: Task, examples: Examples) -> list[Finding]:
+    return own_model(task, examples, Units.of_people(CROWD), ROWS, CLIP)
+
+
+def _switched_off(setting: Setting, task: Task, examples: Examples) -> list[Finding]:
+    """Records that cannot be computed: of all, of all but one, of that one alone."""
+    examples.fix(Shape(ROWS, setting.work.task.max_tokens))
+    everybody = list(range(len(examples)))
+
+    def off(index: Sequence[int]) -> int:
+        with gradient_of(task.resident, examples, ROWS, setting.plan) as gradient:
+            gradient([np.array([i]) for i in index], lambda part: task.losses(task.forward(examples, part)))
+            return round(gradient.unusable * len(index))
+
+    alone = [off([i]) for i in everybody]
+    wrong = sum(off(everybody) - off([j for j in everybody if j != i]) != alone[i] for i in everybody)
+    words = f"Records, of {len(examples)}, that are computed or not by who stands beside them."
+    return [
+        never("own model: switched off by others", wrong, words),
+        judge("own model: switched off", sum(alone), (1, len(examples) - 1), "Some are padded, and some are not."),
+    ]
 
 
 def _named(finding: Finding, where: str) -> Finding:

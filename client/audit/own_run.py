@@ -21,6 +21,8 @@ from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.tasks.spec import TaskSpec
 from llmchain_fl.work import GuardSpec, TrainSpec, WorkSpec, open_work
 
+MAX_TOKENS = 24
+"""Of the small settings: texts are padded to 8, 16 or 24 tokens."""
 FIRST, SECOND = "first", "second"
 """Names of the stages; the earlier one and the one that is trained where there are two."""
 
@@ -63,6 +65,7 @@ class Setting:
         stage: str = SECOND,
         earlier: tuple[str, ...] | None = None,
         receipt: str = "",
+        clip: float = 0.0,
     ) -> TrainTask:
         """What the server sends in round ``number``."""
         return TrainTask(
@@ -76,6 +79,7 @@ class Setting:
             guard_arrays(self.work),
             receipt,
             "gate",
+            clip=clip,
             keeps=self.keeps,
             earlier=((FIRST,) if self.again else ()) if earlier is None else earlier,
         )
@@ -120,19 +124,20 @@ def small(
     head: str = "label-text",
     dtype: str = "float32",
     proximal: float = 0.0,
+    last_layers: int = 0,
     **plan: object,
 ) -> WorkSpec:
-    """A work description over the tiny base: 9,984 trained values, more with a trained head."""
+    """A work description over the tiny base: 13,312 trained values, more with a trained head."""
     told = _plan(steps, **plan)
     return WorkSpec(
         base=BaseSpec(str(tiny_base()), dtype=dtype, device="cpu"),
-        adapter=AdapterSpec(rank=8, alpha=16.0, seed=5),
-        task=TaskSpec("classification", head, LABELS, 20.0, "mean", 16),
+        adapter=AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5),
+        task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
         train=TrainSpec(steps, told.sampling_rate, told.divisor, 8, optimizer, momentum, 1, proximal),
         guards=guards,
         plan=told,
         codec=CodecSpec() if codec is None else codec,
-        cache_mb=0,
+        cache_mb=16 if last_layers else 0,
         threads=1,
     )
 

@@ -31,8 +31,9 @@ from llmchain_fl.work import WorkSpec, open_work
 
 Row = Mapping[str, str]
 UNITS: list[Unit] = ["person", "record", "site"]
-LENGTHS = (6, 2, 14, 6, 4, 6, 1, 14, 7)
-"""Words of made-up texts. With the two ends of a text, 6 and 14 words fill a shape of 8 and 16 tokens: no padding."""
+LENGTHS = (6, 2, 7, 11, 4, 6, 22, 9, 17)
+"""Words of made-up texts. With the two ends of a text 6, 14 and 22 words fill a shape of 8, 16 and 24 tokens: they need
+no padding. There are shapes that all of these texts leave open, some or none."""
 LONG = 400
 """Words of a text that is cut at ``max_tokens``."""
 
@@ -111,6 +112,10 @@ class OwnSite:
         except Exception as error:
             reply = outbox.refuse(error)
         return self.seen.scores(read_score_task(content), reply)
+
+    def hello(self) -> RecordDict:
+        """The reply to a greeting."""
+        return self.seen.hello(self.site.name, outbox.hello(self.site))
 
     def records(self, work: WorkSpec, stage: str) -> SiteRecords:
         """The training records of a stage as this site holds them in memory."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from scipy.stats import hypergeom
 
 from client.audit.effort import Effort
 from client.audit.practice import Features, Floats, PracticeSite, plan_for
@@ -15,7 +17,9 @@ from client.gradients import gradient_of
 from client.training import train_round
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.privacy.audit import conformance
-from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.privacy.audit.conformance import never
+from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
+from llmchain_fl.privacy.clipping import clipped_sum
 
 WIDTH = 96
 CROWD = 12
@@ -23,6 +27,10 @@ CROWD = 12
 OWN = 32
 """Where the watched person's coordinates begin."""
 
+MANY = 4096
+"""People of a crowd."""
+CAP_STEPS = 48
+"""Steps in which somebody has more records than may be used."""
 RECORDS = (1, 2, 8, 64)
 NORMS = (1e-40, 1e-30, 1e-12, 0.5, 1.0, 1.0 + 2**-23, 1.0 + 1e-3, 7.0, 1e10, 1e19, 1e30, 3e38)
 
@@ -61,7 +69,16 @@ def sensitivity(folder: Path, effort: Effort) -> list[Finding]:
             sums = [gradient([records], site.loss).double() for records in site.units.members]
         norms = np.array([float(total.norm()) for total in sums])
         findings.append(conformance.sensitivity(norms, clip, f"{len(norms)} people, gradients in {kind}"))
-    return findings
+    return [*findings, _sum_of_a_crowd(clip)]
+
+
+def _sum_of_a_crowd(clip: float) -> Finding:
+    """One person more in a crowd that all point one way: the sum grows by C, to the last digits of float64."""
+    rows = torch.full((MANY, 8), 3.0) / torch.arange(1, MANY + 1)[:, None].clamp(max=7)
+    change = clipped_sum(rows, clip)[0].double() - clipped_sum(rows[1:], clip)[0].double()
+    gap = abs(float(change.norm()) / clip - 1)
+    words = f"Gap between C and what one of {MANY} people adds to the sum of all, as a share of C."
+    return judge("sum of a crowd", gap, (0.0, MANY * 2.0**-50), words)
 
 
 def neighbours(folder: Path, effort: Effort) -> list[Finding]:
@@ -73,10 +90,12 @@ def neighbours(folder: Path, effort: Effort) -> list[Finding]:
         owners = [f"person-{i}" for i in range(CROWD)] + ["watched"] * len(rows)
         plan = plan_for(1.0, 0.0)
         here = PracticeSite(folder / name, "with", np.concatenate([crowd, rows]), owners, plan, rows=10)
+        if name == "raises":
+            here.task.raises = frozenset([CROWD])
         there = PracticeSite(folder / name, "without", crowd, owners[:CROWD], plan, rows=10)
         own = np.arange(WIDTH) >= OWN
         found = conformance.interference(here.total(), there.total(), own, plan.clip_norm, 1e-6)
-        findings += [_named(finding, name) for finding in found]
+        findings += [_named(one, name) for one in found]
     return findings
 
 
@@ -101,14 +120,15 @@ def _watched_people() -> dict[str, Features]:
 
     people = {f"{count} records": rows(count, 5.0) for count in RECORDS}
     people["small gradients"] = rows(2, 1e-3)
+    people["raises"] = rows(2, 5.0)
     for name, value in (("nan", np.nan), ("infinite", np.inf), ("minus infinite", -np.inf)):
         people[name] = rows(3, 1.0)
         people[name][1, OWN + 3] = value
     return people
 
 
-def _named(finding: Finding, person: str) -> Finding:
-    return replace(finding, name=f"{finding.name} ({person})")
+def _named(one: Finding, person: str) -> Finding:
+    return replace(one, name=f"{one.name} ({person})")
 
 
 def used_once(folder: Path, effort: Effort) -> list[Finding]:
@@ -116,24 +136,41 @@ def used_once(folder: Path, effort: Effort) -> list[Finding]:
 
     Each record has a coordinate of its own and a gradient so small that nothing is clipped.
     """
-    sizes = [1 + i % 4 for i in range(30)] + [20]
+    sizes = [1 + i % 4 for i in range(30)]
     owners = [f"person-{i}" for i, size in enumerate(sizes) for _ in range(size)]
     rows = np.eye(len(owners), dtype=np.float32) / np.float32(64)
     plan = plan_for(1.0, 0.0, steps=3, divisor=1.0)
     site = PracticeSite(folder, "everybody", rows, owners, plan, rows=7)
-    played = site.sums(site.play().steps) * 64
-    usual, many = played[:, :-20], played[:, -20:]
-    most = plan.records_per_unit
+    usual = site.sums(site.play().steps) * 64
     return [
         _given_batches(folder, rows, owners),
         conformance.used_once(np.ones(usual.shape, dtype=np.bool_), usual, 1e-4, "everybody used once"),
-        judge(
-            "records of one person",
-            float(many.sum(axis=1).max(initial=0.0)),
-            (0.0, most + 1e-3),
-            f"Most records of one person in one step; the person has 20, the plan allows {most}.",
-        ),
+        *_too_many(folder),
     ]
+
+
+def _too_many(folder: Path) -> list[Finding]:
+    """A person with 20 records, of which a step may use 16: no more, and each as likely as any other."""
+    rows, half = np.eye(20, dtype=np.float32) / np.float32(64), 10
+    plan = plan_for(1.0, 0.0, steps=CAP_STEPS, divisor=1.0)
+    site = PracticeSite(folder, "many", rows, ["somebody"] * len(rows), plan, rows=7)
+    used = site.sums(site.play().steps) * 64 > 0.5
+    most = plan.records_per_unit
+    sets, kinds = {row.tobytes() for row in used}, f"Times that one of the first {half} records was used."
+    return [
+        judge("records of one person", float(used.sum(axis=1).max()), (0.0, most), f"The plan allows {most} of 20."),
+        judge("which records of a person", int(used[:, :half].sum()), _likely(len(rows), half, most), kinds),
+        never("always the same records of a person", len(sets) < 2, "Every step used the same 16 of 20 records."),
+    ]
+
+
+def _likely(records: int, half: int, most: int) -> tuple[int, int]:
+    """Where a sum of CAP_STEPS hypergeometric numbers lies, but for ALPHA: exactly, by convolution."""
+    one, law = hypergeom(records, half, most).pmf(np.arange(half + 1)), np.ones(1)
+    for _ in range(CAP_STEPS):
+        law = np.convolve(law, one)
+    below = np.cumsum(law)
+    return int(np.searchsorted(below, ALPHA / 2)), int(np.searchsorted(below, 1 - ALPHA / 2))
 
 
 def _given_batches(folder: Path, rows: Features, owners: Sequence[str]) -> Finding:

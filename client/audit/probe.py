@@ -63,7 +63,7 @@ class ProbeResident(Resident):
 
 class ProbeTask:
     """A task whose records are rows of ``features``. Remembers the parameters of each forward pass (``trace``);
-    ``watch`` is called before it."""
+    ``watch`` is called before it; a pass over a record of ``raises`` ends in an error."""
 
     score_name, score_bound = "loss", 1.0
 
@@ -72,6 +72,7 @@ class ProbeTask:
         self.resident: Resident = ProbeResident(features.shape[1], half=half)
         self._seen: list[Tensor] = []
         self.watch: Callable[[], None] | None = None
+        self.raises: frozenset[int] = frozenset()
         self.votes: Floats = np.zeros(len(features))
 
     def examples(self) -> Examples:
@@ -87,6 +88,8 @@ class ProbeTask:
         """y of the records ``index``."""
         if self.watch is not None:
             self.watch()
+        if not self.raises.isdisjoint(index):
+            raise IndexError("a record that the model cannot read")
         now = self.resident.trained
         if not self._seen or not torch.equal(self._seen[-1], now):
             self._seen.append(now.clone())

@@ -131,6 +131,7 @@ def refusals(folder: Path, effort: Effort) -> list[Finding]:
             site.spoil(SECOND, BROKEN_LINE)
         for name, task in tasks.items():
             answers[name].append(_word(site, task))
+        site.hello()
         booked += site.booked()
         updates += _word(site, _plain()) == "update"
     telling = [name for name, words in answers.items() if len(set(words)) > 1]

@@ -16,8 +16,8 @@ from flwr.app import Array, RecordDict
 from client.rounds import stays
 from llmchain_fl import __version__
 from llmchain_fl.compression.update import blob_size
-from llmchain_fl.errors import CODES
-from llmchain_fl.messages import ScoreTask, TrainTask
+from llmchain_fl.errors import CODES, LlmchainError
+from llmchain_fl.messages import PROTOCOL, ScoreTask, TrainTask
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.privacy.receipt import CHARACTERS
@@ -39,6 +39,11 @@ class Seen:
         """Look at the reply to a score task; hand it on."""
         return self._noted(reply, score_faults(task, reply))
 
+    def hello(self, site: str, reply: RecordDict) -> RecordDict:
+        """Look at the reply to a greeting; hand it on."""
+        config: dict[str, int | str | None] = {"site": site, "version": __version__, "protocol": PROTOCOL}
+        return self._noted(reply, _record_faults(reply, {"config"}) + _config_faults(reply, config))
+
     def finding(self, name: str) -> Finding:
         """Passed when no reply held anything that is not on the list."""
         told = f" First: {self.faults[0]}." if self.faults else ""
@@ -57,7 +62,10 @@ def update_faults(task: TrainTask, reply: RecordDict) -> list[str]:
         return _refusal_faults(reply)
     config: dict[str, int | str | None] = {"round": task.round, "version": __version__, "receipt": None}
     faults = _record_faults(reply, {"arrays", "config"}) + _config_faults(reply, config)
-    arrays, wanted = dict(reply.array_records.get("arrays") or {}), _wanted(task)
+    try:
+        arrays, wanted = dict(reply.array_records.get("arrays") or {}), _wanted(task)
+    except LlmchainError:
+        return [*faults, "an update of a task that cannot be done"]
     if list(arrays) != sorted(wanted):
         faults.append("names or order of the arrays")
     for name, value in arrays.items():

@@ -21,7 +21,10 @@ from llmchain_fl.privacy.ledger import Release
 from llmchain_fl.wire import read_reply
 
 PEOPLE = 400
-SCORE = 0.6
+SCORE = 0.95
+"""Far from 1/2, so that the noise on the number of votes counts as much as that on their sum."""
+FAINT = 0.1
+"""Noise multiplier under which nobody's score is far from 0 and 1."""
 
 
 def scores(folder: Path, effort: Effort) -> list[Finding]:
@@ -42,23 +45,38 @@ def scores(folder: Path, effort: Effort) -> list[Finding]:
         noise_law.noise_size(np.concatenate(rounds) - SCORE, std, name="noise of scores"),
         noise_law.noise_reuse([values - SCORE for values in rounds], name="noise re-use in scores"),
         equal_counts("scores on record", 2 * effort.scores, booked, "Scores that left against scores paid for."),
-        _one_vote(folder),
+        _one_vote(folder, "one person, one vote", np.zeros(8)),
+        _one_vote(folder, "a vote beyond 1", np.full(8, 1e9)),
+        _one_vote(folder, "a vote below 0", np.full(8, -1e9)),
+        _one_vote(folder, "a vote that is no number", np.array([0.0, np.nan, np.inf, -np.inf])),
+        *_nobody(folder),
     ]
 
 
-def _one_vote(folder: Path) -> Finding:
-    others, noise = 50, 1e-3
-    crowd = _voters(folder, "crowd", np.ones(others), noise, 1)
-    joined = _voters(folder, "joined", np.append(np.ones(others), np.zeros(8)), noise, 8)
-    change = abs(float(_ask(crowd, 1, 1)[0]) - float(_ask(joined, 1, 1)[0])) * others
-    words = "Change of a score by one person with 8 records, as a share of one person's vote; noise almost off."
-    return judge("one person, one vote", change, (0.0, 1.02), words)
+def _nobody(folder: Path) -> list[Finding]:
+    """A site without records: its scores are 1/2 and noise, new each time."""
+    site = _voters(folder, "nobody", np.zeros(0), FAINT, 0)
+    rounds = [_ask(site, number, 100) - 0.5 for number in (1, 2)]
+    return [
+        noise_law.noise_size(np.concatenate(rounds), FAINT * math.sqrt(0.5), name="nobody's score"),
+        noise_law.noise_reuse(rounds, name="nobody's score again"),
+    ]
+
+
+def _one_vote(folder: Path, name: str, votes: Floats) -> Finding:
+    """A person with ``votes`` joins a crowd half of which vote 1."""
+    others, noise = np.arange(50, dtype=np.float64) % 2, 1e-3
+    crowd = _voters(folder / name, "crowd", others, noise, 1)
+    joined = _voters(folder / name, "joined", np.append(others, votes), noise, len(votes))
+    change = abs(float(_ask(crowd, 1, 1)[0]) - float(_ask(joined, 1, 1)[0])) * len(others)
+    words = "Change of a score by one person with several records, as a share of one person's vote; noise almost off."
+    return judge(name, change, (0.0, 1.02), words)
 
 
 def _voters(folder: Path, name: str, values: Floats, noise: float, last_has: int) -> PracticeSite:
     """A site whose records score ``values``; the last ``last_has`` of them are of one person."""
-    people = len(values) - last_has + 1
-    owners = [*names(people - 1), *[f"person-{people - 1}"] * last_has]
+    people = len(values) - last_has
+    owners = [*names(people), *[f"person-{people}"] * last_has]
     plan = replace(plan_for(1.0, 1.0), score_noise=noise)
     site = PracticeSite(folder, name, one_hot(len(values), len(values), 0.0), owners, plan)
     site.task.votes = values

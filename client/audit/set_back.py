@@ -17,6 +17,7 @@ from client.audit.effort import Effort
 from client.audit.own_run import Setting, small
 from client.audit.own_site import OwnSite, made_up_rows
 from client.audit.replies import Seen
+from llmchain_fl.compression.codec import CodecSpec
 from llmchain_fl.messages import Refusal, Update
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
@@ -168,7 +169,8 @@ TRICKS: Mapping[str, Callable[[Played], str]] = MappingProxyType(
 
 def set_back(folder: Path, effort: Effort) -> list[Finding]:
     """Every trick, on a site of its own; then an untouched site that must go on."""
-    seen, setting, answers = Seen(), Setting(small()), {}
+    seen, answers = Seen(), {}
+    setting = Setting(small(codec=CodecSpec("top-k", feedback=True)))
     for number, (name, trick) in enumerate(TRICKS.items()):
         answers[name] = trick(Played(folder / str(number), seen, setting))
     through = [name for name, answer in answers.items() if answer != "privacy"]

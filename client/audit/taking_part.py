@@ -6,6 +6,7 @@ All rounds are read without noise (``own_reading.py``): a sum of nobody is noise
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,4 +162,23 @@ def counted_once(folder: Path, effort: Effort) -> list[Finding]:
             sums.append(course.sums(SECOND, (FIRST, "middle")))
         moved_most = max(moved_most, np.inf if np.isnan(gap := apart(sums[1], sums[0])) else gap)
     words = "Change of the sum by one record that stands in three stages, over the clip norm."
-    return [judge("counted once over stages", moved_most, (0.5, 1 + ROUNDING), words), seen.finding("rehearsal")]
+    return [
+        judge("counted once over stages", moved_most, (0.5, 1 + ROUNDING), words),
+        _kept_by_a_secret(folder, seen),
+        seen.finding("rehearsal"),
+    ]
+
+
+def _kept_by_a_secret(folder: Path, seen: Seen) -> Finding:
+    """Two sites with the same 24 people keep others of them; the same site keeps the same ones in the next round."""
+    half = replace(REHEARSAL, settings=(("keep", 0.5),))
+    told = for_people(Setting(small(guards=(half,), rehearsal="earlier")))
+    rows = made_up_rows(told.work.task, [f"person-{i}" for i in range(24)])
+    sums = []
+    for number in range(2):
+        course = Course(folder / f"secret-{number}", told, seen)
+        course.site.write(FIRST, rows).write(SECOND, [])
+        sums.append([course.sums(SECOND, (FIRST,)) for _ in range(2)])
+    (one, again), (other, _) = sums
+    wrong = (not apart(one, again) < AS_NOISE) + (not apart(one, other) > 0.5)
+    return never("kept by a secret", wrong, "Sites that keep the same people as another one, or others each time.")

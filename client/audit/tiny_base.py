@@ -40,7 +40,7 @@ def _write(folder: Path) -> Path:
 
     hf_logging.disable_progress_bar()
     size = _write_tokenizer(folder)
-    shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     before = torch.get_rng_state()
     torch.manual_seed(SEED)
     config = BertConfig(vocab_size=size, max_position_embeddings=POSITIONS, initializer_range=0.2, **shape)
