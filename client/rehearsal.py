@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ from llmchain_fl.tasks.base import Examples
 GUARD = "rehearsal"
 Mask = NDArray[np.bool_]
 Mark = tuple[bytes, int, int]
-"""What makes two records of different files the same one: tokens, target, and which of equal ones in its file it is."""
+"""What makes two records of different files the same one: tokens, target, and which of its owner's equal ones it is."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class Part:
 def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) -> Mask:
     """Which units of an earlier stage are kept in ``run``: HMAC-SHA256 under the site's key, below ``keep``.
 
+    Units without names go by what their first record says, equal ones together: told apart by their place in the file,
+    one record more or less would move the places of the others, and so who is kept.
+
     Args:
         key: secret of the site; whoever has it knows who was kept.
         run: keeps the choices of two runs independent.
@@ -65,18 +68,30 @@ def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) 
         records: those of that stage.
         keep: chance of each unit.
     """
-    names = records.names or tuple(f"{tokens.hex()} {target} {n}" for tokens, target, n in marks(records.examples))
+    names = records.names or tuple(f"{tokens.hex()} {target}" for tokens, target, _ in _owners(records))
     told = (hmac.digest(key, f"{run}\n{stage}\n{name}".encode(), hashlib.sha256) for name in names)
     return np.array([int.from_bytes(value[:8], "big") < keep * 2**64 for value in told], dtype=bool)
 
 
-def marks(examples: Examples) -> Iterator[Mark]:
-    """The mark of each record, in order."""
-    seen: Counter[tuple[bytes, int]] = Counter()
-    for ids, target in zip(examples.ids, examples.targets, strict=True):
+def marks(records: SiteRecords) -> list[Mark]:
+    """The mark of each record, in order. Equal records are counted for each named owner apart: who else has one like it
+    must not matter; where nobody has a name they are counted over the file."""
+    owner = dict.fromkeys(range(len(records.examples)), -1)
+    if records.names:
+        owner |= {int(record): u for u, unit in enumerate(records.units.members) for record in unit}
+    seen: Counter[tuple[int, bytes, int]] = Counter()
+    found: list[Mark] = []
+    for record, (ids, target) in enumerate(zip(records.examples.ids, records.examples.targets, strict=True)):
         content = (hashlib.sha256(ids.tobytes()).digest(), int(target))
-        yield (*content, seen[content])
-        seen[content] += 1
+        found.append((*content, seen[owner[record], *content]))
+        seen[owner[record], *content] += 1
+    return found
+
+
+def _owners(records: SiteRecords) -> list[Mark]:
+    """Who is behind each unit without a name: the mark of its first record."""
+    known = marks(records)
+    return [known[int(unit[0])] for unit in records.units.members]
 
 
 def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Units]:
@@ -91,8 +106,8 @@ def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Uni
     ids: list[NDArray[np.int64]] = []
     members: dict[object, dict[Mark, int]] = {}
     for part, may in zip(parts, allowed, strict=True):
-        records, known = part.records, list(marks(part.records.examples))
-        owners: Sequence[object] = records.names or known
+        records, known = part.records, marks(part.records)
+        owners: Sequence[object] = records.names or _owners(records)
         for owner, unit, takes in zip(owners, records.units.members, part.kept & may, strict=True):
             if takes:
                 own = members.setdefault(owner, {})

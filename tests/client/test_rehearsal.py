@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.dataset import SiteRecords
@@ -137,3 +139,95 @@ def test_a_site_refuses_a_rehearsal_that_the_plan_does_not_pay_for(small: Any, t
     with pytest.raises(PrivacyError, match="rehearsal reads records again"):
         site.check(work)
     site.check(replace(work, plan=replace(plan, rehearsal="earlier")))
+
+
+# -- records that stand in several files ------------------------------------------------------------------------------
+
+STAGES = ("now", "then", "before")
+Person = tuple[tuple[int, frozenset[str]], ...]
+"""What a person has: for each record what it says, and the files it stands in."""
+RECORD = st.tuples(st.integers(0, 2), st.frozensets(st.sampled_from(STAGES), min_size=1))
+
+
+def files_of(people: dict[str, Person], named: bool, seed: int) -> list[Part]:
+    """The site's files with the records of these people, in some order that does not depend on who else is there."""
+    found = []
+    for stage in STAGES:
+        lines = [(name, says) for name, records in people.items() for says, where in records if stage in where]
+        lines.sort(key=lambda line: hashlib.sha256(repr((seed, stage, line[0])).encode()).digest())
+        ids = [np.array([7, says], dtype=np.int64) for _, says in lines]
+        examples = Examples(ids, np.zeros(len(ids), dtype=np.int64))
+        units = Units.of_people([name for name, _ in lines]) if named else Units.of_records(len(lines))
+        records = SiteRecords(examples, units, tuple(dict.fromkeys(name for name, _ in lines)) if named else ())
+        found.append(Part(stage, "g", records, np.ones(len(units), dtype=bool)))
+    return found
+
+
+def units_of(parts: list[Part], keep: float, key: bytes) -> Counter[tuple[int, ...]]:
+    """What each unit of the round says, as a site mixes it."""
+    first, *others = parts
+    kept_parts = [first, *(replace(p, kept=chosen(key, "r", p.stage, p.records, keep)) for p in others)]
+    examples, units = mixed(kept_parts, all_of(*kept_parts))
+    return Counter(tuple(sorted(int(examples.ids[int(i)][1]) for i in unit)) for unit in units.members)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.lists(RECORD, min_size=1, max_size=4), min_size=1, max_size=5),
+    st.sampled_from([0.3, 0.7, 1.0]),
+    st.integers(0, 50),
+)
+def test_a_person_is_one_unit_and_changes_no_other_whatever_files_hold_the_records(
+    records: list[list[tuple[int, frozenset[str]]]], keep: float, seed: int
+) -> None:
+    """One file for all stages, copies, and others who have the very same records."""
+    people = {f"p{i}": tuple(own) for i, own in enumerate(records)}
+    others = {name: own for name, own in people.items() if name != "p0"}
+    key = bytes([seed]) * 32
+    whole, without = (units_of(files_of(told, True, seed), keep, key) for told in (people, others))
+    assert sum((without - whole).values()) == 0
+    assert sum((whole - without).values()) <= 1
+
+
+@settings(max_examples=300)
+@given(st.lists(RECORD, min_size=1, max_size=7), st.sampled_from([0.3, 0.7, 1.0]), st.integers(0, 50))
+def test_a_record_without_a_name_is_one_unit_and_changes_no_other_whatever_files_hold_it(
+    records: list[tuple[int, frozenset[str]]], keep: float, seed: int
+) -> None:
+    people = {f"p{i}": (record,) for i, record in enumerate(records)}
+    others = {name: own for name, own in people.items() if name != "p0"}
+    key = bytes([seed]) * 32
+    whole, without = (units_of(files_of(told, False, seed), keep, key) for told in (people, others))
+    assert sum((without - whole).values()) == 0
+    assert sum((whole - without).values()) <= 1
+
+
+def test_one_file_for_all_stages_holds_each_record_once() -> None:
+    everything = {f"p{i}": ((i, frozenset(STAGES)),) for i in range(5)}
+    for named in (True, False):
+        found = units_of(files_of(everything, named, 1), 1.0, KEY)
+        assert found == Counter({(i,): 1 for i in range(5)})
+
+
+def test_a_person_who_has_two_equal_records_keeps_both() -> None:
+    found = units_of(files_of({"ann": ((1, frozenset({"now"})),) * 2}, True, 1), 1.0, KEY)
+    assert found == Counter({(1, 1): 1})
+
+
+def test_a_unit_without_a_name_that_has_several_records_is_mixed_like_any_other() -> None:
+    """``one_record_per_person``, which the file contradicts: they are protected together."""
+    parts = []
+    for stage in STAGES:
+        examples = Examples([np.array([7, says], dtype=np.int64) for says in (1, 2, 3)], np.zeros(3, dtype=np.int64))
+        records = SiteRecords(examples, Units.of_people(["a", "b", "a"]), ())
+        parts.append(Part(stage, "g", records, np.ones(2, dtype=bool)))
+    assert units_of(parts, 1.0, KEY) == Counter({(1, 3): 1, (2,): 1})
+
+
+def test_who_of_several_equal_records_is_kept_does_not_depend_on_how_many_there_are() -> None:
+    """Kept by their place in the file, one record that goes would move the places of the others in one file of two."""
+    told = {"p0": ((1, frozenset({"then", "before"})),), "p1": ((1, frozenset({"before"})),)}
+    for seed in range(60):
+        key = bytes([seed]) * 32
+        counts = [units_of(files_of(people, False, 1), 0.5, key)[(1,)] for people in (told, {"p1": told["p1"]})]
+        assert 0 <= counts[0] - counts[1] <= 1
