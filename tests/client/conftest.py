@@ -42,7 +42,7 @@ class Ward:
 
     def __init__(self, small: Any, folder: Path) -> None:
         self.small, self.folder = small, folder / f"ward-{CANARY}"
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         self.write("cards.jsonl", [{**row, "text": f"{row['text']} {CANARY}"} for row in small.rows(12)])
         self.write("cards.held_out.jsonl", small.rows(6, seed=9))
         self.limits = SiteLimits(epsilon=60.0, units=["person", "record", "site"])
