@@ -156,9 +156,18 @@ class PublicSample:
     def __bool__(self) -> bool:
         return bool(self.rows)
 
-    def examples(self, task: Task) -> Examples:
-        """All records as token ids; kept from round to round, with what the frozen layers make of them."""
-        return _encoded(task, self._packed)  # type: ignore[arg-type]  # every object has a hash
+    def examples(self, task: Task, *, answered: bool = False) -> Examples:
+        """All records as token ids; kept from round to round, with what the frozen layers make of them.
+
+        ``answered``: each has the label of a classifier, also those that a later step draws.
+
+        Raises:
+            WireError: one has none of the list.
+        """
+        found = _encoded(task, self._packed)  # type: ignore[arg-type]  # every object has a hash
+        if answered and (found.targets < 0).any():
+            raise WireError("a public record has no label of the list", remedy=_REMEDY)
+        return found
 
     def next(self) -> list[int]:
         """Numbers of the records of the next step."""

@@ -126,7 +126,7 @@ class AgemSite(SiteGuard):
 
     def _reference(self, task: Task) -> Tensor:
         """g_ref, float32 [P]."""
-        examples, index = self._sample.examples(task), self._sample.next()
+        examples, index = self._sample.examples(task, answered=not self._teacher), self._sample.next()
         output = task.forward(examples, index)
         if self._teacher:
             if self._state is None:
