@@ -18,7 +18,7 @@ from torch import Tensor
 
 from client.app import make_app
 from client.gradients import gradient_of
-from client.site import Site, SiteData, SiteLimits
+from client.site import Site, SiteCompute, SiteData, SiteLimits
 from llmchain_fl.adapter.resident import load_resident
 from llmchain_fl.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.continual.guards import SiteGuards
@@ -35,7 +35,7 @@ LossFn = Callable[[Sequence[int]], Tensor]
 class Ward:
     """A site whose records, folder and file names all carry ``CANARY``.
 
-    ``limits`` and ``data`` of the site may be changed before each message.
+    ``limits``, ``compute`` and ``data`` of the site may be changed before each message.
     """
 
     canary = CANARY
@@ -46,6 +46,7 @@ class Ward:
         self.write("cards.jsonl", [{**row, "text": f"{row['text']} {CANARY}"} for row in small.rows(12)])
         self.write("cards.held_out.jsonl", small.rows(6, seed=9))
         self.limits = SiteLimits(epsilon=60.0, units=["person", "record", "site"])
+        self.compute = SiteCompute()
         self.data: dict[str, Any] = {}
         self.watched: list[Any] = []
         self.app: Any = None
@@ -59,7 +60,7 @@ class Ward:
         """The site by its present limits."""
         files = {"train": self.folder / "{stage}.jsonl", "held_out": self.folder / "{stage}.held_out.jsonl"}
         data = SiteData(**{**{name: str(file) for name, file in files.items()}, **self.data})
-        return Site(name="ward", state=str(self.folder / "state"), data=data, limits=self.limits)
+        return Site(name="ward", state=str(self.folder / "state"), data=data, limits=self.limits, compute=self.compute)
 
     def work(self, *, private: bool = True, plan: Mapping[str, Any] | None = None, **settings: Any) -> Any:
         """Work that this site takes: lora_B only, and a plan that fits the loop, changed by ``plan``."""
