@@ -28,7 +28,7 @@ from llmchain_fl.work import WorkSpec
 SAME = "server and site must run the same version"
 KINDS = "fiu"
 """Numpy's letters of arrays that may come: numbers, signed and unsigned; no text, no objects."""
-MOST_ARRAYS = 200_000
+MOST_ARRAYS, LONGEST_NAME = 200_000, 500
 LARGEST_LR = 1e3
 ENDINGS = ("lora_A", "lora_B", "lora_R", "head")
 """What ``trains`` and ``keeps`` may name."""
@@ -199,15 +199,16 @@ def _check_stages(site: Site, stages: Sequence[str]) -> None:
 
 
 def check_arrays(site: Site, *groups: Mapping[str, object]) -> None:
-    """Numbers only, finite, of a size that the site allows.
+    """Numbers only, finite, of a size that the site allows, under names that can be told in a log.
 
     Raises:
         WireError: see above.
     """
     arrays = [value for group in groups for value in group.values()]
     plain = [value for value in arrays if type(value) is np.ndarray and value.dtype.kind in KINDS]
-    if len(plain) < len(arrays) or len(arrays) > MOST_ARRAYS:
-        raise WireError(f"arrays of numbers, at most {MOST_ARRAYS}, are what a task has", remedy=SAME)
+    named = all(0 < len(name) <= LONGEST_NAME and name.isprintable() for group in groups for name in group)
+    if len(plain) < len(arrays) or len(arrays) > MOST_ARRAYS or not named:
+        raise WireError(f"arrays of numbers with names, at most {MOST_ARRAYS}, are what a task has", remedy=SAME)
     size = sum(value.nbytes for value in plain)
     if size > site.limits.max_message_mb * 2**20:
         raise WireError(

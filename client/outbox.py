@@ -36,6 +36,7 @@ from llmchain_fl.compression.error_feedback import encode_with_memory
 from llmchain_fl.compression.update import encode
 from llmchain_fl.errors import CODES, LlmchainError, PrivacyError, TrainingError
 from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.printable import printable
 from llmchain_fl.privacy.charges import at_site, score_charge, training_charges
 from llmchain_fl.privacy.ledger import Ledger, Release
 from llmchain_fl.privacy.plan import PrivacyPlan
@@ -159,7 +160,7 @@ def _refusal_again(sealed: bytes) -> RecordDict:
 def describe(error: Exception) -> str:
     """What the site's log may say about ``error``: our own words, or type and innermost place in our code."""
     if isinstance(error, LlmchainError):
-        return f"{error.code}: {error}"
+        return "\n".join(map(printable, f"{error.code}: {error}".split("\n")))
     places = [
         f"{'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)

@@ -48,8 +48,10 @@ class AdapterSpec:
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""
         found = range_faults(self, _BOUNDS)
-        if not 1 <= len(self.targets) <= MOST_TARGETS or not all(0 < len(name) <= 200 for name in self.targets):
-            found.append(f"targets: 1 to {MOST_TARGETS} names of 1 to 200 characters")
+        if not 1 <= len(self.targets) <= MOST_TARGETS or not all(
+            0 < len(name) <= 200 and name.isprintable() for name in self.targets
+        ):
+            found.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
         if not self.trained or not set(self.trained) <= set(FACTORS):
             found.append(f"trained: some of {', '.join(FACTORS)}")
         return found
