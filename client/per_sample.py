@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.by_row import by_row
 from llmchain_fl.errors import TrainingError
 
 
@@ -38,14 +39,18 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.take = take
-        return F.linear(x, weight, bias)
+        if x.dim() > 2:
+            return F.linear(x, weight, bias)
+        return by_row(x, weight) if bias is None else by_row(x, weight) + bias
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
         x, weight = ctx.saved_tensors
         ctx.take(x.detach(), g)
-        return (g @ weight if ctx.needs_input_grad[0] else None), None, None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        return (g @ weight if g.dim() > 2 else by_row(g, weight.T)), None, None, None, None
 
 
 class PerSample:

@@ -6,7 +6,9 @@ and a model may mix rows after all. So before the first private step over a mode
 made-up records, for some rungs and for two sets of made-up arrays, ordinary ones and ones that overflow, with a fold, a
 table of slots and a teacher of the sizes that the task brings:
 
-    row of record a among copies of itself, each position  =  row of a among strangers,       bit for bit
+    row of record a among copies of itself  =  row of a among strangers, in each position,       bit for bit
+
+Of several records, as many as a pass has: a kernel that rounds rows unlike shows it on some records only.
 
 Where that fails, and only there, one record a pass is taken: slower, and exact by itself. Then it is found from how
 many rows on a pass of a rung gives a record the same bits as a full one: only up to there are missing rows filled.
@@ -37,7 +39,7 @@ from llmchain_fl.work import GuardSpec
 log = logging.getLogger("llmchain_fl.client")
 LONGER = (96, 256, 500)
 """Texts of about so many tokens are tried beside those of every rung up to 64, as far as the task allows them."""
-ORDINARY, OVERFLOWING = 0.05, 1e20
+ORDINARY, OVERFLOWING = 0.3, 1e20
 """Size of the made-up arrays."""
 ON_CPU, ON_GPU = 6, 16
 MOST_FOUND = 64
@@ -134,20 +136,27 @@ class _Probe:
     guards: SiteGuards
 
     def alike(self, length: int, state: State) -> bool:
-        """Rows of one record ``length`` tokens long, among copies of itself and among strangers of its rung."""
+        """Rows of records of one rung, at every place of a pass, in either order, and one among copies of itself."""
         rows, longest = self.shape.rows, self.shape.longest
         others = [max(2, length - 1 - k % 7) for k in range(rows)]
         inside = [n for n in others if rung(n, longest) == rung(length, longest)] or [length]
         lengths = [length, *(inside[k % len(inside)] for k in range(rows - 1))]
-        alone, beside, last = self._passes(lengths, state, [0] * rows, range(rows), [*range(1, rows), 0])
-        return all(_same(alone[0], row) for row in [*alone, beside[0], last[-1]])
+        orders = [[(place + turn) % rows for place in range(rows)] for turn in range(rows)]
+        orders += [list(reversed(orders[0])), [0] * rows]
+        passes = self._passes(lengths, state, *orders)
+        found: dict[int, list[Tensor]] = {}
+        for order, result in zip(orders, passes, strict=True):
+            for record, row in zip(order, result, strict=True):
+                found.setdefault(record, []).append(row)
+        return all(_same(same[0], row) for same in found.values() for row in same)
 
     def fewest(self, length: int, state: State) -> int:
-        """Fewest rows from which on up to a full pass of this rung gives a record the same bits."""
-        (full,) = self._passes([length], state, [0] * self.shape.rows)
-        for count in range(self.shape.rows - 1, 0, -1):
-            (fewer,) = self._passes([length], state, [0] * count)
-            if not _same(full[0], fewer[0]):
+        """Fewest rows from which on up to a full pass of this rung gives records the same bits."""
+        every = list(range(self.shape.rows))
+        (full,) = self._passes([length] * len(every), state, every)
+        for count in range(len(every) - 1, 0, -1):
+            (fewer,) = self._passes([length] * len(every), state, every[:count])
+            if not all(_same(one, other) for one, other in zip(full, fewer, strict=False)):
                 return count + 1
         return 1
 

@@ -21,6 +21,7 @@ from llmchain_fl.adapter.fold import Fold, Pairs, is_fold
 from llmchain_fl.adapter.routing import Router, Table
 from llmchain_fl.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
 from llmchain_fl.base_model import Base, BaseSpec, layer_stack, load_base
+from llmchain_fl.by_row import RowLinear
 from llmchain_fl.errors import ModelError
 from llmchain_fl.frozen_prefix import FrozenPrefix
 
@@ -58,7 +59,7 @@ class Resident:
         self.spec, self.base = spec, base
         self.peft_config = peft_model.config_for(base.module, spec.adapter, base.public_name)
         parameters = peft_model.attach(base.module, spec.adapter)
-        self.head = nn.Linear(base.hidden_size, spec.head_size).to(base.device) if spec.head_size else None
+        self.head = RowLinear(base.hidden_size, spec.head_size).to(base.device) if spec.head_size else None
         if self.head is not None:
             parameters |= {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
         parts = {"base": base.module} if self.head is None else {"base": base.module, "head": self.head}

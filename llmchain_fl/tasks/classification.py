@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.adapter.resident import Resident
+from llmchain_fl.by_row import by_row
 from llmchain_fl.tasks.base import Examples, Output, by_length
 from llmchain_fl.tasks.passes import each_record
 from llmchain_fl.tasks.text import token_ids
@@ -82,7 +83,9 @@ class Classification:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
         pooled = self._pooled(examples, index)
         scaled = self._scale * F.normalize(pooled, dim=-1)
-        logits = self.resident.module["head"](scaled) if self._label_vectors is None else scaled @ self._label_vectors.T
+        logits = (
+            self.resident.module["head"](scaled) if self._label_vectors is None else by_row(scaled, self._label_vectors)
+        )
         return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
 
     def losses(self, output: Output) -> Tensor:
