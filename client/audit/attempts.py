@@ -17,7 +17,8 @@ from client.app import Watch
 from client.audit.effort import Effort
 from client.audit.own_noise import Reading, readable
 from client.audit.own_reading import joined, vector
-from client.audit.own_run import SECOND, Setting, small
+from client.audit.own_run import FIRST, SECOND, Setting, small
+from client.audit.own_scores import HELD_OUT, score_of, score_task
 from client.audit.own_site import OwnSite, Watched, made_up_rows
 from client.audit.practice import Floats
 from client.audit.replies import Seen
@@ -39,6 +40,10 @@ class _Fault(BaseException):
     """What ends a process: no ordinary exception."""
 
 
+def _end(_site: Site, _task: TrainTask, _result: LocalResult) -> None:
+    raise _Fault
+
+
 def attempts(folder: Path, effort: Effort) -> list[Finding]:
     """Asked again; broken off; and a seal that cannot be written, with each kind of memory."""
     seen = Seen()
@@ -47,6 +52,8 @@ def attempts(folder: Path, effort: Effort) -> list[Finding]:
     return [
         *_asked_again(folder / "again", seen),
         _broken_off(folder / "broken-off", seen),
+        _another_plan(folder / "another-plan", seen),
+        _scores_again(folder / "scores", seen),
         *_unsealed(folder / "feedback", readable(top_k), "feedback", seen),
         *_unsealed(folder / "factor", readable(factor), "personal", seen),
         _unwritten(folder / "unwritten", readable(top_k), seen),
@@ -71,6 +78,7 @@ def _asked_again(folder: Path, seen: Seen) -> list[Finding]:
     return [
         never("another update of a round", different, "Replies to a sealed round that were not its bytes."),
         never("trained again", watched.rounds, "Rounds trained although they were sealed."),
+        never("receipts alike", 4 - len({_receipt(reply) for reply in (first, *again)}), "Of four of one state."),
         equal_counts("lines of a round asked again", len(before), len(site.lines()), "Lines of the ledger."),
     ]
 
@@ -80,16 +88,41 @@ def _bytes(reply: RecordDict) -> dict[str, bytes]:
     return {} if record is None else {name: value.data for name, value in record.items()}
 
 
+def _receipt(reply: RecordDict) -> str:
+    return str(reply.config_records["config"].get("receipt", ""))
+
+
+def _another_plan(folder: Path, seen: Seen) -> Finding:
+    """A round that was paid for and broke off is not done with less noise, more steps or for another stage."""
+    site, plain = OwnSite(folder, seen), Setting(small())
+    site.write(SECOND, made_up_rows(plain.work.task, ["ann"])).write(FIRST, [])
+    with contextlib.suppress(_Fault):
+        site.train(plain.task(1, 1.0), _end)
+    others = [
+        Setting(small(noise_multiplier=0.5)).task(1, 1.0),
+        Setting(small(steps=9)).task(1, 1.0),
+        Setting(small(sampling_rate=1.0)).task(1, 1.0),
+        plain.task(1, 1.0, stage=FIRST),
+    ]
+    done = sum("arrays" in site.train(task) for task in others)
+    return never("another plan under a reservation", done, "Updates of a paid round under another plan.")
+
+
+def _scores_again(folder: Path, seen: Seen) -> Finding:
+    """Scores asked for twice are the same numbers."""
+    site, setting = OwnSite(folder, seen), Setting(small(score_noise=0.1))
+    site.write(SECOND, made_up_rows(setting.work.task, ["ann", "bob", "eve"]), HELD_OUT)
+    asked = score_task(setting, setting.arrays())
+    values = [score_of(site.score(asked)) for _ in range(2)]
+    return never("other scores of a round", values[0] != values[1], "Scores that were asked for again.")
+
+
 def _broken_off(folder: Path, seen: Seen) -> Finding:
     """The process ends after training: the round is on record, and its second attempt costs nothing."""
     site, setting = OwnSite(folder, seen), Setting(small())
     site.write(SECOND, made_up_rows(setting.work.task, ["ann"]))
-
-    def end(_site: Site, _task: TrainTask, _result: LocalResult) -> None:
-        raise _Fault
-
     with contextlib.suppress(_Fault):
-        site.train(setting.task(1, 1.0), end)
+        site.train(setting.task(1, 1.0), _end)
     after_fault = site.lines()
     site.train(setting.task(1, 1.0))
     wrong = (after_fault != ["reserve"]) + (site.lines() != ["reserve", "seal"])

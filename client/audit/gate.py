@@ -38,11 +38,13 @@ from client.audit.own_rows import own_rows
 from client.audit.own_run import DISTILL, SETTINGS, Setting, of_run, setting, small
 from client.audit.own_scores import own_scores
 from client.audit.people import neighbours, sensitivity, used_once, whole_updates
+from client.audit.policy import policy
 from client.audit.randomness import drawn_batches, empty_steps, noise_and_draws, restart, telling_bits
 from client.audit.refusals import refusals
 from client.audit.scores import scores
 from client.audit.set_back import set_back
 from client.audit.taking_part import counted_once, taking_part
+from client.audit.tiny_base import NARROW
 from llmchain_fl.errors import ConfigError
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
@@ -78,6 +80,7 @@ RULES: Checks = MappingProxyType(
         "set back": set_back,
         "attempts": attempts,
         "refusals": refusals,
+        "policy": policy,
     }
 )
 """Checks of what a whole site does between rounds."""
@@ -108,8 +111,9 @@ SMALL: Checks = MappingProxyType(
         "own people: half precision": _people(
             "ordinary", lambda: Setting(small(dtype="bfloat16"), name="half precision")
         ),
+        "own people: rounding": _people("overflowing", lambda: Setting(small(width=NARROW), name="narrow")),
         "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
-        "own rows": _on(own_rows, lambda: Setting(small(), name="small")),
+        "own rows": _on(own_rows, lambda: Setting(small(guards=(DISTILL,)), name="small")),
         "own scores": _on(own_scores, lambda: Setting(small(), name="small")),
     }
 )
@@ -135,6 +139,7 @@ def checks_of(work: WorkSpec) -> Checks:
         found[f"own people: {kind}"] = _people(kind, partial(_same, plain))
     return {
         **found,
+        "own people: rounding": _people("overflowing", lambda: Setting(small(width=NARROW), name="narrow")),
         "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
         "own rows": _on(own_rows, partial(_same, plain)),
         "own scores": _on(own_scores, partial(_same, plain)),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from client.audit.practice import Floats, plan_for
 from client.gradients import GradientFn, LossFn, gradient_of
+from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.privacy.units import Units
 from llmchain_fl.tasks.base import Examples, Task
@@ -24,7 +25,13 @@ TOLERANCE = 1e-3
 
 
 def own_model(
-    task: Task, examples: Examples, units: Units, micro_batch: int, clip_norm: float, watched: int = 8
+    task: Task,
+    examples: Examples,
+    units: Units,
+    micro_batch: int,
+    clip_norm: float,
+    watched: int = 8,
+    guards: SiteGuards | None = None,
 ) -> list[Finding]:
     """Sums of clipped gradients (no noise) of everybody, of everybody but one, and of that one alone.
 
@@ -38,12 +45,15 @@ def own_model(
         micro_batch: as in the run.
         clip_norm: C, best below the usual gradient norm, so that everybody's gradient is clipped.
         watched: how many people are left out, one after the other; among them those with the longest records.
+        guards: of the run, of which some stand inside the loss.
     """
 
     examples.fix(Shape(micro_batch, max(map(examples.length, range(len(examples))))))
 
     def loss(index: Sequence[int]) -> Tensor:
-        return task.losses(task.forward(examples, index))
+        output = task.forward(examples, index)
+        losses = task.losses(output)
+        return losses if guards is None else losses + guards.example_loss(task, examples, index, output)
 
     with gradient_of(task.resident, examples, micro_batch, plan_for(1.0, 0.0, clip=clip_norm)) as gradient:
         moved, others = _changes(gradient, loss, units, _to_watch(examples, units, watched))

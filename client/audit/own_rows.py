@@ -20,12 +20,14 @@ from torch import Tensor
 from client.audit.effort import Effort
 from client.audit.hostile_arrays import ARRAYS
 from client.audit.model import own_model
+from client.audit.own_guards import guard_arrays
 from client.audit.own_people import CROWD
 from client.audit.own_reading import CLIP, for_people
 from client.audit.own_run import Setting
 from client.audit.own_site import made_up_rows
 from client.gradients import gradient_of
 from client.steady import shape_for
+from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.privacy.units import Units
@@ -52,7 +54,8 @@ def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
 
 
 def _kept_apart(setting: Setting, task: Task, examples: Examples) -> list[Finding]:
-    return own_model(task, examples, Units.of_people(CROWD), ROWS, CLIP)
+    guards = SiteGuards(setting.work.guards, guard_arrays(setting.work))
+    return own_model(task, examples, Units.of_people(CROWD), ROWS, CLIP, guards=guards)
 
 
 def _switched_off(setting: Setting, task: Task, examples: Examples) -> list[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from client.audit.own_guards import guard_arrays
-from client.audit.tiny_base import LABELS, tiny_base
+from client.audit.tiny_base import LABELS, WIDE, tiny_base
 from llmchain_fl.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.base_model import BaseSpec
 from llmchain_fl.compression.codec import CodecSpec
@@ -125,12 +125,13 @@ def small(
     dtype: str = "float32",
     proximal: float = 0.0,
     last_layers: int = 0,
+    width: int = WIDE,
     **plan: object,
 ) -> WorkSpec:
     """A work description over the tiny base: 13,312 trained values, more with a trained head."""
     told = _plan(steps, **plan)
     return WorkSpec(
-        base=BaseSpec(str(tiny_base()), dtype=dtype, device="cpu"),
+        base=BaseSpec(str(tiny_base(width)), dtype=dtype, device="cpu"),
         adapter=AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5),
         task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
         train=TrainSpec(steps, told.sampling_rate, told.divisor, 8, optimizer, momentum, 1, proximal),

@@ -78,11 +78,12 @@ class OwnSite:
         self.kept = Kept()
         return self
 
-    def spoil(self, stage: str, line: str) -> None:
+    def spoil(self, stage: str, line: str) -> OwnSite:
         """A line that is no record, in front of the records of a stage."""
         file = self.folder / f"{stage}.jsonl"
         file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
         self.kept = Kept()
+        return self
 
     def take_data_set(self, name: str) -> None:
         """From here on the files hold another data set of the same site."""

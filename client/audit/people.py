@@ -12,8 +12,8 @@ import torch
 from scipy.stats import hypergeom
 
 from client.audit.effort import Effort
-from client.audit.practice import Features, Floats, PracticeSite, plan_for
-from client.gradients import gradient_of
+from client.audit.practice import Features, Floats, PracticeSite, names, one_hot, plan_for
+from client.gradients import OPEN_BYTES, gradient_of
 from client.training import train_round
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.privacy.audit import conformance
@@ -29,6 +29,8 @@ OWN = 32
 
 MANY = 4096
 """People of a crowd."""
+PART = 40
+"""People whose sums fit into memory at once in a large adapter."""
 CAP_STEPS = 48
 """Steps in which somebody has more records than may be used."""
 RECORDS = (1, 2, 8, 64)
@@ -146,7 +148,18 @@ def used_once(folder: Path, effort: Effort) -> list[Finding]:
         _given_batches(folder, rows, owners),
         conformance.used_once(np.ones(usual.shape, dtype=np.bool_), usual, 1e-4, "everybody used once"),
         *_too_many(folder),
+        _in_parts(folder),
     ]
+
+
+def _in_parts(folder: Path) -> Finding:
+    """An adapter so large that the sums of a crowd do not fit into memory at once: each part counts, and is clipped."""
+    width = OPEN_BYTES // (4 * PART)
+    site = PracticeSite(folder, "parts", one_hot(2 * PART, width, 4.0), names(2 * PART), plan_for(1.0, 0.0), rows=32)
+    sums = site.total()
+    gap = max(float(np.abs(sums[: 2 * PART] - 1).max()), float(np.abs(sums[2 * PART :]).max()))
+    words = f"Gap between what {2 * PART} people add to {width} numbers and C each (1 = somebody is missing)."
+    return judge("a crowd in parts", gap if np.isfinite(sums).all() else np.nan, (0.0, 1e-4), words)
 
 
 def _too_many(folder: Path) -> list[Finding]:

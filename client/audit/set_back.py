@@ -180,9 +180,18 @@ def set_back(folder: Path, effort: Effort) -> list[Finding]:
     return [
         never("a ledger set back goes on", len(through), words),
         never("an honest ledger is refused", refused, "Rounds of an untouched site."),
+        never(
+            "registers alike", _alike(honest, Played(folder / "other", seen, setting)), "Files of two sites' registers."
+        ),
         never("files open to others", _open_files(honest.state), "Files and folders of a site's state."),
         seen.finding("set back"),
     ]
+
+
+def _alike(*sites: Played) -> int:
+    """Files of the register that two sites with the same people have in common."""
+    files = [{file.name for file in (one.site.site.ledger_folder / "members").iterdir()} for one in sites]
+    return len(set.intersection(*files)) + sum(not names for names in files)
 
 
 def _open_files(folder: Path) -> int:

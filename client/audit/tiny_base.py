@@ -19,14 +19,15 @@ WORDS = (
 )
 LABELS = (("lost_card", "card lost stolen"), ("transfer", "send money pay"), ("rates", "rate loan fee"))
 POSITIONS = 48
+WIDE, NARROW = 64, 48
+"""Width of the hidden states: the usual one, and one at which machines were seen to round rows unlike unnoticed."""
 SEED = 11
 
 
-@functools.lru_cache(maxsize=1)
-def tiny_base() -> Path:
+@functools.lru_cache(maxsize=4)
+def tiny_base(width: int = WIDE) -> Path:
     """The model's folder: the same in the whole process, gone when it ends."""
-    kept = _kept()
-    return _write(Path(kept.name))
+    return _write(Path(_kept().name) / str(width), width)
 
 
 @functools.lru_cache(maxsize=1)
@@ -34,13 +35,18 @@ def _kept() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="gate-base-")
 
 
-def _write(folder: Path) -> Path:
+def _write(folder: Path, width: int) -> Path:
     from transformers import BertConfig, BertModel
     from transformers.utils import logging as hf_logging
 
     hf_logging.disable_progress_bar()
     size = _write_tokenizer(folder)
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 3 * width // 2,
+    }
     before = torch.get_rng_state()
     torch.manual_seed(SEED)
     config = BertConfig(vocab_size=size, max_position_embeddings=POSITIONS, initializer_range=0.2, **shape)

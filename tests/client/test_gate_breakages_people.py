@@ -327,6 +327,55 @@ def kept_by_a_public_key(patch: Patch) -> None:
     patch.setattr(app.rehearsal, "chosen", lambda key, *rest: real(b"public", *rest))
 
 
+# -- a second list: thought of after the checks had found all of the first -------------------------------------------
+
+
+def noise_where_somebody_is(patch: Patch) -> None:
+    """Numbers in which nobody has a part get no noise."""
+
+    def added(self: SecureNoise, values: torch.Tensor, std: float) -> torch.Tensor:
+        return torch.where(values != 0, REAL_ADDED(self, values, std), values.float())
+
+    patch.setattr(SecureNoise, "added", added)
+
+
+def first_part_only(self: Any, batch: Any, loss: Any) -> torch.Tensor:
+    """Units beyond those whose sums fit into memory are left out."""
+    return REAL_CALL(self, batch[: self._open], loss)
+
+
+def clipped_part_by_part(self: Any, batch: Any, loss: Any) -> torch.Tensor:
+    """Units beyond those whose sums fit into memory are not clipped."""
+    plan, rest = self._plan, batch[self._open :]
+    total = REAL_CALL(self, batch[: self._open], loss)
+    if not rest:
+        return total
+    self._plan = replace(plan, clip_norm=1e6, noise_multiplier=0.0)
+    try:
+        return total + REAL_CALL(self, rest, loss)
+    finally:
+        self._plan = plan
+
+
+def heaviest_first(n: int, rate: float, steps: int, uniform: Any) -> Any:
+    """Somebody with a low number is drawn a little more often."""
+    rates = np.linspace(1.3 * rate, 0.7 * rate, max(n, 1))[:n]
+    return (np.flatnonzero(uniform(n) < rates).astype(np.int64) for _ in range(steps))
+
+
+def teacher_of_the_batch(patch: Patch) -> None:
+    """A guard's loss inside the step depends on the mean over the pass."""
+    from llmchain_fl.continual.guards.distill import DistillSite
+
+    real = DistillSite.example_loss
+
+    def loss(self: Any, task: Any, examples: Any, index: Any, output: Any) -> Any:
+        found = real(self, task, examples, index, output)
+        return None if found is None else 50 * found * (1 + found.mean().detach())
+
+    patch.setattr(DistillSite, "example_loss", loss)
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 BREAKAGES: dict[str, tuple[Break, str, str]] = {
@@ -362,6 +411,15 @@ BREAKAGES: dict[str, tuple[Break, str, str]] = {
         clip_of_the_task,
         "own people: ordinary",
         "neighbours (distilled, ordinary arrays)",
+    ),
+    "noise only where somebody has a part": (noise_where_somebody_is, "noise and draws", "noise size"),
+    "units beyond the first part left out": (gradient_is(first_part_only), "used once", "a crowd in parts"),
+    "units beyond the first part not clipped": (gradient_is(clipped_part_by_part), "used once", "a crowd in parts"),
+    "some people drawn more often": (draws_are(heaviest_first), "drawn batches", "uses of each person"),
+    "a guard's loss over the mean of the pass": (
+        teacher_of_the_batch,
+        "own rows",
+        "own model: others untouched (small)",
     ),
     "a NaN record spoils the sum": (sum_is(naive), "neighbours", "others untouched (nan)"),
     "divided by the private number of records": (private_divisor, "neighbours", "others untouched (1 records)"),

@@ -5,6 +5,7 @@ See ``test_gate_breakages.py``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import app, memory, outbox, rounds, trial
+from client import app, check, memory, outbox, rounds, trial
 from client.audit.gate import EFFORTS, run_check
 from llmchain_fl.errors import DataError, PrivacyError
-from llmchain_fl.privacy import accounting, entry, register, totals
+from llmchain_fl.privacy import accounting, entry, register, store, totals
+from llmchain_fl.privacy import ledger as ledger_module
 from llmchain_fl.privacy.ledger import FileLedger
 from llmchain_fl.privacy.store import Store
 
@@ -389,6 +391,113 @@ def scores_for_one(patch: Patch) -> None:
     patch.setattr(outbox, "score_charge", lambda plan, count: REAL_SCORE_CHARGE(plan, 1))
 
 
+# -- a second list: thought of after the checks had found all of the first -------------------------------------------
+
+
+def constant_nonce(patch: Patch) -> None:
+    """Receipts of one state are the same text: whoever reads them knows that nothing changed."""
+    real = os.urandom
+    patch.setattr(os, "urandom", lambda size: bytes(size) if size == 12 else real(size))
+
+
+def key_of_the_name(patch: Patch) -> None:
+    """The site's secret key follows from its folder's name."""
+
+    def make(path: Path) -> bytes:
+        path.write_bytes(hashlib.sha256(path.parent.name.encode()).digest())
+        os.chmod(path, 0o600)
+        return path.read_bytes()
+
+    patch.setattr(store, "make_key", make)
+
+
+def hashes_without_a_key(patch: Patch) -> None:
+    def hashed(secret: bytes, people: Any) -> list[bytes]:
+        return [hashlib.sha256(person.encode()).digest() for person in people]
+
+    patch.setattr(ledger_module, "hashed", hashed)
+
+
+def scores_anew(patch: Patch) -> None:
+    """Scores that are asked for again come with other noise, for nothing."""
+    seen: set[str] = set()
+
+    def reserve(self: Any, release: Any, people: Any = ()) -> Any:
+        return everybody(people) if release.key in seen else REAL_RESERVE(self, release, people)
+
+    def seal(self: Any, key: str, payload: bytes) -> None:
+        if key.endswith("/scores"):
+            seen.add(key)
+        else:
+            REAL_SEAL(self, key, payload)
+
+    patch.setattr(FileLedger, "reserve", reserve)
+    patch.setattr(FileLedger, "afford", lambda self, release: None)
+    patch.setattr(FileLedger, "seal", seal)
+
+
+def another_plan_for_a_reservation(patch: Patch) -> None:
+    """What was reserved and not sealed may be done under another plan."""
+    real = FileLedger._affordable
+
+    def affordable(self: Any, book: Any, release: Any) -> Any:
+        return real(self, book, book.reserved.get(release.key, release))
+
+    patch.setattr(FileLedger, "_affordable", affordable)
+
+
+def check_without(*words: str) -> Break:
+    """The check of the work passes over refusals that say one of ``words``."""
+    real = check.check_work
+
+    def checked(site: Any, work: Any) -> None:
+        try:
+            real(site, work)
+        except PrivacyError as error:
+            if not any(word in str(error) for word in words):
+                raise
+
+    return lambda patch: patch.setattr(check, "check_work", checked)
+
+
+def scores_for_everybody(patch: Patch) -> None:
+    real = outbox.check_scores
+
+    def allowed(site: Any, plan: Any) -> str:
+        return "noised" if site.limits.scores == "none" else real(site, plan)
+
+    patch.setattr(app.outbox, "check_scores", allowed)
+
+
+def exact_scores(patch: Patch) -> None:
+    patch.setattr(app.outbox, "check_scores", lambda site, plan: "exact")
+    patch.setattr(app.outbox, "scores", lambda site, number, values: outbox.write_scores(number, values))
+
+
+def log_quotes(patch: Patch) -> None:
+    """The log of a site gets the text of a foreign exception, and what a record holds."""
+    from client import dataset
+
+    real = dataset._tell
+
+    def tell(site: Any, rows: Any, left: Any) -> None:
+        real(site, rows, left)
+        for row in rows.records:
+            dataset.log.warning("read %s", row.get("text", ""))
+
+    patch.setattr(dataset, "_tell", tell)
+
+
+def own_epsilon_of_the_plan(patch: Patch) -> None:
+    """The site counts at the delta of the plan, not at its own."""
+    real = app.Site.open_ledger
+
+    def opened(self: Any, unit: str) -> Any:
+        return real(self.model_copy(update={"limits": self.limits.model_copy(update={"delta": 1e-3})}), unit)
+
+    patch.setattr(app.Site, "open_ledger", opened)
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 LEAST, UNSEALED = "least epsilon on record", "unsealed memory trusted"
@@ -448,6 +557,21 @@ BREAKAGES: dict[str, tuple[Break, str, str]] = {
     ),
     "no trial before paying": (no_trial, "refusals", "paid for impossible tasks"),
     "no check of the task": (no_checks, "refusals", "impossible tasks that were done"),
+    "receipts with one nonce": (constant_nonce, "attempts", "receipts alike"),
+    "a key that follows from the site's name": (key_of_the_name, "counted once", "kept by a secret"),
+    "a register hashed without a key": (hashes_without_a_key, "set back", "registers alike"),
+    "scores anew when asked again": (scores_anew, "attempts", "other scores of a round"),
+    "another plan under a reservation": (
+        another_plan_for_a_reservation,
+        "attempts",
+        "another plan under a reservation",
+    ),
+    "privacy not required": (check_without("differential privacy only"), "policy", "work against the policy"),
+    "any delta accepted": (check_without("is above the site's"), "policy", "work against the policy"),
+    "scores for everybody": (scores_for_everybody, "policy", "work against the policy"),
+    "exact scores": (exact_scores, "own scores", "scores on record (small)"),
+    "the log quotes a record": (log_quotes, "policy", "records in the log"),
+    "counted at another delta than the site's": (own_epsilon_of_the_plan, "accounts", LEAST),
     "paid before the trial": (pays_first, "refusals", "paid for impossible tasks"),
 }
 """what is broken -> how, the check that must find it, the finding that must say so."""
