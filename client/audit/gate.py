@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from client.audit.hostile_arrays import ARRAYS
 from client.audit.own_noise import own_noise
 from client.audit.own_people import own_people
 from client.audit.own_rows import own_rows
-from client.audit.own_run import DISTILL, SETTINGS, Setting, of_run, setting, small
+from client.audit.own_run import DISTILL, SETTINGS, Setting, setting, small
 from client.audit.own_scores import own_scores
 from client.audit.people import neighbours, sensitivity, used_once, whole_updates
 from client.audit.policy import policy
@@ -48,7 +48,6 @@ from client.audit.tiny_base import NARROW
 from llmchain_fl.errors import ConfigError
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
-from llmchain_fl.work import WorkSpec
 
 Check = Callable[[Path, Effort], list[Finding]]
 Checks = Mapping[str, Check]
@@ -123,42 +122,39 @@ CHECKS: Checks = MappingProxyType({**PRACTICE, **RULES, **SMALL})
 """name -> a check: it plays what it needs in the given folder and says what it found."""
 
 
-def checks_of(work: WorkSpec) -> Checks:
-    """All checks, those of the small settings made with a run's own ``work`` instead.
+def checks_of(settings: Sequence[Setting]) -> Checks:
+    """All checks, those of the small settings made with a run's own instead (``own_run.of_run``).
 
     Raises:
         ConfigError: it has no privacy, or none at the site: there is no promise to check.
     """
-    if work.plan is None or not work.plan.is_private or work.plan.unit == "site":
+    plan = settings[0].work.plan
+    if plan is None or not plan.is_private or plan.unit == "site":
         raise ConfigError(["the run adds no noise at its sites: there is nothing that the audit could check"])
     found: dict[str, Check] = {**PRACTICE, **RULES}
-    for own in of_run(work):
+    for own in settings:
         found[f"own noise: {own.name}"] = _on(own_noise, partial(_same, own))
-    plain = of_run(work)[0]
+    plain = partial(_same, settings[0])
     for kind in ARRAYS:
-        found[f"own people: {kind}"] = _people(kind, partial(_same, plain))
-    return {
-        **found,
-        "own people: rounding": _people("overflowing", lambda: Setting(small(width=NARROW), name="narrow")),
-        "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
-        "own rows": _on(own_rows, partial(_same, plain)),
-        "own scores": _on(own_scores, partial(_same, plain)),
-    }
+        found[f"own people: {kind}"] = _people(kind, plain)
+    return {**found, "own rows": _on(own_rows, plain), "own scores": _on(own_scores, plain)}
 
 
 def _same(own: Setting) -> Setting:
     return own
 
 
-def run_gate(effort: str = "quick", only: tuple[str, ...] = (), work: WorkSpec | None = None) -> list[Finding]:
-    """All findings of all checks (or of ``only`` some), in order; ``work``: of a run of your own.
+def run_gate(
+    effort: str = "quick", only: tuple[str, ...] = (), settings: Sequence[Setting] | None = None
+) -> list[Finding]:
+    """All findings of all checks (or of ``only`` some), in order; ``settings``: of a run of your own.
 
     A check that breaks off is a finding too: the program did not let itself be checked.
 
     Raises:
         ConfigError: no such effort or check, or a run without privacy.
     """
-    checks = CHECKS if work is None else checks_of(work)
+    checks = CHECKS if settings is None else checks_of(settings)
     unknown = [name for name in only if name not in checks]
     if effort not in EFFORTS or unknown:
         raise ConfigError(

@@ -6,7 +6,7 @@ The worst known kind overflows at padding alone: lora_A along a direction that s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -48,12 +48,12 @@ def ill_conditioned(setting: Setting) -> Arrays:
 def overflow_at_padding(setting: Setting) -> Arrays:
     """Finite for text, infinite for padding: in the first layer, whose inputs are words and positions."""
     found = ordinary(setting)
-    module = _first_module(found)
+    module = _first_module(setting.resident().shapes)
     direction = _padding_direction(setting, module)
-    a, b = found[f"{module}.lora_A"], found[f"{module}.lora_B"]
-    a[:], b[:] = 0.0, 0.0
+    shapes = setting.resident().shapes
+    a, b = (np.zeros(shapes[f"{module}.{factor}"], dtype=np.float32) for factor in ("lora_A", "lora_B"))
     a[0], b[:, 0] = FACTOR * direction, HUGE
-    return found
+    return {**found, f"{module}.lora_A": a, f"{module}.lora_B": b}
 
 
 ARRAYS: Mapping[str, Callable[[Setting], Arrays]] = MappingProxyType(
@@ -67,7 +67,7 @@ ARRAYS: Mapping[str, Callable[[Setting], Arrays]] = MappingProxyType(
 """kind -> arrays for a setting."""
 
 
-def _first_module(arrays: Arrays) -> str:
+def _first_module(arrays: Iterable[str]) -> str:
     """The query of the first layer, or the first adapted module where none is called so."""
     modules = sorted({name.rpartition(".")[0] for name in arrays if name.endswith("lora_B")})
     queries = [name for name in modules if "query" in name or "q_proj" in name]

@@ -6,8 +6,8 @@ import numpy as np
 
 from client.audit.own_run import Setting
 from client.audit.practice import Floats
+from client.rounds import stays
 from llmchain_fl.compression.update import decode, encode
-from llmchain_fl.work import open_work
 
 DRAWS = 24
 
@@ -15,9 +15,8 @@ DRAWS = 24
 def ideal_energies(setting: Setting, std: float) -> Floats:
     """Root mean square of DRAWS ideal noise vectors after the codec, over that before it."""
     work = setting.work
-    resident = open_work(work.resident, work.task)[0]
-    resident.focus(work.adapter.trained)
-    shapes = {name: resident.shapes[name] for name in resident.trained_names}
+    resident = setting.resident()
+    shapes = {name: resident.shapes[name] for name in resident.trained_names if not stays(name, setting.keeps)}
     draw = np.random.default_rng()
     size = sum(int(np.prod(shape)) for shape in shapes.values())
     found = []

@@ -13,8 +13,8 @@ from llmchain_fl.continual.guards import ServerGuards, View
 from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
 from llmchain_fl.work import GuardSpec, WorkSpec, open_work
 
-PUBLIC = 12
-"""Made-up public records."""
+PUBLIC, STAGES = 24, ("first", "second")
+"""Made-up public records, of two stages in turn."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -28,7 +28,7 @@ def _payload(work: WorkSpec) -> Arrays:
     view = View(
         round=1,
         stage=0,
-        stages=("first", "second"),
+        stages=STAGES,
         last=True,
         scale=work.adapter.scale,
         seed=1,
@@ -39,7 +39,7 @@ def _payload(work: WorkSpec) -> Arrays:
         public_rows=tuple(rows),
     )
     guards.step(view, moved)
-    guards.on_stage_end(view, moved, moved)
+    guards.on_stage_end(view, moved, guards.serve(view, moved))
     guards.step(replace(view, round=2, stage=1), moved)
     resident.reset()
     return guards.payload()
@@ -70,5 +70,5 @@ def _public_rows(spec: TaskSpec) -> list[dict[str, str]]:
         row = {column: " ".join(draw.choice(WORDS, size=4)) for column in COLUMNS[spec.kind]}
         if labels:
             row["label"] = labels[number % len(labels)]
-        rows.append({**row, "stage": "first"})
+        rows.append({**row, "stage": STAGES[number % 2]})
     return rows

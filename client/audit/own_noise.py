@@ -36,7 +36,7 @@ from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from llmchain_fl.privacy.plan import MAX_CLIP_NORM, MIN_CLIP_NORM
-from llmchain_fl.work import GuardSpec, TrainSpec, open_work
+from llmchain_fl.work import GuardSpec, TrainSpec
 
 ADAM = 1e-8
 """The constant e of torch's Adam."""
@@ -138,13 +138,8 @@ def _law(reading: Reading, rounds: list[Floats]) -> list[Finding]:
 def _wider(finding: Finding, setting: Setting) -> Finding:
     """One person adds at most T C to noise of size z C sqrt(T P)."""
     plan, (low, high) = setting.plan, finding.allowed
-    size = plan.steps_per_round / (plan.noise_multiplier**2 * max(1, _trained(setting)))
+    size = plan.steps_per_round / (plan.noise_multiplier**2 * max(1, setting.resident().trained_size))
     return judge(finding.name, finding.measured, (low * (1 - size**0.5), high * (1 + size**0.5)), finding.words)
-
-
-def _trained(setting: Setting) -> int:
-    resident = open_work(setting.work.resident, setting.work.task)[0]
-    return int(resident.trained_size)
 
 
 def _on_grid(reading: Reading, rounds: list[Floats]) -> list[Finding]:

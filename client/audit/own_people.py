@@ -25,10 +25,9 @@ from client.audit.own_run import SECOND, Setting
 from client.audit.own_site import LONG, OwnSite, Row, made_up_rows, text
 from client.audit.replies import Seen
 from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.privacy.audit.conformance import ROUNDING
+from llmchain_fl.privacy.audit.conformance import ROUNDING, never
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.tasks.spec import TaskSpec
-from llmchain_fl.work import WorkSpec
 
 CROWD = ("ann", "bob", "bob", "eve", "eve", "eve", "kim", "lea", "max")
 """Whose the others' records are."""
@@ -69,14 +68,14 @@ PEOPLE: Mapping[str, Callable[[TaskSpec], Rows]] = MappingProxyType(
     }
 )
 """Who comes and goes."""
-BROKEN: Mapping[str, Callable[[WorkSpec], Sequence[int]]] = MappingProxyType(
+BROKEN: Mapping[str, Callable[[int], Sequence[int]]] = MappingProxyType(
     {
-        "a token beyond the vocabulary": lambda work: (1, 10**6, 2),
-        "a negative token": lambda work: (1, -7, 2),
-        "a text beyond the positions": lambda work: (1,) * 4 * work.task.max_tokens,
+        "a token beyond the vocabulary": lambda positions: (1, 10**8, 2),
+        "a negative token": lambda positions: (1, -7, 2),
+        "a text beyond the positions": lambda positions: (1,) * (positions + 40),
     }
 )
-"""Records, as token ids, that no base can read: put into what the site holds in memory."""
+"""Records, as token ids, that hardly a base can read, by its positions: put into what the site holds in memory."""
 
 
 class Rounds:
@@ -84,7 +83,7 @@ class Rounds:
 
     def __init__(self, folder: Path, setting: Setting, arrays: Arrays, seen: Seen) -> None:
         self._folder, self._setting, self._arrays, self._seen = folder, setting, arrays, seen
-        self._played = 0
+        self._played, self.paid_refusals = 0, 0
 
     def sums(self, rows: Sequence[Row], broken: Sequence[int] = ()) -> Sums | None:
         """Of a site with ``rows``; ``broken``: token ids that take the place of the last record's."""
@@ -93,7 +92,9 @@ class Rounds:
         if broken:
             site.records(self._setting.work, SECOND).examples.ids[-1] = np.array(broken, dtype=np.int64)
         reply = site.train(self._setting.task(1, RATE, self._arrays, clip=TOLD))
-        return sums_of(reply, self._setting, self._arrays)
+        found = sums_of(reply, self._setting, self._arrays)
+        self.paid_refusals += site.booked() if found is None else 0
+        return found
 
 
 def own_people(folder: Path, effort: Effort, setting: Setting, kind: str) -> list[Finding]:
@@ -102,14 +103,18 @@ def own_people(folder: Path, effort: Effort, setting: Setting, kind: str) -> lis
     rounds, spec = Rounds(folder, told, ARRAYS[kind](told), seen), told.work.task
     crowd = made_up_rows(spec, CROWD)
     without, where = rounds.sums(crowd), f"{setting.name}, {kind} arrays"
+    if without is None and kind != "ordinary":
+        told_all = "Reservations for arrays that the site refuses, whoever is there."
+        return [never(f"paid for a refusal ({where})", rounds.paid_refusals, told_all), seen.finding(where)]
     moved, beside, largest = {}, {}, 0.0
     for name, rows in _people(told, effort).items():
         found, alone = rounds.sums([*crowd, *rows]), rounds.sums(rows)
         moved[name], beside[name] = apart(found, without), apart(found, without, alone)
         largest = max(largest, 0.0 if alone is None else alone.size)
+    positions = int(getattr(told.resident().base.module.config, "max_position_embeddings", 0) or 0)
     for name, make in BROKEN.items():
-        found = rounds.sums([*crowd, *made_up_rows(spec, ["watched"])], make(told.work))
-        beside[name] = apart(found, without)
+        rows, ids = made_up_rows(spec, ["watched"]), make(positions)
+        beside[name] = apart(rounds.sums([*crowd, *rows], ids), without, rounds.sums(rows, ids))
     visible = judge(f"somebody is seen ({where})", largest, (BLIND, 1 + 1e-3), "An ordinary person's contribution.")
     return [
         _judged(f"neighbours ({where})", moved, 1.0, "Largest change of the sum by one person, over the clip norm"),

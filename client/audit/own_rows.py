@@ -29,7 +29,7 @@ from client.gradients import gradient_of
 from client.steady import shape_for
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.privacy.audit.conformance import never
-from llmchain_fl.privacy.audit.finding import Finding, judge
+from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.privacy.units import Units
 from llmchain_fl.tasks.base import Examples, Output, Task
 from llmchain_fl.tasks.passes import Shape
@@ -41,8 +41,7 @@ ROWS = 6
 def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
     """The private step with ROWS rows a pass, each person left out in turn; then models that mix rows."""
     told = for_people(setting)
-    resident, task = open_work(told.work.resident, told.work.task)
-    resident.focus(told.work.adapter.trained)
+    resident, task = told.resident(), open_work(told.work.resident, told.work.task)[1]
     findings = []
     examples = task.encode(made_up_rows(told.work.task, CROWD))
     for kind, check in (("ordinary", _kept_apart), ("overflowing", _switched_off)):
@@ -71,10 +70,7 @@ def _switched_off(setting: Setting, task: Task, examples: Examples) -> list[Find
     alone = [off([i]) for i in everybody]
     wrong = sum(off(everybody) - off([j for j in everybody if j != i]) != alone[i] for i in everybody)
     words = f"Records, of {len(examples)}, that are computed or not by who stands beside them."
-    return [
-        never("own model: switched off by others", wrong, words),
-        judge("own model: switched off", sum(alone), (1, len(examples) - 1), "Some are padded, and some are not."),
-    ]
+    return [never("own model: switched off by others", wrong, f"{words} {sum(alone)} of them are not, by themselves.")]
 
 
 def _named(finding: Finding, where: str) -> Finding:

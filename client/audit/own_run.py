@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from client.audit.own_guards import guard_arrays
+from client.audit.own_guards import STAGES, guard_arrays
 from client.audit.tiny_base import LABELS, WIDE, tiny_base
+from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.base_model import BaseSpec
 from llmchain_fl.compression.codec import CodecSpec
@@ -23,7 +24,7 @@ from llmchain_fl.work import GuardSpec, TrainSpec, WorkSpec, open_work
 
 MAX_TOKENS = 24
 """Of the small settings: texts are padded to 8, 16 or 24 tokens."""
-FIRST, SECOND = "first", "second"
+FIRST, SECOND = STAGES
 """Names of the stages; the earlier one and the one that is trained where there are two."""
 
 
@@ -33,6 +34,7 @@ class Setting:
 
     Attributes:
         work: the work description.
+        trains: factors that the round trains; empty: all that the work describes.
         keeps: trained factors that stay at the site.
         again: whether the stage before is rehearsed.
         zero: the adapter that is sent is all zeros, so that the update is made of the step's own digits.
@@ -40,6 +42,7 @@ class Setting:
     """
 
     work: WorkSpec
+    trains: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     again: bool = False
     zero: bool = False
@@ -80,25 +83,37 @@ class Setting:
             receipt,
             "gate",
             clip=clip,
+            trains=self.trains,
             keeps=self.keeps,
             earlier=((FIRST,) if self.again else ()) if earlier is None else earlier,
         )
 
+    def resident(self) -> Resident:
+        """The model, focused on what the round trains."""
+        resident = open_work(self.work.resident, self.work.task)[0]
+        resident.focus(self.trains or self.work.adapter.trained)
+        return resident
+
     def arrays(self) -> Arrays:
         """The adapter that is sent: the start, or zeros."""
-        resident = open_work(self.work.resident, self.work.task)[0]
-        resident.focus(self.work.adapter.trained)
+        resident = self.resident()
         start = {name: value for name, value in resident.fresh().items() if name in resident.trained_names}
         return {name: value * 0 for name, value in start.items()} if self.zero else start
 
 
-def of_run(work: WorkSpec) -> tuple[Setting, ...]:
-    """The settings of a run of one's own: as it is, and with its codec off where it has one, to read the noise by."""
+def of_run(work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] = ()) -> tuple[Setting, ...]:
+    """The settings of a run of one's own: as it is, and with its codec off where it has one, to read the noise by.
+
+    Args:
+        work: its work description.
+        trains: which factors a round of its rule trains; empty: all that the description names.
+        keeps: which of them stay at the sites.
+    """
     again = any(guard.name == "rehearsal" for guard in work.guards)
-    settings = [Setting(work, again=again)]
-    if work.codec.name != "none":
-        settings.append(Setting(replace(work, codec=CodecSpec()), again=again, name="own run, not compressed"))
-    return tuple(settings)
+    own = Setting(replace(work, threads=1), trains, keeps, again)
+    if work.codec.name == "none":
+        return (own,)
+    return own, replace(own, work=replace(own.work, codec=CodecSpec()), name="own run, not compressed")
 
 
 def _plan(steps: int, **changes: object) -> PrivacyPlan:

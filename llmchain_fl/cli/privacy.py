@@ -56,16 +56,23 @@ def ledger(
 
 @app.command("audit")
 def audit(
+    scenario: Annotated[
+        str, typer.Argument(help="Play the settings of this scenario (or .toml file); else small ones of its own.")
+    ] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set train.optimizer=sgd (repeat it).")
+    ] = None,
     effort: Annotated[str, typer.Option("--effort", help="quick (under a minute) or full.")] = "quick",
     run: Annotated[
-        Path | None, typer.Option("--run", help="Try a membership attack on the adapter of this simulated run.")
+        Path | None,
+        typer.Option("--run", help="Play the settings of this simulated run, and try a membership attack on it."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Try to break the promise: conformance checks and attacks on the shipped code, on made-up data."""
-    from llmchain_fl.cli.privacy_audit import show_audit
+    from llmchain_fl.cli.privacy_audit import Asked, show_audit
 
-    show_audit(effort, run, as_json)
+    show_audit(Asked(effort, scenario, tuple(settings or ()), run), as_json)
 
 
 @app.command("explain")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,35 +18,93 @@ from llmchain_fl.cli.privacy_ledger import app_module
 from llmchain_fl.errors import ConfigError, PrivacyError
 
 if TYPE_CHECKING:
+    from llmchain_fl.config.schema import RunConfig
     from llmchain_fl.privacy.audit.finding import Finding
 
 EFFORTS = ("quick", "full")
+SMALL = "small settings of its own"
 
 
-def gate() -> Callable[[str], Sequence[Finding]]:
-    """``client.audit.gate.run_gate``: effort -> findings."""
-    found: Callable[[str], Sequence[Finding]] = app_module("client.audit.gate").run_gate
+@dataclass(frozen=True)
+class Asked:
+    """What to check: how much, and whose settings are played. ``scenario``: empty for none."""
+
+    effort: str
+    scenario: str = ""
+    changes: tuple[str, ...] = ()
+    run: Path | None = None
+
+    @property
+    def whose(self) -> str:
+        """In words."""
+        return self.scenario or (str(self.run) if self.run else SMALL)
+
+    def config(self) -> RunConfig | None:
+        """The configuration that is played; None for the gate's own.
+
+        Raises:
+            ConfigError: no such scenario, faults in it, or changes to nothing.
+            RunError: no such run.
+        """
+        from llmchain_fl.config.read import read_config
+        from llmchain_fl.run_dir import RunDir
+        from llmchain_fl.scenario import find_scenario
+
+        if self.scenario and self.run:
+            raise ConfigError(["a scenario and --run: play the settings of one of them"])
+        if self.changes and not self.scenario:
+            raise ConfigError(["--set changes a scenario: name one"])
+        if self.scenario:
+            return read_config(find_scenario(self.scenario), list(self.changes))
+        found = None if self.run is None else read_config(RunDir.open(self.run).config)
+        return found if found is not None and found.privacy.enabled and found.privacy.unit != "site" else None
+
+
+def gate() -> Callable[..., Sequence[Finding]]:
+    """``client.audit.gate.run_gate``: effort and settings of a run -> findings."""
+    found: Callable[..., Sequence[Finding]] = app_module("client.audit.gate").run_gate
     return found
 
 
-def show_audit(effort: str, run: Path | None, as_json: bool) -> None:
+def own_settings(config: RunConfig) -> Sequence[Any]:
+    """A run's settings as the gate plays them (``client.audit.own_run.of_run``): its work, and what its rule trains.
+
+    Raises:
+        ConfigError: it has no privacy.
+        LlmchainError: its labels cannot be read.
+    """
+    from llmchain_fl.data.stages import public_labels
+    from llmchain_fl.work import work_from
+
+    rule = app_module("server.parts").make_rule(config.aggregation)
+    plan = app_module("server.privacy_book").make_plan(config)
+    work = work_from(config, public_labels(config), rule.trained, plan)
+    turn = rule.turn(1)
+    found: Sequence[Any] = app_module("client.audit.own_run").of_run(work, tuple(turn.trains), tuple(turn.keeps))
+    return found
+
+
+def show_audit(asked: Asked, as_json: bool) -> None:
     """Run the checks, print every finding, try the attack where a run is given, end with an error if something broke.
 
     Raises:
-        ConfigError: no such effort.
+        ConfigError: no such effort or scenario, or one without privacy.
         RunError: the run cannot be attacked.
         PrivacyError: a check failed, or the attack found more than the claim allows; names them.
     """
-    if effort not in EFFORTS:
-        raise ConfigError([f"--effort {effort!r}: must be one of {', '.join(EFFORTS)}"])
-    tried = None if run is None else membership.attack(run)
-    findings = list(gate()(effort))
+    if asked.effort not in EFFORTS:
+        raise ConfigError([f"--effort {asked.effort!r}: must be one of {', '.join(EFFORTS)}"])
+    tried, config, begun = None if asked.run is None else membership.attack(asked.run), asked.config(), time.monotonic()
+    findings = list(gate()(asked.effort) if config is None else gate()(asked.effort, settings=own_settings(config)))
+    seconds = time.monotonic() - begun
     if as_json:
-        told = {"effort": effort, "findings": [as_dict(found) for found in findings]}
+        told = {"effort": asked.effort, "settings": asked.whose if config else SMALL, "seconds": round(seconds, 1)}
         attack = {"membership": membership.as_dict(tried)} if tried else {}
-        typer.echo(json.dumps({**told, **attack}, indent=1, allow_nan=False))
+        listed = {"findings": [as_dict(found) for found in findings]}
+        typer.echo(json.dumps({**told, **listed, **attack}, indent=1, allow_nan=False))
     else:
-        print_findings(Console(), effort, findings)
+        head = f"Checks of this installation, effort {asked.effort}, with {asked.whose if config else SMALL}."
+        print_findings(Console(), head, findings, seconds)
         if tried:
             typer.echo("\n" + "\n".join(membership.attack_lines(tried)))
     _judge(findings, tried)
@@ -90,9 +150,10 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def print_findings(console: Console, effort: str, findings: Sequence[Finding]) -> None:
+def print_findings(console: Console, head: str, findings: Sequence[Finding], seconds: float) -> None:
     """All findings, and how many of them are good."""
-    head = f"Checks of this installation, effort {effort}. Practice data only: no record is read, nothing is spent."
     passed = sum(found.passed for found in findings)
-    for line in (head, "", *finding_lines(findings), "", f"{passed} of {len(findings)} checks passed."):
+    end = f"{passed} of {len(findings)} checks passed. They took {seconds:.0f} s."
+    practice = "Practice data only: no record is read, nothing is spent."
+    for line in (f"{head} {practice}", "", *finding_lines(findings), "", end):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
