@@ -90,7 +90,8 @@ def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> S
     """Asked once for a resident, a choice of trained arrays, what is brought, and a number of threads."""
     if shape.rows == 1 or resident.base.tokenizer is None:
         return shape
-    lengths = sorted({min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)})
+    texts = [min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)]
+    lengths = list({shape.padded(n): n for n in texts}.values())  # one for each rung
     try:
         states = [_made_up_state(resident, size, brought.beside) for size in (ORDINARY, OVERFLOWING)]
         guards = SiteGuards(brought.guards, _made_up_like(brought.guard_arrays))
