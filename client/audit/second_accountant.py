@@ -12,11 +12,12 @@ delta(epsilon) = E max(0, 1 - exp(epsilon - l)), the larger of both directions. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
-from client.audit.practice import Floats
 from llmchain_fl.privacy.events import Event
 
 CELLS, REACH = 2**16, 32.0
@@ -35,7 +36,7 @@ def second_epsilon(events: Sequence[Event], delta: float) -> float:
 def _epsilon(events: Sequence[Event], delta: float, removed: bool) -> float:
     total = np.ones(CELLS // 2 + 1, dtype=np.complex128)
     for event in events:
-        total *= np.fft.rfft(_losses(event, removed)) ** event.steps
+        total *= _spectrum(event.sampling_rate, event.noise_multiplier, removed) ** event.steps
     chances = np.fft.irfft(total, CELLS)
     losses = np.fft.fftfreq(CELLS, 1 / CELLS) * (2 * REACH / CELLS)
 
@@ -50,13 +51,13 @@ def _epsilon(events: Sequence[Event], delta: float, removed: bool) -> float:
     return high
 
 
-def _losses(event: Event, removed: bool) -> Floats:
-    """Chance of each cell, in the order of an FFT."""
-    q, z = event.sampling_rate, event.noise_multiplier
+@lru_cache(maxsize=16)
+def _spectrum(q: float, z: float, removed: bool) -> NDArray[np.complex128]:
+    """Transform of the chances of each cell, for one step."""
     edges = np.linspace(-WIDE * z, 1 + WIDE * z, 400_001)
     middle = (edges[1:] + edges[:-1]) / 2
     under = np.diff(norm.cdf(edges / z))
     chance = (1 - q) * under + q * np.diff(norm.cdf((edges - 1) / z)) if removed else under
     loss = np.logaddexp(np.log1p(-q) if q < 1 else -np.inf, np.log(q) + (2 * middle - 1) / (2 * z**2))
     cells = np.round((loss if removed else -loss) * (CELLS / (2 * REACH))).astype(np.int64) % CELLS
-    return np.bincount(cells, weights=chance, minlength=CELLS).astype(np.float64)
+    return np.fft.rfft(np.bincount(cells, weights=chance, minlength=CELLS))
