@@ -1,120 +1,110 @@
-"""What does the privacy gate catch, how often is it wrong, and what does it cost?
+"""How often is the privacy gate wrong on correct code, and what does it cost?
 
-    python benchmarks/bench_gate.py [--repeats 1000] [--runs 1] [--model minilm]
+    python benchmarks/bench_gate.py [--repeats 1000] [--own 100] [--model minilm]
 
-* breakage x check   every deliberate fault of tests/client/test_gate_breakages.py against every check, `--runs` times:
-                     FOUND by the check that is made for it, found by another one, or not at all (.)
-* false alarms       the statistical checks on the code as it is, `--repeats` times, each about 0.1 s
-* cost               processor seconds of each check, quick and full
+* false alarms       the statistical checks of a practice site on the code as it is, `--repeats` times; those of a whole
+                     site under each small setting `--own` times, their statistics on ideal numbers `--repeats` times
+* cost               processor and wall seconds of each check, quick and full
 * anchors            the two published values of the one-run bound (Steinke et al. 2023)
 * own model          how much one person changes what the others add, in a real model, in float32 and bfloat16
+
+Which faults the gate finds: bench_gate_mutants.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import logging
 import os
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from bench import ROOT, show, write
+from bench import show, write
 
-SMALL = {"rounds": 1, "steps": 6, "quiet": 256, "draws": 300, "canaries": 200, "canary_rounds": 1}
-STATISTICAL = ("noise and draws", "drawn batches", "empty steps", "telling bits", "canaries")
-
-
-def breakages() -> Any:
-    """The table of the test file."""
-    path = ROOT / "tests" / "client" / "test_gate_breakages.py"
-    spec = importlib.util.spec_from_file_location("test_gate_breakages", path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"this benchmark needs {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.BREAKAGES
+SMALL = {"rounds": 1, "steps": 6, "quiet": 256, "draws": 300, "canaries": 200, "canary_rounds": 1, "scores": 30}
+STATISTICAL = (
+    *("noise and draws", "drawn batches", "empty steps", "restart", "telling bits", "entropy", "scores", "canaries"),
+)
 
 
-def matrix(runs: int) -> list[dict[str, Any]]:
-    """For each breakage and check: in how many of ``runs`` the check failed."""
-    import pytest
-
-    from client.audit.gate import CHECKS, EFFORTS, run_check
-
-    rows: list[dict[str, Any]] = []
-    for what, (apply, meant, finding) in {"(nothing broken)": (lambda patch: None, "", ""), **breakages()}.items():
-        found: dict[str, int] = {}
-        for check in CHECKS:
-            for _ in range(runs):
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr("os.fsync", lambda descriptor: None)
-                    apply(patch)
-                    failed = [f.name for f in run_check(check, EFFORTS["quick"]) if not f.passed]
-                hit = finding in failed if check == meant else bool(failed)
-                found[check] = found.get(check, 0) + int(hit)
-        rows.append({"breakage": what, "made_for_it": meant, "found": found})
-    return rows
-
-
-def show_matrix(rows: list[dict[str, Any]], runs: int) -> None:
-    """One line a breakage."""
-    from client.audit.gate import CHECKS
-
-    def cell(row: dict[str, Any], check: str) -> str:
-        count = row["found"][check]
-        share = "" if count == runs or not count else f" {count}/{runs}"
-        return ("FOUND" if check == row["made_for_it"] else "found") + share if count else "."
-
-    show(
-        f"Breakage x check ({runs} run(s) each; FOUND: by the check made for it)",
-        ["breakage", *CHECKS],
-        [[row["breakage"], *(cell(row, check) for check in CHECKS)] for row in rows],
-    )
-    broken = [row for row in rows if row["made_for_it"]]
-    caught = sum(row["found"][row["made_for_it"]] == runs for row in broken)
-    print(f"  caught by the check made for it in every run: {caught} of {len(broken)}")
-
-
-def false_alarms(repeats: int) -> dict[str, Any]:
-    """The statistical checks on correct code."""
+def _repeated(names: Sequence[str], repeats: int) -> dict[str, Any]:
+    """These checks on correct code, so many times."""
     import pytest
 
     from client.audit.effort import Effort
     from client.audit.gate import run_check
 
-    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-    alarms, statistics, begun, wall = [], 0, time.process_time(), time.perf_counter()
+    alarms, findings, cpu, wall = [], 0, time.process_time(), time.perf_counter()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         for _ in range(repeats):
-            found = [f for name in STATISTICAL for f in run_check(name, Effort(**SMALL), memory)]
-            statistics = len(found)
+            found = [f for name in names for f in run_check(name, Effort(**SMALL))]
+            findings = len(found)
             alarms += [str(f) for f in found if not f.passed]
-    cpu, wall = time.process_time() - begun, time.perf_counter() - wall
-    show(
-        "False alarms on the code as it is",
-        ["repetitions", "findings each", "alarms", "processor s", "wall s", "processor s each"],
-        [[repeats, statistics, len(alarms), f"{cpu:.1f}", f"{wall:.1f}", f"{cpu / max(repeats, 1):.3f}"]],
-    )
-    for alarm in alarms:
-        print(f"  {alarm}")
-    return {"repeats": repeats, "findings": statistics, "alarms": alarms, "cpu_s": cpu, "wall_s": wall}
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"repeats": repeats, "findings": findings, "alarms": alarms, "cpu_s": cpu, "wall_s": wall}
+
+
+def _ideal(repeats: int) -> dict[str, Any]:
+    """The statistics that are taken of a whole site's noise, on ideal numbers of the same count."""
+    import numpy as np
+
+    from client.audit.own_noise import SHARE
+    from llmchain_fl.privacy.audit import noise_law
+
+    draw, alarms, cpu, wall = np.random.default_rng(), [], time.process_time(), time.perf_counter()
+    for _ in range(repeats):
+        rounds = [draw.normal(size=13_312) for _ in range(3)]
+        flat = np.concatenate(rounds[:2])
+        found = [
+            noise_law.noise_size(flat, 1.0, SHARE / 2),
+            noise_law.noise_shape(flat, 1.0, SHARE),
+            noise_law.noise_repeats(flat, 1.0, SHARE),
+            noise_law.noise_reuse(rounds, SHARE),
+        ]
+        alarms += [str(f) for f in found if not f.passed]
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"repeats": repeats, "findings": 4, "alarms": alarms, "cpu_s": cpu, "wall_s": wall}
+
+
+def false_alarms(repeats: int, own: int) -> dict[str, Any]:
+    """Of everything that is statistics."""
+    from client.audit.gate import CHECKS
+
+    settings = [name for name in CHECKS if name.startswith("own noise")]
+    found = {
+        "practice site": _repeated(STATISTICAL, repeats),
+        f"whole site, {len(settings)} settings": _repeated(settings, own),
+        "whole site's statistics, ideal numbers": _ideal(repeats),
+    }
+    lines = [
+        [what, row["repeats"], row["findings"], len(row["alarms"]), f"{row['cpu_s']:.1f}", f"{row['wall_s']:.1f}"]
+        for what, row in found.items()
+    ]
+    head = ["what", "repetitions", "findings each", "alarms", "processor s", "wall s"]
+    show("False alarms on the code as it is", head, lines)
+    for row in found.values():
+        for alarm in row["alarms"]:
+            print(f"  {alarm}")
+    return found
 
 
 def cost() -> dict[str, dict[str, float]]:
-    """Processor seconds of each check, disk flushes included."""
+    """Processor seconds of each check, in the order of the gate; the first one of a whole site makes the base."""
     from client.audit.gate import CHECKS, EFFORTS, run_check
 
     table: dict[str, dict[str, float]] = {}
-    for check in CHECKS:
-        table[check] = {}
-        for effort in EFFORTS:
+    for effort in EFFORTS:
+        wall = time.perf_counter()
+        for check in CHECKS:
             begun = time.process_time()
             run_check(check, EFFORTS[effort])
-            table[check][effort] = time.process_time() - begun
+            table.setdefault(check, {})[effort] = time.process_time() - begun
+        table.setdefault("wall seconds, all", {})[effort] = time.perf_counter() - wall
     lines = [[check, *(f"{seconds:.2f}" for seconds in row.values())] for check, row in table.items()]
-    total = [f"{sum(row[effort] for row in table.values()):.2f}" for effort in EFFORTS]
+    checks = {check: row for check, row in table.items() if check in CHECKS}
+    total = [f"{sum(row[effort] for row in checks.values()):.2f}" for effort in EFFORTS]
     show("Processor seconds", ["check", *EFFORTS], [*lines, ["all", *total]])
     return table
 
@@ -184,17 +174,16 @@ def main() -> None:
     """Everything, in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--own", type=int, default=100)
     parser.add_argument("--model", default="minilm")
     told = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"anchors": anchors(), "breakages": matrix(told.runs)}
-    show_matrix(result["breakages"], told.runs)
-    result["false_alarms"] = false_alarms(told.repeats)
-    result["cost"] = cost()
+    logging.getLogger("llmchain_fl.client").setLevel(logging.CRITICAL + 1)
+    result: dict[str, Any] = {"cost": cost(), "false_alarms": false_alarms(told.repeats, told.own)}
+    result["anchors"] = anchors()
     if told.model:
         result["own_model"] = own_models(told.model)
     write("gate", result)
