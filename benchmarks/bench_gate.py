@@ -24,7 +24,14 @@ from bench import show, write
 
 SMALL = {"rounds": 1, "steps": 6, "quiet": 256, "draws": 300, "canaries": 200, "canary_rounds": 1, "scores": 30}
 STATISTICAL = (
-    *("noise and draws", "drawn batches", "empty steps", "restart", "telling bits", "entropy", "scores", "canaries"),
+    "noise and draws",
+    "drawn batches",
+    "empty steps",
+    "restart",
+    "telling bits",
+    "entropy",
+    "scores",
+    "canaries",
 )
 
 
