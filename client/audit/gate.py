@@ -7,7 +7,7 @@ update can be read; it takes the path of every round (``client/rounds.py``). A *
 a policy, a ledger and a language model, and is asked as a server asks, through ``client.app``; it plays the settings of
 a run of your own (optimiser, guards, codec, memory, steps, head, task, base), or a table of small ones.
 
-A correct program fails a run of the whole gate about once in 4,000: each of some two dozen statistical checks has
+A correct program fails a run of the whole gate at most once in 3,000: each of 30 kinds of statistical checks has
 probability 1e-5 (``finding.ALPHA``), shared out where one is made for many settings; everything else is a count or a
 bound. ``tests/client/test_gate_breakages*.py`` show which fault each check finds.
 """

@@ -57,21 +57,20 @@ def own_model(
 
     with gradient_of(task.resident, examples, micro_batch, plan_for(1.0, 0.0, clip=clip_norm)) as gradient:
         moved, others = _changes(gradient, loss, units, _to_watch(examples, units, watched))
-    count = f"{len(units)} people, {len(moved)} of them left out in turn"
+    return _judged(moved / clip_norm, others / clip_norm, len(units))
+
+
+def _judged(moved: Floats, others: Floats, people: int) -> list[Finding]:
+    """Both in units of C, one number for each person who was left out."""
+    count = f"{people} people, {len(moved)} of them left out in turn"
+    words = (
+        f"Change of all that the others add, by one person, over the clip norm; {count}. Above the bound: train in "
+        "float32, or with one record in a forward pass."
+    )
+    allowed = f"As for the practice site; {count}."
     return [
-        judge(
-            "own model: neighbours",
-            moved.max() / clip_norm,
-            (0.0, 1 + TOLERANCE),
-            f"As for the practice site; {count}.",
-        ),
-        judge(
-            "own model: others untouched",
-            others.max() / clip_norm,
-            (0.0, TOLERANCE),
-            f"Change of all that the others add, by one person, over the clip norm; {count}. Above the bound: train in "
-            "float32, or with one record in a forward pass.",
-        ),
+        judge("own model: neighbours", moved.max(), (0.0, 1 + TOLERANCE), allowed),
+        judge("own model: others untouched", others.max(), (0.0, TOLERANCE), words),
     ]
 
 
