@@ -78,7 +78,7 @@ def _voters(folder: Path, name: str, values: Floats, noise: float, last_has: int
     people = len(values) - last_has
     owners = [*names(people), *[f"person-{people}"] * last_has]
     plan = replace(plan_for(1.0, 1.0), score_noise=noise)
-    site = PracticeSite(folder, name, one_hot(len(values), len(values), 0.0), owners, plan)
+    site = PracticeSite(folder, name, one_hot(len(values), max(2, len(values)), 0.0), owners, plan)
     site.task.votes = values
     return site
 
