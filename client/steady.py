@@ -33,7 +33,7 @@ from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.continual.guards import SiteGuards
 from llmchain_fl.continual.guards.distill import TEACHER
 from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.tasks.passes import EVEN, STEP, Shape, rung
+from llmchain_fl.tasks.passes import EVEN, STEP, Shape
 from llmchain_fl.work import GuardSpec
 
 log = logging.getLogger("llmchain_fl.client")
@@ -91,7 +91,7 @@ def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> S
     if shape.rows == 1 or resident.base.tokenizer is None:
         return shape
     texts = [min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)]
-    lengths = list({shape.padded(n): n for n in texts}.values())  # one for each rung
+    lengths = list({shape.kind(n): n for n in texts}.values())  # one for each kind of pass
     try:
         states = [_made_up_state(resident, size, brought.beside) for size in (ORDINARY, OVERFLOWING)]
         guards = SiteGuards(brought.guards, _made_up_like(brought.guard_arrays))
@@ -105,7 +105,7 @@ def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> S
         return replace(shape, rows=1)
     if brought.beside:  # a fold may grow from round to round: a search each time costs more than full passes
         return shape
-    return replace(shape, fewest=tuple((shape.padded(n), probe.fewest(n, states[0])) for n in lengths))
+    return replace(shape, fewest=tuple((shape.kind(n), probe.fewest(n, states[0])) for n in lengths))
 
 
 def _made_up_state(resident: Resident, size: float, beside: Arrays) -> State:
@@ -137,10 +137,9 @@ class _Probe:
     guards: SiteGuards
 
     def alike(self, length: int, state: State) -> bool:
-        """Rows of records of one rung, at every place of a pass, in either order, and one among copies of itself."""
-        rows, longest = self.shape.rows, self.shape.longest
-        others = [max(2, length - 1 - k % 7) for k in range(rows)]
-        inside = [n for n in others if rung(n, longest) == rung(length, longest)] or [length]
+        """Rows of records of one kind, at every place of a pass, in either order, and one among copies of itself."""
+        rows, kind = self.shape.rows, self.shape.kind(length)
+        inside = [n for k in range(rows) if self.shape.kind(n := max(2, length - 1 - k % 7)) == kind] or [length]
         lengths = [length, *(inside[k % len(inside)] for k in range(rows - 1))]
         orders = [[(place + turn) % rows for place in range(rows)] for turn in range(rows)]
         orders += [list(reversed(orders[0])), [0] * rows]
@@ -152,7 +151,7 @@ class _Probe:
         return all(_same(same[0], row) for same in found.values() for row in same)
 
     def fewest(self, length: int, state: State) -> int:
-        """Fewest rows from which on up to a full pass of this rung gives records the same bits."""
+        """Fewest rows from which on up to a full pass of this kind gives records the same bits."""
         every = list(range(self.shape.rows))
         (full,) = self._passes([length] * len(every), state, every)
         for count in range(len(every) - 1, 0, -1):
@@ -162,23 +161,25 @@ class _Probe:
         return 1
 
     def _passes(self, lengths: Sequence[int], state: State, *indices: Sequence[int]) -> list[Tensor]:
-        """The gradients of passes over made-up records of these lengths."""
+        """The gradients of passes over made-up records of these lengths, and their losses as scores compute them."""
         examples = made_up_records(self.words, lengths)
         examples.fix(self.shape)
         rows = PerSample(self.resident, self.shape.rows)
         try:
             with self.resident.swapped(state):
-                return [rows.rows(len(index), self._backward(examples, index)).clone() for index in indices]
+                found = [rows.rows(len(index), self._backward(examples, index)).clone() for index in indices]
+                with rows.paused(), torch.no_grad():
+                    losses = [self._losses(examples, index).reshape(len(index), 1) for index in indices]
         finally:
             rows.close()
+        return [torch.cat(both, dim=1) for both in zip(found, losses, strict=True)]
+
+    def _losses(self, examples: Examples, index: Sequence[int]) -> Tensor:
+        output = self.task.forward(examples, index)
+        return self.task.losses(output) + self.guards.example_loss(self.task, examples, index, output)
 
     def _backward(self, examples: Examples, index: Sequence[int]) -> Callable[[], None]:
-        def backward() -> None:
-            output = self.task.forward(examples, index)
-            added = self.guards.example_loss(self.task, examples, index, output)
-            (self.task.losses(output) + added).sum().backward()  # type: ignore[no-untyped-call]
-
-        return backward
+        return lambda: self._losses(examples, index).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

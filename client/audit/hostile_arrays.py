@@ -56,12 +56,24 @@ def overflow_at_padding(setting: Setting) -> Arrays:
     return {**found, f"{module}.lora_A": a, f"{module}.lora_B": b}
 
 
+def queries_of_no_number(setting: Setting) -> Arrays:
+    """Infinity less infinity in every query: attention may be finite all the same where a pass leaves the mask out."""
+    found, shapes = ordinary(setting), setting.resident().shapes
+    module = _first_module(shapes)
+    rank, width = shapes[f"{module}.lora_A"]
+    direction = np.random.default_rng(4).normal(size=width) * 1e3
+    a = np.tile(direction, (rank, 1)).astype(np.float32)
+    b = np.tile(np.resize([3 * HUGE, -3 * HUGE, 0.0], rank), (shapes[f"{module}.lora_B"][0], 1)).astype(np.float32)
+    return {**found, f"{module}.lora_A": a, f"{module}.lora_B": b}
+
+
 ARRAYS: Mapping[str, Callable[[Setting], Arrays]] = MappingProxyType(
     {
         "ordinary": ordinary,
         "zero": zero,
         "ill-conditioned": ill_conditioned,
         "overflowing": overflow_at_padding,
+        "of no number": queries_of_no_number,
     }
 )
 """kind -> arrays for a setting."""

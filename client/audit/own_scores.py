@@ -32,7 +32,7 @@ VOTERS = ("ann", "bob", "eve", "kim", "lea", "max")
 """The others: a record each, so that nobody's vote is 1/2."""
 VOTE = 0.02
 """Allowed gap, as a share of one vote."""
-KINDS = ("ordinary", "overflowing")
+KINDS = ("ordinary", "overflowing", "of no number")
 
 
 def score_task(setting: Setting, arrays: Arrays, stages: Sequence[str] = (SECOND,), number: int = 1) -> ScoreTask:
@@ -47,7 +47,7 @@ def score_of(reply: RecordDict, stage: str = SECOND) -> float:
 
 
 def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
-    """Held-out people who come and go, under ordinary arrays and such that overflow at padding."""
+    """Held-out people who come and go, under ordinary arrays and such that are finite or not by padding."""
     if setting.plan.unit != "person" or setting.work.task.kind != "classification":
         return []
     told, seen = for_people(setting, score_noise=NOISE), Seen()

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmchain_fl.by_row import by_row
 from llmchain_fl.errors import ModelError
 
 KEYS, CENTRE, TAU = "route.keys", "route.centre", "route.tau"
@@ -74,7 +75,8 @@ def pooled(hidden: Tensor, decide: Tensor) -> Tensor:
 
 def chosen(features: Tensor, table: Table) -> Tensor:
     """a(x), float32 [n, K], rows sum to 1. A feature that is the centre itself is equally far from all keys."""
-    return torch.softmax(F.normalize(features - table.centre, dim=-1) @ table.keys.T / table.tau, dim=-1)
+    near = by_row(F.normalize(features - table.centre, dim=-1), table.keys)
+    return torch.softmax(near / table.tau, dim=-1)
 
 
 class Router:

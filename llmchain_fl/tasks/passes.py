@@ -6,7 +6,7 @@ Two ways to batch, and why there are two:
   they decide how far it is padded, and a model that lets padding through (or that is made to, by arrays that overflow
   there) lets a neighbour decide about a record. Fit for public records and for training without privacy.
 * **in fixed shapes** (:class:`Shape`): a record is padded to a length that follows from its own (:func:`rung`), and
-  goes through in a batch of a constant number of rows beside records of the same rung; missing rows are copies of the
+  goes through in a batch of a constant number of rows beside records of the same kind; missing rows are copies of the
   batch's first record, whose results are dropped. The shape of every pass a record takes part in is a function of this
   record and of public constants. Rows of a batch never meet inside a model of this project (the private step refuses
   one in which they do), so the row's result is the same, bit for bit, wherever it stands and whatever stands beside
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Kind = tuple[int, bool]
 EVEN = 64
 """Up to this length rungs are STEP apart, above it an eighth of the next power of two."""
 STEP = 8
@@ -43,16 +44,24 @@ class Lengths(Protocol):
 class Shape:
     """``rows`` records a pass; no record is padded beyond ``longest`` tokens.
 
-    ``fewest``: (rung, n): passes of n to ``rows`` rows of this rung give a record the same bits; others have ``rows``.
+    ``fewest``: (kind, n): passes of n to ``rows`` rows of this kind give a record the same bits; others have ``rows``.
     """
 
     rows: int
     longest: int
-    fewest: tuple[tuple[int, int], ...] = ()
+    fewest: tuple[tuple[Kind, int], ...] = ()
 
     def padded(self, length: int) -> int:
         """Length to which a record of ``length`` tokens is padded."""
         return rung(length, self.longest)
+
+    def kind(self, length: int) -> Kind:
+        """(that length, whether the record fills it): only records of one kind stand in one pass.
+
+        Where nothing is padded many models leave the mask out, which is another computation: arrays that make the
+        queries NaN leave such a pass finite and spoil one with a mask. A padded neighbour must not decide about that.
+        """
+        return self.padded(length), self.padded(length) == length
 
 
 def rung(length: int, longest: int) -> int:
@@ -75,7 +84,7 @@ def passes(examples: Lengths, index: Sequence[int], batch: int) -> Iterator[tupl
     """(records of a pass, how many of them count); the others fill the shape up.
 
     Without a shape: at most ``batch`` records of like length, all of which count. With one: exactly ``shape.rows``
-    records of one rung; rungs ascending, and within a rung in the order of ``index``, so that the passes of some of the
+    records of one kind; kinds ascending, and within one in the order of ``index``, so that the passes of some of the
     records come in the same order whatever the others are.
     """
     shape = examples.shape
@@ -85,14 +94,14 @@ def passes(examples: Lengths, index: Sequence[int], batch: int) -> Iterator[tupl
             part = [int(i) for i in order[start : start + batch]]
             yield part, len(part)
         return
-    rungs: dict[int, list[int]] = {}
+    kinds: dict[Kind, list[int]] = {}
     fewest = dict(shape.fewest)
     for i in index:
-        rungs.setdefault(shape.padded(examples.length(int(i))), []).append(int(i))
-    for length in sorted(rungs):
-        for start in range(0, len(rungs[length]), shape.rows):
-            part = rungs[length][start : start + shape.rows]
-            yield part + part[:1] * (fewest.get(length, shape.rows) - len(part)), len(part)
+        kinds.setdefault(shape.kind(examples.length(int(i))), []).append(int(i))
+    for kind in sorted(kinds):
+        for start in range(0, len(kinds[kind]), shape.rows):
+            part = kinds[kind][start : start + shape.rows]
+            yield part + part[:1] * (fewest.get(kind, shape.rows) - len(part)), len(part)
 
 
 Compute = Callable[[Sequence[int]], tuple[Tensor, ...]]

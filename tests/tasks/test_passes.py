@@ -70,8 +70,8 @@ def asked(draw: Any) -> tuple[list[int], list[int], Shape]:
     index = draw(st.lists(st.integers(0, len(lengths) - 1), unique=True))
     longest = draw(st.integers(max(lengths), 400))
     rows = draw(st.integers(1, 9))
-    rungs = sorted({rung(length, longest) for length in lengths})
-    fewest = draw(st.lists(st.tuples(st.sampled_from(rungs), st.integers(1, rows)), unique_by=lambda pair: pair[0]))
+    kinds = sorted({Shape(rows, longest).kind(length) for length in lengths})
+    fewest = draw(st.lists(st.tuples(st.sampled_from(kinds), st.integers(1, rows)), unique_by=lambda pair: pair[0]))
     return lengths, index, Shape(rows, longest, tuple(fewest))
 
 
@@ -81,9 +81,10 @@ def test_every_record_counts_once_and_every_pass_has_an_allowed_shape(told: tupl
     examples, fewest = examples_of(lengths, shape), dict(shape.fewest)
     counted: list[int] = []
     for part, count in passes(examples, index, 3):
-        (length,) = {shape.padded(lengths[i]) for i in part}
+        ((length, filled),) = {shape.kind(lengths[i]) for i in part}
         assert 1 <= count <= len(part)
-        assert fewest.get(length, shape.rows) <= len(part) <= shape.rows
+        assert fewest.get((length, filled), shape.rows) <= len(part) <= shape.rows
+        assert bool(examples.batch(part, 0, torch.device("cpu"))[1].all()) == filled  # all of them padded, or none
         assert set(part[count:]) <= {part[0]}
         assert examples.batch(part, 0, torch.device("cpu"))[0].shape == (len(part), length)
         counted += part[:count]
@@ -145,7 +146,7 @@ def test_a_record_whose_pass_raises_is_nan_and_its_neighbours_are_as_without_it(
     examples, seen = examples_of(lengths, shape), set()
 
     def compute(index: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        seen.add((len(index), shape.padded(max(lengths[i] for i in index))))
+        seen.add((len(index), shape.kind(lengths[index[0]])))
         if bad & set(index):
             raise RuntimeError("a record that cannot be read")
         return sums(examples, index)[:1]
@@ -154,7 +155,7 @@ def test_a_record_whose_pass_raises_is_nan_and_its_neighbours_are_as_without_it(
     assert {i for i, value in enumerate(found) if np.isnan(value)} == bad
     clean = each_record(examples, 3, lambda index: sums(examples, index)[:1])[0]
     assert all(found[i] == clean[i] for i in range(len(lengths)) if i not in bad)
-    assert all(rows >= dict(shape.fewest).get(length, shape.rows) for rows, length in seen)
+    assert all(rows >= dict(shape.fewest).get(kind, shape.rows) for rows, kind in seen)
 
 
 def test_without_a_shape_an_error_is_one() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,23 +44,18 @@ class Silent:
         return values
 
 
-@dataclass(repr=False)
 class World:
-    """One base with a task and guards, and records to draw from."""
+    """One base with a task and guards, and records to draw from. ``brought``: fold and slots of the present arrays."""
 
-    task: Any
-    kind: str
-    specs: tuple[GuardSpec, ...]
-    payload: dict[str, np.ndarray]
-    words: np.ndarray
-    at_padding: dict[str, np.ndarray]
-    brought: dict[str, np.ndarray]
+    def __init__(self, task: Any, kind: str, specs: tuple[GuardSpec, ...], payload: dict[str, np.ndarray]) -> None:
+        self.task, self.kind, self.specs, self.payload = task, kind, specs, payload
+        self.guards = SiteGuards(specs, payload)
+        self.words = np.array(sorted(set(self.resident.base.tokenizer.get_vocab().values()))[4:], dtype=np.int64)
+        self.brought: dict[str, np.ndarray] = {}
+        self.at_padding = at_padding(self)
 
     def __repr__(self) -> str:
         return self.kind
-
-    def __post_init__(self) -> None:
-        self.guards = SiteGuards(self.specs, self.payload)
 
     @property
     def resident(self) -> Any:
@@ -86,11 +81,17 @@ class World:
             "overflow": lambda shape: draw.normal(0, 1, shape) * HUGE / 4,
             "ill-conditioned": lambda shape: draw.choice([-1, 1], shape) * 10.0 ** draw.choice([-20, 0, 20], shape),
             "at padding": np.zeros,
+            "queries of no number": lambda shape: draw.normal(0, 0.1, shape),
             "slots": lambda shape: draw.normal(0, 0.3, shape),
             "huge B": lambda shape: draw.normal(0, 1e-30, shape),
         }[arrays]
         told = {name: made(shape).astype(np.float32) for name, shape in self.resident.shapes.items()}
         told |= self.at_padding if arrays == "at padding" else {}
+        if arrays == "queries of no number":  # infinity less infinity at every token: finite where no mask is added
+            told |= {n: v * np.float32(3.0) for n, v in told.items()}
+            name = query_of(self)
+            told[name][:] = draw.normal(size=told[name].shape[1]) * 1e3
+            told[name.replace("lora_A", "lora_B")][:] = np.resize([HUGE, -HUGE, 0.0], told[name].shape[0])
         if arrays == "huge B":
             told |= {n: np.full_like(v, HUGE) for n, v in told.items() if n.endswith("lora_B")}
         self.brought = self.slots(draw) if arrays == "slots" else {}
@@ -129,10 +130,15 @@ class World:
         return self.task.losses(output) + self.guards.example_loss(self.task, examples, index, output)
 
 
+def query_of(world: World) -> str:
+    """lora_A of the lowest adapted layer of queries, where there is one."""
+    names = [name for name in world.resident.shapes if name.endswith("lora_A")]
+    return next((name for name in names if "query" in name or "q_proj" in name), names[0])
+
+
 def at_padding(world: World) -> dict[str, np.ndarray]:
     """lora_A along a direction that tells padding from text, lora_B such that only padding overflows."""
-    names = [name for name in world.resident.shapes if name.endswith("lora_A")]
-    name = next((name for name in names if "query" in name or "q_proj" in name), names[0])
+    name = query_of(world)
     seen: list[Tensor] = []
     layer = world.resident.base.module.get_submodule(name.removesuffix(".lora_A"))
     hook = layer.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].detach()))
@@ -144,7 +150,7 @@ def at_padding(world: World) -> dict[str, np.ndarray]:
     x = seen[0].double().numpy().reshape(-1, seen[0].shape[-1])[: len(padding)]
     direction = np.linalg.solve(x.T @ x + 1e-6 * np.eye(x.shape[1]), x.T @ padding[: len(x)])
     a, b = (np.zeros(world.resident.shapes[n], dtype=np.float32) for n in (name, name.replace("lora_A", "lora_B")))
-    a[0], b[0, 0] = direction / (x @ direction)[padding[: len(x)]].min(), 1.75e38
+    a[0], b[0, 0] = direction / ((x @ direction)[padding[: len(x)]].min() or 1.0), 1.75e38
     return {name: a, name.replace("lora_A", "lora_B"): b}
 
 
@@ -159,9 +165,7 @@ def world(request: pytest.FixtureRequest, small: Any) -> Iterator[World]:
     draw = np.random.default_rng(3)
     arrays = {n: draw.normal(0, 0.3, s).astype(np.float32) for n, s in resident.shapes.items()}
     payload = {f"teacher.{n}": v for n, v in arrays.items()} if guard is DISTILL else {}
-    words = np.array(sorted(set(resident.base.tokenizer.get_vocab().values()))[4:], dtype=np.int64)
-    found = World(task, kind, (guard,) if guard else (), payload, words, {}, {})
-    found.at_padding = at_padding(found)
+    found = World(task, kind, (guard,) if guard else (), payload)
     yield found
     load_base.cache_clear()
     _resident.cache_clear()

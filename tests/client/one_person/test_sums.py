@@ -49,7 +49,20 @@ def crowds(draw: Any) -> Crowd:
     return Crowd(
         tuple(map(tuple, people)),
         who,
-        draw(st.sampled_from(["ordinary", "zeros", "overflow", "ill-conditioned", "at padding", "slots", "huge B"])),
+        draw(
+            st.sampled_from(
+                [
+                    "ordinary",
+                    "zeros",
+                    "overflow",
+                    "ill-conditioned",
+                    "at padding",
+                    "slots",
+                    "queries of no number",
+                    "huge B",
+                ]
+            )
+        ),
         draw(st.sampled_from([1, 2, 4, 7, 16])),
         draw(st.sampled_from([1e-4, 0.3, 10.0])),
         draw(st.sampled_from([1, 2**15, 2**26])),
@@ -165,6 +178,7 @@ def test_which_slot_answers_a_record_does_not_depend_on_how_rounding_falls_besid
 
         monkeypatch.setattr(routing, "chosen", by_rows)
         world.resident.found.clear()
-        assert largest_move(world, small, Shape(16, 16, ((8, 2),))) > 3  # what rows without slots would have allowed
+        as_without_slots = Shape(16, 16, (((8, True), 2),))
+        assert largest_move(world, small, as_without_slots) > 3
     assert largest_move(world, small, None) <= 1 + 1e-6
     world.resident.found.clear()
