@@ -20,13 +20,13 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-from llmchain_fl.base_model import load_base  # noqa: E402
 from llmchain_fl.cli.live import PlainView  # noqa: E402
 from llmchain_fl.config.read import read_config  # noqa: E402
 from llmchain_fl.config.write import to_toml  # noqa: E402
+from llmchain_fl.core.base_model import load_base  # noqa: E402
+from llmchain_fl.planning.work import base_spec  # noqa: E402
 from llmchain_fl.run_dir import RunDir  # noqa: E402
 from llmchain_fl.scenario import find_scenario  # noqa: E402
-from llmchain_fl.work import base_spec  # noqa: E402
 
 
 def need(path: str) -> Path:

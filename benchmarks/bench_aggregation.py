@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from bench import show, write
 
-from server.aggregation import RULES
-from server.aggregation.rule import Rule, SiteFactors, SiteShape, sent_names
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import Rule, SiteFactors, SiteShape, sent_names
 
 SCALE = 2.0
 SMALL = {"modules": 12, "size": 384, "rank": 8}

@@ -29,17 +29,17 @@ from bench import show, write
 from client.app import do_train
 from client.outbox import refuse
 from client.site import Site, read_site
-from llmchain_fl.adapter.value import AdapterSpec, Arrays
-from llmchain_fl.base_model import BaseSpec
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.errors import LlmchainError
-from llmchain_fl.messages import Refusal, TrainTask, Update
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.tasks.spec import TaskSpec
-from llmchain_fl.wire import read_reply
-from llmchain_fl.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
+from llmchain_fl.core.base_model import BaseSpec
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.messages import Refusal, TrainTask, Update
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from llmchain_fl.replies import read_reply
 
 DELTA = 1e-5
 FLOAT = 1e-4

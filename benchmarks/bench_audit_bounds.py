@@ -20,7 +20,8 @@ import numpy as np
 from bench import show, write
 from scipy.optimize import brentq
 
-from llmchain_fl.privacy.accounting import Event
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
 from llmchain_fl.privacy.audit import one_run as steinke
 from llmchain_fl.privacy.audit.f_dp import claimed, epsilon_bound, gaussian, is_refuted, of_deltas
 from llmchain_fl.privacy.audit.finding import ALPHA
@@ -32,7 +33,6 @@ from llmchain_fl.privacy.audit.profile import (
     profile,
     rates,
 )
-from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 DELTA = 1e-5
 BETAS = (ALPHA, 0.05)
@@ -104,8 +104,8 @@ def _refuted(name: str, curve: Any, canaries: int, made: int, seen: Sequence[int
 
 def the_gate(seeds: int) -> list[dict[str, Any]]:
     """The gate's canaries without its code: Poisson steps along directions of their own."""
-    from client.audit.canaries import GUESSES, ONE_RUN_NOISE, PROFILE_NOISE
-    from client.audit.effort import EFFORTS
+    from simulations.audit.canaries import GUESSES, ONE_RUN_NOISE, PROFILE_NOISE
+    from simulations.audit.effort import EFFORTS
 
     rows: list[dict[str, Any]] = []
     for name, effort in EFFORTS.items():

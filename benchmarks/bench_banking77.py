@@ -23,11 +23,12 @@ from bench import last, need, play, show, spread, write
 from torch.nn import functional as F
 
 from llmchain_fl.config.read import read_config
+from llmchain_fl.core.tasks.base import Examples, by_length
+from llmchain_fl.core.tasks.classification import Classification
+from llmchain_fl.core.work import open_work
 from llmchain_fl.data.stages import public_labels, stage_rows
+from llmchain_fl.planning.work import work_from
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.tasks.base import Examples, by_length
-from llmchain_fl.tasks.classification import Classification
-from llmchain_fl.work import open_work, work_from
 
 SMALL = [
     "train.micro_batch=64",

@@ -24,11 +24,11 @@ import numpy as np
 from bench import last, need, play, show, spread, write
 from flwr.common.serde import recorddict_to_proto
 
-from llmchain_fl.compression.budget import budget, seconds_on
-from llmchain_fl.compression.codec import CodecSpec, Name
-from llmchain_fl.compression.update import decode, encode
-from llmchain_fl.privacy.sampling import secret_uniform, seeded_uniform
-from llmchain_fl.wire import write_update
+from llmchain_fl.core.compression.codec import CodecSpec, Name
+from llmchain_fl.core.compression.update import decode, encode
+from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
+from llmchain_fl.core.wire import write_update
+from llmchain_fl.planning.budget import budget, seconds_on
 
 SMALL = [
     "data.train_size=3000",

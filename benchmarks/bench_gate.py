@@ -39,8 +39,8 @@ def _repeated(names: Sequence[str], repeats: int) -> dict[str, Any]:
     """These checks on correct code, so many times."""
     import pytest
 
-    from client.audit.effort import Effort
-    from client.audit.gate import run_check
+    from simulations.audit.effort import Effort
+    from simulations.audit.gate import run_check
 
     alarms, findings, cpu, wall = [], 0, time.process_time(), time.perf_counter()
     with pytest.MonkeyPatch.context() as patch:
@@ -57,8 +57,8 @@ def _ideal(repeats: int) -> dict[str, Any]:
     """The statistics that are taken of a whole site's noise, on ideal numbers of the same count."""
     import numpy as np
 
-    from client.audit.own_noise import SHARE
     from llmchain_fl.privacy.audit import noise_law
+    from simulations.audit.own_noise import SHARE
 
     draw, alarms, cpu, wall = np.random.default_rng(), [], time.process_time(), time.perf_counter()
     for _ in range(repeats):
@@ -77,7 +77,7 @@ def _ideal(repeats: int) -> dict[str, Any]:
 
 def false_alarms(repeats: int, own: int) -> dict[str, Any]:
     """Of everything that is statistics."""
-    from client.audit.gate import CHECKS
+    from simulations.audit.gate import CHECKS
 
     settings = [name for name in CHECKS if name.startswith("own noise")]
     found = {
@@ -99,7 +99,7 @@ def false_alarms(repeats: int, own: int) -> dict[str, Any]:
 
 def cost() -> dict[str, dict[str, float]]:
     """Processor seconds of each check, in the order of the gate; the first one of a whole site makes the base."""
-    from client.audit.gate import CHECKS, EFFORTS, run_check
+    from simulations.audit.gate import CHECKS, EFFORTS, run_check
 
     table: dict[str, dict[str, float]] = {}
     for effort in EFFORTS:
@@ -135,13 +135,13 @@ def own_models(path: str) -> list[dict[str, Any]]:
     import numpy as np
     import torch
 
-    from client.audit.model import own_model
-    from llmchain_fl.adapter.resident import ResidentSpec
-    from llmchain_fl.adapter.value import AdapterSpec
-    from llmchain_fl.base_model import BaseSpec
-    from llmchain_fl.privacy.units import Units
-    from llmchain_fl.tasks.spec import TaskSpec
-    from llmchain_fl.work import open_work
+    from llmchain_fl.core.adapter.resident import ResidentSpec
+    from llmchain_fl.core.adapter.value import AdapterSpec
+    from llmchain_fl.core.base_model import BaseSpec
+    from llmchain_fl.core.privacy.units import Units
+    from llmchain_fl.core.tasks.spec import TaskSpec
+    from llmchain_fl.core.work import open_work
+    from simulations.audit.model import own_model
 
     labels = (("card", "a lost or stolen card"), ("loan", "a question about a loan"), ("rate", "exchange rates"))
     words = [

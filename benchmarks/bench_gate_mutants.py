@@ -42,8 +42,8 @@ def failed(apply: Callable[[Any], None], check: str) -> list[str]:
     """Findings of ``check`` that fail while the code is broken."""
     import pytest
 
-    from client.audit.gate import EFFORTS, run_check
-    from llmchain_fl.adapter import resident
+    from llmchain_fl.core.adapter import resident
+    from simulations.audit.gate import EFFORTS, run_check
 
     resident._resident.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +56,7 @@ def failed(apply: Callable[[Any], None], check: str) -> list[str]:
 
 def tried(runs: int, everything: bool, words: list[str]) -> list[dict[str, Any]]:
     """One row a fault."""
-    from client.audit.gate import CHECKS
+    from simulations.audit.gate import CHECKS
 
     rows = []
     for group, (table, missed) in breakages().items():

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from bench import show, write
 
-from llmchain_fl.privacy.book import Book
+from llmchain_fl.core.privacy.book import Book
 from llmchain_fl.privacy.drill import damage
 from llmchain_fl.privacy.drill.kills import PHASES, Fault, Tally, live
 from llmchain_fl.privacy.drill.scratch import GROUP, log_file, open_ledger, release

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmchain_fl.config.read import apply_settings, build, read_config
-from llmchain_fl.config.toml_file import parse_toml, read_toml
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.data.labels import only_labels, read_label_list
-from llmchain_fl.data.source import read_fitting, read_rows
-from llmchain_fl.errors import LlmchainError
+from llmchain_fl.core.data.labels import only_labels
+from llmchain_fl.core.data.source import read_fitting, read_rows
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.toml_file import parse_toml, read_toml
+from llmchain_fl.data.label_list import read_label_list
 from llmchain_fl.scenario import shipped
 
 CANARY = "zebra"

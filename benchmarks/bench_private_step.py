@@ -32,16 +32,17 @@ from torch import Tensor
 from client.gradients import GradientFn, LossFn, gradient_of
 from client.per_sample import PerSample
 from client.steady import shape_for
-from llmchain_fl.adapter.resident import Resident
 from llmchain_fl.config.read import read_config
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Batch, Units
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.work import open_work
 from llmchain_fl.data.stages import public_labels, stage_rows
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Batch, Units
+from llmchain_fl.planning.work import work_from
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import Shape
-from llmchain_fl.work import open_work, work_from
 
 CASES = {
     "demo: q,v rank 4, last layer, persons": ["model.max_tokens=32"],

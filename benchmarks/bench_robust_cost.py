@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from bench import show, write
 
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors
-from server.robust import ROBUST, RobustSettings
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import SiteFactors
+from llmchain_fl.robust import ROBUST, RobustSettings
 
 SCALE = 2.0
 SMALL = {"modules": 12, "size": 384, "rank": 8}

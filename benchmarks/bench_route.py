@@ -26,17 +26,17 @@ from collections.abc import Iterator
 import torch
 from bench import need, show, write
 
-from llmchain_fl.adapter.resident import ResidentSpec
-from llmchain_fl.adapter.routing import Table, chosen
-from llmchain_fl.adapter.value import AdapterSpec
-from llmchain_fl.base_model import BaseSpec
 from llmchain_fl.config.read import read_config
-from llmchain_fl.continual.guards.route import keys_of
+from llmchain_fl.core.adapter.resident import ResidentSpec
+from llmchain_fl.core.adapter.routing import Table, chosen
+from llmchain_fl.core.adapter.value import AdapterSpec
+from llmchain_fl.core.base_model import BaseSpec
+from llmchain_fl.core.tasks.base import Task
+from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.work import open_work
 from llmchain_fl.data.stages import public_labels, stage_labels
+from llmchain_fl.guards.route import keys_of
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.tasks.base import Task
-from llmchain_fl.tasks.spec import TaskSpec
-from llmchain_fl.work import open_work
 
 PUBLIC, FEW, TRIED, TAU = 100, 10, 150, 0.05
 DEPTHS = {"0": "embeddings", "4": "after 2 of 6", "2": "after 4 of 6", "1": "after 5 of 6"}

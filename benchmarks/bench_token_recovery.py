@@ -29,10 +29,15 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleHooks
 
 from client.training import train_round
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import read_config
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.data.source import read_rows
-from llmchain_fl.privacy.accounting import calibrate
+from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.privacy.accounting import calibrate
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.work import TrainSpec, open_work
+from llmchain_fl.planning.work import work_from
 from llmchain_fl.privacy.attacks.token_recovery import (
     Recovery,
     learn_inverse,
@@ -41,11 +46,7 @@ from llmchain_fl.privacy.attacks.token_recovery import (
     pursue,
     recovery,
 )
-from llmchain_fl.privacy.plan import PrivacyPlan
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.work import TrainSpec, open_work, work_from
-from server.aggregation import RULES
 
 NOISE = (0.001, 0.01, 0.1, 0.5)
 COLUMNS = 12_000

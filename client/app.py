@@ -25,17 +25,17 @@ from client.rounds import Between, play_round, play_scores, stays
 from client.site import Site, read_site
 from client.steady import Brought, shape_for
 from client.training import LocalResult
-from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.compression.error_feedback import check_remembered
-from llmchain_fl.errors import ConfigError, TrainingError
-from llmchain_fl.messages import TrainTask
-from llmchain_fl.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
-from llmchain_fl.privacy.ledger import Ledger, NullLedger
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.tasks.base import Task
-from llmchain_fl.tasks.passes import Shape
-from llmchain_fl.wire import read_score_task, read_train_task
-from llmchain_fl.work import WorkSpec, inference, open_work
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.compression.error_feedback import check_remembered
+from llmchain_fl.core.errors import ConfigError, TrainingError
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
+from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.base import Task
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.wire import read_score_task, read_train_task
+from llmchain_fl.core.work import WorkSpec, inference, open_work
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[Site, TrainTask, LocalResult], None]

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.base_digest import base_digest
-from llmchain_fl.base_model import KNOWN, locate
-from llmchain_fl.config.section import NAME
-from llmchain_fl.continual.guards import GUARDS
-from llmchain_fl.errors import ModelError, PrivacyError, WireError
-from llmchain_fl.messages import ScoreTask, TrainTask
-from llmchain_fl.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
-from llmchain_fl.ranges import Range, range_faults
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.base_model import KNOWN, locate
+from llmchain_fl.core.errors import ModelError, PrivacyError, WireError
+from llmchain_fl.core.guards import SITE_GUARDS
+from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
+from llmchain_fl.core.ranges import Range, range_faults
+from llmchain_fl.core.section import NAME
+from llmchain_fl.core.work import WorkSpec
 
 SAME = "server and site must run the same version"
 KINDS = "fiu"
@@ -135,10 +135,7 @@ def _check_size(site: Site, work: WorkSpec) -> None:
 
 def _check_guards(work: WorkSpec) -> None:
     for guard in work.guards:
-        parts = GUARDS.get(guard.name)
-        if parts is None:
-            raise WireError("the work names an unknown guard", remedy=SAME)
-        if work.plan is not None and parts.funded is not None and not parts.funded(work.plan):
+        if work.plan is not None and not SITE_GUARDS[guard.name].funded(work.plan):
             raise PrivacyError(
                 f"the guard {guard.name} reads records again, and the privacy plan does not pay for it",
                 remedy="run the same version everywhere; or leave the guard out",

@@ -8,19 +8,19 @@ from collections import Counter
 from dataclasses import dataclass
 
 from client.site import Site
-from llmchain_fl.adapter.resident import ResidentSpec
-from llmchain_fl.config.section import NAME
-from llmchain_fl.data.labels import only_labels
-from llmchain_fl.data.rows import LeftOut, Misfit, Rows, sort_out
-from llmchain_fl.data.source import path_of, read_fitting
-from llmchain_fl.errors import DataError, WireError
-from llmchain_fl.privacy.charges import training_event
-from llmchain_fl.privacy.persons import told
-from llmchain_fl.privacy.units import Units, same_person
-from llmchain_fl.regular_file import kind_of
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.resident import ResidentSpec
+from llmchain_fl.core.data.labels import only_labels
+from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
+from llmchain_fl.core.data.source import path_of, read_fitting
+from llmchain_fl.core.errors import DataError, WireError
+from llmchain_fl.core.privacy.charges import training_event
+from llmchain_fl.core.privacy.persons import told
+from llmchain_fl.core.privacy.units import Units, same_person
+from llmchain_fl.core.regular_file import kind_of
+from llmchain_fl.core.section import NAME
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 PERSON = "person"

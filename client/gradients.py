@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from client.per_sample import PerSample
-from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.privacy.clipping import clipped_sum
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Batch
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import Shape, passes
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.privacy.clipping import clipped_sum
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Batch
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape, passes
 
 LossFn = Callable[[Sequence[int]], Tensor]
 OPEN_BYTES = 64 * 2**20
@@ -78,9 +78,9 @@ class PrivateGradient:
 
     Guarantee, for *any* arrays and records: what u adds before the noise is a function of u's own records and of public
     constants, of norm at most C (1 + 1e-12); so one unit more or less moves the sum by at most that, and each step is a
-    Poisson-subsampled Gaussian mechanism with rate q and multiplier z (``llmchain_fl/privacy/accounting.py``). It holds
-    because every pass has a fixed shape (``llmchain_fl/tasks/passes.py``), a unit's rows are added up in an order of
-    its own, and the units' shares are added in float64 one by one (``llmchain_fl/privacy/clipping.py``).
+    Poisson-subsampled Gaussian mechanism with rate q and multiplier z (``core/privacy/accounting.py``). It holds
+    because every pass has a fixed shape (``core/tasks/passes.py``), a unit's rows are added up in an order of
+    its own, and the units' shares are added in float64 one by one (``core/privacy/clipping.py``).
 
     ================================  =====================================================
     case                              result

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from llmchain_fl.base_model import KNOWN
-from llmchain_fl.config.section import Section
+from llmchain_fl.core.base_model import KNOWN
+from llmchain_fl.core.section import Section
 
 Unit = Literal["person", "record", "site"]
 PERSON: Unit = "person"

@@ -34,9 +34,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.errors import RunError
-from llmchain_fl.privacy.durable import make_folder, remove, replace
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.privacy.durable import make_folder, remove, replace
 
 KEPT_RUNS = 16
 """How many files stay in a folder: those written last."""

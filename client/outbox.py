@@ -30,17 +30,17 @@ from flwr.app import RecordDict
 from safetensors.numpy import load, save
 
 from client.site import Site
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.codec import CodecSpec, Draw
-from llmchain_fl.compression.error_feedback import encode_with_memory
-from llmchain_fl.compression.update import encode
-from llmchain_fl.errors import CODES, LlmchainError, PrivacyError, TrainingError
-from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
-from llmchain_fl.printable import printable
-from llmchain_fl.privacy.charges import at_site, score_charge, training_charges
-from llmchain_fl.privacy.ledger import Ledger, Release
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.wire import write_hello, write_refusal, write_scores, write_update
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.compression.codec import CodecSpec, Draw
+from llmchain_fl.core.compression.error_feedback import encode_with_memory
+from llmchain_fl.core.compression.update import encode
+from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError, TrainingError
+from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.printable import printable
+from llmchain_fl.core.privacy.charges import at_site, score_charge, training_charges
+from llmchain_fl.core.privacy.ledger import Ledger, Release
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_update
 
 PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'

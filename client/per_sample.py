@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.by_row import by_row
-from llmchain_fl.errors import TrainingError
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.by_row import by_row
+from llmchain_fl.core.errors import TrainingError
 
 
 class _Linear(torch.autograd.Function):

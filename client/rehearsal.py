@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dataset import SiteRecords
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples
+from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks.base import Examples
 
 GUARD = "rehearsal"
 Mask = NDArray[np.bool_]

@@ -15,17 +15,17 @@ from client.dataset import SiteRecords
 from client.memory import Memory
 from client.rehearsal import Mask, Part, mixed
 from client.training import LocalResult, train_round
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.messages import ScoreTask, TrainTask
-from llmchain_fl.privacy.ledger import Ledger, Release
-from llmchain_fl.privacy.noise import SecureNoise, Uniform
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.sampling import secret_uniform, seeded_uniform
-from llmchain_fl.privacy.scores import noised_mean, unit_means
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.privacy.ledger import Ledger, Release
+from llmchain_fl.core.privacy.noise import SecureNoise, Uniform
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
+from llmchain_fl.core.privacy.scores import noised_mean, unit_means
+from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]

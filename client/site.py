@@ -33,13 +33,13 @@ from pydantic import Field
 
 from client.limits import PERSON, SiteCompute, SiteLimits, Unit
 from client.memory import Memory
-from llmchain_fl.config.read import nearest, printable
-from llmchain_fl.config.section import NAME, Section
-from llmchain_fl.config.toml_file import read_toml
-from llmchain_fl.data.source import path_of
-from llmchain_fl.errors import ConfigError, PrivacyError
-from llmchain_fl.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.data.source import path_of
+from llmchain_fl.core.errors import ConfigError, PrivacyError
+from llmchain_fl.core.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
+from llmchain_fl.core.section import NAME, Section
+from llmchain_fl.core.toml_file import read_toml
+from llmchain_fl.core.words import nearest, one_line
+from llmchain_fl.core.work import WorkSpec
 
 __all__ = ["PERSON", "Site", "SiteCompute", "SiteData", "SiteLimits", "Unit", "read_site"]
 
@@ -152,7 +152,7 @@ def read_site(path: Path) -> Site:
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"])
             hint = nearest(key.rsplit(".", 1)[-1], known) if fault["type"] == "extra_forbidden" else ""
-            faults.append(printable(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}"))
+            faults.append(one_line(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}"))
         raise ConfigError(faults) from None
     base = path.parent
 

@@ -1,6 +1,6 @@
 """Whether rows of a pass are computed alike wherever they stand and whatever stands beside them, on this very machine.
 
-Fixed shapes (``llmchain_fl/tasks/passes.py``) make a record's gradient a function of its own records if the model and
+Fixed shapes (``core/tasks/passes.py``) make a record's gradient a function of its own records if the model and
 the kernels treat rows alike. Rows never meet in the mathematics; but a kernel may round them differently by position,
 and a model may mix rows after all. So before the first private step over a model the step's own path is taken over
 made-up records, for some rungs and for two sets of made-up arrays, ordinary ones and ones that overflow, with a fold, a
@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.per_sample import PerSample
-from llmchain_fl.adapter.fold import is_fold
-from llmchain_fl.adapter.resident import Resident, State
-from llmchain_fl.adapter.routing import CENTRE, KEYS, TAU, is_beside
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.continual.guards.distill import TEACHER
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.tasks.passes import EVEN, STEP, Shape
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.adapter.fold import is_fold
+from llmchain_fl.core.adapter.resident import Resident, State
+from llmchain_fl.core.adapter.routing import CENTRE, KEYS, TAU, is_beside
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.guards.distill import TEACHER
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.passes import EVEN, STEP, Shape
+from llmchain_fl.core.work import GuardSpec
 
 log = logging.getLogger("llmchain_fl.client")
 LONGER = (96, 256, 500)

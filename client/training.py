@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from client.gradients import gradient_of
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import TrainingError
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Batch
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.work import TrainSpec
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Batch
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.work import TrainSpec
 
 Optimizers = Mapping[str, Callable[[Tensor, float, float], torch.optim.Optimizer]]
 

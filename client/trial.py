@@ -16,19 +16,19 @@ import numpy as np
 from client import check
 from client.steady import known_ids, made_up_records
 from client.training import train_round
-from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.adapter.routing import is_beside
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.update import encode
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import LlmchainError, ModelError, TrainingError, WireError
-from llmchain_fl.messages import TrainTask
-from llmchain_fl.privacy.sampling import seeded_uniform
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples, Task
-from llmchain_fl.tasks.passes import Shape
-from llmchain_fl.tasks.spec import COLUMNS, TaskSpec
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.adapter.routing import is_beside
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.compression.update import encode
+from llmchain_fl.core.errors import LlmchainError, ModelError, TrainingError, WireError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.privacy.sampling import seeded_uniform
+from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.work import WorkSpec
 
 UNPADDED = (8, 16)
 """Tokens of records that fill their rung."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchain_fl.atomic_file import finite
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 ROW_NEEDS = ("round", "metric", "value")
 

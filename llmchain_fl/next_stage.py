@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from llmchain_fl.config.read import nearest
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
 from llmchain_fl.run_dir import RunDir
 
 log = logging.getLogger("llmchain_fl")

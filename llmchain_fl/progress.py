@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llmchain_fl.printable import printable
+from llmchain_fl.core.printable import printable
 
 log = logging.getLogger("llmchain_fl")
 

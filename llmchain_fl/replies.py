@@ -1,6 +1,6 @@
 """What a site's message may say, read by the server: whatever it holds, the answer is a value or a WireError.
 
-A message is anybody's bytes. Nothing of it is quoted, repaired or trusted: arrays go on to ``server/admission.py``,
+A message is anybody's bytes. Nothing of it is quoted, repaired or trusted: arrays go on to ``admission.py``,
 scores to ``server/site_scores.py``.
 """
 
@@ -12,9 +12,8 @@ from typing import TypeVar
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from llmchain_fl.config.section import NAME
-from llmchain_fl.errors import CODES, WireError
-from llmchain_fl.messages import (
+from llmchain_fl.core.errors import CODES, WireError
+from llmchain_fl.core.messages import (
     MAX_ARRAYS,
     MAX_BYTES,
     MAX_RECEIPT,
@@ -26,6 +25,7 @@ from llmchain_fl.messages import (
     Scores,
     Update,
 )
+from llmchain_fl.core.section import NAME
 
 T = TypeVar("T")
 _SAME = "server and site must run the same version"

@@ -17,7 +17,7 @@ from typing import Any
 
 from llmchain_fl import metrics_file
 from llmchain_fl.atomic_file import atomic_write, write_json
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 __all__ = ["RunDir", "atomic_write", "fresh", "write_json"]
 

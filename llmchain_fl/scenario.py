@@ -6,8 +6,8 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
-from llmchain_fl.config.read import nearest
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
 
 
 def shipped() -> dict[str, Path]:

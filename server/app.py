@@ -19,15 +19,15 @@ from flwr.serverapp import Grid, ServerApp
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.continual.guards import ServerGuards
+from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.data.stages import check_stages, public_labels
-from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.guards import ServerGuards
+from llmchain_fl.planning.work import guard_specs, work_from
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.tensorboard import write_events
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
-from llmchain_fl.work import work_from
 from server.central import CentralPrivacy
 from server.checkpoint import load_state
 from server.loop import Loop
@@ -61,7 +61,7 @@ def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
             f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run"
         )
     run.truncate_after(state.round if state.round else -1)
-    guards = ServerGuards(work.guards)
+    guards = ServerGuards(guard_specs(config))
     guards.load_state(state.guards)
     central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
     strategy = FederatedLora(config, work, rule, state.run, central, make_robust(config.aggregation))

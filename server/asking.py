@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.aggregation.rule import Adapter, Rule, SiteShape, Turn
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.messages import ScoreTask, TrainTask
-from llmchain_fl.work import WorkSpec
-from server.aggregation.rule import Adapter, Rule, SiteShape, Turn
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.work import WorkSpec
 from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
 from server.schedule import Slot, site_slot
 

@@ -48,15 +48,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.work import TrainSpec, WorkSpec
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.guards import SITE_GUARDS
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.work import TrainSpec, WorkSpec
 from server.sound import LARGEST
 
 Floats = NDArray[np.float64]
@@ -70,23 +69,6 @@ BETA2 = 0.999
 ROUNDING = 2.0**-22
 SLACK = 1.01
 
-ADDS: Mapping[str, str] = MappingProxyType(
-    {
-        "agem": "nothing",
-        "anchor": "pull",
-        "distill": "gradient",
-        "ema": "nothing",
-        "gate": "nothing",
-        "merge": "nothing",
-        "olora": "pull",
-        "rehearsal": "nothing",
-        "replay": "gradient",
-        "route": "nothing",
-        "slots": "nothing",
-    }
-)
-"""Guard -> what its site half may add to a step that neither clip nor learning rate bounds."""
-
 
 def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float:
     """U for one site; see the head of this file.
@@ -97,7 +79,7 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
         lr: of this round.
         start: L2 norm of what it starts from, of the arrays that it sends.
     """
-    plan, adds = work.plan, {ADDS.get(guard.name, "pull") for guard in work.guards}
+    plan, adds = work.plan, {SITE_GUARDS[guard.name].adds for guard in work.guards}
     if plan is None or plan.unit == "site" or "pull" in adds or work.codec.feedback:
         return DEFAULT
     if work.train.optimizer == "adam":

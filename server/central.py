@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.plan import PrivacyPlan
 
 Floats = NDArray[np.float32]
 

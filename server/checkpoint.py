@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import RunError
 
 KEEP = 2
 

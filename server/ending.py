@@ -16,7 +16,7 @@ the report and in the terminal. Where a run can go on, the row is dropped by the
 
 from __future__ import annotations
 
-from llmchain_fl.errors import RunError, RunStopped
+from llmchain_fl.core.errors import RunError, RunStopped
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.checkpoint import RunState

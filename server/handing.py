@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmchain_fl.adapter.value import Arrays, fresh_arrays
+from llmchain_fl.aggregation.rule import HEAD, LORA_A, SiteShape, Turn, names_of
 from llmchain_fl.config.schema import AdapterConfig
-from llmchain_fl.work import WorkSpec
-from server.aggregation.rule import HEAD, LORA_A, SiteShape, Turn, names_of
+from llmchain_fl.core.adapter.value import Arrays, fresh_arrays
+from llmchain_fl.core.work import WorkSpec
 
 
 def shapes(sites: Iterable[str], adapter: AdapterConfig) -> dict[str, SiteShape]:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from llmchain_fl.errors import AdmissionError, LlmchainError, WireError
-from llmchain_fl.printable import printable
-from server.admission import reason_of
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.core.errors import AdmissionError, LlmchainError, WireError
+from llmchain_fl.core.printable import printable
 
 log = logging.getLogger("llmchain_fl")
 T = TypeVar("T")

@@ -7,16 +7,16 @@ from collections.abc import Collection, Mapping
 
 from flwr.app import Message
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.budget import budget
-from llmchain_fl.compression.update import decode
+from llmchain_fl.aggregation.admission import Schema, admit, refuse, update_norm
+from llmchain_fl.aggregation.rule import Rule, SiteFactors, sent_names
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import LlmchainError, WireError
-from llmchain_fl.messages import Refusal, TrainTask, Update
-from llmchain_fl.wire import read_reply
-from llmchain_fl.work import WorkSpec
-from server.admission import Schema, admit, refuse, update_norm
-from server.aggregation.rule import Rule, SiteFactors, sent_names
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.compression.update import decode
+from llmchain_fl.core.errors import LlmchainError, WireError
+from llmchain_fl.core.messages import Refusal, TrainTask, Update
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.planning.budget import budget
+from llmchain_fl.replies import read_reply
 from server.asking import Asker
 from server.bound import update_bound
 from server.central import CentralPrivacy

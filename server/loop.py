@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import elsewhere, taught, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.continual.guards import ServerGuards, View
-from llmchain_fl.errors import ConfigError, LlmchainError, RunError
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.guards import ServerGuards, View
 from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.work import WorkSpec
 from server.checkpoint import RunState, save_state
 from server.ending import Ending
 from server.outcome import RoundOutcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.core.adapter.value import Arrays
 from server.strikes import is_strike
 
 

@@ -6,18 +6,18 @@ import uuid
 from pathlib import Path
 
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
+from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.config.schema import AggregationConfig, RunConfig
-from llmchain_fl.continual.guards.slots import check_capacity
-from llmchain_fl.errors import ConfigError, ModelError
-from llmchain_fl.work import WorkSpec
-from server.aggregation import RULES
-from server.aggregation.optimizers import ServerOptimizer, Settings
-from server.aggregation.rule import CORE, Rule
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import ConfigError, ModelError
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.guards.slots import check_capacity
+from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.checkpoint import RunState
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings
-from server.robust import ROBUST, Robust, RobustSettings
 from server.scoring import Scorer
 from server.upload import upload_faults
 

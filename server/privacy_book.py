@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.privacy.accounting import Event, groups_epsilon
-from llmchain_fl.privacy.charges import HELD_OUT, score_event, training_event, training_groups
-from llmchain_fl.privacy.forecast import calibrated_noise, score_noise, scores_asked
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.work import plan_from
+from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
+from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
+from llmchain_fl.planning.work import plan_from
 
 Spendings = dict[str, dict[str, int]]
 """Site -> group -> rounds taken part in (group ``held-out``: noised scores sent)."""

@@ -30,7 +30,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.core.errors import ConfigError, RunError
 from server.strikes import is_strike
 
 LONGEST = 16

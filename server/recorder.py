@@ -9,15 +9,15 @@ from typing import Any
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
 from llmchain_fl.adapter.slots_file import split, write_slots
+from llmchain_fl.aggregation.rule import serving
 from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.continual.guards import ServerGuards
 from llmchain_fl.continual.probe_sets import probe_rows
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.guards import ServerGuards
 from llmchain_fl.progress import RoundReport
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.work import WorkSpec
-from server.aggregation.rule import serving
 from server.checkpoint import RunState
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook

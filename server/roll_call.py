@@ -41,9 +41,9 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.errors import LlmchainError, RunError, WireError
-from llmchain_fl.printable import printable
-from llmchain_fl.wire import read_hello
+from llmchain_fl.core.errors import LlmchainError, RunError, WireError
+from llmchain_fl.core.printable import printable
+from llmchain_fl.replies import read_hello
 from server.handled import handled
 
 log = logging.getLogger("llmchain_fl")

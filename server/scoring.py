@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import probe_records, stage_rows
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.work import WorkSpec, open_work
 from server.records import LOWER_IS_BETTER
 
 Scores = dict[str, dict[str, float]]

@@ -12,14 +12,15 @@ from functools import partial
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.calendar import to_score
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.section import NAME
-from llmchain_fl.errors import LlmchainError, WireError
-from llmchain_fl.messages import Refusal, Scores, ScoreTask, Update
-from llmchain_fl.printable import printable
-from llmchain_fl.wire import read_reply, write_score_task
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import LlmchainError, WireError
+from llmchain_fl.core.messages import Refusal, Scores, ScoreTask, Update
+from llmchain_fl.core.printable import printable
+from llmchain_fl.core.section import NAME
+from llmchain_fl.core.wire import write_score_task
+from llmchain_fl.replies import read_reply
 from server.handled import handled
 from server.privacy_book import PrivacyBook
 from server.schedule import Slot

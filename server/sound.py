@@ -28,8 +28,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from server.admission import update_norm
-from server.aggregation.factors import CORE, FOLD_A, FOLD_B, LORA_A, LORA_B, modules
+from llmchain_fl.aggregation.admission import update_norm
+from llmchain_fl.aggregation.factors import CORE, FOLD_A, FOLD_B, LORA_A, LORA_B, modules
 
 LARGEST = 1e12
 

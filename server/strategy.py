@@ -15,21 +15,21 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
 from llmchain_fl.config.calendar import met, there
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import AdmissionError, LlmchainError
-from llmchain_fl.messages import TrainTask, size_of
-from llmchain_fl.wire import write_train_task
-from llmchain_fl.work import WorkSpec
-from server.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import AdmissionError, LlmchainError
+from llmchain_fl.core.messages import TrainTask, size_of
+from llmchain_fl.core.wire import write_train_task
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.robust import Robust
 from server.asking import Asker
 from server.central import CentralPrivacy
 from server.cohort import choose
 from server.handled import code_of, handled
 from server.inbox import Inbox
 from server.outcome import RoundOutcome
-from server.robust import Robust
 from server.schedule import Slot, schedule
 from server.sound import unsound
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmchain_fl.compression.budget import budget, link_faults, upload_line
-from llmchain_fl.compression.budget import faults as codec_faults
+from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Rule, names_of, sent_names
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.work import WorkSpec, codec_from
-from server.aggregation.rule import LORA_A, LORA_B, Rule, names_of, sent_names
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.planning.budget import budget, link_faults, upload_line
+from llmchain_fl.planning.budget import faults as codec_faults
+from llmchain_fl.planning.work import codec_from
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.continual.guards import View
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.guards import View
 from server.privacy_book import known_noise
 from server.schedule import Slot, as_guards_see
 from server.scoring import Scorer

@@ -20,10 +20,10 @@ from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.cli.trained import open_trained
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.data.stages import public_labels, stage_rows
-from llmchain_fl.errors import ConfigError, DataError
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.tasks.base import Task
 from simulations.hostile import BACKDOOR, Threat
 
 TRIGGER = "cf mn bb"

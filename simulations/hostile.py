@@ -32,13 +32,14 @@ import numpy as np
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.codec import LARGEST
-from llmchain_fl.compression.update import decode, encode
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.messages import TrainTask, Update
-from llmchain_fl.wire import read_reply, read_train_task, write_update
-from llmchain_fl.work import WorkSpec
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.compression.codec import LARGEST
+from llmchain_fl.core.compression.update import decode, encode
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.messages import TrainTask, Update
+from llmchain_fl.core.wire import read_train_task, write_update
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.replies import read_reply
 from simulations.malformed import MALFORMED
 
 Attack = Callable[[Arrays, Arrays, float, np.random.Generator], Arrays]

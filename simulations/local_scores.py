@@ -26,8 +26,8 @@ from client.site import Site
 from llmchain_fl.config.calendar import calendar
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.federated_metrics import LOCAL
-from llmchain_fl.messages import TrainTask
-from llmchain_fl.work import WorkSpec, inference, open_work
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.work import WorkSpec, inference, open_work
 
 
 class LocalScores:

@@ -15,9 +15,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.messages import MAX_RECEIPT
-from llmchain_fl.wire import write_refusal, write_scores, write_update
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.messages import MAX_RECEIPT
+from llmchain_fl.core.wire import write_refusal, write_scores, write_update
 
 Raw = Mapping[str, NDArray[np.generic]]
 

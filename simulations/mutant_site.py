@@ -11,15 +11,15 @@ from flwr.app import RecordDict
 from client.app import do_score, do_train
 from client.dataset import Kept
 from client.site import read_site
-from llmchain_fl.adapter.value import AdapterSpec
-from llmchain_fl.base_model import BaseSpec
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.errors import LlmchainError
-from llmchain_fl.messages import ScoreTask, TrainTask
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.tasks.spec import TaskSpec
-from llmchain_fl.wire import read_train_task, write_score_task, write_train_task
-from llmchain_fl.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from llmchain_fl.core.adapter.value import AdapterSpec
+from llmchain_fl.core.base_model import BaseSpec
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.wire import read_train_task, write_score_task, write_train_task
+from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
 
 LABELS = (("a", "red"), ("b", "blue"))
 WORDS = ("red", "blue", "one", "two", "three", "four")

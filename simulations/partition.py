@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.errors import ConfigError, DataError
 
 Indices = npt.NDArray[np.int64]
 Sites = list[Indices]

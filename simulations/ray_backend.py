@@ -28,7 +28,7 @@ from flwr.supercore import telemetry
 from client.app import make_app
 from client.site import read_site
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all

@@ -20,8 +20,8 @@ from client.training import LocalResult
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.messages import TrainTask
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all

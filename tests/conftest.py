@@ -126,7 +126,7 @@ class Small:
 
     def base(self, kind: str = "encoder", **changes: Any) -> Any:
         """``BaseSpec`` of the tiny model of this kind, on the CPU."""
-        from llmchain_fl.base_model import BaseSpec
+        from llmchain_fl.core.base_model import BaseSpec
 
         path = str(self.bert if kind == "encoder" else self.llama)
         return BaseSpec(**{"path": path, "device": "cpu", "kind": kind, **changes})
@@ -148,9 +148,9 @@ class Small:
         plan: Any = None,
     ) -> Any:
         """A ``WorkSpec`` over a tiny model."""
-        from llmchain_fl.adapter.value import AdapterSpec
-        from llmchain_fl.tasks.spec import BASE_KIND, TaskSpec
-        from llmchain_fl.work import TrainSpec, WorkSpec
+        from llmchain_fl.core.adapter.value import AdapterSpec
+        from llmchain_fl.core.tasks.spec import BASE_KIND, TaskSpec
+        from llmchain_fl.core.work import TrainSpec, WorkSpec
 
         labels = tuple(LABELS.items()) if kind == "classification" else ()
         loop = {
@@ -176,7 +176,7 @@ class Small:
         """A task over a tiny model whose adapter has moved: every array, ``lora_B`` too, gets noise of this size."""
         import torch
 
-        from llmchain_fl.work import open_work
+        from llmchain_fl.core.work import open_work
 
         work = self.work(kind, **settings)
         resident, task = open_work(work.resident, work.task)
@@ -200,7 +200,7 @@ class Small:
 
     def plan(self, work: Any = None, **changes: Any) -> Any:
         """A privacy plan that fits the loop of ``work`` (by default the loop of ``self.work()``)."""
-        from llmchain_fl.privacy.plan import PrivacyPlan
+        from llmchain_fl.core.privacy.plan import PrivacyPlan
 
         train = (work or self.work()).train
         told = {
@@ -217,7 +217,7 @@ class Small:
     @staticmethod
     def fixed(examples: Any, rows: int = 4, longest: int = 16) -> Any:
         """``examples``, passed in a fixed shape from here on, as every private step asks."""
-        from llmchain_fl.tasks.passes import Shape
+        from llmchain_fl.core.tasks.passes import Shape
 
         examples.fix(Shape(rows, longest))
         return examples

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from llmchain_fl.base_digest import base_digest
 from llmchain_fl.cli.main import app
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.errors import ModelError
 
 
 def folder_at(path: Path) -> Path:

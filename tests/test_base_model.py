@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from llmchain_fl.base_model import KNOWN, BaseSpec, choose_device, layer_stack, load_base, locate
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.base_model import KNOWN, BaseSpec, choose_device, layer_stack, load_base, locate
+from llmchain_fl.core.errors import ModelError
 
 
 def test_a_base_is_frozen_and_loaded_once(small: Any) -> None:

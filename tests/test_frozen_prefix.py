@@ -23,10 +23,10 @@ from transformers import (
     RobertaModel,
 )
 
-from llmchain_fl.adapter.resident import _resident
-from llmchain_fl.base_model import load_base
-from llmchain_fl.frozen_prefix import FrozenPrefix
-from llmchain_fl.remembered import Remembered
+from llmchain_fl.core.adapter.resident import _resident
+from llmchain_fl.core.base_model import load_base
+from llmchain_fl.core.frozen_prefix import FrozenPrefix
+from llmchain_fl.core.remembered import Remembered
 
 KINDS = ["classification", "causal-lm"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.next_stage import FILE, announce, announced
 from llmchain_fl.run_dir import RunDir
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.printable import printable
+from llmchain_fl.core.printable import printable
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.ranges import Bound, Range, range_faults
+from llmchain_fl.core.ranges import Bound, Range, range_faults
 
 
 def faults(value: object, bound: Bound) -> list[str]:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from llmchain_fl.base_model import Base, load_base
-from llmchain_fl.errors import ModelError
-from llmchain_fl.readable import check_readable
-from llmchain_fl.work import open_work
+from llmchain_fl.core.base_model import Base, load_base
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.readable import check_readable
+from llmchain_fl.core.work import open_work
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl import __version__, replies
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.config.section import NAME
-from llmchain_fl.errors import WireError
-from llmchain_fl.messages import (
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.messages import (
     MAX_RECEIPT,
     MAX_SCORES,
     PROTOCOL,
@@ -27,9 +26,8 @@ from llmchain_fl.messages import (
     Update,
     size_of,
 )
-from llmchain_fl.wire import (
-    read_hello,
-    read_reply,
+from llmchain_fl.core.section import NAME
+from llmchain_fl.core.wire import (
     read_score_task,
     read_train_task,
     write_hello,
@@ -39,6 +37,7 @@ from llmchain_fl.wire import (
     write_train_task,
     write_update,
 )
+from llmchain_fl.replies import read_hello, read_reply
 
 ARRAYS = {"x.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2), "head.bias": np.array([np.nan, -0.0], np.float32)}
 TASK = TrainTask(

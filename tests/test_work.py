@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.config.read import build
-from llmchain_fl.errors import LlmchainError, WireError
-from llmchain_fl.tasks.spec import TaskSpec
-from llmchain_fl.work import GuardSpec, WorkSpec, inference, plan_from, work_from
+from llmchain_fl.core.errors import LlmchainError, WireError
+from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.work import GuardSpec, WorkSpec, inference
+from llmchain_fl.planning.work import guard_specs, plan_from, work_from
 
 DISTILL = (("batch", 16.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0))
 TREE = {"task": {"labels": ["a", "b"]}, "data": {"train": "x"}, "model": {"path": "m"}}
@@ -126,10 +127,8 @@ def test_a_configuration_becomes_work(small: Any) -> None:
     work = work_from(config, {"a": "x", "b": "y"}, ("lora_B",), None)
     assert work.task.labels == (("a", "x"), ("b", "y"))
     assert (work.adapter.targets, work.adapter.trained, work.adapter.seed) == (("query",), ("lora_B",), 9)
-    assert work.guards == (
-        GuardSpec("distill", DISTILL),
-        GuardSpec("ema", (("decay", 0.7),)),
-    )
+    assert work.guards == (GuardSpec("distill", DISTILL),)  # ema has no half at a site: nothing of it travels
+    assert guard_specs(config) == (GuardSpec("distill", DISTILL), GuardSpec("ema", (("decay", 0.7),)))
     assert WorkSpec.from_json(work.to_json()) == work
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from llmchain_fl.adapter.peft_model import read_peft, read_tensors, write_peft
-from llmchain_fl.adapter.resident import Resident
-from llmchain_fl.adapter.value import Arrays, digest
 from llmchain_fl.atomic_file import atomic_write, write_json
-from llmchain_fl.errors import ModelError
-from llmchain_fl.work import WorkSpec, inference
+from llmchain_fl.core.adapter.peft_model import read_peft, read_tensors, write_peft
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.work import WorkSpec, inference
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from llmchain_fl.adapter.routing import FOLD, KEYS, PAIR, is_beside
-from llmchain_fl.adapter.value import Arrays, digest
 from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.adapter.routing import FOLD, KEYS, PAIR, is_beside
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.errors import ModelError
 
 NAME = "slots.safetensors"
 _REMEDY = "restore the folder; it was changed by hand or damaged"

@@ -36,7 +36,7 @@ def command(
     command goes on."""
     from llmchain_fl.cli import compare_view as view
     from llmchain_fl.compare.commands import compare_command
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
 
     if listed:
         view.show_shipped(continual=continual)
@@ -64,7 +64,7 @@ def _read(
     from llmchain_fl.compare.check import check_cells
     from llmchain_fl.compare.read import read_comparison, read_only, read_seeds
     from llmchain_fl.compare.shipped import find_comparison
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
 
     comparison = read_comparison(find_comparison(name, continual=continual), settings)
     if continual and not comparison.continual:
@@ -78,7 +78,7 @@ def _play(comparison: Comparison, checked: Checked, folder: Path, jobs: int, aga
     from llmchain_fl.compare.play import play_cell
     from llmchain_fl.compare.run import play_comparison
     from llmchain_fl.compare.work import in_processes
-    from llmchain_fl.errors import DataError
+    from llmchain_fl.core.errors import DataError
 
     if missing := lacking(checked):
         raise DataError(

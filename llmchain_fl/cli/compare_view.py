@@ -21,7 +21,7 @@ from llmchain_fl.compare.spread import BEST, TIED, Spread
 from llmchain_fl.compare.table import Table as Found
 from llmchain_fl.compare.table import tables_of
 from llmchain_fl.compare.written import heading, of_spread
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.report.wording import count, duration
 
 WIDE = 160

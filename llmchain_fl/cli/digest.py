@@ -10,6 +10,6 @@ import typer
 
 def command(folder: Annotated[Path, typer.Argument(help="a model's folder, as save_pretrained writes it")]) -> None:
     """Print the digest of a model's folder, by which a site file allows it."""
-    from llmchain_fl.base_digest import base_digest
+    from llmchain_fl.core.base_digest import base_digest
 
     typer.echo(base_digest(folder))

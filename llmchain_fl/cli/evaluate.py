@@ -17,10 +17,10 @@ def command(
 ) -> None:
     """Score a trained adapter on records of yours."""
     from llmchain_fl.cli.trained import open_trained
-    from llmchain_fl.data.labels import check_labels
-    from llmchain_fl.data.source import read_rows
-    from llmchain_fl.errors import ConfigError
-    from llmchain_fl.tasks.spec import COLUMNS
+    from llmchain_fl.core.data.labels import check_labels
+    from llmchain_fl.core.data.source import read_rows
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.core.tasks.spec import COLUMNS
 
     wrong = [pair for pair in columns or [] if "=" not in pair]
     if wrong:

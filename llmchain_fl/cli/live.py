@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from llmchain_fl.printable import printable
+from llmchain_fl.core.printable import printable
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.report.wording import duration, size
 

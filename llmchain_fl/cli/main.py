@@ -20,7 +20,7 @@ from llmchain_fl.cli import (
     simulate,
     unlearn,
 )
-from llmchain_fl.printable import printable
+from llmchain_fl.core.printable import printable
 
 app = typer.Typer(
     name="llmchain-fl",
@@ -54,7 +54,7 @@ def main() -> None:
     130        Ctrl-C
     =========  ================================================================================
     """
-    from llmchain_fl.errors import LlmchainError, RunStopped
+    from llmchain_fl.core.errors import LlmchainError, RunStopped
 
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

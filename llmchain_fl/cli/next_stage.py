@@ -15,7 +15,7 @@ def command(
     """Say that a stage is over: the run goes on to the next one after its present round."""
     from llmchain_fl.config.calendar import taught
     from llmchain_fl.config.read import read_config
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.next_stage import announce
     from llmchain_fl.run_dir import RunDir
 

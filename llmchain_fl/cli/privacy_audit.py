@@ -15,7 +15,7 @@ from rich.console import Console
 
 from llmchain_fl.cli import privacy_membership as membership
 from llmchain_fl.cli.privacy_ledger import app_module
-from llmchain_fl.errors import ConfigError, PrivacyError
+from llmchain_fl.core.errors import ConfigError, PrivacyError
 
 if TYPE_CHECKING:
     from llmchain_fl.config.schema import RunConfig
@@ -61,26 +61,26 @@ class Asked:
 
 
 def gate() -> Callable[..., Sequence[Finding]]:
-    """``client.audit.gate.run_gate``: effort and settings of a run -> findings."""
-    found: Callable[..., Sequence[Finding]] = app_module("client.audit.gate").run_gate
+    """``simulations.audit.gate.run_gate``: effort and settings of a run -> findings."""
+    found: Callable[..., Sequence[Finding]] = app_module("simulations.audit.gate").run_gate
     return found
 
 
 def own_settings(config: RunConfig) -> Sequence[Any]:
-    """A run's settings as the gate plays them (``client.audit.own_run.of_run``): its work, and what its rule trains.
+    """A run's settings as the gate plays them (``audit.own_run.of_run``): its work, and what its rule trains.
 
     Raises:
         ConfigError: it has no privacy.
         LlmchainError: its labels cannot be read.
     """
     from llmchain_fl.data.stages import public_labels
-    from llmchain_fl.work import work_from
+    from llmchain_fl.planning.work import work_from
 
     rule = app_module("server.parts").make_rule(config.aggregation)
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
     turn = rule.turn(1)
-    found: Sequence[Any] = app_module("client.audit.own_run").of_run(work, tuple(turn.trains), tuple(turn.keeps))
+    found: Sequence[Any] = app_module("simulations.audit.own_run").of_run(work, tuple(turn.trains), tuple(turn.keeps))
     return found
 
 

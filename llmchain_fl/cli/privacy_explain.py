@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.privacy.explain import ANOTHER, NONE, Reading, Stated, ours, warnings
 from llmchain_fl.privacy.explain_peers import SOURCES, flower, nvflare, peer_warnings
 from llmchain_fl.report import wording

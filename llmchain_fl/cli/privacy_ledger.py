@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llmchain_fl.cli.apps import app_root
-from llmchain_fl.errors import ConfigError, PrivacyError
-from llmchain_fl.printable import printable
+from llmchain_fl.core.errors import ConfigError, PrivacyError
+from llmchain_fl.core.printable import printable
 from llmchain_fl.report import wording
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def read(site: Site) -> Reading | None:
 
 
 def _renew(sites: list[Site]) -> None:
-    from llmchain_fl.privacy.ledger import Terms, renew_anchor
+    from llmchain_fl.core.privacy.ledger import Terms, renew_anchor
     from llmchain_fl.privacy.reading import unit_of
 
     if len(sites) != 1:

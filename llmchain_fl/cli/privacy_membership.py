@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.privacy.attacks.membership import FALSE_ALARMS, Claim, Membership, infer_membership
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Readings

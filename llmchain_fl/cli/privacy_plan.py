@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.privacy.forecast import Forecast, forecast, score_noise, scores_asked, warnings
-from llmchain_fl.privacy.plan import ADJACENCIES, STAGES, UNITS
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.privacy.plan import ADJACENCIES, STAGES, UNITS
+from llmchain_fl.planning.forecast import Forecast, forecast, score_noise, scores_asked, warnings
 from llmchain_fl.report import wording
 
 TARGETS = (1.0, 3.0, 8.0)

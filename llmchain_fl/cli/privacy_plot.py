@@ -6,8 +6,8 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.privacy.forecast import Forecast
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.planning.forecast import Forecast
 from llmchain_fl.report import figure as fig
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Curve, Stage

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from llmchain_fl.errors import RunStopped
+    from llmchain_fl.core.errors import RunStopped
     from llmchain_fl.run_dir import RunDir
 
 BACKENDS = ("in-process", "ray")
@@ -33,7 +33,7 @@ def command(
     ] = None,
 ) -> None:
     """Run a scenario with all its sites on this machine."""
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
 
     if backend not in BACKENDS:
         raise ConfigError([f"--backend {backend!r}: must be one of {', '.join(BACKENDS)}"])
@@ -60,7 +60,7 @@ def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> 
     """The run, and why its budget ended before its plan did (None: it did not)."""
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.config.read import read_config
-    from llmchain_fl.errors import LlmchainError
+    from llmchain_fl.core.errors import LlmchainError
     from llmchain_fl.scenario import find_scenario
 
     config = read_config(find_scenario(scenario), settings)
@@ -85,7 +85,7 @@ def _resume(path: Path, backend: str) -> RunStopped | None:
 def _play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None:
     from llmchain_fl.cli.live import watching
     from llmchain_fl.cli.summary import show_summary
-    from llmchain_fl.errors import RunStopped
+    from llmchain_fl.core.errors import RunStopped
 
     stop: RunStopped | None = None
     try:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmchain_fl.printable import printable
+from llmchain_fl.core.printable import printable
 from llmchain_fl.report.tables import compare_table, summary_table
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir

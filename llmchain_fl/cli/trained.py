@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 if TYPE_CHECKING:
-    from llmchain_fl.tasks.base import Task
-    from llmchain_fl.work import WorkSpec
+    from llmchain_fl.core.tasks.base import Task
+    from llmchain_fl.core.work import WorkSpec
 
 
 def open_trained(path: Path) -> tuple[WorkSpec, Task]:
@@ -21,8 +21,8 @@ def open_trained(path: Path) -> tuple[WorkSpec, Task]:
     """
     from llmchain_fl.adapter.files import read_adapter
     from llmchain_fl.adapter.slots_file import read_slots
+    from llmchain_fl.core.work import open_work
     from llmchain_fl.run_dir import RunDir
-    from llmchain_fl.work import open_work
 
     if (path / "work.json").is_file():
         folder = path

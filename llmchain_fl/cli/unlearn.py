@@ -18,7 +18,7 @@ def command(
 ) -> None:
     """Make an adapter without a stage, or from before a site; docs/unlearning.md says what that promises."""
     from llmchain_fl.continual import unlearn
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.run_dir import RunDir
 
     if bool(stage) == bool(site):
@@ -41,7 +41,7 @@ def restore(
 ) -> None:
     """Bring an older adapter of a run back, with its lineage, into a folder of its own."""
     from llmchain_fl.continual import unlearn
-    from llmchain_fl.errors import ConfigError
+    from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.run_dir import RunDir
 
     if bool(stage) == bool(number):

@@ -18,9 +18,9 @@ from llmchain_fl.compare.outcome import Outcome, missed
 from llmchain_fl.compare.plan import Cell, Comparison
 from llmchain_fl.config.read import apply_settings, read_config
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.toml_file import read_toml
-from llmchain_fl.data.source import path_of
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.data.source import path_of
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.scenario import find_scenario
 
 

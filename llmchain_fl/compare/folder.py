@@ -24,7 +24,7 @@ from llmchain_fl.compare.read import read_comparison
 from llmchain_fl.compare.write import to_toml
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.core.errors import ConfigError, RunError
 
 BULKY = ("sites", "state", "stages", "events")
 """Parts of a run that nobody reads once its numbers are known."""

@@ -13,7 +13,7 @@ from llmchain_fl.atomic_file import write_json
 from llmchain_fl.compare.measures import MEASURES, Facts, before
 from llmchain_fl.compare.plan import Cell
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending

@@ -21,7 +21,7 @@ from llmchain_fl.compare.folder import tidy
 from llmchain_fl.compare.outcome import Outcome, load, measured, missed, save
 from llmchain_fl.compare.plan import Cell
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import ConfigError, LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError, RunStopped
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 
@@ -89,8 +89,8 @@ def _play(job: Job, tell: Tell) -> Outcome:
 
 def _remember(config: RunConfig) -> None:
     """What frozen layers give for a text is computed once per worker and not once per cell."""
-    from llmchain_fl.base_model import load_base
-    from llmchain_fl.work import base_spec
+    from llmchain_fl.core.base_model import load_base
+    from llmchain_fl.planning.work import base_spec
 
     load_base(base_spec(config)).remembered.limit_mb = REMEMBERED_MB
 

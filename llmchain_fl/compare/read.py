@@ -28,9 +28,10 @@ from typing import Any
 from llmchain_fl.compare.measures import MEASURES
 from llmchain_fl.compare.plan import Axis, Comparison, Only, slug
 from llmchain_fl.compare.settings import plain_key, setting_lines
-from llmchain_fl.config.read import nearest, parse_setting
-from llmchain_fl.config.toml_file import read_toml
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.config.read import parse_setting
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.toml_file import read_toml
+from llmchain_fl.core.words import nearest
 from llmchain_fl.scenario import find_scenario
 
 KEYS = ("title", "about", "scenario", "seeds", "set", "axis", "skip", "score", "report", "continual")

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmchain_fl.config.read import known_keys, nearest
+from llmchain_fl.config.read import known_keys
 from llmchain_fl.config.write import table_to_toml
+from llmchain_fl.core.words import nearest
 
 
 def setting_lines(table: object, where: str, faults: list[str]) -> tuple[str, ...]:

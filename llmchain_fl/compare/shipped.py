@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from llmchain_fl.config.read import nearest
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
 
 DEFAULT = {False: "rules-demo", True: "guards-demo"}
 """What ``compare`` plays without a name; True: with ``--continual``."""

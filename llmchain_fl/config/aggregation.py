@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmchain_fl.config.section import Section
+from llmchain_fl.core.section import Section
 
 
 class AggregationConfig(Section):

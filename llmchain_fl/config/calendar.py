@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig, stream_of
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.words import nearest
 
 if TYPE_CHECKING:
     from llmchain_fl.config.schema import RunConfig
@@ -199,8 +200,6 @@ def sampling_rate(config: RunConfig) -> float:
 
 def unknown_sites(config: RunConfig, sites: Iterable[str]) -> list[str]:
     """A fault for every arrival of a site that is not there."""
-    from llmchain_fl.config.read import nearest  # it imports the schema, which imports this room
-
     known = sorted(sites)
     return [
         f'stream.arrival."{name}": there is no such site{nearest(name, known)}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -12,8 +11,9 @@ from typing import Any, get_args
 import pydantic
 
 from llmchain_fl.config.schema import RunConfig, Section
-from llmchain_fl.config.toml_file import parse_toml, read_toml, tree_fault
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.toml_file import parse_toml, read_toml, tree_fault
+from llmchain_fl.core.words import nearest, one_line
 
 MOST_FAULTS = 100
 """Lines of one error; of a file that is no configuration at all the rest says nothing new."""
@@ -115,7 +115,7 @@ def build(tree: Mapping[str, Any]) -> RunConfig:
         lines = (line for fault in error.errors(include_url=False) for line in _in_words(fault))
         faults = list(islice(lines, MOST_FAULTS + 1))
     more = ["... and more"] * (len(faults) > MOST_FAULTS)
-    raise ConfigError([printable(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
+    raise ConfigError([one_line(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -159,23 +159,6 @@ def _one_line_each(faults: Sequence[str]) -> list[str]:
     return list(merged.values())
 
 
-def printable(line: str) -> str:
-    """One line that a terminal shows as it is: no control characters, no half pairs, not without end."""
-    plain = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    return plain if len(plain) <= 400 else f"{plain[:400]} ..."
-
-
 def _plain(key: str) -> str:
     """Drop list positions: ``stage.0.round`` -> ``stage.round``."""
     return ".".join(part for part in key.split(".") if not part.isdigit())
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """``"; did you mean X?"`` for the nearest known word, or nothing. A bare last part is compared as well."""
-    if len(word) > 100:
-        return ""
-    hits = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not hits:
-        tails = {k.rsplit(".", 1)[-1]: k for k in known}
-        hits = [tails[t] for t in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.7)]
-    return f"; did you mean {hits[0]}?" if hits else ""

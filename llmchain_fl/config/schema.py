@@ -14,8 +14,8 @@ from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.cross import cross_faults
-from llmchain_fl.config.section import NAME, Section
 from llmchain_fl.config.stream import StageConfig, StreamConfig
+from llmchain_fl.core.section import NAME, Section
 
 __all__ = ["AggregationConfig", "NAME", "ContinualConfig", "RunConfig", "Section", "StageConfig"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from llmchain_fl.config.section import NAME, Section
+from llmchain_fl.core.section import NAME, Section
 
 if TYPE_CHECKING:
     from llmchain_fl.config.schema import RunConfig

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmchain_fl.config.calendar import site_calendar
 from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig, stream_of
+from llmchain_fl.core.words import nearest
 
 if TYPE_CHECKING:
     from llmchain_fl.config.schema import RunConfig
@@ -40,8 +41,6 @@ def stream_faults(run: RunConfig) -> list[str]:
 
 
 def _order_faults(key: str, order: Sequence[str], stages: Sequence[str], *, whole: bool) -> Iterator[str]:
-    from llmchain_fl.config.read import nearest  # it imports the schema, which imports this room
-
     for name, times in Counter(order).items():
         if name not in stages:
             yield f'{key}: there is no stage "{name}"{nearest(name, stages)}'
@@ -150,8 +149,6 @@ def _domain_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str
 
 
 def _relabel_faults(run: RunConfig, labels: Sequence[str] | None) -> Iterator[str]:
-    from llmchain_fl.config.read import nearest
-
     for site, arrival in stream_of(run).arrival.items():
         key = f'stream.arrival."{site}".relabel'
         if arrival.relabel and run.task.kind != "classification":

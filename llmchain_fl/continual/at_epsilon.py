@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 Row = Mapping[str, Any]
 TERMS = ("delta", "unit", "accountant")

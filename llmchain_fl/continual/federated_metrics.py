@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from llmchain_fl.continual.metrics import LOWER_IS_BETTER, Matrix, average_accuracy
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 Row = Mapping[str, Any]
 LOCAL = "local_"

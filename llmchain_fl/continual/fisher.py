@@ -36,8 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmchain_fl.continual.product import Pair
-from llmchain_fl.tasks.base import Examples, Output, Task, by_length
+from llmchain_fl.core.adapter.product import Pair
+from llmchain_fl.core.tasks.base import Examples, Output, Task, by_length
 
 
 def public_fisher(task: Task, examples: Examples, paths: Sequence[str], seed: int, batch: int = 8) -> dict[str, Pair]:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from llmchain_fl.tasks.base import Task
-from llmchain_fl.tasks.causal_lm import CausalLM
+from llmchain_fl.core.tasks.base import Task
+from llmchain_fl.core.tasks.causal_lm import CausalLM
 
 AT_ONCE = 64
 NUCLEUS = 0.95

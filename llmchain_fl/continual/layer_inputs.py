@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from llmchain_fl.continual.subspace import Float
-from llmchain_fl.errors import ModelError
-from llmchain_fl.tasks.base import Examples, Task
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.tasks.base import Examples, Task
 
 MEMORY = 2**29
 """Bytes of second moments held at once; more layers take more passes over the records."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Adapter = dict[str, NDArray[np.float32]]

@@ -25,8 +25,8 @@ from llmchain_fl.continual.merge_product import (
     has_fold,
     place,
 )
-from llmchain_fl.continual.product import Pair, modules, product_pair
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.adapter.product import Pair, modules, product_pair
+from llmchain_fl.core.errors import ModelError
 
 BLOCK = 2**22
 """Entries made at a time."""

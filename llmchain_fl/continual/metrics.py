@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 Matrix = NDArray[np.floating]
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})

@@ -30,9 +30,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.product import Arrays as Floating
-from llmchain_fl.continual.product import Float, Pair, difference, energy, modules, noise_energy, product_pair
+from llmchain_fl.continual.product_energy import difference, energy, noise_energy
+from llmchain_fl.core.adapter.product import Arrays as Floating
+from llmchain_fl.core.adapter.product import Float, Pair, modules, product_pair
+from llmchain_fl.core.adapter.value import Arrays
 
 HEAD = "head"
 

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 Float = NDArray[np.float64]
 _DEAD = 1e-6

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.continual.metrics import Matrix, square
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 
 def fwt(R: Matrix, start: Sequence[float]) -> float:

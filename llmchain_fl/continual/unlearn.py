@@ -27,12 +27,12 @@ from typing import Any
 from safetensors.numpy import save
 
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.adapter.peft_model import read_tensors
 from llmchain_fl.adapter.slots_file import Slots, read_slots, without_stage, write_slots
-from llmchain_fl.adapter.value import digest
 from llmchain_fl.atomic_file import atomic_write, write_json
-from llmchain_fl.config.read import nearest
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.adapter.peft_model import read_tensors
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.words import nearest
 from llmchain_fl.run_dir import RunDir
 
 _MODEL, _MANIFEST = "adapter_model.safetensors", "manifest.json"

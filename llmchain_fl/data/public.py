@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from llmchain_fl.config.calendar import taught
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.data.labels import check_labels
-from llmchain_fl.data.rows import Rows
-from llmchain_fl.data.source import read_rows
+from llmchain_fl.core.data.labels import check_labels
+from llmchain_fl.core.data.rows import Rows
+from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.errors import DataError
+from llmchain_fl.core.tasks.spec import COLUMNS
 from llmchain_fl.data.stages import stage_labels
-from llmchain_fl.errors import DataError
-from llmchain_fl.tasks.spec import COLUMNS
 
 Row = Mapping[str, str]
 

@@ -6,15 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmchain_fl.config.read import nearest
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.stream import stream_of
 from llmchain_fl.config.stream_faults import kind_faults
-from llmchain_fl.data.columns import Rows
-from llmchain_fl.data.labels import check_labels, read_label_list
-from llmchain_fl.data.source import read_rows
-from llmchain_fl.errors import ConfigError, DataError
-from llmchain_fl.tasks.spec import COLUMNS
+from llmchain_fl.core.data.columns import Rows
+from llmchain_fl.core.data.labels import check_labels
+from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.core.tasks.spec import COLUMNS
+from llmchain_fl.core.words import nearest
+from llmchain_fl.data.label_list import read_label_list
 
 
 def public_labels(config: RunConfig) -> dict[str, str]:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
-from llmchain_fl.errors import ConfigError, PrivacyError
-from llmchain_fl.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
-from llmchain_fl.privacy.forecast import HIGH
-from llmchain_fl.privacy.gaussian import CLASSIC_HOLDS, classical_std, exact_std, gaussian_epsilon
-from llmchain_fl.privacy.persons import MOST_RECORDS, person_epsilon
+from llmchain_fl.core.errors import ConfigError, PrivacyError
+from llmchain_fl.core.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
+from llmchain_fl.core.privacy.gaussian import CLASSIC_HOLDS, classical_std, exact_std, gaussian_epsilon
+from llmchain_fl.core.privacy.persons import MOST_RECORDS, person_epsilon
+from llmchain_fl.planning.forecast import HIGH
 
 UNIT, NONE, ANOTHER = "unit or none", "update or none", "update or another"
 """What two data sets differ by: one unit; one site's update that came or did not (it moves what is sent by C); another

@@ -15,8 +15,8 @@ from dp_accounting.pld import pld_pmf, privacy_loss_distribution
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import NO_NOISE, Event, merge
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, merge
 
 _FINE, _CELLS = 1e-3, 2e4
 """Cells of :func:`replace_one`: of this width, or wider where more than _CELLS would be needed on each side."""

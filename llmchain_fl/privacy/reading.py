@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Spent
-from llmchain_fl.privacy.book import Book
-from llmchain_fl.privacy.durable import content
-from llmchain_fl.privacy.plan import UNITS
-from llmchain_fl.privacy.release import Release, Terms
-from llmchain_fl.privacy.store import Store
-from llmchain_fl.privacy.totals import Totals, bound
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Spent
+from llmchain_fl.core.privacy.book import Book
+from llmchain_fl.core.privacy.durable import content
+from llmchain_fl.core.privacy.plan import UNITS
+from llmchain_fl.core.privacy.release import Release, Terms
+from llmchain_fl.core.privacy.store import Store
+from llmchain_fl.core.privacy.totals import Totals, bound
 
 STATES = {
     "reserved": "paid for; nothing was sealed yet, or the round was never finished",

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.config.toml_file import parse_toml
+from llmchain_fl.core.toml_file import parse_toml
 from llmchain_fl.report import kept, plots, tables, wording
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending

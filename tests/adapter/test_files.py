@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from llmchain_fl.adapter.files import Lineage, read_adapter, write_adapter
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.errors import LlmchainError, ModelError
-from llmchain_fl.work import GuardSpec, inference
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import LlmchainError, ModelError
+from llmchain_fl.core.work import GuardSpec, inference
 
 LINEAGE = Lineage(run="r1", round=4, stage="cards", parent="abc")
 

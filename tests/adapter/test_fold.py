@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.adapter.resident import Resident, load_resident
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.adapter.resident import Resident, load_resident
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import ModelError
 
 
 def fold_of(resident: Resident, rank: int = 3, seed: int = 1) -> Arrays:

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPT2Model
 
-from llmchain_fl.adapter.peft_model import attach, config_for, detach, read_peft, target_modules, write_peft
-from llmchain_fl.adapter.resident import Resident, ResidentSpec, _resident, load_resident
-from llmchain_fl.adapter.value import AdapterSpec
-from llmchain_fl.base_model import load_base
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.adapter.peft_model import attach, config_for, detach, read_peft, target_modules, write_peft
+from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, _resident, load_resident
+from llmchain_fl.core.adapter.value import AdapterSpec
+from llmchain_fl.core.base_model import load_base
+from llmchain_fl.core.errors import ModelError
 
 KINDS = ["encoder", "causal-lm"]
 BERT = [

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.adapter.peft_model import detach
-from llmchain_fl.adapter.resident import Resident, ResidentSpec, _resident, load_resident
-from llmchain_fl.adapter.value import AdapterSpec, digest
-from llmchain_fl.base_model import load_base
-from llmchain_fl.errors import ModelError
-from llmchain_fl.work import open_work
+from llmchain_fl.core.adapter.peft_model import detach
+from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, _resident, load_resident
+from llmchain_fl.core.adapter.value import AdapterSpec, digest
+from llmchain_fl.core.base_model import load_base
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.work import open_work
 
 IDS = torch.randint(4, 20, (3, 7), generator=torch.Generator().manual_seed(2))
 MASK = torch.ones_like(IDS)
@@ -171,7 +171,7 @@ def test_the_adapter_stays_float32_on_a_half_precision_base(small: Any) -> None:
 
 @pytest.mark.slow
 def test_the_real_minilm_carries_an_adapter() -> None:
-    from llmchain_fl.base_model import BaseSpec
+    from llmchain_fl.core.base_model import BaseSpec
 
     resident = load_resident(
         ResidentSpec(BaseSpec("minilm", device="cpu"), AdapterSpec(8, 16.0, last_layers=2), cache_mb=64)

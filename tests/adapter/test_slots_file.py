@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from llmchain_fl.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
 from llmchain_fl.adapter.slots_file import NAME, Slots, read_slots, split, without_stage, write_slots
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ModelError
 
 STAGES = ("cards", "fraud", "loans", "later")
 

@@ -19,7 +19,7 @@ from llmchain_fl.compare.outcome import Outcome, missed, save
 from llmchain_fl.compare.play import Job
 from llmchain_fl.compare.read import build_comparison, read_comparison
 from llmchain_fl.compare.shipped import DEFAULT, find_comparison, head, shipped
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.errors import ConfigError, DataError
 
 FILE = """
 title = "two rules"

@@ -16,7 +16,7 @@ from rich.console import Console
 from llmchain_fl.cli import main
 from llmchain_fl.cli.live import Clock, LiveView, PlainView, round_line
 from llmchain_fl.cli.summary import show_summary
-from llmchain_fl.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
 from llmchain_fl.progress import Logged, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import shipped, titles

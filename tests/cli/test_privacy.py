@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from client.site import read_site
 from llmchain_fl.cli import privacy, privacy_audit, privacy_ledger, privacy_membership, privacy_plan
 from llmchain_fl.cli.privacy_plot import rounds_drawn
-from llmchain_fl.errors import ConfigError, PrivacyError, RunError
-from llmchain_fl.privacy.accounting import Event, epsilon
+from llmchain_fl.core.errors import ConfigError, PrivacyError, RunError
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.ledger import Charge, Release
+from llmchain_fl.planning.forecast import Forecast
 from llmchain_fl.privacy.audit.finding import Finding
-from llmchain_fl.privacy.forecast import Forecast
-from llmchain_fl.privacy.ledger import Charge, Release
 from llmchain_fl.run_dir import RunDir
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -521,5 +521,5 @@ def test_the_real_gate_passes_on_this_installation() -> None:
 
 
 def test_the_gate_is_the_one_that_the_client_ships() -> None:
-    assert privacy_audit.gate().__module__ == "client.audit.gate"
+    assert privacy_audit.gate().__module__ == "simulations.audit.gate"
     assert privacy_ledger.app_module("client.site").read_site is read_site

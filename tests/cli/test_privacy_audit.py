@@ -12,7 +12,7 @@ import pytest
 from llmchain_fl.cli import privacy_audit
 from llmchain_fl.cli.privacy_audit import SMALL, Asked, own_settings, show_audit
 from llmchain_fl.config.read import build
-from llmchain_fl.errors import ConfigError, LlmchainError
+from llmchain_fl.core.errors import ConfigError, LlmchainError
 from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.run_dir import RunDir
 
@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return [GOOD]
 
     def module(name: str) -> Any:
-        return SimpleNamespace(run_gate=run_gate) if name == "client.audit.gate" else real(name)
+        return SimpleNamespace(run_gate=run_gate) if name == "simulations.audit.gate" else real(name)
 
     monkeypatch.setattr(privacy_audit, "app_module", module)
     return seen

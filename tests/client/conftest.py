@@ -19,13 +19,14 @@ from torch import Tensor
 from client.app import make_app
 from client.gradients import gradient_of
 from client.site import Site, SiteCompute, SiteData, SiteLimits
-from llmchain_fl.adapter.resident import load_resident
-from llmchain_fl.adapter.value import Arrays, fresh_arrays
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.messages import ScoreTask, TrainTask, Update
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.wire import read_reply, write_score_task, write_train_task
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.adapter.resident import load_resident
+from llmchain_fl.core.adapter.value import Arrays, fresh_arrays
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.messages import ScoreTask, TrainTask, Update
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.wire import write_score_task, write_train_task
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.replies import read_reply
 from simulations.grid import InProcessGrid
 
 CANARY = "Jane-Canary-1970"

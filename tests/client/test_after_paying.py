@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.errors import DataError, PrivacyError, RunError, TrainingError
-from llmchain_fl.messages import Refusal, Scores, Update
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.wire import read_reply
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.errors import DataError, PrivacyError, RunError, TrainingError
+from llmchain_fl.core.messages import Refusal, Scores, Update
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.replies import read_reply
 
 STEPS = [
     "client.rounds.mixed",
     "client.trial.load",
-    "llmchain_fl.privacy.units.poisson_batches",
+    "llmchain_fl.core.privacy.units.poisson_batches",
     "client.rounds.SiteGuards",
     "client.rounds.train_round",
     "client.training.gradient_of",
@@ -132,7 +132,11 @@ def test_what_fails_after_the_seal_is_sent_when_it_is_asked_for_again(
     assert ward.booked() == ["reserve", "seal"]
 
 
-SCORE_STEPS = ["client.rounds.unit_means", "client.rounds.noised_mean", "llmchain_fl.tasks.classification.each_record"]
+SCORE_STEPS = [
+    "client.rounds.unit_means",
+    "client.rounds.noised_mean",
+    "llmchain_fl.core.tasks.classification.each_record",
+]
 
 
 @pytest.mark.parametrize("step", SCORE_STEPS)

@@ -9,16 +9,17 @@ from flwr.app import Context, RecordDict
 
 import client.app
 import client.rounds
-import llmchain_fl.privacy.units
+import llmchain_fl.core.privacy.units
 from client.app import site_of
 from client.site import SiteLimits
 from llmchain_fl import __version__
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.messages import PROTOCOL, HelloReply, Refusal, Scores, Update
-from llmchain_fl.privacy.receipt import CHARACTERS
-from llmchain_fl.wire import read_hello, read_reply, write_hello
-from llmchain_fl.work import inference, open_work
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.messages import PROTOCOL, HelloReply, Refusal, Scores, Update
+from llmchain_fl.core.privacy.receipt import CHARACTERS
+from llmchain_fl.core.wire import write_hello
+from llmchain_fl.core.work import inference, open_work
+from llmchain_fl.replies import read_hello, read_reply
 
 
 def update(content: RecordDict) -> Update:
@@ -146,14 +147,14 @@ def test_only_the_batches_of_a_private_round_cannot_be_repeated(
     """Amplification by sampling holds for batches that nobody can know: not from the run's public seed."""
     ward.limits = limits(require_privacy=private)
     drawn: list[list[list[int]]] = []
-    plain = llmchain_fl.privacy.units.poisson_batches
+    plain = llmchain_fl.core.privacy.units.poisson_batches
 
     def spied(*args: Any) -> Any:
         batches = list(plain(*args))
         drawn.append([batch.tolist() for batch in batches])
         return batches
 
-    monkeypatch.setattr(llmchain_fl.privacy.units, "poisson_batches", spied)
+    monkeypatch.setattr(llmchain_fl.core.privacy.units, "poisson_batches", spied)
     first, second = (update(ward.train(ward.work(private=private), run=run)).arrays for run in ("a", "b"))
     assert (drawn[0] == drawn[1]) is not private
     assert (digest(first) == digest(second)) is not private

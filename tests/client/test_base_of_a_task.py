@@ -11,8 +11,8 @@ import pytest
 
 from client.check import check_base
 from client.site import Site, SiteData, SiteLimits
-from llmchain_fl.base_digest import base_digest
-from llmchain_fl.errors import ConfigError, ModelError
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.errors import ConfigError, ModelError
 
 
 def site(**limits: Any) -> Site:

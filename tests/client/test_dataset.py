@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from client.dataset import site_records
-from llmchain_fl.errors import DataError, WireError
-from llmchain_fl.work import open_work
+from llmchain_fl.core.errors import DataError, WireError
+from llmchain_fl.core.work import open_work
 
 
 def read(ward: Any, work: Any, kept: Any, stage: str = "cards", which: str = "train") -> Any:

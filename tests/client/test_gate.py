@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from client.audit import gate
-from client.audit.copies import in_a_copy
-from client.audit.effort import Effort
-from client.audit.gate import CHECKS, EFFORTS, run_check, run_gate
-from client.audit.model import own_model
-from client.audit.people import hostile_people
-from client.audit.practice import PracticeSite, names, one_hot, plan_for
-from client.audit.probe import ProbeTask
-from client.audit.seeds import same_seeds
-from llmchain_fl.errors import ConfigError, TrainingError
-from llmchain_fl.privacy.units import Units
+from llmchain_fl.core.errors import ConfigError, TrainingError
+from llmchain_fl.core.privacy.units import Units
+from simulations.audit import gate
+from simulations.audit.copies import in_a_copy
+from simulations.audit.effort import Effort
+from simulations.audit.gate import CHECKS, EFFORTS, run_check, run_gate
+from simulations.audit.model import own_model
+from simulations.audit.people import hostile_people
+from simulations.audit.practice import PracticeSite, names, one_hot, plan_for
+from simulations.audit.probe import ProbeTask
+from simulations.audit.seeds import same_seeds
 
 STATISTICAL = ("noise and draws", "drawn batches", "empty steps", "telling bits", "canaries")
 MEMORY = Path("/dev/shm")  # a thousand small ledgers need no disk

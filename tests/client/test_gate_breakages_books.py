@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from client import app, outbox, rounds
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy import accounting, entry, register, totals
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.privacy.noise import SecureNoise
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy import accounting, entry, register, totals
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.noise import SecureNoise
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from client import gradients
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.privacy import units as units_module
-from llmchain_fl.privacy.sampling import poisson_batches
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.privacy import units as units_module
+from llmchain_fl.core.privacy.sampling import poisson_batches
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

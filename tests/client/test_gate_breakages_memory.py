@@ -18,13 +18,13 @@ import torch
 from safetensors.numpy import load
 
 from client import memory, outbox
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.privacy import ledger as ledger_module
-from llmchain_fl.privacy import store
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.store import Store
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.privacy import ledger as ledger_module
+from llmchain_fl.core.privacy import store
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.store import Store
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from client import gradients, rounds
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.privacy.noise import SecureNoise, secure_uniform
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.privacy.noise import SecureNoise, secure_uniform
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

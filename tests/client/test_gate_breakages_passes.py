@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from client import gradients, steady
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.continual.guards.distill import DistillSite
-from llmchain_fl.frozen_prefix import FrozenPrefix
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.tasks import base as tasks_base
-from llmchain_fl.tasks.classification import Classification
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.frozen_prefix import FrozenPrefix
+from llmchain_fl.core.guards.distill import DistillSite
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.tasks import base as tasks_base
+from llmchain_fl.core.tasks.classification import Classification
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

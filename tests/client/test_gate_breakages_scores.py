@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from client import app, rehearsal, rounds
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.privacy import scores as scores_module
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.units import Units
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.privacy import scores as scores_module
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.units import Units
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from client import rounds
-from client.audit.gate import EFFORTS, run_check
-from llmchain_fl.adapter import resident
-from llmchain_fl.privacy import noise as noise_module
-from llmchain_fl.privacy import sampling as sampling_module
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.sampling import seeded_uniform
+from llmchain_fl.core.adapter import resident
+from llmchain_fl.core.privacy import noise as noise_module
+from llmchain_fl.core.privacy import sampling as sampling_module
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.sampling import seeded_uniform
+from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]

@@ -16,25 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from client.audit import own_run
-from client.audit.entropy import Recorded, source_is
-from client.audit.gate import EFFORTS, checks_of, run_check
-from client.audit.hostile_arrays import ARRAYS
-from client.audit.own_noise import MOMENTUM, coefficients, own_noise, readable
-from client.audit.own_people import own_people
-from client.audit.own_reading import CLIP, READABLE, Sums, apart, for_people
-from client.audit.own_run import SECOND, Setting, of_run, small
-from client.audit.own_site import OwnSite, made_up_rows
-from client.audit.replies import Seen
-from client.audit.second_accountant import second_epsilon
 from client.gradients import gradient_of
 from client.training import OPTIMIZERS
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.privacy.events import Event
-from llmchain_fl.privacy.noise import secure_uniform
-from llmchain_fl.privacy.plan import MAX_CLIP_NORM, MIN_CLIP_NORM
-from llmchain_fl.tasks.passes import Shape
-from llmchain_fl.work import TrainSpec, open_work
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.noise import secure_uniform
+from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, MIN_CLIP_NORM
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.work import TrainSpec, open_work
+from simulations.audit import own_run
+from simulations.audit.entropy import Recorded, source_is
+from simulations.audit.gate import EFFORTS, checks_of, run_check
+from simulations.audit.hostile_arrays import ARRAYS
+from simulations.audit.own_noise import MOMENTUM, coefficients, own_noise, readable
+from simulations.audit.own_people import own_people
+from simulations.audit.own_reading import CLIP, READABLE, Sums, apart, for_people
+from simulations.audit.own_run import SECOND, Setting, of_run, small
+from simulations.audit.own_site import OwnSite, made_up_rows
+from simulations.audit.replies import Seen
+from simulations.audit.second_accountant import second_epsilon
 
 
 @pytest.fixture(autouse=True)

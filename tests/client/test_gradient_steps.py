@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from client.gradients import gradient_of
-from llmchain_fl.errors import TrainingError
-from llmchain_fl.tasks.base import Examples
+from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.tasks.base import Examples
 
 
 def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
     """GPT-2, whose linear layers are of a type that Opacus does not know: only lora_A and lora_B matter."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from llmchain_fl.adapter.resident import Resident, ResidentSpec
-    from llmchain_fl.adapter.value import AdapterSpec
-    from llmchain_fl.base_model import Base, BaseSpec
-    from llmchain_fl.privacy.plan import PrivacyPlan
+    from llmchain_fl.core.adapter.resident import Resident, ResidentSpec
+    from llmchain_fl.core.adapter.value import AdapterSpec
+    from llmchain_fl.core.base_model import Base, BaseSpec
+    from llmchain_fl.core.privacy.plan import PrivacyPlan
 
     case = case_of()
     torch.manual_seed(1)
@@ -66,7 +66,7 @@ def test_a_layer_that_is_no_nn_linear_is_clipped_alike(case_of: Any) -> None:
 def test_on_a_half_precision_base_clipping_is_still_float32_and_bounded(small: Any) -> None:
     from dataclasses import replace
 
-    from llmchain_fl.work import open_work
+    from llmchain_fl.core.work import open_work
 
     work = small.work()
     work = replace(work, base=replace(work.base, dtype="bfloat16"))

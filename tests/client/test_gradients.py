@@ -12,7 +12,7 @@ from torch import Tensor
 
 import client.gradients
 from client.gradients import PlainGradient, PrivateGradient, chunks
-from llmchain_fl.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.noise import SecureNoise
 
 CASES: dict[str, dict[str, Any]] = {
     "lora_B only": {"trained": ("lora_B",)},

@@ -16,11 +16,11 @@ import client.gradients
 from client.check import check_score, check_train
 from client.site import Site, SiteCompute, SiteData, SiteLimits
 from client.trial import check_memory
-from llmchain_fl.base_digest import base_digest
-from llmchain_fl.errors import LlmchainError, ModelError, WireError
-from llmchain_fl.messages import Refusal, ScoreTask, TrainTask, Update
-from llmchain_fl.wire import read_reply
-from llmchain_fl.work import GuardSpec, WorkSpec, open_work
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.errors import LlmchainError, ModelError, WireError
+from llmchain_fl.core.messages import Refusal, ScoreTask, TrainTask, Update
+from llmchain_fl.core.work import GuardSpec, WorkSpec, open_work
+from llmchain_fl.replies import read_reply
 
 
 def site(**limits: Any) -> Site:

@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 import client.memory
 from client.memory import KEPT_RUNS, Kept, Memory, believed
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 BEFORE, AFTER = {"x": np.zeros(1, np.float32)}, {"x": np.ones(1, np.float32)}
 KEPT = Kept(5, hashlib.sha256(b"payload").hexdigest(), BEFORE, AFTER)

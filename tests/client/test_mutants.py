@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import CODES
+from llmchain_fl.core.errors import CODES
 from simulations.mutant_site import MutantSite
 from simulations.mutants import mutants
 

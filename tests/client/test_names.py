@@ -15,10 +15,11 @@ from client.app import do_score, do_train
 from client.check import check_score, check_train
 from client.outbox import describe
 from client.site import Site, SiteData
-from llmchain_fl.errors import LlmchainError, WireError
-from llmchain_fl.messages import Refusal, ScoreTask, TrainTask
-from llmchain_fl.wire import read_reply, write_score_task
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.errors import LlmchainError, WireError
+from llmchain_fl.core.messages import Refusal, ScoreTask, TrainTask
+from llmchain_fl.core.wire import write_score_task
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.replies import read_reply
 
 HOSTILE = {
     "a line break": "a\nepsilon 0.00",

@@ -9,13 +9,13 @@ import pytest
 
 from client import outbox
 from client.site import Site, SiteData, SiteLimits
-from llmchain_fl import errors
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.errors import CODES, LlmchainError, PrivacyError
-from llmchain_fl.messages import Refusal, Scores, ScoreTask, Update
-from llmchain_fl.privacy.ledger import Ledger, NullLedger
-from llmchain_fl.privacy.receipt import CHARACTERS
-from llmchain_fl.wire import read_reply
+from llmchain_fl.core import errors
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError
+from llmchain_fl.core.messages import Refusal, Scores, ScoreTask, Update
+from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
+from llmchain_fl.core.privacy.receipt import CHARACTERS
+from llmchain_fl.replies import read_reply
 
 KINDS = [
     kind

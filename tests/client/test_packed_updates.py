@@ -12,11 +12,11 @@ from safetensors.numpy import save
 from client import outbox
 from client.memory import Kept
 from client.site import SiteLimits
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.compression.update import decode
-from llmchain_fl.messages import Refusal, Update
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.wire import read_reply
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.update import decode
+from llmchain_fl.core.messages import Refusal, Update
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.replies import read_reply
 
 MEMORY = CodecSpec("top-k", share=0.1, feedback=True)
 

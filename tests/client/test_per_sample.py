@@ -12,7 +12,7 @@ from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
 from client.per_sample import PerSample
-from llmchain_fl.errors import TrainingError
+from llmchain_fl.core.errors import TrainingError
 
 
 def resident_of(module: nn.Module) -> Any:

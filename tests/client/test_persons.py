@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from client.gradients import PrivateGradient, gradient_of
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.units import Batch
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.units import Batch
 
 PEOPLE = [[0, 3, 4, 6, 8], [1], [2, 5], [7]]
 """Four persons; the first has more records than a pass of 1 or 4 rows holds."""

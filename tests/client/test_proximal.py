@@ -7,7 +7,7 @@ import torch
 
 from client.gradients import gradient_of
 from client.training import proximal, train_round
-from llmchain_fl.continual.guards import SiteGuards
+from llmchain_fl.core.guards import SiteGuards
 
 
 def far(small: Any, mu: float, optimizer: str = "adam", plan: Any = None) -> float:

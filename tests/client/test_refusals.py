@@ -14,8 +14,9 @@ import client.app
 import client.rounds
 from client.app import describe, site_of
 from client.site import SiteLimits
-from llmchain_fl.errors import BudgetExhausted, DataError
-from llmchain_fl.wire import read_reply, write_refusal
+from llmchain_fl.core.errors import BudgetExhausted, DataError
+from llmchain_fl.core.wire import write_refusal
+from llmchain_fl.replies import read_reply
 
 CANARY = "Jane-Canary-1970"
 Cause = Callable[[Any, pytest.MonkeyPatch], RecordDict]

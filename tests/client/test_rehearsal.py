@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from client.dataset import SiteRecords
 from client.rehearsal import Part, chosen, mixed
 from llmchain_fl.config.read import build
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.charges import training_charges, training_event
-from llmchain_fl.privacy.forecast import calibrated_noise, forecast
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.units import Units
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.charges import training_charges, training_event
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.planning.forecast import calibrated_noise, forecast
 
 KEY = b"k" * 32
 PLAN = PrivacyPlan(0.1, 1.0, 1.0, 2, 4.0, 1e-5, rehearsal="earlier")

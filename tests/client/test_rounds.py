@@ -9,10 +9,10 @@ import pytest
 
 import client.rounds
 from client.site import SiteLimits
-from llmchain_fl.messages import Refusal, Scores
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.receipt import CHARACTERS
-from llmchain_fl.wire import read_reply
+from llmchain_fl.core.messages import Refusal, Scores
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.receipt import CHARACTERS
+from llmchain_fl.replies import read_reply
 
 STEPS = 3
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from client.steady import shape_for
-from llmchain_fl.tasks.base import Output
+from llmchain_fl.core.tasks.base import Output
 
 
 class OnSome:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from client.site import Site, SiteData, SiteLimits, read_site
-from llmchain_fl.base_digest import base_digest
-from llmchain_fl.errors import ConfigError, LlmchainError, ModelError, PrivacyError
-from llmchain_fl.privacy.charges import at_site, training_charges
-from llmchain_fl.privacy.ledger import FileLedger, NullLedger, Release
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.errors import ConfigError, LlmchainError, ModelError, PrivacyError
+from llmchain_fl.core.privacy.charges import at_site, training_charges
+from llmchain_fl.core.privacy.ledger import FileLedger, NullLedger, Release
 
 
 def site(**limits: Any) -> Site:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.messages import Refusal, Update
-from llmchain_fl.tasks.classification import Classification
-from llmchain_fl.wire import read_reply
+from llmchain_fl.core.messages import Refusal, Update
+from llmchain_fl.core.tasks.classification import Classification
+from llmchain_fl.replies import read_reply
 
 SPOILT = "pin pin pin"
 

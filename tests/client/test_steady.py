@@ -12,9 +12,9 @@ from torch import Tensor
 
 from client.per_sample import PerSample
 from client.steady import Brought, known_ids, made_up_records, shape_for
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import Shape
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.work import GuardSpec
 
 LONGEST = 16
 KINDS = ["classification", "causal-lm"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from client.training import OPTIMIZERS, LocalResult, train_round
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import TrainingError
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.work import GuardSpec
 
 BATCHES = [[0, 2, 5], [], [1], [3, 4, 0, 7]]
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import client.app
 from client.site import SiteLimits
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.messages import Refusal, Update
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.wire import read_reply
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.messages import Refusal, Update
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.replies import read_reply
 
 BOTH = ("lora_A", "lora_B")
 ANCHOR = GuardSpec("anchor", (("decay", 1.0), ("importance", "plain"), ("strength", 1e6)))

@@ -9,7 +9,7 @@ import pytest
 
 from llmchain_fl.compare.check import check_cells, lacking
 from llmchain_fl.compare.read import build_comparison
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 
 
 def checked(tree: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from llmchain_fl.compare.plan import Cell, Comparison
 from llmchain_fl.compare.results import results_of
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import find_scenario

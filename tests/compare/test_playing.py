@@ -14,7 +14,7 @@ from llmchain_fl.compare.play import Job, play_cell
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import ConfigError, DataError, LlmchainError, ModelError, PrivacyError, TrainingError
+from llmchain_fl.core.errors import ConfigError, DataError, LlmchainError, ModelError, PrivacyError, TrainingError
 from llmchain_fl.progress import Progress, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import find_scenario

@@ -17,7 +17,7 @@ from llmchain_fl.compare.play import Job, Tell
 from llmchain_fl.compare.read import build_comparison
 from llmchain_fl.compare.run import play_comparison
 from llmchain_fl.compare.work import one_by_one
-from llmchain_fl.errors import ConfigError, RunError
+from llmchain_fl.core.errors import ConfigError, RunError
 
 
 class Nobody:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression import CODECS
-from llmchain_fl.compression.bf16 import halves_above
-from llmchain_fl.compression.codec import LARGEST, CodecSpec
+from llmchain_fl.core.compression import CODECS
+from llmchain_fl.core.compression.bf16 import halves_above
+from llmchain_fl.core.compression.codec import LARGEST, CodecSpec
 
 SPEC = CodecSpec("bf16")
 ALL = np.arange(65_536) / 65_536

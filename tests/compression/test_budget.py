@@ -5,9 +5,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from llmchain_fl.compression.budget import budget, faults, link_faults, seconds_on, upload_line
-from llmchain_fl.compression.codec import CodecSpec, Name
-from llmchain_fl.compression.update import encode
+from llmchain_fl.core.compression.codec import CodecSpec, Name
+from llmchain_fl.core.compression.update import encode
+from llmchain_fl.planning.budget import budget, faults, link_faults, seconds_on, upload_line
 
 SHAPES = {"layer.lora_B": (384, 8), "head.weight": (77, 384), "head.bias": (77,)}
 UNBIASED = ("none", "bf16", "int8", "int4")

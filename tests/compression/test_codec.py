@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression import CODECS
-from llmchain_fl.compression.codec import CodecSpec, Name
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.compression import CODECS
+from llmchain_fl.core.compression.codec import CodecSpec, Name
+from llmchain_fl.core.errors import ConfigError
 
 SPECS = st.builds(
     CodecSpec, name=st.sampled_from(get_args(Name)), block=st.integers(1, 300), share=st.floats(0.001, 1.0)

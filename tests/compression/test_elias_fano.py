@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression.elias_fano import positions_size, read_positions, write_positions
-from llmchain_fl.errors import AdmissionError
+from llmchain_fl.core.compression.elias_fano import positions_size, read_positions, write_positions
+from llmchain_fl.core.errors import AdmissionError
 
 SMALL = [*[(n, k) for n in range(1, 9) for k in range(1, n + 1) if positions_size(n, k) == 1], (14, 3)]
 

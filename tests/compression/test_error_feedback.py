@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.compression.codec import CodecSpec
-from llmchain_fl.compression.error_feedback import check_remembered, encode_with_memory
-from llmchain_fl.compression.update import decode, encode
-from llmchain_fl.errors import RunError, TrainingError
-from llmchain_fl.privacy.sampling import seeded_uniform
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.error_feedback import check_remembered, encode_with_memory
+from llmchain_fl.core.compression.update import decode, encode
+from llmchain_fl.core.errors import RunError, TrainingError
+from llmchain_fl.core.privacy.sampling import seeded_uniform
 
 SPEC = CodecSpec("top-k", share=0.1, feedback=True)
 SHAPES = {"layer.lora_B": (10, 6), "head.bias": (9,)}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression import CODECS
-from llmchain_fl.compression.codec import CodecSpec, Flat, Name
-from llmchain_fl.errors import AdmissionError
+from llmchain_fl.core.compression import CODECS
+from llmchain_fl.core.compression.codec import CodecSpec, Flat, Name
+from llmchain_fl.core.errors import AdmissionError
 
 LEVELS: dict[Name, int] = {"int8": 127, "int4": 7}
 NAMES = st.sampled_from(sorted(LEVELS))

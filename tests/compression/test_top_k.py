@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression import CODECS
-from llmchain_fl.compression.codec import CodecSpec, Flat
-from llmchain_fl.compression.elias_fano import positions_size
-from llmchain_fl.compression.top_k import kept, largest
-from llmchain_fl.errors import AdmissionError
+from llmchain_fl.core.compression import CODECS
+from llmchain_fl.core.compression.codec import CodecSpec, Flat
+from llmchain_fl.core.compression.elias_fano import positions_size
+from llmchain_fl.core.compression.top_k import kept, largest
+from llmchain_fl.core.errors import AdmissionError
 
 FEW = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=60)
 TOP = CODECS["top-k"]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.compression.codec import LARGEST, CodecSpec, Name
-from llmchain_fl.compression.update import blob_size, decode, encode
-from llmchain_fl.errors import AdmissionError, TrainingError
-from llmchain_fl.privacy.sampling import seeded_uniform
+from llmchain_fl.core.compression.codec import LARGEST, CodecSpec, Name
+from llmchain_fl.core.compression.update import blob_size, decode, encode
+from llmchain_fl.core.errors import AdmissionError, TrainingError
+from llmchain_fl.core.privacy.sampling import seeded_uniform
 
 NAMES = get_args(Name)
 SHAPES = {"layer.lora_B": (24, 4), "head.bias": (7,), "head.weight": (7, 3)}

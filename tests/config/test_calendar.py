@@ -28,7 +28,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream import StreamConfig
 from llmchain_fl.config.stream_faults import stream_faults
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 SITES = ("north", "south", "west")
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.config.read import MOST_FAULTS, apply_settings, build, nearest
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.config.read import MOST_FAULTS, apply_settings, build
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
 
 
 @pytest.fixture(scope="module")

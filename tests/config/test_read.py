@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.config.read import apply_settings, build, known_keys, nearest, parse_setting, read_config
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.config.read import apply_settings, build, known_keys, parse_setting, read_config
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
 
 GOOD = {"task": {"labels": ["a", "b"]}, "data": {"train": "x.jsonl"}}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmchain_fl.config.read import read_config
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.scenario import find_scenario, shipped, titles
 
 

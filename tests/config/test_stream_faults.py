@@ -10,7 +10,7 @@ from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
 from llmchain_fl.config.stream_faults import kind_faults
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
 
 CARDS, FRAUD = {"name": "cards", "rounds": 2}, {"name": "fraud", "rounds": 3}
 LABELS = ["lost", "stolen", "phished"]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.config.read import build, parse_setting, read_config
-from llmchain_fl.config.toml_file import MOST_BYTES, MOST_DEPTH, parse_toml, read_toml, tree_fault
 from llmchain_fl.config.write import table_to_toml
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.toml_file import MOST_BYTES, MOST_DEPTH, parse_toml, read_toml, tree_fault
 
 MARK = b"\xef\xbb\xbf"
 CONFIG = b'[data]\ntrain = "x"\n[task]\nlabels = ["a"]\n'

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.continual.guards.protocol import View
+from llmchain_fl.guards.protocol import View
 
 
 def _view(task: Any = None, **changes: Any) -> View:

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.continual.guards.agem import AgemServer, AgemSite, is_labelled, projected
-from llmchain_fl.continual.public_records import draw, unpack
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.agem import AgemSite, projected
+from llmchain_fl.core.guards.public_records import draw, unpack
+from llmchain_fl.guards.agem import AgemServer, is_labelled
 
 SETTINGS = {"strength": 1.0, "batch": 4.0}
 SEEDS = st.integers(0, 2**31 - 1)

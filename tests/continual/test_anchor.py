@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.guards.anchor import AnchorServer, AnchorSite
-from llmchain_fl.continual.product import modules
+from llmchain_fl.core.adapter.product import modules
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.guards.anchor import AnchorSite
+from llmchain_fl.guards.anchor import AnchorServer
 
 PLAIN = {"importance": "plain", "decay": 1.0, "strength": 1.0}
 QUERY = "encoder.layer.0.attention.self.query"

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.adapter.value import Arrays, digest
 from llmchain_fl.continual.fisher import public_fisher
-from llmchain_fl.continual.guards.anchor import FLOOR, AnchorServer, AnchorSite
-from llmchain_fl.continual.product import modules
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.adapter.product import modules
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.anchor import AnchorSite
+from llmchain_fl.guards.anchor import FLOOR, AnchorServer
 
 PLAIN = {"importance": "plain", "decay": 1.0, "strength": 1.0}
 QUERY = "encoder.layer.0.attention.self.query"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.continual.at_epsilon import Guarantee, Spent, at_epsilon
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 TERMS = {"delta": 1e-5, "unit": "person", "accountant": "pld"}
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.continual.guards.distill import DistillServer, DistillSite
-from llmchain_fl.continual.public_records import draw, unpack
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.distill import DistillSite
+from llmchain_fl.core.guards.public_records import draw, unpack
+from llmchain_fl.guards.distill import DistillServer
 
 PUBLIC = {"weight": 3.0, "temperature": 1.5, "data": "public", "batch": 4.0}
 BATCH = {**PUBLIC, "data": "batch"}

@@ -14,7 +14,7 @@ from llmchain_fl.continual.federated_metrics import (
     spatial_forgetting,
 )
 from llmchain_fl.continual.metrics import forgetting
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 nan = math.nan
 

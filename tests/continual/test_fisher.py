@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from llmchain_fl.continual.fisher import drawn, public_fisher, squares
-from llmchain_fl.continual.product import modules
-from llmchain_fl.tasks.base import Output, by_length
+from llmchain_fl.core.adapter.product import modules
+from llmchain_fl.core.tasks.base import Output, by_length
 
 KINDS = ["classification", "causal-lm"]
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter.value import Arrays, digest
-from llmchain_fl.continual.guards.gate import SHARES, GateServer
-from llmchain_fl.continual.guards.protocol import View
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.guards.gate import SHARES, GateServer
+from llmchain_fl.guards.protocol import View
 
 STAGES = ("cards", "loans", "cash")
 A = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
@@ -212,7 +212,7 @@ def test_the_gate_sends_nothing_and_serves_what_it_is_given() -> None:
 
 
 def test_the_report_has_words_for_every_number_that_gate_and_merge_tell() -> None:
-    from llmchain_fl.continual.guards.merge import MergeServer
+    from llmchain_fl.guards.merge import MergeServer
     from llmchain_fl.report.kept import WHAT
 
     merge, one = MergeServer({"kind": "wise", "beta": 0.5, "density": 0.5}), gate()

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
-from llmchain_fl.adapter.value import Arrays, digest
-from llmchain_fl.continual.guards import ServerGuards, SiteGuards, View
-from llmchain_fl.continual.guards.route import RouteServer, keys_of
-from llmchain_fl.errors import ConfigError, DataError
-from llmchain_fl.work import GuardSpec
+from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.route import RouteServer, keys_of
 
 SCALE = 2.0
 SLOTS, ROUTE = GuardSpec("slots", (("share", 0.0),)), GuardSpec("route", (("tau", 0.05),))
@@ -148,7 +149,7 @@ def test_from_the_second_stage_on_sites_and_server_choose_alike(played: Any, sma
 
 
 def test_each_domain_chooses_its_own_slot(played: Any) -> None:
-    from llmchain_fl.adapter.routing import chosen
+    from llmchain_fl.core.adapter.routing import chosen
 
     route, task, (_, second) = played
     task.resident.reset()

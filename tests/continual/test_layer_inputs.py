@@ -10,7 +10,7 @@ import torch
 
 from llmchain_fl.continual import layer_inputs
 from llmchain_fl.continual.layer_inputs import second_moments
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 
 def caught(task: Any, rows: Any, module: str) -> Any:

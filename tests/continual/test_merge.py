@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.continual.merge import concat_merge, lerp, svd_truncate, truncate
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = {"q": (9, 7), "k.v": (5, 11)}

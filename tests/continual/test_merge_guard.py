@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.adapter.value import Arrays, digest
-from llmchain_fl.continual.guards.merge import SHARES, MergeServer
-from llmchain_fl.continual.guards.protocol import View
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.guards.merge import SHARES, MergeServer
+from llmchain_fl.guards.protocol import View
 
 SCALE = 2.0
 

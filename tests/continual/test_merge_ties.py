@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmchain_fl.continual import merge_ties
 from llmchain_fl.continual.merge_product import blend
 from llmchain_fl.continual.merge_ties import elected, threshold, ties
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 D_OUT, D_IN = 12, 9

@@ -21,7 +21,7 @@ from llmchain_fl.continual.metrics import (
     r_matrix,
     summary,
 )
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 nan = math.nan
 SCORES = st.floats(0.0, 100.0)

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter.value import Arrays, digest
-from llmchain_fl.continual.guards.olora import OloraServer, OloraSite, compressed, overlap
-from llmchain_fl.continual.product import modules
+from llmchain_fl.core.adapter.product import modules
+from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.guards.olora import OloraSite
+from llmchain_fl.guards.olora import OloraServer, compressed, overlap
 
 SETTINGS = {"strength": 1.0, "form": "squared", "rows": 64.0}
 SHAPES = {"x.lora_A": (2, 9), "x.lora_B": (7, 2), "y.lora_A": (2, 6), "y.lora_B": (5, 2)}
@@ -85,8 +86,8 @@ def test_the_released_form_is_the_sum_of_absolute_values_as_a_penalty(small: Any
 
 def test_the_released_form_comes_as_near_as_a_step_of_adam(small: Any) -> None:
     from client.training import train_round
-    from llmchain_fl.continual.guards import SiteGuards
-    from llmchain_fl.work import GuardSpec
+    from llmchain_fl.core.guards import SiteGuards
+    from llmchain_fl.core.work import GuardSpec
 
     task = small.task()
     rows, examples = old_rows(task), task.encode(small.rows(4))

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from client.training import train_round
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.continual.guards.protocol import SiteGuard
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.guards.site_guard import SiteGuard
 
 
 def opacus_step(strength: float, *, private: bool = True) -> torch.Tensor:

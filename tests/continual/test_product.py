@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter.value import fresh_arrays
-from llmchain_fl.continual.product import (
-    difference,
-    energy,
-    mean_one,
-    modules,
-    noise_energy,
-    product_pair,
-    with_start,
-)
-from llmchain_fl.errors import ModelError
+from llmchain_fl.continual.product_energy import difference, energy, mean_one, noise_energy
+from llmchain_fl.core.adapter.product import modules, product_pair, with_start
+from llmchain_fl.core.adapter.value import fresh_arrays
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 BOTH, ONLY_B, ONLY_A = frozenset({"lora_A", "lora_B"}), frozenset({"lora_B"}), frozenset({"lora_A"})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from llmchain_fl.continual.product_pull import pulled, pulled_dense
+from llmchain_fl.core.guards.product_pull import pulled, pulled_dense
 
 SEEDS = st.integers(0, 2**31 - 1)
 KINDS = ["B", "A", "core"]

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.continual.public_records import (
-    COLUMNS,
-    MAX_BYTES,
-    MAX_RECORDS,
-    PublicSample,
-    PublicShelf,
-    draw,
-    pack,
-    unpack,
-)
-from llmchain_fl.errors import DataError, WireError
+from llmchain_fl.continual.public_shelf import PublicShelf, pack
+from llmchain_fl.core.errors import DataError, WireError
+from llmchain_fl.core.guards.public_records import COLUMNS, MAX_BYTES, MAX_RECORDS, PublicSample, draw, unpack
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 ROWS = st.lists(st.dictionaries(st.sampled_from(COLUMNS), TEXT, min_size=1), max_size=8)

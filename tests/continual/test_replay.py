@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.continual.guards.replay import RECORDS, ReplayServer, ReplaySite
 from llmchain_fl.continual.imagine import imagine
-from llmchain_fl.continual.public_records import draw, unpack
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.public_records import draw, unpack
+from llmchain_fl.core.guards.replay import RECORDS, ReplaySite
+from llmchain_fl.guards.replay import ReplayServer
 
 PUBLIC = {"data": "public", "weight": 1.0, "batch": 4.0, "size": 5.0}
 GENERATED = {**PUBLIC, "data": "generated"}

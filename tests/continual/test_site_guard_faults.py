@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.continual.site_guard_faults import MOVES_A, WHY_NOT, site_guard_faults
-from server.aggregation import RULES
 
 FINE: dict[str, float | str] = {"anchor_strength": 1.0, "anchor_importance": "plain", "distill_data": "batch"}
 

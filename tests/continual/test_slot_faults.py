@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.continual.guards import View
-from llmchain_fl.continual.guards.slots import SlotsServer, public_of
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.continual.slot_faults import FITS, slot_faults
-from llmchain_fl.errors import DataError, ModelError
-from server.aggregation import RULES
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import DataError, ModelError
+from llmchain_fl.guards import View
+from llmchain_fl.guards.slots import SlotsServer, public_of
 
 STAGES = ("cards", "fraud", "loans")
 

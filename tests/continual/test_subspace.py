@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.continual.subspace import drawn, joined, leading, leak, nothing, without
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

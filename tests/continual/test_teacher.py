@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.continual.guards import teacher
-from llmchain_fl.errors import ModelError
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.guards import teacher
 
 
 def outputs(task: Any, state: Any = None) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from llmchain_fl.continual.metrics import la
 from llmchain_fl.continual.transfer import fwt, intransigence, start_row
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 
 nan = math.nan
 SCORES = st.floats(0.0, 100.0)

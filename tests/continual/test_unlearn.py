@@ -14,13 +14,13 @@ from transformers import AutoModel
 
 from llmchain_fl.adapter.files import Lineage, read_adapter, write_adapter
 from llmchain_fl.adapter.slots_file import read_slots, split, write_slots
-from llmchain_fl.adapter.value import digest
-from llmchain_fl.continual.guards import ServerGuards, View
+from llmchain_fl.aggregation.factors import serving
 from llmchain_fl.continual.unlearn import adapter_folder, lineage, remove_site, remove_stage, restore
-from llmchain_fl.errors import ModelError, RunError
+from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.errors import ModelError, RunError
+from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.guards import ServerGuards, View
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.work import GuardSpec
-from server.aggregation.factors import serving
 
 STAGES = ("cards", "fraud", "loans")
 SLOTS, ROUTE = GuardSpec("slots", (("share", 0.5),)), GuardSpec("route", (("tau", 0.05),))
@@ -75,7 +75,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def logits(small: Any, folder: Path, rows: list[dict[str, str]], *, routed: bool) -> torch.Tensor:
-    from llmchain_fl.work import open_work
+    from llmchain_fl.core.work import open_work
 
     work, arrays = read_adapter(folder)
     resident, task = open_work(work.resident, work.task)
@@ -150,7 +150,7 @@ def test_peft_reads_what_is_left(small: Any, run: RunDir, tmp_path: Path) -> Non
     with torch.no_grad():
         hidden = theirs(input_ids=ids)[0]
         work, arrays = read_adapter(tmp_path / "out")
-        from llmchain_fl.work import open_work
+        from llmchain_fl.core.work import open_work
 
         resident, _ = open_work(work.resident, work.task)
         resident.reset()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.data.columns import cell_text, label_from_number, map_columns
-from llmchain_fl.data.rows import Line, Located, Rows, how_many, number_rows
-from llmchain_fl.errors import DataError
+from llmchain_fl.core.data.columns import cell_text, label_from_number, map_columns
+from llmchain_fl.core.data.rows import Line, Located, Rows, how_many, number_rows
+from llmchain_fl.core.errors import DataError
 
 CANARY = "zebra-4711"
 

@@ -8,9 +8,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from llmchain_fl.data.rows import Located
-from llmchain_fl.data.source import load_source, read_fitting
-from llmchain_fl.errors import DataError
+from llmchain_fl.core.data.rows import Located
+from llmchain_fl.core.data.source import load_source, read_fitting
+from llmchain_fl.core.errors import DataError
 
 datasets = pytest.importorskip("datasets")
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmchain_fl.data.labels import only_labels
-from llmchain_fl.data.rows import LeftOut, Line, Rows
-from llmchain_fl.data.source import read_fitting
-from llmchain_fl.data.tables import MOST_CHARACTERS
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.data.labels import only_labels
+from llmchain_fl.core.data.rows import LeftOut, Line, Rows
+from llmchain_fl.core.data.source import read_fitting
+from llmchain_fl.core.data.tables import MOST_CHARACTERS
+from llmchain_fl.core.errors import ConfigError, DataError
 
 CANARY = "zebra-4711"
 REQUIRED = ("text", "label")

@@ -9,11 +9,11 @@ from collections import Counter
 
 import pytest
 
+from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated import GENERATORS, LABELS, SPLITS, STAGES, bank_dialogues, bank_messages, generate
 from llmchain_fl.data.generated import label_texts as texts
 from llmchain_fl.data.generated.bank_messages import draw_messages
 from llmchain_fl.data.generated.bank_templates import phrases
-from llmchain_fl.errors import DataError
 
 both = pytest.mark.parametrize("name", sorted(GENERATORS))
 each_split = pytest.mark.parametrize("split", SPLITS)

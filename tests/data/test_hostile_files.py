@@ -16,13 +16,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from llmchain_fl.config.toml_file import read_toml
-from llmchain_fl.data.labels import read_label_list
-from llmchain_fl.data.lines import LONGEST_LINE
-from llmchain_fl.data.readers import READERS
-from llmchain_fl.data.rows import LeftOut
-from llmchain_fl.data.source import read_fitting, read_rows
-from llmchain_fl.errors import LlmchainError
+from llmchain_fl.core.data.lines import LONGEST_LINE
+from llmchain_fl.core.data.readers import READERS
+from llmchain_fl.core.data.rows import LeftOut
+from llmchain_fl.core.data.source import read_fitting, read_rows
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.toml_file import read_toml
+from llmchain_fl.data.label_list import read_label_list
 
 datasets = pytest.importorskip("datasets")
 
@@ -125,7 +125,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, door: str, monke
     for suffix in (*(suffix for suffix in READERS if suffix != ".parquet"), ".toml"):
         (tmp_path / f"a{suffix}").write_text("text\nx\n")
         with monkeypatch.context() as patch:
-            patch.setattr("llmchain_fl.regular_file.os.open", refuse)
+            patch.setattr("llmchain_fl.core.regular_file.os.open", refuse)
             with pytest.raises(LlmchainError) as caught:
                 DOORS[door](str(tmp_path / f"a{suffix}"))
         assert caught.value.__cause__ is None

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.data.columns import Line, Rows, check_labels, read_label_list
+from llmchain_fl.core.data.columns import Line, Rows, check_labels
+from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated import LABELS
-from llmchain_fl.data.source import read_rows
-from llmchain_fl.errors import DataError
+from llmchain_fl.data.label_list import read_label_list
 
 CANARY = "zebra-4711"
 

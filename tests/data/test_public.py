@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from llmchain_fl.config.read import build
+from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.data.public import public_rows
-from llmchain_fl.errors import ConfigError, DataError
 
 LABELS = ["red", "blue", "green", "grey"]
 STAGES = [{"name": "warm", "labels": ["red"]}, {"name": "cold", "labels": ["blue", "green"]}]

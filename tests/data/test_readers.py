@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmchain_fl.data.lines import read_text
-from llmchain_fl.data.readers import READERS
-from llmchain_fl.data.rows import Located
-from llmchain_fl.data.source import load_source
-from llmchain_fl.errors import DataError
+from llmchain_fl.core.data.lines import read_text
+from llmchain_fl.core.data.readers import READERS
+from llmchain_fl.core.data.rows import Located
+from llmchain_fl.core.data.source import load_source
+from llmchain_fl.core.errors import DataError
 
 CANARY = "zebra-4711"
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -110,7 +110,7 @@ def test_a_file_that_may_not_be_opened_is_refused(tmp_path: Path, monkeypatch: p
     def refuse(*_: object) -> int:
         raise PermissionError(CANARY)
 
-    monkeypatch.setattr("llmchain_fl.regular_file.os.open", refuse)
+    monkeypatch.setattr("llmchain_fl.core.regular_file.os.open", refuse)
     assert "cannot be read" in fault_of(lambda: read_text(path))
     assert "cannot be read" in fault_of(lambda: read_records(path))
 
@@ -183,7 +183,7 @@ def test_any_bytes_are_read_or_refused_and_nothing_else(
 
 def test_reading_text_files_does_not_import_datasets_or_pyarrow() -> None:
     code = (
-        "import sys, llmchain_fl.data.source; print([m for m in ('datasets', 'pyarrow', 'torch') if m in sys.modules])"
+        "import sys, llmchain_fl.core.data.source; print(sorted({'datasets', 'pyarrow', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.data.source import load_source, path_of, read_rows, resolve_site
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.data.source import load_source, path_of, read_rows, resolve_site
+from llmchain_fl.core.errors import ConfigError, DataError
 
 datasets = pytest.importorskip("datasets")
 

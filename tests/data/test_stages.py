@@ -8,8 +8,8 @@ import pytest
 
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream import StageConfig
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.data.stages import answers, check_stages, stage_labels
-from llmchain_fl.errors import ConfigError
 
 LABELS = ["lost", "stolen", "phished", "spied"]
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.data.lines import Piece
-from llmchain_fl.data.tables import MOST_CHARACTERS, Row, split_rows
-from llmchain_fl.errors import DataError
+from llmchain_fl.core.data.lines import Piece
+from llmchain_fl.core.data.tables import MOST_CHARACTERS, Row, split_rows
+from llmchain_fl.core.errors import DataError
 
 TEXTS = st.text(st.sampled_from('a ,"\n\r\t\x00\x0b\u2028é'), max_size=40)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import known_keys
-from llmchain_fl.continual.guards import GUARDS
 from llmchain_fl.data.generated import GENERATORS
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.scenario import shipped
-from server.aggregation import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,7 +11,7 @@ import pytest
 
 from client.app import make_app
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir

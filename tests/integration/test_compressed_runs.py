@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from llmchain_fl.compression.budget import budget
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.planning.budget import budget
+from llmchain_fl.planning.work import codec_from
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.work import codec_from
 from simulations.run import simulate
 
 MEMORY = {"up": "top-k", "share": 0.1, "feedback": True}

@@ -11,7 +11,7 @@ import pytest
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.cli.trained import open_trained
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.continual.guards import GUARDS
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.run import simulate

@@ -12,13 +12,13 @@ import torch
 from client.app import make_app
 from client.memory import Memory
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.adapter.resident import Resident, load_resident
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import LlmchainError
+from llmchain_fl.core.adapter.resident import Resident, load_resident
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.work import WorkSpec
-from server.aggregation import RULES
 from server.app import run_all
 from server.checkpoint import load_state
 from simulations.grid import InProcessGrid

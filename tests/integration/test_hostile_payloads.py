@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmchain_fl import replies
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import sent_names
 from llmchain_fl.config.read import build
-from llmchain_fl.messages import HelloReply
-from llmchain_fl.wire import read_train_task, write_hello, write_update
-from llmchain_fl.work import work_from
-from server.aggregation import RULES
-from server.aggregation.rule import sent_names
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.messages import HelloReply
+from llmchain_fl.core.wire import read_train_task, write_hello, write_update
+from llmchain_fl.planning.work import work_from
+from llmchain_fl.robust import ROBUST, RobustSettings
 from server.parts import make_rule
-from server.robust import ROBUST, RobustSettings
 from server.roll_call import RollCall
 from server.strategy import FederatedLora, RoundOutcome
 from simulations.grid import InProcessGrid

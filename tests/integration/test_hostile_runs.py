@@ -12,9 +12,9 @@ from flwr.clientapp import ClientApp
 
 from client.app import make_app
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.adapter.value import Arrays
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.continual.guards import ServerGuards, View
-from llmchain_fl.errors import LlmchainError, RunError, RunStopped
-from llmchain_fl.messages import HelloReply
+from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.core.messages import HelloReply
+from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_update
+from llmchain_fl.guards import ServerGuards, View
 from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.wire import read_train_task, write_hello, write_refusal, write_update
 from server.app import app as server_app
 from server.app import run_all
 from server.checkpoint import load_state

@@ -19,10 +19,10 @@ from flwr.common.serde import message_to_proto
 from client.app import make_app
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
-from llmchain_fl.tasks.classification import Classification
 from server.app import run_all
 from simulations.grid import InProcessGrid
 

@@ -22,7 +22,7 @@ import llmchain_fl
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.prepare import prepare_sites

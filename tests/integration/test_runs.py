@@ -19,17 +19,17 @@ from safetensors.numpy import load_file
 from transformers import AutoModel
 
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.base_model import locate
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.cli.main import main
 from llmchain_fl.cli.trained import open_trained
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.core.base_model import locate
+from llmchain_fl.core.errors import ConfigError, RunStopped
 from llmchain_fl.data.generated import generate
-from llmchain_fl.errors import ConfigError, RunStopped
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
-from server.aggregation import RULES
 from simulations.run import simulate
 
 STAGES = [

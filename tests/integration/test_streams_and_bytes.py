@@ -11,7 +11,7 @@ import pytest
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.continual.federated_metrics import spatial_forgetting
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.next_stage import announce
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir

@@ -13,8 +13,8 @@ from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import (
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import (
     ACCOUNTANTS,
     HOPELESS,
     NO_NOISE,
@@ -299,7 +299,7 @@ def test_an_absurd_target_is_refused(target: float) -> None:
 def test_a_target_that_no_noise_reaches_or_that_needs_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PrivacyError, match="no noise multiplier"):
         calibrate(1e-9, 1e-12, 1.0, 10**6, "rdp", tolerance=1e-12)
-    monkeypatch.setattr("llmchain_fl.privacy.accounting.MULTIPLIERS", (0.3, 1e4))
+    monkeypatch.setattr("llmchain_fl.core.privacy.accounting.MULTIPLIERS", (0.3, 1e4))
     with pytest.raises(PrivacyError, match=r"stays below 5.0 even with noise multiplier 0.5"):
         calibrate(5.0, DELTA, 1e-7, 1)
 

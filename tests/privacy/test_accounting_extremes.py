@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy import accountants, accounting
-from llmchain_fl.privacy.accounting import ACCOUNTANTS, Event, epsilon, merge
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy import accountants, accounting
+from llmchain_fl.core.privacy.accounting import ACCOUNTANTS, Event, epsilon, merge
 
 DELTA = 1e-5
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.privacy.attacks.canaries import COPIES, by_copies, exposure, make_canaries, words_of
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember")

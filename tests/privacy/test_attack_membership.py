@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from client.training import train_round
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.privacy.attacks.canaries import exposure, make_canaries
 from llmchain_fl.privacy.attacks.membership import (
     Claim,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.training import train_round
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.privacy.attacks.token_recovery import (
     learn_inverse,
     most_frequent,

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.privacy.audit.one_run import Guesses, epsilon_bound, p_value, right_guesses
 
 

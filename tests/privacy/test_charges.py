@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from llmchain_fl.config.read import build
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.charges import (
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.charges import (
     EVERYBODY,
     HELD_OUT,
     at_site,
@@ -19,10 +19,10 @@ from llmchain_fl.privacy.charges import (
     training_event,
     training_group,
 )
-from llmchain_fl.privacy.forecast import calibrated_noise, forecast
-from llmchain_fl.privacy.ledger import Charge
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.work import plan_from
+from llmchain_fl.core.privacy.ledger import Charge
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.planning.forecast import calibrated_noise, forecast
+from llmchain_fl.planning.work import plan_from
 
 PERSON = PrivacyPlan(0.05, 1.5, 1.0, 20, 16.0, 1e-5, records_per_unit=8, score_noise=4.0)
 DISJOINT = replace(PERSON, stages="disjoint")

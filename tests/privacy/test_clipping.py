@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.clipping import clip_factor, clipped_sum
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.clipping import clip_factor, clipped_sum
 
 
 def reference(rows: torch.Tensor, clip_norm: float) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy import durable
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy import durable
 
 
 def test_a_whole_file_is_replaced_and_no_draft_is_left(tmp_path: Path) -> None:

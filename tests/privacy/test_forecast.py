@@ -8,11 +8,11 @@ import pytest
 
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon, groups_epsilon
-from llmchain_fl.privacy.charges import training_charges, training_event
-from llmchain_fl.privacy.forecast import Forecast, calibrated_noise, forecast, score_noise, scores_asked, warnings
-from llmchain_fl.work import plan_from
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event, epsilon, groups_epsilon
+from llmchain_fl.core.privacy.charges import training_charges, training_event
+from llmchain_fl.planning.forecast import Forecast, calibrated_noise, forecast, score_noise, scores_asked, warnings
+from llmchain_fl.planning.work import plan_from
 
 ROUNDS = (2, 5, 3)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Ledger, NullLedger, Release, Terms
+from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Ledger, NullLedger, Release, Terms
 
 DELTA = 1e-5
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
@@ -219,7 +219,7 @@ def test_a_ledger_belongs_to_one_site_and_one_unit(tmp_path: Path, field: str, v
 
 def test_and_to_one_adjacency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path)
-    monkeypatch.setattr("llmchain_fl.privacy.store.ADJACENCY", "replace-one")
+    monkeypatch.setattr("llmchain_fl.core.privacy.store.ADJACENCY", "replace-one")
     with pytest.raises(PrivacyError, match="adjacency 'add-or-remove-one', not 'replace-one'"):
         opened(tmp_path)
 

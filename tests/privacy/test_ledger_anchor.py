@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms, renew_anchor
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms, renew_anchor
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 PEOPLE = [("cards/training", ["ann"])]
@@ -134,8 +134,8 @@ def test_the_log_is_flushed_before_an_anchor_that_lags_is_renewed(
     ledger.reserve(release("run/1"))
     anchor(tmp_path).write_bytes(old)
     seen: list[object] = []
-    monkeypatch.setattr("llmchain_fl.privacy.store.sync", seen.append)
-    monkeypatch.setattr("llmchain_fl.privacy.store.write_anchor", lambda path, told: seen.append(told.seq))
+    monkeypatch.setattr("llmchain_fl.core.privacy.store.sync", seen.append)
+    monkeypatch.setattr("llmchain_fl.core.privacy.store.write_anchor", lambda path, told: seen.append(told.seq))
     ledger.spent()
     assert seen == [log(tmp_path), 2]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.privacy import register
-from llmchain_fl.privacy.book import Book
+from llmchain_fl.core.privacy import register
+from llmchain_fl.core.privacy.book import Book
 from llmchain_fl.privacy.drill import damage
 from llmchain_fl.privacy.drill.scratch import anchor_file, log_file
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy.accounting import epsilon
+from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.register import Stay
 from llmchain_fl.privacy.drill.kills import PHASES, Fault, Tally, live
 from llmchain_fl.privacy.drill.scratch import EVENT, GROUP, TERMS, groups_of, open_ledger, read_log, release
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.privacy.register import Stay
 
 TWO = epsilon([EVENT] * 2, TERMS.delta)
 

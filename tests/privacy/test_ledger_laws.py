@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy import totals
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.charges import EVERYBODY, HELD_OUT, at_site, score_charge, site_group, training_charges
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
-from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.core.privacy import totals
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, at_site, score_charge, site_group, training_charges
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.plan import PrivacyPlan
 
 DELTA = 1e-5
 EVENT = Event("gaussian", 1.0, 1.0, 1)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.book import Book
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.book import Book
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 HERE = Path("the log")

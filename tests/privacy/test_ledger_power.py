@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy import durable
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy import durable
+from llmchain_fl.core.privacy.register import Stay
 from llmchain_fl.privacy.drill.scratch import GROUP, groups_of, open_ledger, read_log, release
-from llmchain_fl.privacy.register import Stay
 
 Image = dict[str, bytes | None]
 """Path under the root -> content; None: a folder."""
@@ -200,7 +200,7 @@ def test_a_ledger_that_forgets_to_flush_is_found_by_this(
 def test_a_ledger_whose_anchor_is_written_first_is_found_by_this(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmchain_fl.privacy import store
+    from llmchain_fl.core.privacy import store
 
     late: list[tuple[Path, int, bytes]] = []
     anchor = store.write_anchor

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
-from llmchain_fl.privacy.receipt import Receipt, mark, read_receipt
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.receipt import Receipt, mark, read_receipt
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 TERMS = Terms("cards", "person", 1e-5, "pld", math.inf)
@@ -159,7 +159,7 @@ def test_what_cannot_be_found_is_not_claimed(tmp_path: Path) -> None:
     fresh = opened(tmp_path / "one")
     fresh.acknowledge("")
     assert fresh.spent().epsilon == 0.0
-    from llmchain_fl.privacy import ledger
+    from llmchain_fl.core.privacy import ledger
 
     told = " ".join((ledger.__doc__ or "").split())
     assert "a folder deleted together with its anchor, under a server that echoes no receipt, is a fresh budget" in told

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.privacy.neighbours import replace_one
 
 DELTA = 1e-5

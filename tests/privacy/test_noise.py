@@ -13,9 +13,9 @@ import pytest
 import torch
 from scipy import stats
 
-import llmchain_fl.privacy.noise
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.noise import SecureNoise, gaussians, secure_uniform
+import llmchain_fl.core.privacy.noise
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.noise import SecureNoise, gaussians, secure_uniform
 
 N = 200_000
 ALARM = 1e-7
@@ -188,7 +188,7 @@ def grid(std: float) -> float:
 
 
 def dummy_noise(monkeypatch: pytest.MonkeyPatch, values: np.ndarray) -> None:
-    monkeypatch.setattr(llmchain_fl.privacy.noise, "gaussians", lambda size, _: values[:size].astype(np.float64))
+    monkeypatch.setattr(llmchain_fl.core.privacy.noise, "gaussians", lambda size, _: values[:size].astype(np.float64))
 
 
 @pytest.mark.parametrize("std", STDS)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.gaussian import gaussian_epsilon
-from llmchain_fl.privacy.persons import MOST_RECORDS, all_at_once, person_epsilon, told
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
+from llmchain_fl.core.privacy.persons import MOST_RECORDS, all_at_once, person_epsilon, told
 
 DELTA = 1e-5
 

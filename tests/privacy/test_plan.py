@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.plan import MIN_CLIP_NORM, MOST_RECORDS, PrivacyPlan
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.plan import MIN_CLIP_NORM, MOST_RECORDS, PrivacyPlan
 
 PLAN = PrivacyPlan(
     sampling_rate=0.05, noise_multiplier=1.5, clip_norm=0.5, steps_per_round=20, divisor=16.0, delta=1e-5

@@ -7,9 +7,9 @@ import hmac
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.receipt import CHARACTERS, Receipt, mark, read_receipt, write_receipt
-from llmchain_fl.privacy.site_key import derive
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.receipt import CHARACTERS, Receipt, mark, read_receipt, write_receipt
+from llmchain_fl.core.privacy.site_key import derive
 
 SECRET = bytes(range(32))
 NOTE = Receipt(7, "ab" * 32, mark("run/3"))

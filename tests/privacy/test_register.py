@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmchain_fl.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.privacy.accounting import Event, epsilon
+from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.groups import EVERYBODY, check_group, excludes, site_group
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.register import Stay
+from llmchain_fl.core.privacy.site_key import derive
 from llmchain_fl.privacy.drill.scratch import groups_of
-from llmchain_fl.privacy.groups import EVERYBODY, check_group, excludes, site_group
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
-from llmchain_fl.privacy.register import Stay
-from llmchain_fl.privacy.site_key import derive
 
 A, B, SHARED, HELD_OUT = "cards/training:a", "cards/training:b", "cards/training", "cards/held-out"
 LOANS = "loans/training"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.noise import Uniform
-from llmchain_fl.privacy.sampling import poisson_batches, secret_uniform, seeded_uniform
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.noise import Uniform
+from llmchain_fl.core.privacy.sampling import poisson_batches, secret_uniform, seeded_uniform
 
 ALARM = 1e-7
 SOURCES = [pytest.param(secret_uniform, id="secret"), pytest.param(seeded_uniform(3, "north", 5), id="seeded")]

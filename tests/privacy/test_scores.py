@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.scores import SENSITIVITY, noised_mean, unit_means
-from llmchain_fl.privacy.units import Units
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.scores import SENSITIVITY, noised_mean, unit_means
+from llmchain_fl.core.privacy.units import Units
 
 ALARM = 1e-7
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.noise import secure_uniform
-from llmchain_fl.privacy.sampling import seeded_uniform
-from llmchain_fl.privacy.units import Units
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.noise import secure_uniform
+from llmchain_fl.core.privacy.sampling import seeded_uniform
+from llmchain_fl.core.privacy.units import Units
 
 ALARM = 1e-7
 NAMES = st.lists(st.text(max_size=2), max_size=40)
@@ -146,7 +146,7 @@ def test_the_same_draws_give_the_same_batches_so_a_run_without_noise_can_be_repe
 
 def test_with_one_record_each_the_batches_are_the_plain_poisson_batches() -> None:
     """So a record-level run draws as it did before there were units."""
-    from llmchain_fl.privacy.sampling import poisson_batches
+    from llmchain_fl.core.privacy.sampling import poisson_batches
 
     units = [
         [int(unit[0]) for unit in batch] for batch in Units.of_records(20).batches(0.3, 5, 1, seeded_uniform(1, "x", 1))

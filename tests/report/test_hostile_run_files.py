@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.run_dir import RunDir
 
 HOSTILE = [b"[" * 3000, b'{"a": ' * 3000, b"9" * 5000, b"\xff\xfe", b"\x00", b"null"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.report import kept, plots, wording
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.readings import Readings

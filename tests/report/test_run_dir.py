@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.run_dir import RunDir, atomic_write, fresh, write_json
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError, ConfigError
-from server.admission import NORM_SLACK, REASONS, Schema, admit, reason_of, refuse, update_norm
+from llmchain_fl.aggregation.admission import NORM_SLACK, REASONS, Schema, admit, reason_of, refuse, update_norm
+from llmchain_fl.core.errors import AdmissionError, ConfigError
 
 SECRET = "patient 4711 was given warfarin\x1b[2J"
 ASKED = {"q.lora_B": np.zeros((4, 2), np.float32), "head.bias": np.zeros(3, np.float32)}

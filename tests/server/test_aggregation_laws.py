@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError, ModelError
-from server.admission import Schema, admit, reason_of
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors, SiteShape, names_of, product_error, sent_names, serving
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.admission import Schema, admit, reason_of
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape, names_of, product_error, sent_names, serving
+from llmchain_fl.core.errors import AdmissionError, ModelError
 
 ALL = RULES
 CASES = [(rule, 1) for rule in ALL.values()] + [(ALL["rolora"], 2)]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.aggregation.factors import SiteFactors, SiteShape, check_adapter, rank_of, serving
+from llmchain_fl.aggregation.mean import BLOCK, FactorMean, blend, fits
+from llmchain_fl.aggregation.rule import names_of
+from llmchain_fl.aggregation.stack import ProductMean, best_pair, leading_pair, tidy
 from llmchain_fl.continual.merge import truncate
-from llmchain_fl.errors import ModelError
-from server.aggregation.factors import SiteFactors, SiteShape, check_adapter, rank_of, serving
-from server.aggregation.mean import BLOCK, FactorMean, blend, fits
-from server.aggregation.rule import names_of
-from server.aggregation.stack import ProductMean, best_pair, leading_pair, tidy
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError, ModelError
-from server.admission import reason_of
-from server.aggregation import RULES
-from server.aggregation.rule import FactorMean, SiteFactors, modules, product_error, product_norm
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.rule import FactorMean, SiteFactors, modules, product_error, product_norm
+from llmchain_fl.core.errors import AdmissionError, ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = {"enc.0.q": (9, 7), "enc.0.v": (5, 11)}

@@ -13,23 +13,16 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.admission import REASONS
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.config.section import NAME as NAME_OF_A_SITE
-from llmchain_fl.errors import CODES, LlmchainError, WireError
-from llmchain_fl.messages import HelloReply
-from llmchain_fl.wire import (
-    read_hello,
-    read_reply,
-    read_train_task,
-    write_hello,
-    write_refusal,
-    write_scores,
-    write_update,
-)
-from llmchain_fl.work import work_from
-from server.admission import REASONS
-from server.aggregation import RULES
+from llmchain_fl.core.errors import CODES, LlmchainError, WireError
+from llmchain_fl.core.messages import HelloReply
+from llmchain_fl.core.section import NAME as NAME_OF_A_SITE
+from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
+from llmchain_fl.planning.work import work_from
+from llmchain_fl.replies import read_hello, read_reply
 from server.handled import handled
 from server.outcome import RoundOutcome
 from server.roll_call import RollCall

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy import stats
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.noise import SecureNoise
-from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.noise import SecureNoise
+from llmchain_fl.core.privacy.plan import PrivacyPlan
 from server.central import RATE, CentralPrivacy, split
 
 ALARM = 1e-7

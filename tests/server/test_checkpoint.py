@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from server.checkpoint import RunState, load_state, save_state
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.aggregation.fedex import FedEx
-from server.aggregation.fedit import FedIt
-from server.aggregation.rule import SiteFactors, serving
+from llmchain_fl.aggregation.fedex import FedEx
+from llmchain_fl.aggregation.fedit import FedIt
+from llmchain_fl.aggregation.rule import SiteFactors, serving
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError, ModelError
-from server.admission import reason_of
-from server.aggregation.fedsvd import FedSvd
-from server.aggregation.ffa import Ffa
-from server.aggregation.rule import SiteFactors, sent_names
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.fedsvd import FedSvd
+from llmchain_fl.aggregation.ffa import Ffa
+from llmchain_fl.aggregation.rule import SiteFactors, sent_names
+from llmchain_fl.core.errors import AdmissionError, ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

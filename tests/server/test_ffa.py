@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmchain_fl.errors import AdmissionError
-from server.admission import reason_of
-from server.aggregation.ffa import Ffa
-from server.aggregation.rule import SiteFactors, product_error, sent_names
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.ffa import Ffa
+from llmchain_fl.aggregation.rule import SiteFactors, product_error, sent_names
+from llmchain_fl.core.errors import AdmissionError
 
 A = np.array([[1.0, 2.0, 3.0]], np.float32)
 START = {"q.lora_A": A, "q.lora_B": np.zeros((2, 1), np.float32), "head.bias": np.zeros(2, np.float32)}

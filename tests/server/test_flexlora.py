@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError, ModelError
-from server.admission import reason_of
-from server.aggregation.flexlora import FlexLora
-from server.aggregation.rule import SiteFactors, SiteShape
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.flexlora import FlexLora
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape
+from llmchain_fl.core.errors import AdmissionError, ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 D_OUT, D_IN, RANK = 9, 7, 4

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import AdmissionError
-from server.admission import reason_of
-from server.aggregation.flora import Flora, drawn_anew
-from server.aggregation.rule import SiteFactors, SiteShape, names_of
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.flora import Flora, drawn_anew
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape, names_of
+from llmchain_fl.core.errors import AdmissionError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -11,10 +11,10 @@ import pytest
 
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.privacy.accounting import Event, epsilon
-from llmchain_fl.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
-from llmchain_fl.privacy.ledger import FileLedger, Release, Terms
-from llmchain_fl.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
+from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
+from llmchain_fl.core.privacy.plan import PrivacyPlan
 from server.privacy_book import PrivacyBook, make_plan
 
 STAGES = [{"name": "a", "rounds": 2}, {"name": "b", "rounds": 3}, {"name": "c", "rounds": 1}]

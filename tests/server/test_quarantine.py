@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import CODES, ConfigError, RunError
+from llmchain_fl.core.errors import CODES, ConfigError, RunError
 from server.quarantine import LONGEST, SCREENED, Quarantine, QuarantineSettings, Standing
 from server.strikes import REFUSED, is_strike
 

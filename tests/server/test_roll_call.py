@@ -11,9 +11,9 @@ from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.errors import RunError
-from llmchain_fl.messages import HelloReply
-from llmchain_fl.wire import write_hello
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.messages import HelloReply
+from llmchain_fl.core.wire import write_hello
 from server.roll_call import AWAY, RollCall, connected
 from simulations.grid import InProcessGrid
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmchain_fl.errors import AdmissionError
-from server.admission import reason_of
-from server.aggregation.rolora import RoLora
-from server.aggregation.rule import SiteFactors, SiteShape, sent_names
+from llmchain_fl.aggregation.admission import reason_of
+from llmchain_fl.aggregation.rolora import RoLora
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape, sent_names
+from llmchain_fl.core.errors import AdmissionError
 
 START = {"q.lora_A": np.array([[1.0, 2.0, 3.0]], np.float32), "q.lora_B": np.array([[1.0], [2.0]], np.float32)}
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import ModelError
-from server.aggregation import RULES
-from server.aggregation.optimizers import OPTIMIZERS, ServerOptimizer, Settings
-from server.aggregation.rule import SiteFactors, SiteShape, names_of, sent_names
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.optimizers import OPTIMIZERS, ServerOptimizer, Settings
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape, names_of, sent_names
+from llmchain_fl.core.errors import ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
 ALL = RULES

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.aggregation.rule import serving
+from llmchain_fl.aggregation.rule import serving
 from server.sound import LARGEST, unsound
 
 

@@ -10,13 +10,21 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from llmchain_fl.adapter.value import Arrays
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import build
-from llmchain_fl.messages import HelloReply, ScoreTask, TrainTask
-from llmchain_fl.privacy.plan import PrivacyPlan
-from llmchain_fl.wire import read_score_task, read_train_task, write_hello, write_refusal, write_scores, write_update
-from llmchain_fl.work import WorkSpec, work_from
-from server.aggregation import RULES
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.wire import (
+    read_score_task,
+    read_train_task,
+    write_hello,
+    write_refusal,
+    write_scores,
+    write_update,
+)
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.planning.work import work_from
 from server.central import CentralPrivacy
 from server.outcome import RoundOutcome
 from server.roll_call import RollCall

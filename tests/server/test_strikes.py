@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmchain_fl.errors import CODES
-from server.admission import REASONS
+from llmchain_fl.aggregation.admission import REASONS
+from llmchain_fl.core.errors import CODES
 from server.strikes import DECLINED, REFUSED, is_strike
 
 

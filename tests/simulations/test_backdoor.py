@@ -13,7 +13,7 @@ from client.site import read_site
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.errors import ConfigError, DataError, RunError
+from llmchain_fl.core.errors import ConfigError, DataError, RunError
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.backdoor import TRIGGER, Success, armed, poisoned, success, success_of, target_of, triggered

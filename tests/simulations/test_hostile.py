@@ -13,14 +13,14 @@ from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter.value import Arrays
-from llmchain_fl.compression.update import decode, encode
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import SiteFactors, serving
 from llmchain_fl.config.read import build
-from llmchain_fl.errors import ConfigError
-from llmchain_fl.messages import HelloReply, Refusal, Scores, ScoreTask, TrainTask, Update
-from llmchain_fl.wire import (
-    read_hello,
-    read_reply,
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.compression.update import decode, encode
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.messages import HelloReply, Refusal, Scores, ScoreTask, TrainTask, Update
+from llmchain_fl.core.wire import (
     read_train_task,
     write_hello,
     write_refusal,
@@ -29,9 +29,9 @@ from llmchain_fl.wire import (
     write_train_task,
     write_update,
 )
-from llmchain_fl.work import WorkSpec, work_from
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors, serving
+from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.planning.work import work_from
+from llmchain_fl.replies import read_hello, read_reply
 from simulations.grid import InProcessGrid
 from simulations.hostile import ATTACKS, HostileApp, Threat, hostile_sites
 from simulations.malformed import MALFORMED

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from llmchain_fl.errors import RunError
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Silent
 from simulations.grid import InProcessGrid
 from simulations.ordered_grid import OrderedGrid, Stop

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.errors import ConfigError, DataError
 from simulations.partition import PARTITIONERS, Indices, partition
 
 WAYS = sorted(PARTITIONERS)

@@ -12,8 +12,8 @@ import pytest
 from client.site import SiteLimits, read_site
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import DataError, LlmchainError
-from llmchain_fl.work import work_from
+from llmchain_fl.core.errors import DataError, LlmchainError
+from llmchain_fl.planning.work import work_from
 from simulations.prepare import prepare_sites, site_names
 
 

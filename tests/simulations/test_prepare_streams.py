@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.errors import ConfigError, DataError
+from llmchain_fl.core.errors import ConfigError, DataError
 from simulations.prepare import prepare_sites
 
 

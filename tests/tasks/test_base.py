@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.tasks.base import Examples, by_length
-from llmchain_fl.tasks.spec import BASE_KIND, COLUMNS, TASKS, TaskSpec
-from llmchain_fl.tasks.text import token_ids
+from llmchain_fl.core.tasks.base import Examples, by_length
+from llmchain_fl.core.tasks.spec import BASE_KIND, COLUMNS, TASKS, TaskSpec
+from llmchain_fl.core.tasks.text import token_ids
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 

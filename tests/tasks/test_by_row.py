@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from llmchain_fl.by_row import RowLinear, by_row
-from llmchain_fl.tasks.classification import Classification
-from llmchain_fl.tasks.passes import Shape
+from llmchain_fl.core.by_row import RowLinear, by_row
+from llmchain_fl.core.tasks.classification import Classification
+from llmchain_fl.core.tasks.passes import Shape
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3, 7, 50])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from llmchain_fl.base_model import load_base
-from llmchain_fl.tasks.classification import cls_pool, mean_pool
+from llmchain_fl.core.base_model import load_base
+from llmchain_fl.core.tasks.classification import cls_pool, mean_pool
 
 
 def vector_by_hand(task: Any, text: str) -> Tensor:

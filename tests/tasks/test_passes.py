@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import Shape, each_record, passes, rung
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape, each_record, passes, rung
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
 

@@ -13,12 +13,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+from llmchain_fl.core.data.rows import Found, number_rows
+from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
 from llmchain_fl.data.generated.bank_messages import bank_messages
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
-from llmchain_fl.errors import DataError
 
-__all__ = ["GENERATORS", "LABELS", "SPLITS", "STAGES", "bank_dialogues", "bank_messages", "generate", "label_texts"]
+__all__ = [
+    "GENERATORS",
+    "LABELS",
+    "SPLITS",
+    "STAGES",
+    "bank_dialogues",
+    "bank_messages",
+    "generate",
+    "label_texts",
+    "load",
+]
 
 Generator = Callable[[int, int, str], list[dict[str, str]]]
 
@@ -53,3 +64,19 @@ def generate(name: str, seed: int, size: int, split: str) -> list[dict[str, str]
     if split not in SPLITS:
         raise DataError(f"{name} has no split {split!r}", remedy=f"choose one of: {', '.join(SPLITS)}")
     return GENERATORS[name](seed, size, split)
+
+
+def load(name: str, split: str, seed: int, size: int | None) -> Found:
+    """``size`` made-up records; without a size ``USUAL_SIZE`` of the split.
+
+    Raises:
+        DataError: an unknown name or split.
+    """
+    made = generate(name, seed, size or USUAL_SIZE.get(split, 500), split)
+    rows: list[dict[str, object]] = [dict(row) for row in made]
+    where = f"generated:{name}[{split}]"
+    return Found(where, None, number_rows(rows, where))
+
+
+USUAL_SIZE = {"train": 2000, "test": 500}
+"""How many records are generated where nobody says how many."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy.stats import beta as beta_law
 from scipy.stats import rankdata
 
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
 
 if TYPE_CHECKING:
-    from llmchain_fl.tasks.base import Examples, Task
+    from llmchain_fl.core.tasks.base import Examples, Task
 
 Scores = NDArray[np.float64]
 
@@ -207,7 +207,7 @@ def record_losses(task: Task, examples: Examples, batch: int = 64) -> Scores:
     """The task's loss of each record under the adapter that is loaded, float64 [n]."""
     import torch
 
-    from llmchain_fl.tasks.base import by_length
+    from llmchain_fl.core.tasks.base import by_length
 
     losses = np.zeros(len(examples))
     with torch.no_grad():

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from llmchain_fl.errors import PrivacyError
-from llmchain_fl.privacy.accounting import MULTIPLIERS, NO_NOISE, Event, epsilon
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import MULTIPLIERS, NO_NOISE, Event, epsilon
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from llmchain_fl.privacy.audit.one_run import Guesses, right_guesses
 from llmchain_fl.privacy.audit.profile import EPSILONS, claimed_deltas

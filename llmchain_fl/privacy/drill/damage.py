@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from llmchain_fl.errors import PrivacyError
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.register import Stay
 from llmchain_fl.privacy.drill.scratch import anchor_file, groups_of, log_file, open_ledger, read_log, release
-from llmchain_fl.privacy.ledger import FileLedger
-from llmchain_fl.privacy.register import Stay
 
 Files = dict[Path, bytes]
 GROUPS = ("drill/training:a", "drill/training:b")

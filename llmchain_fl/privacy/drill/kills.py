@@ -27,8 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.core.privacy.register import Stay
 from llmchain_fl.privacy.drill.scratch import EVENT, GROUP, groups_of, open_ledger, read_log, release
-from llmchain_fl.privacy.register import Stay
 
 CALLS = ("open", "write", "fsync", "ftruncate", "replace", "unlink")
 PHASES = ("open", "acknowledge", "reserve", "train", "seal", "receipt", "send")

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmchain_fl.privacy.accounting import Event
-from llmchain_fl.privacy.book import Book
-from llmchain_fl.privacy.ledger import Charge, FileLedger, Release, Terms
-from llmchain_fl.privacy.register import NOBODY, Profile, Register, hashed
-from llmchain_fl.privacy.site_key import read_key
+from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.book import Book
+from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.register import NOBODY, Profile, Register, hashed
+from llmchain_fl.core.privacy.site_key import read_key
 
 GROUP = "drill/training"
 TERMS = Terms("drill", "person", 1e-5, "pld", math.inf)

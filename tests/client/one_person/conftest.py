@@ -13,11 +13,11 @@ from torch import Tensor
 
 from client.gradients import PrivateGradient
 from client.steady import Brought, shape_for
-from llmchain_fl.adapter.resident import _resident
-from llmchain_fl.base_model import load_base
-from llmchain_fl.continual.guards import SiteGuards
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.work import GuardSpec, open_work
+from llmchain_fl.core.adapter.resident import _resident
+from llmchain_fl.core.base_model import load_base
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.work import GuardSpec, open_work
 
 LONGEST, HUGE = 16, 3e38
 DISTILL = GuardSpec("distill", (("batch", 4.0), ("data", "batch"), ("temperature", 2.0), ("weight", 3.0)))

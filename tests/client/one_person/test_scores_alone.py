@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import each_record
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import each_record
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,9 +18,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.adapter import routing
-from llmchain_fl.tasks.base import Examples
-from llmchain_fl.tasks.passes import Shape
+from llmchain_fl.core.adapter import routing
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape
 
 LENGTHS = st.integers(2, 16)
 CHECKS = [HealthCheck.function_scoped_fixture]

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from client.site import read_site
-from llmchain_fl.base_digest import base_digest
-from llmchain_fl.privacy.ledger import FileLedger
+from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.privacy.ledger import FileLedger
 
 DELTA = 1e-4
 SITE = """

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors, SiteShape, names_of
-from server.robust import ROBUST, RobustSettings
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape, names_of
+from llmchain_fl.robust import ROBUST, RobustSettings
 
 
 class Lab:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors
-from server.robust import ROBUST
-from server.robust.gram import squared_distances
-from server.robust.space import Space
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import SiteFactors
+from llmchain_fl.robust import ROBUST
+from llmchain_fl.robust.gram import squared_distances
+from llmchain_fl.robust.space import Space
 
 EVERY_STEP = pytest.mark.parametrize("name", list(ROBUST))
 OF_FACTORS = pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from server.aggregation import RULES
-from server.robust import ROBUST
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.robust import ROBUST
 
 BOTH = [index for index, rule in enumerate(RULES.values()) if set(rule.turn(1).up) == {"lora_A", "lora_B"}]
 EVERY_STEP = pytest.mark.parametrize("name", list(ROBUST))

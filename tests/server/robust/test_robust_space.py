@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl.errors import ModelError
-from server.aggregation import RULES
-from server.aggregation.rule import SiteFactors, SiteShape
-from server.robust import gram as gram_file
-from server.robust.align import EDGE, Coordinates
-from server.robust.both_factors import BothFactors
-from server.robust.gram import inner, squared_distances, stacked_gram
-from server.robust.moving import LARGEST, Path, within
-from server.robust.space import Space
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import SiteFactors, SiteShape
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.robust import gram as gram_file
+from llmchain_fl.robust.align import EDGE, Coordinates
+from llmchain_fl.robust.both_factors import BothFactors
+from llmchain_fl.robust.gram import inner, squared_distances, stacked_gram
+from llmchain_fl.robust.moving import LARGEST, Path, within
+from llmchain_fl.robust.space import Space
 
 LAW = settings(max_examples=30, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

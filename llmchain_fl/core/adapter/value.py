@@ -1,0 +1,108 @@
+"""An adapter as a value: named float32 arrays, and the few facts that give them meaning.
+
+Names: ``<module path>.lora_A`` (rank x d_in), ``<module path>.lora_B`` (d_out x rank), ``head.weight``, ``head.bias``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from llmchain_fl.core.ranges import Bound, Range, range_faults
+
+Array = npt.NDArray[np.float32]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Shape and start of a LoRA adapter.
+
+    Attributes:
+        rank: r of every adapted matrix.
+        alpha: Delta W = alpha / rank * B A.
+        targets: ``("all-linear",)`` or names of linear layers inside the transformer layers.
+        last_layers: adapt only the last n layers; 0 adapts all.
+        trained: endings of the array names a site trains, such as ``("lora_B",)``; head arrays are always trained.
+        seed: of the start (A uniform, B zero), a public constant: a site can draw A itself.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = ("all-linear",)
+    last_layers: int = 0
+    trained: tuple[str, ...] = ("lora_A", "lora_B")
+    seed: int = 1
+
+    @property
+    def scale(self) -> float:
+        """s = alpha / rank."""
+        return self.alpha / self.rank
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        found = range_faults(self, _BOUNDS)
+        if not 1 <= len(self.targets) <= MOST_TARGETS or not all(
+            0 < len(name) <= 200 and name.isprintable() for name in self.targets
+        ):
+            found.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
+        if not self.trained or not set(self.trained) <= set(FACTORS):
+            found.append(f"trained: some of {', '.join(FACTORS)}")
+        return found
+
+
+_BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {
+        "rank": Range(1, 1024),
+        "alpha": Range(0, 1024 * 4096, above=True),
+        "last_layers": Range(0, 1024),
+        "seed": Range(0, 2**63),
+    }
+)
+FACTORS = ("lora_A", "lora_B", "lora_R")
+"""Endings of the arrays that a site may train (and heads)."""
+MOST_TARGETS = 100
+
+
+def is_trained(name: str, trained: Sequence[str]) -> bool:
+    """Whether a site trains and sends the array ``name``."""
+    return name.startswith("head.") or name.endswith(tuple(trained))
+
+
+def fresh_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Arrays:
+    """The start of an adapter, the same on every machine for the same names, shapes and seed.
+
+    ``lora_A`` ~ U(-1/sqrt(d_in), 1/sqrt(d_in)) (the start of peft, Kaiming uniform with a = sqrt 5); all else zero,
+    so that Delta W = 0. Each array has its own generator, keyed by its name: order does not matter.
+    """
+    arrays: Arrays = {}
+    for name, shape in shapes.items():
+        if name.endswith("lora_A"):
+            key = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            draw = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
+            bound = 1.0 / np.sqrt(shape[1])
+            arrays[name] = draw.uniform(-bound, bound, size=shape).astype(np.float32)
+        else:
+            arrays[name] = np.zeros(shape, dtype=np.float32)
+    return arrays
+
+
+def digest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
+    """SHA-256 over names, shapes and little-endian values, independent of order."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name], dtype="<f4")
+        total.update(json.dumps([name, list(value.shape)]).encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def count_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> int:
+    """Bytes of the values."""
+    return int(sum(value.nbytes for value in arrays.values()))

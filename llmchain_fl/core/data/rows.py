@@ -1,0 +1,183 @@
+"""Records that know where they came from: as a file gave them (``Located``), and under our names (``Rows``).
+
+And those that do not fit (``Misfit``): whoever reads public records stops at the first, a site leaves them out and
+counts them (``LeftOut``). Neither says what they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from llmchain_fl.core.errors import DataError
+
+T = TypeVar("T")
+
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""A lone surrogate: no UTF-8 exists for it, so no tokenizer takes it, and no file can hold it."""
+
+
+class Line(NamedTuple):
+    """A place in a source, for messages: ``str(line)`` is ``file:number``.
+
+    ``number`` is the line on which the record starts, or the row number where a source has no lines (Parquet,
+    saved data sets, the hub, generated records); both count from 1.
+    """
+
+    file: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
+class Located(NamedTuple):
+    """A row as the source gave it, and where."""
+
+    row: dict[str, object]
+    line: Line
+
+
+class Misfit(NamedTuple):
+    """A record that cannot be used: where it stands and why.
+
+    ``reason`` is one of a few phrases of ours, for counting; ``detail`` may add numbers. Neither quotes the record.
+    """
+
+    line: Line
+    reason: str
+    remedy: str
+    detail: str = ""
+
+    def error(self) -> DataError:
+        """The same as an error, for who cannot do without the record."""
+        return DataError(self.detail or self.reason, where=str(self.line), remedy=self.remedy)
+
+
+class Found(NamedTuple):
+    """What a reader gives: the records one by one, and the columns where the source has them for all records at once.
+
+    ``columns`` is None where they stand in each record (JSON lines) and a record may lack one.
+    """
+
+    where: str
+    columns: tuple[str, ...] | None
+    items: Iterable[Located | Misfit]
+
+    def records(self) -> Iterator[Located]:
+        """Every record.
+
+        Raises:
+            DataError: at the first one that does not fit.
+        """
+        for item in self.items:
+            if isinstance(item, Misfit):
+                raise item.error()
+            yield item
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many records were left out, by reason, and where the first five of each stand. For the site's own log only.
+
+    Attributes:
+        counts: reason -> how many.
+        first: reason -> at most five places.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    first: Mapping[str, tuple[Line, ...]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """All that were left out."""
+        return sum(self.counts.values())
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        reasons = [*self.counts, *(reason for reason in other.counts if reason not in self.counts)]
+        return LeftOut(
+            {reason: self.counts.get(reason, 0) + other.counts.get(reason, 0) for reason in reasons},
+            {reason: (*self.first.get(reason, ()), *other.first.get(reason, ()))[:SHOWN] for reason in reasons},
+        )
+
+    def __str__(self) -> str:
+        places = {r: ", ".join(map(str, self.first[r])) + ", ..." * (n > SHOWN) for r, n in self.counts.items()}
+        parts = [f"{count} ({places[reason]}): {reason}" for reason, count in self.counts.items()]
+        return f"{self.total} left out" + (f": {'; '.join(parts)}" if parts else "")
+
+
+SHOWN = 5
+"""Places that a message names at most."""
+
+
+def sort_out(items: Iterable[T | Misfit]) -> tuple[list[T], LeftOut]:
+    """Those that fit, in order, and how many do not; of the misfits of a reason only the first five are remembered."""
+    kept: list[T] = []
+    counts: dict[str, int] = {}
+    first: dict[str, tuple[Line, ...]] = {}
+    for item in items:
+        if not isinstance(item, Misfit):
+            kept.append(item)
+            continue
+        counts[item.reason] = counts.get(item.reason, 0) + 1
+        if counts[item.reason] <= SHOWN:
+            first[item.reason] = (*first.get(item.reason, ()), item.line)
+    return kept, LeftOut(counts, first)
+
+
+def number_rows(rows: Sequence[dict[str, object]], file: str) -> list[Located]:
+    """The rows of a source without lines."""
+    return [Located(row, Line(file, number)) for number, row in enumerate(rows, start=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records under the project's column names.
+
+    Attributes:
+        records: one dict per record, column -> text.
+        lines: where each record stands.
+        where: the source as it was asked for.
+
+    Raises:
+        ValueError: not as many lines as records.
+    """
+
+    records: list[dict[str, str]]
+    lines: list[Line]
+    where: str
+
+    def __post_init__(self) -> None:
+        if len(self.records) != len(self.lines):
+            raise ValueError(f"{len(self.records)} records and {len(self.lines)} lines; each record needs its line")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def select(self, indices: Sequence[int]) -> Rows:
+        """The rows at ``indices``, in their order."""
+        return Rows([self.records[i] for i in indices], [self.lines[i] for i in indices], self.where)
+
+    def column(self, name: str) -> list[str]:
+        """One column, in order.
+
+        Raises:
+            DataError: a record has no such column.
+        """
+        lacking = [line for record, line in zip(self.records, self.lines, strict=True) if name not in record]
+        if lacking:
+            raise DataError(
+                f"{how_many(lacking)} a column '{name}' that is empty, missing or no text",
+                where=str(lacking[0]),
+                remedy=f"fill it in, or map it: {name} = the file's column",
+            )
+        return [record[name] for record in self.records]
+
+
+def how_many(lines: Sequence[Line]) -> str:
+    """The subject of a fault, as in "3 records (lines 2, 5, 9) have": at most five lines, all of the first's file."""
+    here = [str(line.number) for line in lines if line.file == lines[0].file][:SHOWN]
+    shown = ", ".join(here) + (", ..." if len(here) < len(lines) else "")
+    return f"1 record (line {shown}) has" if len(lines) == 1 else f"{len(lines)} records (lines {shown}) have"

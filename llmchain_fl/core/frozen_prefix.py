@@ -1,0 +1,164 @@
+"""Frozen layers below the first adapted one give the same output every time: compute it once per text.
+
+For a forward pass the frozen layers are replaced: ``[Replay, ..., Replay, first adapted layer, ...]``. ``Replay`` hands
+on the kept hidden states instead of computing them, so nothing else of the architecture needs to be known. Every layer
+keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen), and hands
+on what kind of value the layer it stands for does (DeBERTa, FNet, MPNet: a tuple, hidden states first).
+Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base; in fixed shapes
+(``tasks/passes.py``) every pass has the same one, and what other runs remember of other shapes is not used.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmchain_fl.core.base_model import layer_stack
+from llmchain_fl.core.remembered import Remembered
+
+
+class Replay(nn.Module):
+    """Stands for one frozen layer and returns what the last of them would."""
+
+    def __init__(self, attention_type: str | None) -> None:
+        super().__init__()
+        self.hidden: Tensor | None = None
+        self.beside: tuple[None, ...] | None = None
+        if attention_type is not None:
+            self.attention_type = attention_type
+
+    def forward(self, *_: Any, **__: Any) -> Tensor | tuple[Tensor | None, ...]:
+        if self.hidden is None:
+            raise RuntimeError("Replay was called without hidden states")
+        return self.hidden if self.beside is None else (self.hidden, *self.beside)
+
+
+@dataclass
+class _Memory:
+    """Counts bytes from when a tensor is kept until the records that it belongs to are gone."""
+
+    used: int = 0
+
+    def hold(self, value: Tensor) -> None:
+        self.used += value.nbytes
+        weakref.finalize(value, self._release, value.nbytes).atexit = False
+
+    def _release(self, size: int) -> None:
+        self.used -= size
+
+
+class FrozenPrefix:
+    """Runs a model from its first adapted layer on.
+
+    Args:
+        module: the base (with or without adapter).
+        first: position of the first adapted layer; 0 means there is nothing to keep.
+        limit_mb: no further text is kept once this much memory is used; it is then computed each time.
+        remembered: what other runs over the same base have computed.
+    """
+
+    def __init__(self, module: nn.Module, first: int, limit_mb: int, remembered: Remembered | None = None) -> None:
+        name, self._stack = layer_stack(module)
+        self._parent = module.get_submodule(name.rpartition(".")[0])
+        self._attribute = name.rpartition(".")[2]
+        self._module, self.first, self._limit = module, first, limit_mb * 2**20
+        self._replays = [Replay(getattr(layer, "attention_type", None)) for layer in self._stack[:first]]
+        self._short = nn.ModuleList([*self._replays, *self._stack[first:]])
+        self._lower = nn.ModuleList(list(self._stack[:first]))
+        self._memory = _Memory()
+        self._remembered = Remembered() if remembered is None else remembered
+        self._seen = False
+
+    @property
+    def used(self) -> int:
+        """Bytes kept at present."""
+        return self._memory.used
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything can be kept."""
+        return self.first > 0 and self._limit > 0
+
+    def run(
+        self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int], *, fixed: bool = False
+    ) -> Any:
+        """Forward pass of texts ``index`` (rows of ``ids``); ``kept`` maps text -> hidden states [its tokens, H].
+
+        ``fixed``: all passes have the shape of ``ids``, also that over the texts whose outputs are not kept yet.
+        """
+        missing = [row for row, text in enumerate(index) if text not in kept]
+        if fixed and missing:
+            missing += missing[:1] * (len(index) - len(missing))
+        fresh: dict[int, Tensor] = {}
+        if missing:
+            outputs = self._compute if fixed else self._outputs
+            fresh = outputs(ids[missing], mask[missing], [index[row] for row in missing])
+            for text, value in fresh.items():
+                if self.used + value.nbytes <= self._limit and text not in kept:
+                    kept[text] = value
+                    self._memory.hold(value)
+        rows = [kept[text] if text in kept else fresh[text] for text in index]
+        self._hand_over(_pad(rows, ids.shape[1]))
+        setattr(self._parent, self._attribute, self._short)
+        try:
+            return self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+        finally:
+            setattr(self._parent, self._attribute, self._stack)
+            self._hand_over(None)
+
+    def _hand_over(self, hidden: Tensor | None) -> None:
+        for replay in self._replays:
+            replay.hidden = hidden
+
+    def _outputs(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
+        """Of the frozen layers, for each text; what is remembered is not computed."""
+        if not self._remembered.limit_mb:
+            return self._compute(ids, mask, texts)
+        lengths = mask.sum(dim=1).tolist()
+        tokens = [ids[row, : int(lengths[row])].cpu().numpy().tobytes() for row in range(len(texts))]
+        known = {text: self._remembered.get(self.first, tokens[row]) for row, text in enumerate(texts) if self._seen}
+        found = {text: output for text, output in known.items() if output is not None}
+        rows = [row for row, text in enumerate(texts) if text not in found]
+        if rows:
+            computed = self._compute(ids[rows], mask[rows], [texts[row] for row in rows])
+            for row in rows:
+                self._remembered.put(self.first, tokens[row], computed[texts[row]])
+            found |= computed
+        return found
+
+    def _compute(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
+        caught: list[Tensor] = []
+
+        def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+            self._seen = True
+            for replay in self._replays:
+                replay.beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
+
+        hook = self._lower[-1].register_forward_hook(catch)
+        setattr(self._parent, self._attribute, self._lower)
+        try:
+            with torch.no_grad():
+                self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+        finally:
+            setattr(self._parent, self._attribute, self._stack)
+            hook.remove()
+        lengths = mask.sum(dim=1).tolist()
+        return {text: caught[0][row, : int(lengths[row])].clone() for row, text in enumerate(texts)}
+
+
+def _no_cache(module: nn.Module) -> dict[str, bool]:
+    """Decoders must not build a key-value cache while training."""
+    return {"use_cache": False} if getattr(module, "lm_head", None) is not None else {}
+
+
+def _pad(rows: Sequence[Tensor], length: int) -> Tensor:
+    out = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
+    for row, value in enumerate(rows):
+        out[row, : value.shape[0]] = value
+    return out

@@ -1,0 +1,113 @@
+"""What server and sites say to each other, as values. How they travel: ``wire.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmchain_fl import __version__
+from llmchain_fl.core.adapter.value import Arrays, count_bytes
+
+PROTOCOL = 3
+MAX_BYTES = 2**31
+MAX_RECEIPT = 1024
+"""Longest receipt a server keeps, in characters."""
+MAX_ARRAYS = 100_000
+"""Most arrays of one reply."""
+MAX_SCORES = 1_000
+"""Most scores of one reply."""
+MAX_VERSION = 64
+"""Longest version a site may call itself, in characters."""
+
+
+@dataclass(frozen=True)
+class HelloReply:
+    """Who is there. Nothing about data."""
+
+    site: str
+    version: str = __version__
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One round's work for one site. ``arrays``: the part of the global adapter that does not follow from the seed.
+
+    ``receipt``: the last one this site gave; ``federation``: who asks; ``clip``: this round's clip norm of the whole
+    update with the privacy unit ``site`` (0: the plan's); ``trains``: which factors this round trains (empty: all that
+    the work description names); ``keeps``: which of them stay at the site, so are not sent back;
+    ``earlier``: the stages this site has been through, for the guard ``rehearsal``.
+    """
+
+    run: str
+    round: int
+    stage: int
+    stage_name: str
+    lr: float
+    work: str
+    arrays: Arrays
+    guard_arrays: Arrays = field(default_factory=dict)
+    receipt: str = ""
+    federation: str = ""
+    clip: float = 0.0
+    trains: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names this release: the same key is never paid or released twice."""
+        return self.key_of(self.round)
+
+    def key_of(self, number: int) -> str:
+        """The name of this run's release of round ``number``."""
+        return f"{self.run}/{number}"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What leaves a site: trained arrays minus those received, and the site's receipt."""
+
+    round: int
+    arrays: Mapping[str, object]
+    receipt: str = ""
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score the given adapter on the site's own held-out records of these stages."""
+
+    round: int
+    stages: tuple[str, ...]
+    work: str
+    arrays: Arrays
+    run: str = ""
+    receipt: str = ""
+    federation: str = ""
+    keeps: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names this release."""
+        return f"{self.run}/{self.round}/scores"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number per stage."""
+
+    round: int
+    values: dict[str, float]
+    receipt: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site that did not do what was asked; ``code`` is one of the codes of ``errors.py``."""
+
+    code: str
+
+
+def size_of(task: TrainTask) -> int:
+    """Bytes that one site receives for one round."""
+    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode())

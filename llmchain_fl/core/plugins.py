@@ -1,0 +1,76 @@
+"""Names that stand for code: in a table of this project, or in a package that somebody else installed.
+
+::
+
+    [project.entry-points."llmchain_fl.rules"]          # pyproject.toml of a package beside this one
+    halved = "scratch.halved:RULE"
+
+===================  ==========================================================================
+group                an entry
+===================  ==========================================================================
+llmchain_fl.rules    an aggregation rule (``llmchain_fl.aggregation.rule.Rule``)
+llmchain_fl.guards   a guard against forgetting (``llmchain_fl.guards.guard.Guard``)
+llmchain_fl.tasks    a task (``llmchain_fl.core.tasks.spec.TaskKind``)
+llmchain_fl.readers  a reader of files: suffix -> function (``llmchain_fl.core.data.readers``)
+llmchain_fl.sources  records by name, ``NAME:rest`` (``llmchain_fl.core.data.source``)
+llmchain_fl.bases    a base model by name: a function that gives its folder
+===================  ==========================================================================
+
+A name of this project cannot be taken by another package. What a site loads is its own decision: its file names the
+plug-ins that it allows (``limits.plugins``), as ``GROUP:NAME``; there is none by default.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.words import nearest
+
+PREFIX = "llmchain_fl."
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Name -> entry of every installed package, ``group`` without its prefix (such as "rules")."""
+    return {entry.name: entry for entry in entry_points(group=PREFIX + group)}
+
+
+def names_of(group: str, built_in: Mapping[str, object]) -> list[str]:
+    """Every name that can be chosen: this project's first, others' after them."""
+    return [*built_in, *sorted(name for name in installed(group) if name not in built_in)]
+
+
+def load(group: str, name: str, built_in: Mapping[str, object]) -> object:
+    """What ``name`` stands for. A text in ``built_in``, ``module:attribute``, is imported now.
+
+    ===========================================  ==============================================
+    name                                         result
+    ===========================================  ==============================================
+    in ``built_in``                              that value, whatever other packages call theirs
+    of one other package                         what its entry names
+    of none                                      ConfigError with the nearest known name
+    of a package that cannot be imported         ConfigError with the entry
+    ===========================================  ==============================================
+
+    Raises:
+        ConfigError: see above.
+    """
+    if name in built_in:
+        found = built_in[name]
+        return named(found) if isinstance(found, str) else found
+    others = installed(group)
+    if name not in others:
+        raise ConfigError([f'there is no {group.removesuffix("s")} "{name}"{nearest(name, names_of(group, built_in))}'])
+    try:
+        return others[name].load()
+    except Exception as error:  # whatever somebody else's package does on import
+        what = f"{PREFIX}{group}: {name} = {others[name].value}"
+        raise ConfigError([f"the plug-in {what} cannot be loaded ({type(error).__name__})"]) from error
+
+
+def named(place: str) -> object:
+    """``module:attribute`` -> the value there."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

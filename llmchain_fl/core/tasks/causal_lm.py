@@ -1,0 +1,149 @@
+"""Instruction tuning (``prompt`` + ``answer``) and plain text (``text``) with a causal language model.
+
+One loss per record: the mean over *its own* answer tokens. The model's built-in loss averages over the tokens of the
+batch, which would weight a record's gradient by the length of the others (see docs/pitfalls.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.tasks.base import Examples, Output
+from llmchain_fl.core.tasks.passes import each_record
+from llmchain_fl.core.tasks.text import token_ids
+
+PROMPT = "{prompt}"
+LONGEST = 10**6
+"""Tokens of a prompt before it is cut from its beginning (a tokenizer cuts the end)."""
+
+DECIDING = 16
+"""Plain text has no prompt: so many of its first tokens say which slot answers."""
+
+
+class CausalLM:
+    """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
+
+    score_name = "loss"
+    score_bound = 10.0
+
+    def __init__(self, resident: Resident, max_tokens: int) -> None:
+        self.resident, self._max_tokens = resident, max_tokens
+
+    def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
+        """Token ids of prompt + answer + end; target = number of prompt tokens (0 for plain ``text``).
+
+        At least one answer token always survives the cut: a too long prompt loses its beginning.
+        """
+        tokenizer = self.resident.base.tokenizer
+        prompts = [PROMPT.format(prompt=row["prompt"]) if "prompt" in row else "" for row in rows]
+        answers = [f" {row['answer']}" if "answer" in row else row["text"] for row in rows]
+        heads = token_ids(tokenizer, prompts, LONGEST)
+        tails = token_ids(tokenizer, answers, self._max_tokens - 2, special=False)
+        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        ids, sizes = [], []
+        for head, tail in zip(heads, tails, strict=True):
+            answer = np.concatenate([tail, np.asarray(end, dtype=np.int64)])[: self._max_tokens - 1]
+            room = max(1, self._max_tokens - len(answer))
+            prompt = head[-room:]
+            ids.append(np.concatenate([prompt, answer]))
+            sizes.append(len(prompt))
+        return Examples(ids, np.asarray(sizes, dtype=np.int64))
+
+    def forward(self, examples: Examples, index: Sequence[int]) -> Output:
+        """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
+        ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
+        prompt = torch.from_numpy(examples.targets[list(index)]).to(ids.device)
+        deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
+        asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
+        fixed = examples.shape is not None
+        logits = self.resident.forward(ids, mask, examples.kept, index, asked, fixed=fixed).logits[:, :-1].float()
+        place = torch.arange(1, ids.shape[1], device=ids.device)
+        weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
+        return Output(logits, ids[:, 1:], weight.float())
+
+    def _mean(self, values: Tensor, weight: Tensor | None) -> Tensor:
+        """Mean over a record's own answer tokens; values [n, T], weight [n, T] -> [n]."""
+        if weight is None:
+            return values.mean(dim=1)
+        return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+
+    def losses(self, output: Output) -> Tensor:
+        """Mean cross entropy of a record's answer tokens, [n]."""
+        each = F.cross_entropy(output.logits.flatten(0, 1), output.targets.flatten(), reduction="none")
+        return self._mean(each.view_as(output.targets), output.weight)
+
+    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
+        """T^2 KL(teacher || student), mean over answer tokens, [n]."""
+        student = F.log_softmax(output.logits / temperature, dim=-1)
+        target = F.log_softmax(teacher.logits / temperature, dim=-1)
+        each = F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1)
+        return temperature**2 * self._mean(each, output.weight)
+
+    def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
+        """``loss`` and ``perplexity`` over all answer tokens of all records."""
+        losses, tokens = each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        loss = float((losses * tokens).sum() / max(tokens.sum(), 1.0))
+        return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
+
+    def record_scores(self, examples: Examples, batch: int = 32) -> npt.NDArray[np.float64]:
+        """Mean loss of each record's answer tokens, [n]."""
+        losses: npt.NDArray[np.float64] = each_record(examples, batch, lambda index: self._both(examples, index)[:1])[0]
+        return losses
+
+    def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean loss and number of answer tokens of each record."""
+        output = self.forward(examples, index)
+        count = output.weight.sum(dim=1) if output.weight is not None else torch.ones(len(index))
+        return self.losses(output), count
+
+    def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
+        """Greedy answer to each prompt (one candidate, probability 1); a too long prompt loses its beginning."""
+        tokenizer, answers = self.resident.base.tokenizer, []
+        self.resident.module.eval()
+        try:
+            for text in texts:
+                prompt = token_ids(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
+                ids = torch.from_numpy(prompt)[None].to(self.resident.base.device)
+                with self.resident.router.choosing(torch.ones_like(ids)):
+                    made = self.resident.base.module.generate(  # type: ignore[operator]
+                        input_ids=ids,
+                        attention_mask=torch.ones_like(ids),
+                        max_new_tokens=48,
+                        do_sample=False,
+                        pad_token_id=tokenizer.pad_token_id,
+                    )
+                answers.append([(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip(), 1.0)])
+        finally:
+            self.resident.module.train()
+        return answers
+
+    def sampled(self, count: int, nucleus: float) -> list[str]:
+        """``count`` texts drawn from the start token on, at temperature 1 from the ``nucleus`` of each distribution.
+
+        Draws from torch's own generator. A text may be empty.
+        """
+        tokenizer, base = self.resident.base.tokenizer, self.resident.base
+        start = torch.from_numpy(token_ids(tokenizer, [""], LONGEST)[0]).to(base.device).repeat(count, 1)
+        self.resident.module.eval()
+        try:
+            with self.resident.router.choosing(torch.ones_like(start)):
+                made = base.module.generate(  # type: ignore[operator]
+                    input_ids=start,
+                    attention_mask=torch.ones_like(start),
+                    max_new_tokens=self._max_tokens - 1,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_p=nucleus,
+                    top_k=0,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+        finally:
+            self.resident.module.train()
+        return [tokenizer.decode(row[start.shape[1] :], skip_special_tokens=True) for row in made]

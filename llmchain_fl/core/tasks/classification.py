@@ -1,0 +1,135 @@
+"""Text classification with an encoder, over a public label list.
+
+Two heads, one table:
+
+* ``label-text``: logit_l = scale x cos(pooled(x), e_l), e_l = pooled(label text) of the frozen base, adapter off.
+  No trained parameter, so nothing in the head can be forgotten.
+* ``trained``: logits = W h + b on h = scale x pooled(x) / |pooled(x)|, trained and federated with the adapter, and
+  started as the label-text head (W = label vectors, b = 0): the first round begins at zero-shot, not at chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.by_row import by_row
+from llmchain_fl.core.tasks.base import Examples, Output, by_length
+from llmchain_fl.core.tasks.passes import each_record
+from llmchain_fl.core.tasks.text import token_ids
+
+
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens that are text. hidden [n, T, H], mask [n, T] -> [n, H] float32."""
+    weight = mask.unsqueeze(-1).to(torch.float32)
+    return (hidden.float() * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+
+
+def cls_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The first token's vector. hidden [n, T, H] -> [n, H] float32."""
+    return hidden[:, 0].float()
+
+
+POOLINGS = {"mean": mean_pool, "cls": cls_pool}
+
+
+class Classification:
+    """A classifier over ``labels`` (name -> text), with the head the resident was built for."""
+
+    score_name = "accuracy"
+    score_bound = 1.0
+
+    def __init__(
+        self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int
+    ) -> None:
+        self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
+        self._position = {label: i for i, label in enumerate(labels)}
+        self._pool = POOLINGS[pooling]
+        vectors = self._embed_labels(list(labels.values()))
+        self._label_vectors = vectors if resident.head is None else None
+        if resident.head is not None:
+            resident.head_start = {"head.weight": vectors.cpu().numpy()}
+
+    def _embed_labels(self, texts: Sequence[str]) -> Tensor:
+        """[L, H], unit length, from the frozen base with the adapter off (Delta W = 0)."""
+        examples = Examples(
+            token_ids(self.resident.base.tokenizer, texts, self._max_tokens), np.zeros(len(texts), dtype=np.int64)
+        )
+        vectors = torch.zeros(len(texts), self.resident.base.hidden_size, device=self.resident.base.device)
+        with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
+            for index in by_length(examples, 64):
+                vectors[index] = F.normalize(self._pooled(examples, index), dim=-1)
+        return vectors
+
+    def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
+        """Rows with ``text`` (and ``label``; rows without one, as in prediction, get target -1)."""
+        targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
+        return Examples(
+            token_ids(self.resident.base.tokenizer, [row["text"] for row in rows], self._max_tokens), targets
+        )
+
+    def _pooled(self, examples: Examples, index: Sequence[int]) -> Tensor:
+        ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
+        fixed = examples.shape is not None
+        return self._pool(self.resident.forward(ids, mask, examples.kept, index, fixed=fixed).last_hidden_state, mask)
+
+    def forward(self, examples: Examples, index: Sequence[int]) -> Output:
+        """Logits [n, L] over the whole public label list, whatever labels a site holds."""
+        pooled = self._pooled(examples, index)
+        scaled = self._scale * F.normalize(pooled, dim=-1)
+        logits = (
+            self.resident.module["head"](scaled) if self._label_vectors is None else by_row(scaled, self._label_vectors)
+        )
+        return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
+
+    def losses(self, output: Output) -> Tensor:
+        """Cross entropy per record, [n]."""
+        return F.cross_entropy(output.logits, output.targets, reduction="none")
+
+    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
+        """T^2 KL(softmax(z_teacher / T) || softmax(z / T)) per record, [n]. Hinton et al. 2015, Li & Hoiem 2016."""
+        student = F.log_softmax(output.logits / temperature, dim=-1)
+        target = F.log_softmax(teacher.logits / temperature, dim=-1)
+        return temperature**2 * F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1)
+
+    def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
+        """``accuracy`` and mean ``loss`` over all records."""
+        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2).mean(axis=1)
+        return {"accuracy": float(right), "loss": float(loss)}
+
+    def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
+        """1 where the best label is the right one, else 0; NaN where the loss is not finite; [n]."""
+        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        return np.where(np.isfinite(loss), right, np.nan)
+
+    def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
+        output = _among(self.forward(examples, index), examples.among)
+        return (output.logits.argmax(dim=-1) == output.targets).double(), self.losses(output)
+
+    def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
+        """The ``top`` labels of each text with their probabilities."""
+        if not texts:
+            return []
+        examples = self.encode([{"text": text} for text in texts])
+        with torch.no_grad():
+            chances = F.softmax(self.forward(examples, range(len(texts))).logits, dim=-1)
+        best = chances.topk(min(top, len(self.labels)), dim=-1)
+        return [
+            [(self.labels[int(i)], float(p)) for p, i in zip(ps, ix, strict=True)]
+            for ps, ix in zip(best.values, best.indices, strict=True)
+        ]
+
+
+def _among(output: Output, labels: Sequence[int] | None) -> Output:
+    """Only ``labels`` can be the answer (the task of these records is known); None: all can."""
+    if labels is None:
+        return output
+    barred = torch.full_like(output.logits, -torch.inf)
+    barred[:, list(labels)] = 0.0
+    return Output(output.logits + barred, output.targets, output.weight)

@@ -1,0 +1,203 @@
+"""Typed messages <-> Flower records. With ``replies.py`` the only shared file that knows flwr.
+
+=============  ==================  =====================================================================
+message type   server -> site      site -> server
+=============  ==================  =====================================================================
+query          Hello               HelloReply: the site's name, versions
+train          TrainTask           Update: the changed arrays and a receipt, or Refusal: one code word
+evaluate       ScoreTask           Scores (only where the site's policy shares them), or Refusal
+=============  ==================  =====================================================================
+
+A reply never carries a count, a loss, a time, a label or the text of an error. A *receipt* is a sealed note of a site
+to itself (``privacy/receipt.py``): the server cannot read it and hands the last one back with the next task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from llmchain_fl import __version__
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.messages import MAX_ARRAYS, MAX_BYTES, HelloReply, ScoreTask, TrainTask
+
+__all__ = [
+    "read_score_task",
+    "read_train_task",
+    "write_hello",
+    "write_refusal",
+    "write_score_task",
+    "write_scores",
+    "write_train_task",
+    "write_update",
+]
+
+SAME = "server and site must run the same version"
+
+
+def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+def _arrays(record: RecordDict, name: str) -> Arrays:
+    """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
+    found = record.array_records.get(name)
+    if found is None:
+        raise WireError(f"the message has no {name}", remedy=SAME)
+    if len(found) > MAX_ARRAYS or sum(len(value.data) for value in found.values()) > MAX_BYTES:
+        raise WireError(f"more than {MAX_ARRAYS} arrays, or {MAX_BYTES} bytes of them", remedy="use a smaller adapter")
+    try:
+        return {key: value.numpy() for key, value in found.items()}
+    except Exception as error:  # whatever numpy raises on hostile bytes
+        raise WireError(f"the message's {name} cannot be decoded", remedy=SAME) from error
+
+
+def _config(record: RecordDict) -> ConfigRecord:
+    found = record.config_records.get("config")
+    if found is None:
+        raise WireError("the message has no config", remedy=SAME)
+    return found
+
+
+def _text(config: ConfigRecord, name: str) -> str:
+    value = config.get(name)
+    if type(value) is not str:
+        raise WireError(f"the message's {name} is not a text", remedy=SAME)
+    return value
+
+
+def _whole(config: ConfigRecord, name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int:
+        raise WireError(f"the message's {name} is not a whole number", remedy=SAME)
+    return value
+
+
+def _real(config: ConfigRecord, name: str) -> float:
+    value = config.get(name)
+    if type(value) is not float:
+        raise WireError(f"the message's {name} is not a number", remedy=SAME)
+    return value
+
+
+def _texts(config: ConfigRecord, name: str) -> tuple[str, ...]:
+    value = config.get(name)
+    if not isinstance(value, list) or not all(type(item) is str for item in value):
+        raise WireError(f"the message's {name} is not a list of texts", remedy=SAME)
+    return tuple(map(str, value))
+
+
+def write_train_task(task: TrainTask) -> RecordDict:
+    """``TrainTask`` -> records."""
+    config = ConfigRecord(
+        {
+            "run": task.run,
+            "round": task.round,
+            "stage": task.stage,
+            "stage-name": task.stage_name,
+            "lr": task.lr,
+            "work": task.work,
+            "receipt": task.receipt,
+            "federation": task.federation,
+            "clip": task.clip,
+            "trains": list(task.trains),
+            "keeps": list(task.keeps),
+            "earlier": list(task.earlier),
+        }
+    )
+    content = RecordDict({"arrays": _record(task.arrays), "config": config})
+    if task.guard_arrays:
+        content["guard"] = _record(task.guard_arrays)
+    return content
+
+
+def read_train_task(content: RecordDict) -> TrainTask:
+    """Records -> ``TrainTask``.
+
+    Raises:
+        WireError: anything missing or of a wrong type.
+    """
+    config = _config(content)
+    return TrainTask(
+        run=_text(config, "run"),
+        round=_whole(config, "round"),
+        stage=_whole(config, "stage"),
+        stage_name=_text(config, "stage-name"),
+        lr=_real(config, "lr"),
+        work=_text(config, "work"),
+        arrays=_arrays(content, "arrays"),
+        guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
+        receipt=_text(config, "receipt"),
+        federation=_text(config, "federation"),
+        clip=_real(config, "clip"),
+        trains=_texts(config, "trains"),
+        keeps=_texts(config, "keeps"),
+        earlier=_texts(config, "earlier"),
+    )
+
+
+def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = "") -> RecordDict:
+    """An update -> records; what ``client/outbox.py`` lets out. Sorted by name: equal updates are equal bytes."""
+    return RecordDict(
+        {
+            "arrays": _record(dict(sorted(arrays.items()))),
+            "config": ConfigRecord({"round": update_round, "version": __version__, "receipt": receipt}),
+        }
+    )
+
+
+def write_score_task(task: ScoreTask) -> RecordDict:
+    """``ScoreTask`` -> records."""
+    config = ConfigRecord(
+        {
+            "round": task.round,
+            "stages": list(task.stages),
+            "work": task.work,
+            "run": task.run,
+            "receipt": task.receipt,
+            "federation": task.federation,
+            "keeps": list(task.keeps),
+        }
+    )
+    return RecordDict({"arrays": _record(task.arrays), "config": config})
+
+
+def read_score_task(content: RecordDict) -> ScoreTask:
+    """Records -> ``ScoreTask``.
+
+    Raises:
+        WireError: anything missing or of a wrong type.
+    """
+    config = _config(content)
+    return ScoreTask(
+        _whole(config, "round"),
+        _texts(config, "stages"),
+        _text(config, "work"),
+        _arrays(content, "arrays"),
+        run=_text(config, "run"),
+        receipt=_text(config, "receipt"),
+        federation=_text(config, "federation"),
+        keeps=_texts(config, "keeps"),
+    )
+
+
+def write_scores(number: int, values: Mapping[str, float], receipt: str = "") -> RecordDict:
+    """Scores -> records."""
+    told = ConfigRecord({"round": number, "receipt": receipt})
+    return RecordDict({"scores": MetricRecord(dict(sorted(values.items()))), "config": told})
+
+
+def write_refusal(code: str) -> RecordDict:
+    """One code word -> records."""
+    return RecordDict({"config": ConfigRecord({"refused": code})})
+
+
+def write_hello(reply: HelloReply) -> RecordDict:
+    """``HelloReply`` -> records."""
+    return RecordDict(
+        {"config": ConfigRecord({"site": reply.site, "version": reply.version, "protocol": reply.protocol})}
+    )

@@ -1,0 +1,75 @@
+"""What guards send to a site from the second stage on, made by their own server halves from made-up records."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.work import GuardSpec, WorkSpec, open_work
+from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.planning.work import with_defaults
+from simulations.audit.tiny_base import WORDS
+
+PUBLIC, STAGES = 24, ("first", "second")
+"""Made-up public records, of two stages in turn."""
+
+
+@functools.lru_cache(maxsize=4)
+def _payload(work: WorkSpec) -> Arrays:
+    resident, task = open_work(work.resident, work.task)
+    resident.focus(work.adapter.trained)
+    draw = np.random.default_rng(17)
+    moved = {n: v + draw.normal(0, 0.05, v.shape).astype(np.float32) for n, v in resident.fresh().items()}
+    rows = _public_rows(work.task)
+    guards = ServerGuards([with_defaults(spec) for spec in work.guards])
+    view = View(
+        round=1,
+        stage=0,
+        stages=STAGES,
+        last=True,
+        scale=work.adapter.scale,
+        seed=1,
+        before=resident.fresh(),
+        probe=lambda arrays: {},
+        task=task,
+        public=task.encode(rows),
+        public_rows=tuple(rows),
+    )
+    guards.step(view, moved)
+    guards.on_stage_end(view, moved, guards.serve(view, moved))
+    guards.step(replace(view, round=2, stage=1), moved)
+    resident.reset()
+    return guards.payload()
+
+
+def guard_arrays(work: WorkSpec) -> Arrays:
+    """The payload of a run's guards after its first stage, in which the adapter moved at random."""
+    if not work.guards:
+        return {}
+    plain = replace(work, plan=None, guards=tuple(_loud(guard) for guard in work.guards))
+    return dict(_payload(replace(plain, train=replace(work.train, proximal=0.0))))
+
+
+def _loud(guard: GuardSpec) -> GuardSpec:
+    """What travels does not depend on how strong a guard is."""
+    return GuardSpec(guard.name, tuple((key, 1.0 if key in QUIET else value) for key, value in guard.settings))
+
+
+QUIET = ("strength", "weight")
+"""Settings by which a guard pulls."""
+
+
+def _public_rows(spec: TaskSpec) -> list[dict[str, str]]:
+    draw = np.random.default_rng(18)
+    labels = [name for name, _ in spec.labels]
+    rows = []
+    for number in range(PUBLIC):
+        row = {column: " ".join(draw.choice(WORDS, size=4)) for column in COLUMNS[spec.kind]}
+        if labels:
+            row["label"] = labels[number % len(labels)]
+        rows.append({**row, "stage": STAGES[number % 2]})
+    return rows

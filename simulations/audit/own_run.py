@@ -1,0 +1,202 @@
+"""What the gate plays through a whole site: a run's own work description, or a table of small ones.
+
+What a run trains with decides which code a private record passes through: optimiser, guards, codec, memory, number of
+steps and of trained values, head, base. So the gate plays these very settings and changes only sizes: clip norm,
+learning rate and the strength of guards are set such that the noise can be read from the update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
+from llmchain_fl.core.base_model import BaseSpec
+from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from simulations.audit.own_guards import STAGES, guard_arrays
+from simulations.audit.tiny_base import LABELS, WIDE, tiny_base
+
+MAX_TOKENS = 24
+"""Of the small settings: texts are padded to 8, 16 or 24 tokens."""
+FIRST, SECOND = STAGES
+"""Names of the stages; the earlier one and the one that is trained where there are two."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A configuration as a site is asked to play it.
+
+    Attributes:
+        work: the work description.
+        trains: factors that the round trains; empty: all that the work describes.
+        keeps: trained factors that stay at the site.
+        again: whether the stage before is rehearsed.
+        zero: the adapter that is sent is all zeros, so that the update is made of the step's own digits.
+        name: in the findings.
+    """
+
+    work: WorkSpec
+    trains: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    again: bool = False
+    zero: bool = False
+    name: str = "own run"
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """The work's plan.
+
+        Raises:
+            ValueError: it has none, so that there is nothing to check.
+        """
+        if self.work.plan is None:
+            raise ValueError("a setting without privacy")
+        return self.work.plan
+
+    def task(
+        self,
+        number: int,
+        lr: float,
+        arrays: Arrays | None = None,
+        *,
+        stage: str = SECOND,
+        earlier: tuple[str, ...] | None = None,
+        receipt: str = "",
+        clip: float = 0.0,
+    ) -> TrainTask:
+        """What the server sends in round ``number``."""
+        return TrainTask(
+            "gate",
+            number,
+            1,
+            stage,
+            lr,
+            self.work.to_json(),
+            self.arrays() if arrays is None else arrays,
+            guard_arrays(self.work),
+            receipt,
+            "gate",
+            clip=clip,
+            trains=self.trains,
+            keeps=self.keeps,
+            earlier=((FIRST,) if self.again else ()) if earlier is None else earlier,
+        )
+
+    def resident(self) -> Resident:
+        """The model, focused on what the round trains."""
+        resident = open_work(self.work.resident, self.work.task)[0]
+        resident.focus(self.trains or self.work.adapter.trained)
+        return resident
+
+    def arrays(self) -> Arrays:
+        """The adapter that is sent: the start, or zeros."""
+        resident = self.resident()
+        start = {name: value for name, value in resident.fresh().items() if name in resident.trained_names}
+        return {name: value * 0 for name, value in start.items()} if self.zero else start
+
+
+def of_run(work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] = ()) -> tuple[Setting, ...]:
+    """The settings of a run of one's own: as it is, and with its codec off where it has one, to read the noise by.
+
+    Args:
+        work: its work description.
+        trains: which factors a round of its rule trains; empty: all that the description names.
+        keeps: which of them stay at the sites.
+    """
+    again = any(guard.name == "rehearsal" for guard in work.guards)
+    own = Setting(replace(work, threads=1), trains, keeps, again)
+    if work.codec.name == "none":
+        return (own,)
+    return own, replace(own, work=replace(own.work, codec=CodecSpec()), name="own run, not compressed")
+
+
+def _plan(steps: int, **changes: object) -> PrivacyPlan:
+    told = {
+        "sampling_rate": 0.5,
+        "noise_multiplier": 2.0,
+        "clip_norm": 1.0,
+        "steps_per_round": steps,
+        "divisor": 8.0,
+        "delta": 1e-5,
+        "records_per_unit": 32,
+    }
+    return PrivacyPlan.from_dict({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
+
+
+def small(
+    *,
+    steps: int = 1,
+    optimizer: str = "sgd",
+    momentum: float = 0.0,
+    guards: tuple[GuardSpec, ...] = (),
+    codec: CodecSpec | None = None,
+    head: str = "label-text",
+    dtype: str = "float32",
+    proximal: float = 0.0,
+    last_layers: int = 0,
+    width: int = WIDE,
+    **plan: object,
+) -> WorkSpec:
+    """A work description over the tiny base: 13,312 trained values, more with a trained head."""
+    told = _plan(steps, **plan)
+    return WorkSpec(
+        base=BaseSpec(str(tiny_base(width)), dtype=dtype, device="cpu"),
+        adapter=AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5),
+        task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
+        train=TrainSpec(steps, told.sampling_rate, told.divisor, 8, optimizer, momentum, 1, proximal),
+        guards=guards,
+        plan=told,
+        codec=CodecSpec() if codec is None else codec,
+        cache_mb=16 if last_layers else 0,
+        threads=1,
+    )
+
+
+def _guard(name: str, **settings: float | str) -> GuardSpec:
+    return GuardSpec(name, tuple(sorted(settings.items())))
+
+
+DISTILL = _guard("distill", batch=4.0, data="batch", temperature=2.0, weight=1.0)
+PUBLIC = _guard("distill", batch=4.0, data="public", temperature=2.0, weight=1.0)
+ANCHOR = _guard("anchor", strength=1.0)
+AGEM = _guard("agem", batch=4.0, strength=1.0)
+REPLAY = _guard("replay", batch=4.0, weight=1.0)
+OLORA = _guard("olora", form="squared", strength=1.0)
+REHEARSAL = _guard("rehearsal", keep=1.0)
+STEPS = 24
+"""More than 20."""
+
+SETTINGS: Mapping[str, Callable[[], Setting]] = MappingProxyType(
+    {
+        "sgd": lambda: Setting(small(steps=STEPS), zero=True),
+        "momentum, guards": lambda: Setting(
+            small(steps=STEPS, momentum=0.9, guards=(DISTILL, ANCHOR), proximal=0.1),
+        ),
+        "adam": lambda: Setting(small(steps=STEPS, optimizer="adam", momentum=0.9)),
+        "adam, guards": lambda: Setting(
+            small(steps=STEPS, optimizer="adam", momentum=0.9, guards=(DISTILL, ANCHOR)),
+        ),
+        "trained head, public records": lambda: Setting(
+            small(steps=4, head="trained", guards=(PUBLIC, AGEM, REPLAY, OLORA)),
+        ),
+        "top-k, feedback": lambda: Setting(small(steps=2, codec=CodecSpec("top-k", 64, 0.05, feedback=True))),
+        "int8": lambda: Setting(small(steps=2, optimizer="adam", codec=CodecSpec("int8"))),
+        "personal factor": lambda: Setting(small(steps=4), keeps=("lora_A",)),
+        "disjoint, rehearsal": lambda: Setting(
+            small(steps=2, guards=(REHEARSAL,), stages="disjoint", rehearsal="earlier"), again=True
+        ),
+        "unit record": lambda: Setting(small(steps=2, unit="record", records_per_unit=1)),
+    }
+)
+"""name -> a setting over the tiny base; made when asked for."""
+
+
+def setting(name: str) -> Setting:
+    """One of SETTINGS."""
+    return replace(SETTINGS[name](), name=name)
