@@ -19,14 +19,26 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llmchain_fl.atomic_file import finite
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.tasks.metric import Metric
 
 ROW_NEEDS = ("round", "metric", "value")
+R_MATRIX = "r_matrix"
+UNDECLARED: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": Metric("accuracy", "higher", "share", 1.0),
+        "loss": Metric("loss", "lower", "nats"),
+        "perplexity": Metric("perplexity", "lower"),
+    }
+)
+"""Scores of runs written before rows declared them."""
 
 
 def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -106,3 +118,41 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return None if _fault(row) else row | {"value": math.nan if row["value"] is None else row["value"]}
+
+
+def declaration(metric: Metric) -> dict[str, Any]:
+    """The fields by which a row says what its number means: ``better``, ``unit``, ``bound`` (null: none)."""
+    return {"better": metric.better, "unit": metric.unit, "bound": metric.bound}
+
+
+def declared(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
+    """Name -> declaration of every number of ``rows`` that has one, in the order written.
+
+    ==========================================  =====================================================
+    row                                         result
+    ==========================================  =====================================================
+    ``better`` is "higher" or "lower"           that, with its unit; a bound of null is none (inf)
+    no ``better``, a score of an earlier        as :data:`UNDECLARED` has it
+    version (also with ``test_``, ``local_``)
+    no ``better``, anything else                left out: neither way is better
+    a name declared twice                       the first row counts
+    ==========================================  =====================================================
+    """
+    found: dict[str, Metric] = {}
+    for row in rows:
+        name, better = str(row["metric"]), row.get("better")
+        if name in found:
+            continue
+        if better in ("higher", "lower"):
+            bound = row.get("bound")
+            bound = float(bound) if isinstance(bound, int | float) and not math.isnan(bound) else math.inf
+            found[name] = Metric(name, better, str(row.get("unit", "")), bound)
+        elif (plain := name.removeprefix("test_").removeprefix("local_")) in UNDECLARED:
+            found[name] = replace(UNDECLARED[plain], name=name)
+    return found
+
+
+def main_metric(rows: Iterable[Mapping[str, Any]]) -> Metric:
+    """The main score of a run: the first number of the global adapter that is written; "score" where there is none."""
+    scores = (row for row in rows if row.get("scope", "global") == "global" and row["metric"] != R_MATRIX)
+    return next(iter(declared(scores).values()), Metric("score", "higher"))
