@@ -21,7 +21,6 @@ from bench import show, write
 from scipy.optimize import brentq
 
 from llmchain_fl.core.privacy.accounting import Event
-from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
 from llmchain_fl.privacy.audit import one_run as steinke
 from llmchain_fl.privacy.audit.f_dp import claimed, epsilon_bound, gaussian, is_refuted, of_deltas
 from llmchain_fl.privacy.audit.finding import ALPHA
@@ -33,6 +32,7 @@ from llmchain_fl.privacy.audit.profile import (
     profile,
     rates,
 )
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 DELTA = 1e-5
 BETAS = (ALPHA, 0.05)

@@ -13,8 +13,6 @@ from llmchain_fl.core.data.labels import only_labels
 from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.core.data.source import path_of, read_fitting
 from llmchain_fl.core.errors import DataError, WireError
-from llmchain_fl.core.privacy.charges import training_event
-from llmchain_fl.core.privacy.persons import told
 from llmchain_fl.core.privacy.units import Units, same_person
 from llmchain_fl.core.regular_file import kind_of
 from llmchain_fl.core.section import NAME
@@ -162,7 +160,8 @@ def _warn_of_persons(site: Site, rows: Rows, unit: str, work: WorkSpec) -> None:
         return
     most = max(Counter(people).values())
     log.warning(
-        "%s: the privacy unit is one record, and persons have several: they are protected less than epsilon says; in "
-        'one round %s; ask for privacy.unit = "person"',
-        *(site.name, told((training_event(work.plan),), most, work.plan.delta)),
+        "%s: the privacy unit is one record, and one person has %d: such a person is protected less than epsilon says "
+        '(llmchain-fl privacy explain tells how much less); ask for privacy.unit = "person"',
+        site.name,
+        most,
     )

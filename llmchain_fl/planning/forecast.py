@@ -11,12 +11,13 @@ import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from llmchain_fl.config.calendar import most_scores, sampling_rate, taught
+from llmchain_fl.config.calendar import most_scores, sampling_rate, stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
-from llmchain_fl.core.privacy.persons import person_epsilon
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
 from llmchain_fl.privacy.neighbours import replace_one
+from llmchain_fl.privacy.persons import person_epsilon
 
 HIGH = 10.0
 """An epsilon above this earns a warning."""
@@ -128,7 +129,7 @@ def forecast(config: RunConfig) -> Forecast | None:
         divisor=float(config.sites.minimum) if central else config.train.batch_size,
         delta=privacy.delta,
         accountant=privacy.accountant,
-        stages=tuple((stage.name, stage.rounds) for stage in taught(config)),
+        stages=tuple((stage.name, stage.rounds) for stage in stages_in_order(config)),
         shared=_adds_up(config),
         target=privacy.epsilon or None,
     )

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from numbers import Real
 
 from llmchain_fl.core.errors import ConfigError, PrivacyError
-from llmchain_fl.core.privacy.accounting import LARGEST_TARGET, Event, calibrate, epsilon
-from llmchain_fl.core.privacy.gaussian import CLASSIC_HOLDS, classical_std, exact_std, gaussian_epsilon
-from llmchain_fl.core.privacy.persons import MOST_RECORDS, person_epsilon
+from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
 from llmchain_fl.planning.forecast import HIGH
+from llmchain_fl.privacy.gaussian import CLASSIC_HOLDS, classical_std, exact_std, gaussian_epsilon
+from llmchain_fl.privacy.persons import MOST_RECORDS, person_epsilon
 
 UNIT, NONE, ANOTHER = "unit or none", "update or none", "update or another"
 """What two data sets differ by: one unit; one site's update that came or did not (it moves what is sent by C); another

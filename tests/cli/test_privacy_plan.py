@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from llmchain_fl.cli import privacy
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.accounting import Event
-from llmchain_fl.core.privacy.persons import person_epsilon
+from llmchain_fl.privacy.persons import person_epsilon
 
 
 def said(*arguments: str) -> str:

@@ -241,7 +241,7 @@ def test_the_sites_log_warns_when_records_are_protected_and_persons_have_several
     read(ward, work, {})
     found = [record.getMessage() for record in caplog.records if record.name == "llmchain_fl.client"]
     assert len(found) == int(warned)
-    assert all("persons have several" in text and "ann" not in text for text in found)
+    assert all("one person has 2" in text and "ann" not in text for text in found)
 
 
 def test_with_the_unit_site_persons_with_several_records_are_no_warning(

@@ -20,12 +20,11 @@ from llmchain_fl.core.privacy.accounting import (
     NO_NOISE,
     Event,
     Spent,
-    calibrate,
     epsilon,
-    epsilon_curve,
     groups_epsilon,
     merge,
 )
+from llmchain_fl.planning.calibrate import calibrate, epsilon_curve
 
 DELTA = 1e-5
 
@@ -299,7 +298,7 @@ def test_an_absurd_target_is_refused(target: float) -> None:
 def test_a_target_that_no_noise_reaches_or_that_needs_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PrivacyError, match="no noise multiplier"):
         calibrate(1e-9, 1e-12, 1.0, 10**6, "rdp", tolerance=1e-12)
-    monkeypatch.setattr("llmchain_fl.core.privacy.accounting.MULTIPLIERS", (0.3, 1e4))
+    monkeypatch.setattr("llmchain_fl.planning.calibrate.MULTIPLIERS", (0.3, 1e4))
     with pytest.raises(PrivacyError, match=r"stays below 5.0 even with noise multiplier 0.5"):
         calibrate(5.0, DELTA, 1e-7, 1)
 

@@ -14,7 +14,6 @@ from scipy.stats import binom, norm
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event, epsilon
-from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
 from llmchain_fl.privacy.audit import one_run as steinke
 from llmchain_fl.privacy.audit.f_dp import (
     claimed,
@@ -29,6 +28,7 @@ from llmchain_fl.privacy.audit.f_dp import (
 from llmchain_fl.privacy.audit.finding import ALPHA
 from llmchain_fl.privacy.audit.one_run import Guesses, right_guesses
 from llmchain_fl.privacy.audit.profile import EPSILONS
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 DELTA = 1e-5
 EIGHT = 1.6660306

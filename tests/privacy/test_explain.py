@@ -16,9 +16,9 @@ from scipy.stats import norm
 
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.accounting import Event, epsilon
-from llmchain_fl.core.privacy.persons import person_epsilon
 from llmchain_fl.privacy.explain import ANOTHER, NONE, Reading, Stated, ours, warnings
 from llmchain_fl.privacy.explain_peers import flower, laplace_epsilon, nvflare, peer_warnings
+from llmchain_fl.privacy.persons import person_epsilon
 
 DELTA = 1e-5
 TINY = Stated(clip=1.0, delta=DELTA, sensitivity=1e-4, epsilon=10.0, rounds=20)

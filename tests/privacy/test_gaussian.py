@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event, epsilon
-from llmchain_fl.core.privacy.gaussian import classical_std, exact_std, gaussian_epsilon
+from llmchain_fl.privacy.gaussian import classical_std, exact_std, gaussian_epsilon
 
 
 def hockey_stick(mu: float, eps: float) -> float:

@@ -14,8 +14,8 @@ from scipy.stats import binom, norm
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event, epsilon
-from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
-from llmchain_fl.core.privacy.persons import MOST_RECORDS, all_at_once, person_epsilon, told
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
+from llmchain_fl.privacy.persons import MOST_RECORDS, all_at_once, person_epsilon
 
 DELTA = 1e-5
 
@@ -175,13 +175,3 @@ def test_at_the_edges_of_what_can_be_told_it_is_still_a_bound(event: Event, most
 def test_a_person_or_a_delta_that_cannot_be_is_refused(records: int, delta: float) -> None:
     with pytest.raises(PrivacyError, match="no epsilon for"):
         person_epsilon([poisson(0.1, 1.0, 1)], records, delta)
-
-
-def test_the_sentence_for_a_log_gives_both_figures_rounded_up_with_all_that_they_need() -> None:
-    words = told([poisson(0.05, 1.0, 200)], 8, DELTA)
-    assert words == "for a person with 8 records epsilon is 63.59, not 4.77 (delta 1e-05, unit record)"
-
-
-def test_the_sentence_is_there_for_any_number_of_records_and_without_noise() -> None:
-    assert "at least" in told([poisson(0.05, 1.0, 20)], 10**9, DELTA)
-    assert "epsilon is without a bound, not without a bound" in told([poisson(0.05, 0.0, 20)], 3, DELTA)

@@ -20,7 +20,7 @@ from scipy.stats import binom
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, epsilon, merge
-from llmchain_fl.core.privacy.gaussian import gaussian_epsilon
+from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 Floats = NDArray[np.float64]
 
@@ -97,22 +97,6 @@ def _person(events: tuple[Event, ...], records: int, delta: float) -> float:
     for part in parts:
         total = total.compose(part)
     return min(bound, float(total.get_epsilon_for_delta(delta)))
-
-
-def told(events: Sequence[Event], records: int, delta: float) -> str:
-    """One sentence for a site's log: what somebody with ``records`` records gets of what one record is promised.
-
-    Never raises for a number of records >= 1: above MOST_RECORDS it says "at least".
-    """
-    figures = []
-    for number in (1, min(records, MOST_RECORDS)):
-        value = person_epsilon(events, number, delta)
-        figures.append(f"{math.ceil(100 * value) / 100:,.2f}" if math.isfinite(value) else "without a bound")
-    least = "" if records <= MOST_RECORDS else "at least "
-    promised, left = figures
-    return (
-        f"for a person with {records:,} records epsilon is {least}{left}, not {promised} (delta {delta:g}, unit record)"
-    )
 
 
 def all_at_once(events: Sequence[Event], records: int, delta: float) -> float:

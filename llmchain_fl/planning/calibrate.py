@@ -1,0 +1,83 @@
+"""Epsilon wanted -> noise multiplier, and epsilon over the rounds to come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
+
+MULTIPLIERS = (0.05, 1e4)
+"""Where :func:`calibrate` looks for a noise multiplier."""
+
+LARGEST_TARGET = 100.0
+"""Above this, a target epsilon is no protection worth the noise."""
+
+
+def epsilon_curve(event_per_round: Event, rounds: int, delta: float, accountant: str = "pld") -> list[float]:
+    """Cumulative epsilon after 1, 2, ..., ``rounds`` equal rounds: the very numbers that :func:`epsilon` gives."""
+    event = event_per_round
+    totals = (Event(event.kind, event.sampling_rate, event.noise_multiplier, k * event.steps) for k in _count(rounds))
+    return [epsilon((total,), delta, accountant) for total in totals]
+
+
+def calibrate(
+    target_epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    total_steps: int,
+    accountant: str = "pld",
+    tolerance: float = 0.01,
+) -> float:
+    """Smallest noise multiplier, to within ``tolerance`` in epsilon, that keeps ``total_steps`` at or below the target.
+
+    Bisection on log z, between MULTIPLIERS. For the result z: target - tolerance <= epsilon(z) <= target.
+
+    Raises:
+        PrivacyError: target or tolerance out of bounds, a target that no multiplier in the range meets, or one that
+            even the smallest multiplier stays below.
+    """
+    if not (0 < target_epsilon <= LARGEST_TARGET and tolerance > 0):
+        raise PrivacyError(
+            f"target epsilon {target_epsilon!r} with tolerance {tolerance!r}",
+            remedy=f"0 < target <= {LARGEST_TARGET:g} and tolerance > 0",
+        )
+
+    def spent(z: float) -> float:
+        return epsilon((Event("poisson-gaussian", sampling_rate, z, total_steps),), delta, accountant)
+
+    low, high = _bracket(spent, target_epsilon)
+    while target_epsilon - spent(high) > tolerance:
+        middle = math.sqrt(low * high)
+        if not low < middle < high:
+            raise PrivacyError(f"tolerance {tolerance!r} is finer than the accountant", remedy="take 0.001 or more")
+        low, high = (low, middle) if spent(middle) <= target_epsilon else (middle, high)
+    return high
+
+
+def _bracket(spent: Callable[[float], float], target: float) -> tuple[float, float]:
+    """(z that misses the target, z that keeps it), a factor of 2 apart."""
+    z, (smallest, largest) = 1.0, MULTIPLIERS
+    while spent(z) > target:
+        z *= 2
+        if z > largest:
+            raise PrivacyError(
+                f"no noise multiplier up to {largest:g} reaches epsilon {target!r}",
+                remedy="allow a larger epsilon, fewer steps or a smaller sampling rate",
+            )
+    while spent(z / 2) <= target:
+        z /= 2
+        if z / 2 < smallest:
+            raise PrivacyError(
+                f"epsilon stays below {target!r} even with noise multiplier {z:g}",
+                remedy="ask for a smaller epsilon, or set the noise multiplier yourself",
+            )
+    return z / 2, z
+
+
+def _count(rounds: int) -> range:
+    if rounds < 0:
+        raise PrivacyError(f"{rounds!r} rounds", remedy="the number of rounds must be >= 0")
+    return range(1, rounds + 1)
