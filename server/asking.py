@@ -11,7 +11,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.work import WorkSpec
 from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
-from server.schedule import Slot, site_slot
+from server.schedule import ScheduledRound, site_round
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Asker:
 
     def tasks(
         self,
-        slot: Slot,
+        planned: ScheduledRound,
         sites: Iterable[str],
         known: Iterable[str],
         current: Arrays,
@@ -42,14 +42,14 @@ class Asker:
         """One task a site, without receipt and clip norm. Sites of one shape are sent the same arrays.
 
         Args:
-            slot: the round by the run's calendar.
+            planned: the round by the run's calendar.
             sites: those asked; the answer has those alike together, so that a simulation changes its model rarely.
             known: all sites of the run, by whose names ranks are given out.
             current: the global arrays.
             payload: the guards' arrays.
             ended: announced ends of stages.
         """
-        turn, scale, seed = self.rule.turn(slot.round), self.work.adapter.scale, self.work.adapter.seed
+        turn, scale, seed = self.rule.turn(planned.round), self.work.adapter.scale, self.work.adapter.seed
         self.shapes = shapes(known, self.config.adapter)
         there = set(self.shapes.values())
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
@@ -57,20 +57,22 @@ class Asker:
         guard_arrays = travelling_payload(payload, seed)
         asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
         return {
-            site: self._task(site_slot(self.config, site, slot.round, ended) or slot, site, turn, sent, guard_arrays)
+            site: self._task(
+                site_round(self.config, site, planned.round, ended) or planned, site, turn, sent, guard_arrays
+            )
             for site in asked
         }
 
     def _task(
-        self, slot: Slot, site: str, turn: Turn, sent: Mapping[SiteShape, Arrays], guard_arrays: Arrays
+        self, planned: ScheduledRound, site: str, turn: Turn, sent: Mapping[SiteShape, Arrays], guard_arrays: Arrays
     ) -> TrainTask:
-        """What one site is told; ``slot`` is the site's own, which may be at another stage than the run."""
+        """What one site is told; ``planned`` is the site's own, which may be at another stage than the run."""
         return TrainTask(
             run=self.run,
-            round=slot.round,
-            stage=slot.stage,
-            stage_name=slot.stage_name,
-            lr=slot.lr,
+            round=planned.round,
+            stage=planned.stage,
+            stage_name=planned.stage_name,
+            lr=planned.lr,
             work=work_for(self.work, self.shapes[site]).to_json(),
             arrays=sent[self.shapes[site]],
             guard_arrays=guard_arrays,

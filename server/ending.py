@@ -22,7 +22,7 @@ from llmchain_fl.run_dir import RunDir
 from server.checkpoint import RunState
 from server.privacy_book import PrivacyBook
 from server.recorder import Recorder
-from server.schedule import Slot
+from server.schedule import ScheduledRound
 from server.scoring import Scorer
 from server.strategy import FederatedLora
 
@@ -52,13 +52,13 @@ class Ending:
             RunError: nothing was trained.
             RunStopped: it ended before its plan did.
         """
-        state, total = self._state, len(self._strategy.slots)
+        state, total = self._state, len(self._strategy.rounds)
         if not state.summed:
             raise self._untrained(total)
-        slot = self._strategy.slots[max(state.round, 1)]
-        self._recorder.adapter(self._run.adapter, slot)
+        planned = self._strategy.rounds[max(state.round, 1)]
+        self._recorder.adapter(self._run.adapter, planned)
         if self._scorer.only_at_the_end:
-            self._final(slot)
+            self._final(planned)
         self._write_why(state.round, state.stopped)
         if not state.stopped:
             self._progress.finished(f"{state.round} rounds done")
@@ -71,9 +71,9 @@ class Ending:
             what, remedy=f"what it learned is kept in {self._run.adapter}; a larger budget needs a new run"
         )
 
-    def _final(self, slot: Slot) -> None:
+    def _final(self, planned: ScheduledRound) -> None:
         try:
-            self._recorder.final(slot)
+            self._recorder.final(planned)
         except RunError as error:
             self._write_why(self._state.round, error.what)
             raise
@@ -92,11 +92,11 @@ class Ending:
         """A round cannot go on; the state holds the arrays of the last good one."""
         state = self._state
         if state.summed:
-            self._recorder.adapter(self._run.adapter, self._strategy.slots[max(state.round, 1)])
+            self._recorder.adapter(self._run.adapter, self._strategy.rounds[max(state.round, 1)])
         self._write_why(state.round + 1, why)
 
     def _write_why(self, number: int, why: str) -> None:
         told = {"stopped": why} if why else {}
         self._run.write_privacy(self._book.as_json(self._strategy.nodes) | told)
         if why:
-            self._recorder.ended(number, why, len(self._strategy.slots))
+            self._recorder.ended(number, why, len(self._strategy.rounds))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from flwr.serverapp import Grid
 
-from llmchain_fl.config.calendar import elsewhere, taught, to_come, unknown_sites
+from llmchain_fl.config.calendar import absent_sites, stages_in_order, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
@@ -23,7 +23,7 @@ from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.recorder import Recorder
 from server.roll_call import AWAY, RollCall, connected
-from server.schedule import Slot
+from server.schedule import ScheduledRound
 from server.scoring import Scorer, Scores
 from server.site_scores import scores_of_sites
 from server.sound import unsound
@@ -52,7 +52,7 @@ class Loop:
         self._config, self._work, self._strategy, self._guards = config, work, strategy, guards
         self._scorer, self._book, self._run, self._state, self._progress = scorer, book, run, state, progress
         self._quarantine, self._start = quarantine, start
-        self._roll = RollCall(config.sites, state.sites, elsewhere(config, state.round + 1, state.ended))
+        self._roll = RollCall(config.sites, state.sites, absent_sites(config, state.round + 1, state.ended))
         self._recorder = Recorder(config, work, scorer, book, guards, quarantine, run, state)
         self._ending = Ending(strategy, scorer, book, self._recorder, run, state, progress)
 
@@ -69,10 +69,10 @@ class Loop:
             self._strategy.nodes = dict.fromkeys(state.sites, AWAY)
         else:
             self._gather(grid)
-        while state.round < len(self._strategy.slots) and not state.stopped:
+        while state.round < len(self._strategy.rounds) and not state.stopped:
             good = state.current, state.serving, state.summed
             try:
-                self._round(self._strategy.slots[state.round + 1], grid)
+                self._round(self._strategy.rounds[state.round + 1], grid)
             except LlmchainError as error:
                 state.current, state.serving, state.summed = good
                 self._ending.broken(error.what)
@@ -91,52 +91,54 @@ class Loop:
         if strangers:
             raise ConfigError(strangers)
         upload = upload_of(self._config, self._work, strategy.rule, state.current)
-        total = len(strategy.slots)
+        total = len(strategy.rounds)
         self._progress.started(total, state.round, len(strategy.nodes), self._book.terms, upload)
         if state.round == 0:
             self._recorder.start()
             save_state(self._run.state, state)
 
-    def _round(self, slot: Slot, grid: Grid) -> None:
+    def _round(self, planned: ScheduledRound, grid: Grid) -> None:
         started = time.monotonic()
         strategy = self._strategy
-        if slot.fresh:
+        if planned.fresh:
             self._start_anew()
         strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
-        present = strategy.there(slot)
-        able = [site for site in present if self._book.affords(site, present[site], strategy.earlier(site, slot.round))]
+        present = strategy.present(planned)
+        able = [
+            site for site in present if self._book.affords(site, present[site], strategy.earlier(site, planned.round))
+        ]
         strategy.nodes = self._roll.again(grid, able)
         here = [site for site in able if site in connected(strategy.nodes)]
-        asked = strategy.cohort(slot.round, self._quarantine.able(slot.round, here))
+        asked = strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
         if not asked:
-            return self._skip(slot, grid, "nobody can pay" if present and not able else "nobody is there")
-        self._progress.round_started(slot.round, slot.stage_name, len(asked))
-        replies = grid.send_and_receive(strategy.ask(slot, asked), timeout=self._config.sites.reply_seconds)
-        outcome = strategy.collect(slot, replies)
+            return self._skip(planned, grid, "nobody can pay" if present and not able else "nobody is there")
+        self._progress.round_started(planned.round, planned.stage_name, len(asked))
+        replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=self._config.sites.reply_seconds)
+        outcome = strategy.collect(planned, replies)
         outcome.away = sorted(set(able) - connected(strategy.nodes))
-        self._quarantine.record(slot.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
+        self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
         for site in (site for site in asked if site not in outcome.spared):
-            self._book.charge([site], present[site], strategy.earlier(site, slot.round))
+            self._book.charge([site], present[site], strategy.earlier(site, planned.round))
         if not outcome.admitted:
-            return self._failed(slot, grid, {site: present[site] for site in asked}, outcome)
-        self._go_on(slot, outcome)
+            return self._failed(planned, grid, {site: present[site] for site in asked}, outcome)
+        self._go_on(planned, outcome)
         trained = time.monotonic() - started
-        due = slot.last or slot.round % self._config.data.test_every == 0
-        scores = self._recorder.scores(slot.round) if due else {}
-        self._recorder.round(slot, asked, outcome, scores, trained)
+        due = planned.last or planned.round % self._config.data.test_every == 0
+        scores = self._recorder.scores(planned.round) if due else {}
+        self._recorder.round(planned, asked, outcome, scores, trained)
         self._run.write_privacy(self._book.as_json(strategy.nodes))
-        if self._announced(slot):
-            slot = strategy.slots[slot.round]  # now the last of its stage
-        if slot.last:
-            scores = scores or self._recorder.late(slot)
-            self._end_stage(slot, grid, scores)
-        self._keep(slot)
-        seconds, total = time.monotonic() - started, len(strategy.slots)
-        return self._progress.round_finished(self._recorder.report(slot, total, asked, outcome, scores, seconds))
+        if self._announced(planned):
+            planned = strategy.rounds[planned.round]  # now the last of its stage
+        if planned.last:
+            scores = scores or self._recorder.late(planned)
+            self._end_stage(planned, grid, scores)
+        self._keep(planned)
+        seconds, total = time.monotonic() - started, len(strategy.rounds)
+        return self._progress.round_finished(self._recorder.report(planned, total, asked, outcome, scores, seconds))
 
-    def _go_on(self, slot: Slot, outcome: RoundOutcome) -> None:
+    def _go_on(self, planned: ScheduledRound, outcome: RoundOutcome) -> None:
         """The new arrays, and what guards make of them; after a void round, or one of too few, what there was."""
-        view, state = self._view(slot), self._state
+        view, state = self._view(planned), self._state
         state.summed += outcome.summed
         state.current = self._sound(self._guards.step(view, outcome.arrays))
         state.serving = self._sound(self._guards.serve(view, state.current))
@@ -153,12 +155,12 @@ class Loop:
             raise RunError(what, remedy="start a new run with weaker guards or a lower train.lr")
         return arrays
 
-    def _announced(self, slot: Slot) -> bool:
+    def _announced(self, planned: ScheduledRound) -> bool:
         """Whether the operator has said that this stage is over; the calendar then goes on from here."""
-        names = [stage.name for stage in taught(self._config)]
-        if self._config.stream.boundaries != "announced" or not announced(self._run, slot.stage_name, names):
+        names = [stage.name for stage in stages_in_order(self._config)]
+        if self._config.stream.boundaries != "announced" or not announced(self._run, planned.stage_name, names):
             return False
-        self._strategy.ended[slot.stage_name] = slot.round
+        self._strategy.ended[planned.stage_name] = planned.round
         return True
 
     def _start_anew(self) -> None:
@@ -167,7 +169,7 @@ class Loop:
         self._strategy.rule.load_state({})
         self._guards.start_anew()
 
-    def _failed(self, slot: Slot, grid: Grid, asked: Mapping[str, str], outcome: RoundOutcome) -> None:
+    def _failed(self, planned: ScheduledRound, grid: Grid, asked: Mapping[str, str], outcome: RoundOutcome) -> None:
         """No update could be summed; ``asked``: site -> what it was to train on.
 
         Where every site says that its own budget is used up (it knows of more than this run), it is not asked for that
@@ -179,57 +181,57 @@ class Loop:
         reasons = sorted(set(outcome.refused.values()))
         if reasons != ["budget"]:
             raise RunError(
-                f"round {slot.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
+                f"round {planned.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
                 remedy="look at the sites' logs; the run goes on from here with --resume",
             )
         for site, records in asked.items():
-            self._book.mark(site, records, self._strategy.earlier(site, slot.round))
-        self._skip(slot, grid, "nobody can pay")
+            self._book.mark(site, records, self._strategy.earlier(site, planned.round))
+        self._skip(planned, grid, "nobody can pay")
 
-    def _skip(self, slot: Slot, grid: Grid, why: str) -> None:
+    def _skip(self, planned: ScheduledRound, grid: Grid, why: str) -> None:
         """A round without training passes; the run is stopped where nobody can pay for anything to come either."""
-        if why == "nobody can pay" and not self._can_go_on(slot):
-            self._state.stopped = self._book.spent_out(slot.stage_name)
+        if why == "nobody can pay" and not self._can_go_on(planned):
+            self._state.stopped = self._book.spent_out(planned.stage_name)
             return self._save()
-        self._recorder.skipped(slot, why)
-        if self._announced(slot):
-            slot = self._strategy.slots[slot.round]
-        if slot.last:
-            self._end_stage(slot, grid, self._recorder.scores(slot.round))
-        return self._keep(slot)
+        self._recorder.skipped(planned, why)
+        if self._announced(planned):
+            planned = self._strategy.rounds[planned.round]
+        if planned.last:
+            self._end_stage(planned, grid, self._recorder.scores(planned.round))
+        return self._keep(planned)
 
-    def _can_go_on(self, slot: Slot) -> bool:
+    def _can_go_on(self, planned: ScheduledRound) -> bool:
         """Whether some site can pay for something it is still to train on."""
         config, ended = self._config, self._strategy.ended
         sites = [site for site in self._strategy.nodes if site not in config.sites.excluded]
-        ahead = ((site, name) for site in sites for name in to_come(config, site, slot.round, ended))
-        return any(self._book.affords(site, name, self._strategy.earlier(site, slot.round)) for site, name in ahead)
+        ahead = ((site, name) for site in sites for name in to_come(config, site, planned.round, ended))
+        return any(self._book.affords(site, name, self._strategy.earlier(site, planned.round)) for site, name in ahead)
 
     # -- the end of a stage, a round, the run ---------------------------------------------------------------------
 
-    def _end_stage(self, slot: Slot, grid: Grid, scores: Scores) -> None:
+    def _end_stage(self, planned: ScheduledRound, grid: Grid, scores: Scores) -> None:
         """R matrix row, site scores, adapter on disk, consolidation for the next stage."""
         strategy, state = self._strategy, self._state
-        self._recorder.stage(slot, scores)
+        self._recorder.stage(planned, scores)
         if self._config.sites.held_out:
-            able = self._quarantine.able(slot.round, connected(strategy.nodes) - set(self._config.sites.excluded))
+            able = self._quarantine.able(planned.round, connected(strategy.nodes) - set(self._config.sites.excluded))
             bound = self._scorer.task.score_bound
-            found = scores_of_sites(grid, self._config, strategy, self._book, slot, state.serving, able, bound)
-            self._recorder.sites(slot, found, strategy.nodes)
+            found = scores_of_sites(grid, self._config, strategy, self._book, planned, state.serving, able, bound)
+            self._recorder.sites(planned, found, strategy.nodes)
         if state.summed:
-            self._recorder.adapter(self._run.stage_adapter(slot.stage, slot.stage_name), slot)
-        view = self._view(slot)
+            self._recorder.adapter(self._run.stage_adapter(planned.stage, planned.stage_name), planned)
+        view = self._view(planned)
         if view.last:
             state.current = self._sound(self._guards.on_stage_end(view, state.current, state.serving))
             if "slots" in self._config.continual.guards:
                 self._strategy.rule.load_state({})  # a server optimizer's moments are of the old slot
 
-    def _view(self, slot: Slot) -> View:
+    def _view(self, planned: ScheduledRound) -> View:
         """What guards may look at in this round."""
-        return view_of(self._config, self._work, self._scorer, slot, self._strategy.current)
+        return view_of(self._config, self._work, self._scorer, planned, self._strategy.current)
 
-    def _keep(self, slot: Slot) -> None:
-        self._state.round = slot.round
+    def _keep(self, planned: ScheduledRound) -> None:
+        self._state.round = planned.round
         self._save()
 
     def _save(self) -> None:

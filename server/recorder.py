@@ -10,7 +10,7 @@ from typing import Any
 from llmchain_fl.adapter.files import Lineage, write_adapter
 from llmchain_fl.adapter.slots_file import split, write_slots
 from llmchain_fl.aggregation.rule import serving
-from llmchain_fl.config.calendar import taught
+from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.probe_sets import probe_rows
 from llmchain_fl.core.errors import RunError
@@ -23,7 +23,7 @@ from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.records import guard_rows, round_rows, score_rows, site_rows, stage_rows_of
-from server.schedule import Slot
+from server.schedule import ScheduledRound
 from server.scoring import Scorer, Scores
 
 SERVES_ANOTHER = {"ema", "merge"}
@@ -63,24 +63,32 @@ class Recorder:
         self._run.truncate_after(-1)
         self._run.append_rows(rows)
 
-    def round(self, slot: Slot, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float) -> None:
+    def round(
+        self, planned: ScheduledRound, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float
+    ) -> None:
         """What happened in a round; ``scores`` may be empty."""
-        rows = self._score_rows(slot.round, slot.stage, scores)
-        rows += round_rows(slot.round, slot.stage, slot.stage_name, outcome, seconds)
-        rows += self._quarantine.rows(slot.round, slot.stage, slot.stage_name)
-        rows += guard_rows(slot.round, slot.stage, self._guards.notes())
-        rows += self._book.rows(slot.round, slot.stage, asked)
+        rows = self._score_rows(planned.round, planned.stage, scores)
+        rows += round_rows(planned.round, planned.stage, planned.stage_name, outcome, seconds)
+        rows += self._quarantine.rows(planned.round, planned.stage, planned.stage_name)
+        rows += guard_rows(planned.round, planned.stage, self._guards.notes())
+        rows += self._book.rows(planned.round, planned.stage, asked)
         self._run.append_rows(rows)
 
     def report(
-        self, slot: Slot, total: int, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float
+        self,
+        planned: ScheduledRound,
+        total: int,
+        asked: list[str],
+        outcome: RoundOutcome,
+        scores: Scores,
+        seconds: float,
     ) -> RoundReport:
         """The round for whoever looks on; ``total``: rounds planned."""
         name = self._scorer.task.score_name
         return RoundReport(
-            round=slot.round,
+            round=planned.round,
             total=total,
-            stage_name=slot.stage_name,
+            stage_name=planned.stage_name,
             admitted=len(outcome.admitted),
             asked=len(asked),
             seconds=seconds,
@@ -93,38 +101,40 @@ class Recorder:
             refused=outcome.refused,
         )
 
-    def late(self, slot: Slot) -> Scores:
+    def late(self, planned: ScheduledRound) -> Scores:
         """The scores of a round that nobody knew to be the last of its stage."""
-        scores = self.scores(slot.round)
-        self._run.append_rows(self._score_rows(slot.round, slot.stage, scores))
+        scores = self.scores(planned.round)
+        self._run.append_rows(self._score_rows(planned.round, planned.stage, scores))
         return scores
 
-    def stage(self, slot: Slot, scores: Scores) -> None:
+    def stage(self, planned: ScheduledRound, scores: Scores) -> None:
         """The stage's row of R, and what the probes say."""
         name = self._scorer.task.score_name
-        seen = [stage.name for stage in taught(self._config)]
-        rows = stage_rows_of(self._run.rows(), slot.round, slot.stage, seen, scores, name)
-        rows += self._probe_rows(slot.round, slot.stage)
+        seen = [stage.name for stage in stages_in_order(self._config)]
+        rows = stage_rows_of(self._run.rows(), planned.round, planned.stage, seen, scores, name)
+        rows += self._probe_rows(planned.round, planned.stage)
         if SERVES_ANOTHER & set(self._config.continual.guards):
-            rows += self._trained_rows(slot, name)
+            rows += self._trained_rows(planned, name)
         self._run.append_rows(rows)
 
-    def sites(self, slot: Slot, found: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]) -> None:
+    def sites(
+        self, planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]
+    ) -> None:
         """What sites have told of their own held-out records, and what that cost."""
-        rows = site_rows(slot, found, self._scorer.task.score_name)
+        rows = site_rows(planned, found, self._scorer.task.score_name)
         if self._work.plan is not None and self._work.plan.score_noise:
-            rows += self._book.rows(slot.round, slot.stage, list(all_sites))
+            rows += self._book.rows(planned.round, planned.stage, list(all_sites))
         self._run.append_rows(rows)
 
-    def final(self, slot: Slot) -> None:
+    def final(self, planned: ScheduledRound) -> None:
         """The score that was kept for the end."""
         found = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
         sizes = self._scorer.sizes("test")
-        self._run.append_rows(score_rows(self._state.round, slot.stage, found, sizes, prefix="test_"))
+        self._run.append_rows(score_rows(self._state.round, planned.stage, found, sizes, prefix="test_"))
 
-    def skipped(self, slot: Slot, why: str) -> None:
+    def skipped(self, planned: ScheduledRound, why: str) -> None:
         """A round in which nobody trained."""
-        self._run.append_rows([_of_run(slot.round, slot.stage, "skipped", 1.0, reason=why)])
+        self._run.append_rows([_of_run(planned.round, planned.stage, "skipped", 1.0, reason=why)])
 
     def ended(self, number: int, why: str, planned: int) -> None:
         """That the run ended before its plan did; said once."""
@@ -132,12 +142,12 @@ class Recorder:
             row = _of_run(number, -1, ENDED, float(self._state.round), reason=" ".join(why.split()), planned=planned)
             self._run.append_rows([row])
 
-    def adapter(self, folder: Path, slot: Slot) -> None:
+    def adapter(self, folder: Path, planned: ScheduledRound) -> None:
         """The serving adapter as peft's files; what stands beside it, if the run keeps slots, in a file of ours."""
-        stages = [stage.name for stage in taught(self._config)]
+        stages = [stage.name for stage in stages_in_order(self._config)]
         plain, slots = split(self._state.serving, stages)
         full = serving(self._scorer.full(plain), self._work.adapter.scale)
-        lineage = Lineage(self._state.run, slot.round, slot.stage_name, self._state.lineage)
+        lineage = Lineage(self._state.run, planned.round, planned.stage_name, self._state.lineage)
         content = write_adapter(folder, self._scorer.resident, full, self._work, lineage)
         write_slots(folder, slots, content)
         if folder != self._run.adapter:
@@ -151,10 +161,10 @@ class Recorder:
         found = finite(self._scorer.score(self._state.serving, "probe"), number)
         return probe_rows(number, stage, found, self._scorer.sizes("probe"))
 
-    def _trained_rows(self, slot: Slot, name: str) -> list[dict[str, Any]]:
+    def _trained_rows(self, planned: ScheduledRound, name: str) -> list[dict[str, Any]]:
         """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
-        scores = finite(self._scorer.score(self._state.current, self._scorer.each_round), slot.round)
-        base = {"round": slot.round, "stage": slot.stage, "scope": "trained", "site": None, "n": None}
+        scores = finite(self._scorer.score(self._state.current, self._scorer.each_round), planned.round)
+        base = {"round": planned.round, "stage": planned.stage, "scope": "trained", "site": None, "n": None}
         return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmchain_fl.continual.metrics import r_matrix, summary
 from server.outcome import RoundOutcome
-from server.schedule import Slot
+from server.schedule import ScheduledRound
 
 Row = dict[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
@@ -76,9 +76,9 @@ def stage_rows_of(
     return new
 
 
-def site_rows(slot: Slot, found: Mapping[str, Mapping[str, float]], name: str) -> list[Row]:
+def site_rows(planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], name: str) -> list[Row]:
     """Scores of the sites on their own held-out records."""
-    base = {"round": slot.round, "stage": slot.stage, "scope": "site", "metric": name, "n": None}
+    base = {"round": planned.round, "stage": planned.stage, "scope": "site", "metric": name, "n": None}
     return [
         {**base, "site": site, "task": task, "value": value}
         for site, tasks in sorted(found.items())

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmchain_fl.config.calendar import NONE, Ended, Span, calendar, span_of, taught, trained_as
+from llmchain_fl.config.calendar import NONE, Ended, Span, calendar, span_of, stages_in_order, trained_as
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.stream import JOINT, stream_of
+from llmchain_fl.config.stream import JOINT
 
 
 @dataclass(frozen=True)
-class Slot:
+class ScheduledRound:
     """One round of the plan. ``round`` counts from 1 over all stages, ``stage`` from 0 in the order taught.
 
     ``fresh``: the adapter, the rule and the guards start anew before this round (``stream.play = "alone"``).
@@ -43,7 +43,7 @@ def learning_rate(position: int, rounds: int, lr: float, final: float) -> float:
     return lr * (final + (1 - final) * (1 + math.cos(math.pi * position / (rounds - 1))) / 2)
 
 
-def schedule(config: RunConfig, ended: Ended = NONE) -> Iterator[Slot]:
+def schedule(config: RunConfig, ended: Ended = NONE) -> Iterator[ScheduledRound]:
     """Every round of the run, in order: when the stages end, and R matrix rows are made. Of the configuration alone.
 
     ======================  ==========================================================================================
@@ -61,14 +61,14 @@ def schedule(config: RunConfig, ended: Ended = NONE) -> Iterator[Slot]:
     Raises:
         RunError: an end that lies outside its stage.
     """
-    alone = stream_of(config).play == "alone"
+    alone = config.stream.play == "alone"
     for span in calendar(config, ended):
         for number in range(span.first, span.last + 1):
             fresh = alone and number == span.first > 1
-            yield Slot(number, span.stage, span.name, _rate(config, span, number), number == span.last, fresh)
+            yield ScheduledRound(number, span.stage, span.name, _rate(config, span, number), number == span.last, fresh)
 
 
-def site_slot(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> Slot | None:
+def site_round(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> ScheduledRound | None:
     """Round ``number`` as ``site`` plays it: what it trains on, is told and is charged for. None: it is not there.
 
     ``stage_name`` is the name of the records (``joint`` for those of all stages); ``stage`` the place of the stage in
@@ -78,30 +78,30 @@ def site_slot(config: RunConfig, site: str, number: int, ended: Ended = NONE) ->
     if span is None:
         return None
     name = trained_as(config, span.name)
-    return Slot(number, span.stage, name, _rate(config, span, number), number == span.last)
+    return ScheduledRound(number, span.stage, name, _rate(config, span, number), number == span.last)
 
 
-def as_guards_see(config: RunConfig, slot: Slot) -> tuple[int, tuple[str, ...], bool]:
+def as_guards_see(config: RunConfig, planned: ScheduledRound) -> tuple[int, tuple[str, ...], bool]:
     """``(stage, names of all stages, last round of a stage)`` for a guard: where there is something old to keep.
 
     ==========  =======================================================================================
     play        seen
     ==========  =======================================================================================
-    sequence    the slot's stage and the names in the order taught
+    sequence    the planned's stage and the names in the order taught
     joint       one stage that does not end: there is nothing old, and nothing to consolidate
     alone       one stage, this one: guards start anew with it, so they protect nothing
     ==========  =======================================================================================
     """
-    play = stream_of(config).play
+    play = config.stream.play
     if play == "joint":
         return 0, (JOINT,), False
     if play == "alone":
-        return 0, (slot.stage_name,), slot.last
-    return slot.stage, tuple(stage.name for stage in taught(config)), slot.last
+        return 0, (planned.stage_name,), planned.last
+    return planned.stage, tuple(stage.name for stage in stages_in_order(config)), planned.last
 
 
 def _rate(config: RunConfig, span: Span, number: int) -> float:
     """By plan: a stage whose end is announced early has not come to the end of its cosine."""
-    joint = stream_of(config).play == "joint"
+    joint = config.stream.play == "joint"
     position, rounds = (number - 1, config.total_rounds) if joint else (number - span.start, span.rounds)
     return learning_rate(position, rounds, config.train.lr, config.train.lr_final)

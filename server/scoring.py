@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmchain_fl.config.calendar import taught
+from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.tasks.base import Examples
@@ -33,7 +33,7 @@ class Scorer:
 
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
         found: dict[str, Examples] = {}
-        for stage in taught(config):
+        for stage in stages_in_order(config):
             source = {"dev": stage.dev or config.data.dev, "test": stage.test or config.data.test}[which]
             if source:
                 found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)

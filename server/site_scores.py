@@ -23,7 +23,7 @@ from llmchain_fl.core.wire import write_score_task
 from llmchain_fl.replies import read_reply
 from server.handled import handled
 from server.privacy_book import PrivacyBook
-from server.schedule import Slot
+from server.schedule import ScheduledRound
 from server.strategy import FederatedLora
 from server.strikes import is_strike
 
@@ -127,7 +127,7 @@ def scores_of_sites(
     config: RunConfig,
     strategy: FederatedLora,
     book: PrivacyBook,
-    slot: Slot,
+    planned: ScheduledRound,
     arrays: Arrays,
     able: Collection[str],
     bound: float,
@@ -138,13 +138,13 @@ def scores_of_sites(
     costs goes into ``book``, new receipts to ``strategy``. ``bound``: largest score that a site can have.
     """
     nodes = {site: node for site, node in strategy.nodes.items() if site in able}
-    met = {site: tuple(to_score(config, site, slot.round, strategy.ended)) for site in nodes}
+    met = {site: tuple(to_score(config, site, planned.round, strategy.ended)) for site in nodes}
     found: dict[str, dict[str, float]] = {}
     for stages in sorted({stages for stages in met.values() if stages}):
         these = {site: node for site, node in nodes.items() if met[site] == stages}
-        task = strategy.asker.score_task(slot.round, stages, arrays)
+        task = strategy.asker.score_task(planned.round, stages, arrays)
         replies = grid.send_and_receive(ask_scores(task, these, strategy.receipts), timeout=config.sites.reply_seconds)
-        scores, declined, receipts = read_scores(replies, these, Asked(slot.round, stages, bound))
+        scores, declined, receipts = read_scores(replies, these, Asked(planned.round, stages, bound))
         found |= scores
         strategy.receipts |= receipts
         book.charge_scores(these.keys() - declined, len(stages))

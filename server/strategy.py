@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
-from llmchain_fl.config.calendar import met, there
+from llmchain_fl.config.calendar import present_sites, stages_seen
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import AdmissionError, LlmchainError
@@ -30,7 +30,7 @@ from server.cohort import choose
 from server.handled import code_of, handled
 from server.inbox import Inbox
 from server.outcome import RoundOutcome
-from server.schedule import Slot, schedule
+from server.schedule import ScheduledRound, schedule
 from server.sound import unsound
 
 log = logging.getLogger("llmchain_fl")
@@ -74,35 +74,35 @@ class FederatedLora(Strategy):
         return self._central.clip if self._central else 0.0
 
     @property
-    def slots(self) -> dict[int, Slot]:
+    def rounds(self) -> dict[int, ScheduledRound]:
         """Every round of the run, as far as it is known."""
-        return {slot.round: slot for slot in schedule(self._config, self.ended)}
+        return {planned.round: planned for planned in schedule(self._config, self.ended)}
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def there(self, slot: Slot) -> dict[str, str]:
+    def present(self, planned: ScheduledRound) -> dict[str, str]:
         """The sites that are there in a round -> the name of the records they train on."""
-        found = there(self._config, self.nodes, slot.round, self.ended)
+        found = present_sites(self._config, self.nodes, planned.round, self.ended)
         return {site: records for site, records in found.items() if site not in self._config.sites.excluded}
 
     def earlier(self, site: str, number: int) -> tuple[str, ...]:
         """The stages that ``site`` rehearses in round ``number``: those it has left, if the run has that guard."""
         if "rehearsal" not in self._config.continual.guards or self._config.stream.play != "sequence":
             return ()
-        return tuple(met(self._config, site, number, self.ended)[:-1])
+        return tuple(stages_seen(self._config, site, number, self.ended)[:-1])
 
     def cohort(self, number: int, able: Iterable[str]) -> list[str]:
         """The sites asked in round ``number``, out of those that still can."""
         allowed = set(able)
-        known = [site for site in self.there(self.slots[number]) if site in allowed]
+        known = [site for site in self.present(self.rounds[number]) if site in allowed]
         return choose(known, self._config.sites.cohort, self._config.seed, number)
 
-    def ask(self, slot: Slot, sites: Iterable[str]) -> list[Message]:
+    def ask(self, planned: ScheduledRound, sites: Iterable[str]) -> list[Message]:
         """One train message a site."""
-        tasks = self.asker.tasks(slot, sites, self.nodes, self.current, self.guard_arrays, self.ended)
+        tasks = self.asker.tasks(planned, sites, self.nodes, self.current, self.guard_arrays, self.ended)
         self._asked = {
             site: replace(
-                task, receipt=self.receipts.get(site, ""), clip=self.clip, earlier=self.earlier(site, slot.round)
+                task, receipt=self.receipts.get(site, ""), clip=self.clip, earlier=self.earlier(site, planned.round)
             )
             for site, task in tasks.items()
         }
@@ -111,14 +111,14 @@ class FederatedLora(Strategy):
                 write_train_task(told),
                 dst_node_id=self.nodes[site],
                 message_type=MessageType.TRAIN,
-                group_id=str(slot.round),
+                group_id=str(planned.round),
             )
             for site, told in self._asked.items()
         ]
 
     # -- admitting and summing ------------------------------------------------------------------------------------
 
-    def collect(self, slot: Slot, replies: Iterable[Message]) -> RoundOutcome:
+    def collect(self, planned: ScheduledRound, replies: Iterable[Message]) -> RoundOutcome:
         """Admit each reply and add it to the rule's running sum; ``replies`` may be a generator.
 
         A robust step needs all replies at once and stands between the two.
@@ -128,29 +128,31 @@ class FederatedLora(Strategy):
             norms_public=self._central is None,
             bytes_down={site: size_of(task) for site, task in self._asked.items()},
         )
-        parts = (self._config, self._work, self.rule, self.asker, self.nodes, self._asked, slot.round, self._central)
+        parts = (self._config, self._work, self.rule, self.asker, self.nodes, self._asked, planned.round, self._central)
         inbox, sites = Inbox(*parts, outcome), {self.nodes[site]: site for site in self._asked}
-        total = self.rule.start(self.current, self._work.adapter.scale, slot.round)
+        total = self.rule.start(self.current, self._work.adapter.scale, planned.round)
         kept: list[SiteFactors] = []
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
             factors = None if site is None else inbox.take(site, reply)
             if site is None or factors is None or (self._robust is None and not _added(total, site, factors, outcome)):
                 continue
-            if self._robust is not None or self._measures_error(slot):
+            if self._robust is not None or self._measures_error(planned):
                 kept.append(factors)
         self.receipts |= inbox.receipts
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
         if len(outcome.admitted) >= self._config.sites.minimum:
-            self._close(slot, total, kept, outcome)
+            self._close(planned, total, kept, outcome)
         elif self._central:
             self._central.forget()
         self.outcome = outcome
         return outcome
 
-    def _close(self, slot: Slot, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome) -> None:
+    def _close(
+        self, planned: ScheduledRound, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome
+    ) -> None:
         """The new global arrays out of the sum; or the old ones, where the sum is not fit to be used.
 
         ==============================================  ===========================================================
@@ -168,7 +170,7 @@ class FederatedLora(Strategy):
         scale, before, arrays = self._work.adapter.scale, dict(self.rule.state()), Arrays()
         if not outcome.void:
             try:
-                arrays = self._summed(slot, total, kept, outcome)
+                arrays = self._summed(planned, total, kept, outcome)
                 outcome.void = unsound(arrays, scale)
             except (np.linalg.LinAlgError, ArithmeticError, AdmissionError) as error:
                 outcome.void = f"the sum of the round cannot be made ({type(error).__name__})"
@@ -178,26 +180,28 @@ class FederatedLora(Strategy):
             self.rule.load_state(before)
             if self._central:
                 self._central.forget()
-            log.warning("round %d is void: %s (refused: %s)", slot.round, outcome.void, ", ".join(outcome.refused))
+            log.warning("round %d is void: %s (refused: %s)", planned.round, outcome.void, ", ".join(outcome.refused))
             return
         outcome.arrays, outcome.summed = arrays, True
         if kept and self._robust is None:
             outcome.product_error = product_error(kept, outcome.arrays, scale)
 
-    def _summed(self, slot: Slot, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome) -> Arrays:
+    def _summed(
+        self, planned: ScheduledRound, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome
+    ) -> Arrays:
         """What the rule makes of the sum, screened first if the run has a robust step."""
         if self._robust is not None:
-            turn = self.rule.turn(slot.round)
+            turn = self.rule.turn(planned.round)
             screened = self._robust(kept, self.current, self._work.adapter.scale, turn.up)
             outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
             for site in screened.sites:
                 total.add(site)
         return dict(self._central.noised(total.finish) if self._central else total.finish())
 
-    def _measures_error(self, slot: Slot) -> bool:
+    def _measures_error(self, planned: ScheduledRound) -> bool:
         """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
         stepped = self._config.aggregation.optimizer != "none"
-        return not (self.rule.exact or self._central or stepped or self.rule.turn(slot.round).keeps)
+        return not (self.rule.exact or self._central or stepped or self.rule.turn(planned.round).keeps)
 
     # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
 
@@ -206,13 +210,13 @@ class FederatedLora(Strategy):
     ) -> Iterable[Message]:
         """Flower's hook: take the global arrays, ask the cohort."""
         self.current = {**self.current, **{name: value.numpy() for name, value in arrays.items()}}
-        return self.ask(self.slots[server_round], self.cohort(server_round, self.nodes))
+        return self.ask(self.rounds[server_round], self.cohort(server_round, self.nodes))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's hook: admit and sum. None when too few replies were admitted."""
-        outcome = self.collect(self.slots[server_round], replies)
+        outcome = self.collect(self.rounds[server_round], replies)
         if not outcome.summed:
             return None, None
         self.current = outcome.arrays

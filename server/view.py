@@ -7,15 +7,15 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.guards import View
 from server.privacy_book import known_noise
-from server.schedule import Slot, as_guards_see
+from server.schedule import ScheduledRound, as_guards_see
 from server.scoring import Scorer
 
 
-def view_of(config: RunConfig, work: WorkSpec, scorer: Scorer, slot: Slot, before: Arrays) -> View:
-    """The view of round ``slot``, which began with the global arrays ``before``."""
-    stage, stages, last = as_guards_see(config, slot)
+def view_of(config: RunConfig, work: WorkSpec, scorer: Scorer, planned: ScheduledRound, before: Arrays) -> View:
+    """The view of round ``planned``, which began with the global arrays ``before``."""
+    stage, stages, last = as_guards_see(config, planned)
     return View(
-        round=slot.round,
+        round=planned.round,
         stage=stage,
         stages=stages,
         last=last,

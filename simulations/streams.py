@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from llmchain_fl.config.calendar import site_order
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.stream import JOINT, ArrivalConfig, stream_of
+from llmchain_fl.config.stream import JOINT, ArrivalConfig
 
 Record = dict[str, str]
 
@@ -42,7 +42,7 @@ def shaped(config: RunConfig, site: str, shares: Mapping[str, Share]) -> dict[st
         site: its name.
         shares: stage -> records dealt to it.
     """
-    stream = stream_of(config)
+    stream = config.stream
     sent = set(site_order(config, site))
     found = {stage: share for stage, share in shares.items() if stage in sent}
     swaps = stream.arrival.get(site, ArrivalConfig()).relabel

@@ -13,7 +13,7 @@ def command(
     stage: Annotated[str, typer.Argument(help="Name of the stage that is over.")],
 ) -> None:
     """Say that a stage is over: the run goes on to the next one after its present round."""
-    from llmchain_fl.config.calendar import taught
+    from llmchain_fl.config.calendar import stages_in_order
     from llmchain_fl.config.read import read_config
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.next_stage import announce
@@ -26,5 +26,5 @@ def command(
             [f'stream.boundaries = "{config.stream.boundaries}": the stages of this run end by the calendar'],
             remedy='begin a run with stream.boundaries = "announced"; nothing was announced',
         )
-    announce(found, stage, [one.name for one in taught(config)])
+    announce(found, stage, [one.name for one in stages_in_order(config)])
     typer.echo(f"{stage} ends after the present round")

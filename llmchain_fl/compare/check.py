@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pydantic
-
 from llmchain_fl.compare.outcome import Outcome, missed
 from llmchain_fl.compare.plan import Cell, Comparison
-from llmchain_fl.config.read import apply_settings, read_config
+from llmchain_fl.config.cross import cross_faults
+from llmchain_fl.config.read import apply_settings, parse, read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.data.source import path_of
 from llmchain_fl.core.errors import ConfigError
@@ -80,12 +79,9 @@ def _only_together(comparison: Comparison, cell: Cell) -> bool:
     """Whether each setting is right by itself and only their combination is not."""
     try:
         tree = read_toml(find_scenario(comparison.scenario))
-        RunConfig.model_validate(apply_settings(tree, cell.settings))
-    except pydantic.ValidationError as error:
-        return all(fault["type"] == "value_error" for fault in error.errors())
+        return bool(cross_faults(parse(apply_settings(tree, cell.settings))))
     except ConfigError:
         return False
-    return False
 
 
 def _with_cells(fault: str, cells: Sequence[Cell], of: int) -> str:

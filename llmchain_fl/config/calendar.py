@@ -14,14 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig, stream_of
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.words import nearest
-
-if TYPE_CHECKING:
-    from llmchain_fl.config.schema import RunConfig
 
 Ended = Mapping[str, int]
 NONE: Ended = MappingProxyType({})
@@ -45,10 +42,10 @@ class Span:
     last: int
 
 
-def taught(config: RunConfig) -> list[StageConfig]:
+def stages_in_order(config: RunConfig) -> list[StageConfig]:
     """The stages in the order in which the run teaches them."""
     by_name = {stage.name: stage for stage in config.stage}
-    order = stream_of(config).order
+    order = config.stream.order
     return [by_name[name] for name in order] if order else list(config.stage)
 
 
@@ -66,7 +63,7 @@ def calendar(config: RunConfig, ended: Ended = NONE) -> list[Span]:
         RunError: an end that lies outside the stage.
     """
     found, start = [], 1
-    for index, stage in enumerate(taught(config)):
+    for index, stage in enumerate(stages_in_order(config)):
         most = start + stage.rounds - 1
         last = ended.get(stage.name, most)
         if not start <= last <= most:
@@ -93,7 +90,7 @@ def site_calendar(config: RunConfig, site: str, ended: Ended = NONE) -> list[Spa
     =========================  ============================================================================
     """
     run = calendar(config, ended)
-    arrival = stream_of(config).arrival.get(site, _AS_THE_RUN)
+    arrival = config.stream.arrival.get(site, _AS_THE_RUN)
     own = _own(arrival, run) if arrival.order or arrival.offset_rounds else run
     until = min(arrival.leaves or run[-1].last, run[-1].last)
     cut = (
@@ -125,10 +122,10 @@ def stage_of(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> 
 
 def trained_as(config: RunConfig, stage: str) -> str:
     """The name of the records a site at ``stage`` trains on, and is charged for: its own, or all of them together."""
-    return JOINT if stream_of(config).play == "joint" else stage
+    return JOINT if config.stream.play == "joint" else stage
 
 
-def there(config: RunConfig, sites: Iterable[str], number: int, ended: Ended = NONE) -> dict[str, str]:
+def present_sites(config: RunConfig, sites: Iterable[str], number: int, ended: Ended = NONE) -> dict[str, str]:
     """Who can be asked in round ``number``: site -> the name of the records it trains on, in the order given.
 
     ==========================================  ===================================================================
@@ -138,19 +135,19 @@ def there(config: RunConfig, sites: Iterable[str], number: int, ended: Ended = N
     fewer, or nobody                            nobody: the round passes, the adapter stays, no site is asked or pays
     ==========================================  ===================================================================
     """
-    arrivals = stream_of(config).arrival
+    arrivals = config.stream.arrival
     others = span_of(config, _NO_ARRIVAL, number, ended)
     spans = {site: span_of(config, site, number, ended) if site in arrivals else others for site in sites}
     found = {site: trained_as(config, span.name) for site, span in spans.items() if span is not None}
     return found if len(found) >= config.sites.minimum else {}
 
 
-def elsewhere(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:
+def absent_sites(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:
     """The sites that by a calendar of their own are not there yet in round ``number``, or are done."""
-    return [site for site in stream_of(config).arrival if span_of(config, site, number, ended) is None]
+    return [site for site in config.stream.arrival if span_of(config, site, number, ended) is None]
 
 
-def met(config: RunConfig, site: str, upto: int, ended: Ended = NONE) -> list[str]:
+def stages_seen(config: RunConfig, site: str, upto: int, ended: Ended = NONE) -> list[str]:
     """The stages ``site`` has been at in rounds 1 to ``upto``, in its own order."""
     return [span.name for span in site_calendar(config, site, ended) if span.first <= upto]
 
@@ -177,14 +174,14 @@ def to_score(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> 
     otherwise                        those it has met
     ===============================  ================================
     """
-    leaves = stream_of(config).arrival.get(site, _AS_THE_RUN).leaves
-    return [] if leaves and number > leaves else met(config, site, number, ended)
+    leaves = config.stream.arrival.get(site, _AS_THE_RUN).leaves
+    return [] if leaves and number > leaves else stages_seen(config, site, number, ended)
 
 
 def most_scores(config: RunConfig) -> int:
     """The most scores any one site is asked for in a run by plan; T (T + 1) / 2 for a site on the run's calendar."""
     ends = [span.last for span in calendar(config)]
-    sites = [_NO_ARRIVAL, *stream_of(config).arrival]
+    sites = [_NO_ARRIVAL, *config.stream.arrival]
     return max(sum(len(to_score(config, site, end)) for end in ends) for site in sites)
 
 
@@ -194,7 +191,7 @@ def sampling_rate(config: RunConfig) -> float:
     Then a joint batch is as large as a batch of one stage, and over the run a record is drawn as often as in sequence
     (stages of like size and rounds): the baseline has the same work, not T times as much.
     """
-    share = len(config.stage) if stream_of(config).play == "joint" else 1
+    share = len(config.stage) if config.stream.play == "joint" else 1
     return config.train.sampling_rate / share
 
 
@@ -203,6 +200,6 @@ def unknown_sites(config: RunConfig, sites: Iterable[str]) -> list[str]:
     known = sorted(sites)
     return [
         f'stream.arrival."{name}": there is no such site{nearest(name, known)}'
-        for name in stream_of(config).arrival
+        for name in config.stream.arrival
         if name not in known
     ]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream_faults import stream_faults
 from llmchain_fl.continual.server_guard_faults import gate_faults, merge_faults
 from llmchain_fl.continual.site_guard_faults import site_guard_faults
 from llmchain_fl.continual.slot_faults import slot_faults
-
-if TYPE_CHECKING:
-    from llmchain_fl.config.schema import RunConfig
 
 
 def cross_faults(run: RunConfig) -> list[str]:

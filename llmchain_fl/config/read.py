@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pydantic
 
+from llmchain_fl.config.cross import cross_faults
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.toml_file import parse_toml, read_toml, tree_fault
@@ -100,22 +101,38 @@ def _set(node: Any, path: list[str], value: Any, text: str) -> None:
 
 
 def build(tree: Mapping[str, Any]) -> RunConfig:
-    """Validate a nested mapping.
+    """Validate a nested mapping: each setting, then all of them together.
 
     Raises:
         ConfigError: with one line for every fault: the key, the value, the bound, the nearest known key.
     """
+    run = parse(tree)
+    faults = cross_faults(run)
+    if faults:
+        raise _error(faults)
+    return run
+
+
+def parse(tree: Mapping[str, Any]) -> RunConfig:
+    """Validate each setting of a nested mapping by itself.
+
+    Raises:
+        ConfigError: see ``build``.
+    """
     fault = tree_fault(tree)
     if fault:
         raise ConfigError([fault])
-    faults: list[str] = []
     try:
         return RunConfig.model_validate(dict(tree))
     except pydantic.ValidationError as error:
         lines = (line for fault in error.errors(include_url=False) for line in _in_words(fault))
-        faults = list(islice(lines, MOST_FAULTS + 1))
+        found = list(islice(lines, MOST_FAULTS + 1))
+    raise _error(found)
+
+
+def _error(faults: Sequence[str]) -> ConfigError:
     more = ["... and more"] * (len(faults) > MOST_FAULTS)
-    raise ConfigError([one_line(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
+    return ConfigError([one_line(line) for line in _one_line_each(faults[:MOST_FAULTS])] + more)
 
 
 def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
@@ -135,8 +152,6 @@ def _in_words(fault: Any) -> Iterator[str]:
     if kind == "extra_forbidden":
         inner = [f"{key}.{name}" for name in value] if isinstance(value, dict) and value else [key]
         yield from (f"{name} is not a setting{nearest(_plain(name), known_keys())}" for name in inner)
-    elif kind == "value_error":
-        yield from str(context.get("error", fault["msg"])).splitlines()
     elif kind == "literal_error":
         options = str(context.get("expected", ""))
         words = [option.strip("'") for option in options.replace(" or ", ", ").split(", ")]

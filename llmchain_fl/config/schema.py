@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
-from llmchain_fl.config.cross import cross_faults
 from llmchain_fl.config.stream import StageConfig, StreamConfig
 from llmchain_fl.core.section import NAME, Section
 
@@ -184,7 +183,7 @@ class PrivacyConfig(Section):
 
 
 class RunConfig(Section):
-    """A whole run."""
+    """A whole run; each setting by itself. What does not go together: ``config/cross.py``."""
 
     title: str = ""
     """One line that says what the run shows."""
@@ -210,10 +209,3 @@ class RunConfig(Section):
     def total_rounds(self) -> int:
         """Rounds over all stages."""
         return sum(stage.rounds for stage in self.stage)
-
-    @model_validator(mode="after")
-    def _parts_fit_together(self) -> RunConfig:
-        faults = cross_faults(self)
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from llmchain_fl.core.section import NAME, Section
-
-if TYPE_CHECKING:
-    from llmchain_fl.config.schema import RunConfig
 
 JOINT = "joint"
 """What the records of all stages together are called, in files and in the privacy ledger, with `play = "joint"`."""
@@ -77,8 +74,3 @@ class StreamConfig(Section):
     {general = "a.csv"}; several sets of one group as "general/news"."""
     arrival: dict[Annotated[str, Field(pattern=NAME)], ArrivalConfig] = {}
     """Sites with a calendar of their own, by name: [stream.arrival."site-03"]."""
-
-
-def stream_of(config: RunConfig) -> StreamConfig:
-    """The stream of a run."""
-    return config.stream

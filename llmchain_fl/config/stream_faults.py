@@ -6,14 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from llmchain_fl.config.calendar import site_calendar
-from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig, stream_of
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig
 from llmchain_fl.core.words import nearest
-
-if TYPE_CHECKING:
-    from llmchain_fl.config.schema import RunConfig
 
 Labels = frozenset[str | int]
 """Names; or positions, where a range is given and the label list is not known."""
@@ -27,7 +24,7 @@ def stream_faults(run: RunConfig) -> list[str]:
     stages = [stage.name for stage in run.stage]
     if len(set(stages)) != len(stages):
         return []  # another check says so, and nothing here means anything
-    stream = stream_of(run)
+    stream = run.stream
     faults = list(_order_faults("stream.order", stream.order, stages, whole=True))
     laid_out = not faults  # a calendar needs an order that names stages
     faults += _play_faults(run)
@@ -52,7 +49,7 @@ def _order_faults(key: str, order: Sequence[str], stages: Sequence[str], *, whol
 
 
 def _play_faults(run: RunConfig) -> Iterator[str]:
-    stream = stream_of(run)
+    stream = run.stream
     if (stream.kind == "blurry") != (stream.blur > 0):
         yield f'stream.blur = {stream.blur:g} with stream.kind = "{stream.kind}": "blurry", and only it, needs a share'
     if stream.blur and len(run.stage) < 2:
@@ -104,7 +101,7 @@ def kind_faults(run: RunConfig, labels: Sequence[str] | None) -> list[str]:
         labels: the label list; None while it is not read. Ranges are then compared with ranges, names with names.
     """
     faults = list(_relabel_faults(run, labels))
-    check = KINDS.get(stream_of(run).kind)
+    check = KINDS.get(run.stream.kind)
     return faults if check is None else [*faults, *check(run, [_labels_of(stage, labels) for stage in run.stage])]
 
 
@@ -118,7 +115,7 @@ def _labels_of(stage: StageConfig, labels: Sequence[str] | None) -> Labels:
 
 
 def _need_labels(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]:
-    kind = stream_of(run).kind
+    kind = run.stream.kind
     if run.task.kind != "classification":
         yield f'stream.kind = "{kind}" needs task.kind = "classification": a {run.task.kind} task has no labels'
         return
@@ -149,7 +146,7 @@ def _domain_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str
 
 
 def _relabel_faults(run: RunConfig, labels: Sequence[str] | None) -> Iterator[str]:
-    for site, arrival in stream_of(run).arrival.items():
+    for site, arrival in run.stream.arrival.items():
         key = f'stream.arrival."{site}".relabel'
         if arrival.relabel and run.task.kind != "classification":
             yield f'{key} needs task.kind = "classification": a {run.task.kind} task has no labels'

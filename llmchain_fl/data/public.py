@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from llmchain_fl.config.calendar import taught
+from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.data.labels import check_labels
 from llmchain_fl.core.data.rows import Rows
@@ -34,7 +34,7 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
     Raises:
         DataError: not readable, a column is missing, a label is not in the list, or no record is left for a stage.
     """
-    stages = taught(config)
+    stages = stages_in_order(config)
     groups: list[list[Row]] = []
     found: list[Row]
     general = "" if config.continual.public_stages else config.continual.public

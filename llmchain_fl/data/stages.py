@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llmchain_fl.config.schema import RunConfig, StageConfig
-from llmchain_fl.config.stream import stream_of
 from llmchain_fl.config.stream_faults import kind_faults
 from llmchain_fl.core.data.columns import Rows
 from llmchain_fl.core.data.labels import check_labels
@@ -81,7 +80,7 @@ def answers(config: RunConfig, stage: StageConfig, labels: Sequence[str]) -> lis
     Raises:
         ConfigError: a name or position that is not in the label list.
     """
-    kept = stage_labels(stage, labels) if stream_of(config).kind == "task-incremental" else None
+    kept = stage_labels(stage, labels) if config.stream.kind == "task-incremental" else None
     return None if kept is None else [list(labels).index(name) for name in kept]
 
 

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.config.calendar import (
+    absent_sites,
     calendar,
-    elsewhere,
-    met,
     most_scores,
+    present_sites,
     sampling_rate,
     site_calendar,
     site_order,
     stage_of,
-    taught,
-    there,
+    stages_in_order,
+    stages_seen,
     to_come,
     to_score,
     unknown_sites,
@@ -75,7 +75,7 @@ def by_hand(config: RunConfig, site: str) -> dict[int, str]:
 
 @given(streams())
 def test_in_every_round_every_site_is_where_its_list_of_rounds_says_or_not_there(config: RunConfig) -> None:
-    order = [stage.name for stage in taught(config)]
+    order = [stage.name for stage in stages_in_order(config)]
     for site in SITES:
         wanted = by_hand(config, site)
         for number in range(config.total_rounds + 4):
@@ -112,7 +112,7 @@ def test_what_a_site_has_met_is_to_score_and_what_is_to_come_follow_its_rounds(c
         assert site_order(config, site) == list(dict.fromkeys(days.values()))
         for number in range(config.total_rounds + 2):
             past = list(dict.fromkeys(name for n, name in days.items() if n <= number))
-            assert met(config, site, number) == past
+            assert stages_seen(config, site, number) == past
             assert to_score(config, site, number) == ([] if leaves and number > leaves else past)
             assert to_come(config, site, number) == list(dict.fromkeys(name for n, name in days.items() if n > number))
 
@@ -136,7 +136,7 @@ def test_announced_ends_leave_every_round_in_one_stage_and_later_stages_as_long_
     config: RunConfig, data: st.DataObject
 ) -> None:
     ended: dict[str, int] = {}
-    for stage in taught(config):
+    for stage in stages_in_order(config):
         span = next(s for s in calendar(config, ended) if s.name == stage.name)
         if data.draw(st.booleans()):
             ended[stage.name] = data.draw(st.integers(span.first, span.last))
@@ -162,29 +162,29 @@ def test_a_site_with_short_stages_first_is_asked_for_more_scores_than_the_calend
 
 def test_sites_train_on_their_own_stage_in_one_and_the_same_round() -> None:
     config = run(2, 2, arrival={"south": {"order": ["b", "a"]}, "west": {"offset_rounds": 1}})
-    assert there(config, SITES, 1) == {"north": "a", "south": "b"}
-    assert there(config, SITES, 2) == {"north": "a", "south": "b", "west": "a"}
-    assert there(config, SITES, 4) == {"north": "b", "south": "a", "west": "b"}
+    assert present_sites(config, SITES, 1) == {"north": "a", "south": "b"}
+    assert present_sites(config, SITES, 2) == {"north": "a", "south": "b", "west": "a"}
+    assert present_sites(config, SITES, 4) == {"north": "b", "south": "a", "west": "b"}
 
 
 @given(streams())
 def test_who_is_elsewhere_and_who_is_there_are_all_sites(config: RunConfig) -> None:
     for number in range(1, sum(stage.rounds for stage in config.stage) + 1):
-        away = elsewhere(config, number)
+        away = absent_sites(config, number)
         assert set(away) <= set(config.stream.arrival)
-        assert {*there(config, SITES, number)} == {site for site in SITES if site not in away}
+        assert {*present_sites(config, SITES, number)} == {site for site in SITES if site not in away}
 
 
 @pytest.mark.parametrize(("minimum", "asked"), [(1, ["north"]), (2, [])])
 def test_fewer_sites_than_make_a_round_are_not_asked_at_all(minimum: int, asked: list[str]) -> None:
     config = run(2, 2, minimum=minimum, arrival={"south": {"joins": 3}, "west": {"leaves": 0, "joins": 3}})
-    assert list(there(config, SITES, 1)) == asked
-    assert list(there(config, SITES, 3)) == list(SITES)
+    assert list(present_sites(config, SITES, 1)) == asked
+    assert list(present_sites(config, SITES, 3)) == list(SITES)
 
 
 def test_nobody_at_all_is_nobody() -> None:
     config = run(3, arrival={site: {"joins": 2, "leaves": 2} for site in SITES})
-    assert [list(there(config, SITES, number)) for number in (1, 2, 3)] == [[], list(SITES), []]
+    assert [list(present_sites(config, SITES, number)) for number in (1, 2, 3)] == [[], list(SITES), []]
 
 
 # -- joint ------------------------------------------------------------------------------------------------------------
@@ -192,10 +192,10 @@ def test_nobody_at_all_is_nobody() -> None:
 
 def test_a_joint_run_trains_on_all_records_under_one_name() -> None:
     config = run(2, 3, play="joint", arrival={"west": {"joins": 3}})
-    assert there(config, SITES, 1) == {"north": "joint", "south": "joint"}
+    assert present_sites(config, SITES, 1) == {"north": "joint", "south": "joint"}
     assert to_come(config, "west", 0) == ["joint"]
     assert to_come(config, "west", 5) == []
-    assert met(config, "north", 3) == ["a", "b"]
+    assert stages_seen(config, "north", 3) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("play", "rate"), [("sequence", 0.3), ("alone", 0.3), ("joint", 0.1)])

@@ -113,11 +113,11 @@ class Federation:
         self, number: int, through: Callable[[Iterator[Message]], Iterable[Message]] | None = None
     ) -> RoundOutcome:
         """One round; ``through`` is what the grid makes of the replies."""
-        slot = self.strategy.slots[number]
-        asked = self.strategy.ask(slot, self.strategy.cohort(number, self.strategy.nodes))
+        planned = self.strategy.rounds[number]
+        asked = self.strategy.ask(planned, self.strategy.cohort(number, self.strategy.nodes))
         silent = {self.strategy.nodes[site] for site, kind in self._kinds.items() if kind == SILENCE}
         replies = (r for r in self.grid.send_and_receive(asked) if r.metadata.src_node_id not in silent)
-        return self.strategy.collect(slot, through(replies) if through else replies)
+        return self.strategy.collect(planned, through(replies) if through else replies)
 
 
 def same(one: Arrays, other: Arrays) -> bool:
@@ -310,9 +310,9 @@ def test_a_reply_that_comes_twice_is_counted_once(rule: str, again: int) -> None
 def test_a_reply_of_somebody_who_was_not_asked_is_not_looked_at() -> None:
     federation = Federation("ffa", dict.fromkeys("abcd", HONEST))
     asked = federation.strategy.ask
-    federation.strategy.ask = lambda slot, sites: asked(slot, [site for site in sites if site != "b"])  # type: ignore[method-assign]
+    federation.strategy.ask = lambda planned, sites: asked(planned, [site for site in sites if site != "b"])  # type: ignore[method-assign]
     other = Federation("ffa", dict.fromkeys("abcd", HONEST))
-    uninvited = list(other.grid.send_and_receive(other.strategy.ask(other.strategy.slots[1], ["b"])))
+    uninvited = list(other.grid.send_and_receive(other.strategy.ask(other.strategy.rounds[1], ["b"])))
     outcome = federation.round(1, lambda replies: [*uninvited, *replies])
     assert (list(outcome.admitted), outcome.refused) == (["a", "c", "d"], {})
     assert same(outcome.arrays, honest_only("ffa", dict.fromkeys("acd", HONEST), 1).arrays)

@@ -157,8 +157,8 @@ class Round:
     def play(self, content: RecordDict) -> RoundOutcome:
         self._content, strategy = content, self._strategy
         strategy.current = {NAME: np.zeros(SHAPE, "f4"), LORA_A: np.ones((2, 4), "f4")}
-        slot = strategy.slots[1]
-        return strategy.collect(slot, self._grid.send_and_receive(strategy.ask(slot, list("dabc"))))
+        planned = strategy.rounds[1]
+        return strategy.collect(planned, self._grid.send_and_receive(strategy.ask(planned, list("dabc"))))
 
 
 @pytest.fixture(scope="module", params=["fedit", "flora"])

@@ -158,8 +158,8 @@ def work(config) -> WorkSpec:  # type: ignore[no-untyped-def]
 
 def one_round(answer: Callable[[], RecordDict], position: int = 2) -> RoundOutcome:
     strategy, grid = setup(answer, position)
-    slot = strategy.slots[1]
-    return strategy.collect(slot, grid.send_and_receive(strategy.ask(slot, strategy.cohort(1, strategy.nodes))))
+    planned = strategy.rounds[1]
+    return strategy.collect(planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.nodes))))
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -193,8 +193,10 @@ def test_too_few_replies_leave_the_adapter_as_it_was() -> None:
     strategy._config = strategy._config.model_copy(
         update={"sites": strategy._config.sites.model_copy(update={"minimum": 3})}
     )
-    slot = strategy.slots[1]
-    outcome = strategy.collect(slot, grid.send_and_receive(strategy.ask(slot, strategy.cohort(1, strategy.nodes))))
+    planned = strategy.rounds[1]
+    outcome = strategy.collect(
+        planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.nodes)))
+    )
     assert outcome.arrays is strategy.current
 
 
@@ -208,8 +210,8 @@ def test_sites_that_decline_by_a_code_are_told_apart_from_those_that_were_refuse
 
 def rounds(strategy: FederatedLora, grid: InProcessGrid, *numbers: int) -> None:
     for number in numbers:
-        slot = strategy.slots[number]
-        strategy.collect(slot, grid.send_and_receive(strategy.ask(slot, strategy.cohort(number, strategy.nodes))))
+        planned = strategy.rounds[number]
+        strategy.collect(planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(number, strategy.nodes))))
 
 
 def test_each_site_gets_its_own_last_receipt_back_and_nobody_elses() -> None:
@@ -327,6 +329,6 @@ def test_under_fedsvd_the_turned_a_travels_down_and_b_alone_comes_up() -> None:
     InProcessGrid(ClientApp(), ["north"])  # Flower's messages need to know in whose name they are written
     lora_a = NAME.replace("lora_B", "lora_A")
     strategy.nodes, strategy.current = {"north": 2}, {NAME: np.zeros((4, 2), "f4"), lora_a: np.eye(2, 4, dtype="f4")}
-    (message,) = strategy.ask(strategy.slots[1], ["north"])
+    (message,) = strategy.ask(strategy.rounds[1], ["north"])
     assert set(read_train_task(message.content).arrays) == {NAME, lora_a}
     assert set(strategy.asker.score_task(1, ("all",), strategy.current).arrays) == {NAME, lora_a}
