@@ -1,23 +1,27 @@
-"""The table of aggregation rules; a new rule is one file and one line here."""
+"""The table of aggregation rules; a new rule is one file and one line here, or an entry point of another package."""
 
 from __future__ import annotations
 
-from llmchain_fl.aggregation.fedex import FedEx
-from llmchain_fl.aggregation.fedit import FedIt
-from llmchain_fl.aggregation.fedsa import FedSa
-from llmchain_fl.aggregation.fedsb import FedSb
-from llmchain_fl.aggregation.fedsvd import FedSvd
-from llmchain_fl.aggregation.ffa import Ffa
-from llmchain_fl.aggregation.flexlora import FlexLora
-from llmchain_fl.aggregation.flora import Flora
-from llmchain_fl.aggregation.hetlora import HetLora
-from llmchain_fl.aggregation.rolora import RoLora
 from llmchain_fl.aggregation.rule import Rule
+from llmchain_fl.registry import Table
 
-RULES: dict[str, Rule] = {
-    rule.name: rule
-    for rule in (
-        Ffa(), FedIt(), RoLora(), FedSvd(), FedEx(), Flora(), FlexLora(), HetLora(), FedSb(), FedSa()
-    )
-}  # fmt: skip
-"""Name in the configuration -> rule. ``ffa`` is the default: exact, and linear in what a site sends."""
+_HERE = "llmchain_fl.aggregation"
+RULES: Table[Rule] = Table(
+    "rules",
+    {
+        "ffa": f"{_HERE}.ffa:Ffa",
+        "fedit": f"{_HERE}.fedit:FedIt",
+        "rolora": f"{_HERE}.rolora:RoLora",
+        "fedsvd": f"{_HERE}.fedsvd:FedSvd",
+        "fedex": f"{_HERE}.fedex:FedEx",
+        "flora": f"{_HERE}.flora:Flora",
+        "flexlora": f"{_HERE}.flexlora:FlexLora",
+        "hetlora": f"{_HERE}.hetlora:HetLora",
+        "fedsb": f"{_HERE}.fedsb:FedSb",
+        "fedsa": f"{_HERE}.fedsa:FedSa",
+    },
+    Rule,  # type: ignore[type-abstract]
+)
+"""Name in the configuration -> rule."""
+DEFAULT = "ffa"
+"""Exact, and linear in what a site sends."""

@@ -61,7 +61,8 @@ class FedEx(Rule):
     trained = (LORA_A, LORA_B)
     exact = True
     linear = False
-    steady = False
+    unsteady = "moves a part of them into the fold every round"
+    folds = True
 
     def turn(self, number: int) -> Turn:
         """The pair up; the pair and the fold down."""

@@ -57,7 +57,7 @@ class FedSvd(Rule):
     trained = (LORA_B,)
     exact = True
     linear = True
-    steady = False
+    unsteady = "re-factorises them every round"
 
     def turn(self, number: int) -> Turn:
         """B up, both down."""

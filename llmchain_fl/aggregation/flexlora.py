@@ -55,7 +55,7 @@ class FlexLora(Rule):
     trained = (LORA_A, LORA_B)
     exact = False
     linear = False
-    steady = False
+    unsteady = "re-factorises them every round"
     any_rank = True
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:

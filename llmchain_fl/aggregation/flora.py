@@ -58,7 +58,8 @@ class Flora(Rule):
     trained = (LORA_A, LORA_B)
     exact = True
     linear = False
-    steady = False
+    unsteady = "re-factorises them every round"
+    folds = True
     any_rank = True
 
     def turn(self, number: int) -> Turn:

@@ -50,6 +50,7 @@ class HetLora(Rule):
     trained = (LORA_A, LORA_B)
     exact = False
     linear = False
+    weighs = True
     any_rank = True
 
     def handed(self, arrays: Arrays, scale: float, shape: SiteShape) -> Arrays:

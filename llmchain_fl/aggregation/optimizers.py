@@ -146,12 +146,12 @@ class ServerOptimizer(Rule):
 
     def __init__(self, rule: Rule, kind: str, settings: Settings | None = None) -> None:
         if not rule.steady:
-            what = f"{rule.name} turns its factors in every round; a server optimizer cannot step from one to the next"
-            raise ModelError(what, remedy="choose no server optimizer, or ffa, fedit, rolora, hetlora, fedsb or fedsa")
+            what = f'a server optimizer steps along LoRA factors, but rule "{rule.name}" {rule.unsteady}'
+            raise ModelError(what, remedy="choose no server optimizer, or a rule whose factors keep their coordinates")
         if kind not in OPTIMIZERS:
             raise ModelError(f"there is no server optimizer {kind!r}", remedy=f"choose one of {', '.join(OPTIMIZERS)}")
         self.name, self.trained = f"{rule.name}+{kind}", rule.trained
-        self.exact, self.linear, self.any_rank = rule.exact, rule.linear, rule.any_rank
+        self.exact, self.linear, self.any_rank, self.weighs = rule.exact, rule.linear, rule.any_rank, rule.weighs
         self._rule, self._step, self._settings = rule, OPTIMIZERS[kind], settings or Settings()
         self._moments: dict[str, Moments] = {}
 

@@ -25,10 +25,12 @@ A rule is a value without state: what must outlive a round is in the arrays (fro
 checkpoint of the arrays is a checkpoint of the rule. Only a server optimizer remembers more (``state``).
 
 A new rule: subclass :class:`Rule`, give the attributes and ``start``, override what differs; one line in the table.
+Guards, robust steps and the server ask a rule for what it declares, never for its name (``planning/compatible.py``).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -123,17 +125,21 @@ class Accumulator(Protocol):
         """
 
 
-class Rule(Protocol):
+class Rule(ABC):
     """How the factors of many sites become one adapter.
 
     Attributes:
         name: in the configuration.
-        trained: every factor a site trains in some round (what the site's model must have ready).
+        trained: every factor a site trains in some round: what it moves (and what the site's model must have ready).
         exact: the result is the ideal, see above.
         linear: the result is a function of ``sum_k w_k x_k`` over what the sites send and of nothing else of them, so
             that secure aggregation and central DP are possible.
-        steady: the factors keep their coordinates from round to round, so that a step between two rounds, or a mean
-            over rounds, factor by factor has a meaning (server optimizers, the guard ``ema``).
+        idempotent: equal sites, whatever their weights, give the product of one of them.
+        weighs: how much a site counts depends on what it sends.
+        unsteady: what happens to the factors between rounds so that they do not keep their coordinates, such as
+            "re-factorises them every round"; empty: they keep them, so that a step between two rounds, or a mean over
+            rounds, factor by factor has a meaning.
+        folds: what earlier rounds have left is in the fold, which the rule itself writes.
         any_rank: sites may have less than the global rank. alpha may differ by site under every rule.
     """
 
@@ -141,9 +147,49 @@ class Rule(Protocol):
     trained: tuple[str, ...]
     exact: bool
     linear: bool
-    steady: bool = True
+    idempotent: bool = True
+    weighs: bool = False
+    unsteady: str = ""
+    folds: bool = False
     any_rank: bool = False
 
+    @property
+    def steady(self) -> bool:
+        """Whether the factors keep their coordinates from round to round."""
+        return not self.unsteady
+
+    @property
+    def owns(self) -> tuple[str, ...]:
+        """Factors that are trained and stay at the site, one of each site."""
+        return tuple(ending for ending in self.trained if any(ending in turn.keeps for turn in self._cycle))
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """Factors that are trained and summed: there is one of them for all."""
+        return tuple(ending for ending in self.trained if any(ending in turn.up for turn in self._cycle))
+
+    @property
+    def turns(self) -> bool:
+        """Whether rounds differ in what they train."""
+        return len(set(self._cycle)) > 1
+
+    @property
+    def moves_one(self) -> bool:
+        """Whether a single steady factor moves and the others are common and fixed: the product is linear in it."""
+        return self.steady and len(self.trained) == 1
+
+    @property
+    def averages(self) -> bool:
+        """Whether each entry of A and B is in each round the weighted mean of what was sent: noise on it is known."""
+        plain = self.linear and self.steady and not self.turns and not self.owns
+        return plain and CORE not in self.trained
+
+    @property
+    def _cycle(self) -> tuple[Turn, ...]:
+        """The first rounds; no rule has a longer period."""
+        return tuple(self.turn(number) for number in range(1, 5))
+
+    @abstractmethod
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> Accumulator:
         """Open round ``number`` (from 1, over all stages) on the global arrays, whose scale is s = alpha / r.
 
@@ -169,7 +215,7 @@ class Rule(Protocol):
         for site, shape in sorted(sites.items()):
             if shape.rank != rank and not self.any_rank:
                 what = f"site {site} has rank {shape.rank}; {self.name} needs the global rank {rank} at every site"
-                raise ModelError(what, remedy="give all sites adapter.rank, or choose flexlora, flora or hetlora")
+                raise ModelError(what, remedy="give all sites adapter.rank, or choose a rule that mixes ranks")
             if shape.rank > rank:
                 what = f"site {site} has rank {shape.rank}, more than the global rank {rank}"
                 raise ModelError(what, remedy="raise adapter.rank to the largest rank of a site")

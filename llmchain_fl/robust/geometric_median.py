@@ -64,7 +64,7 @@ class GeometricMedian(Weighing):
     (Lopuhaa & Rousseeuw 1991). With unequal public weights, see that the f heaviest sites hold less than half.
 
     A far site keeps a small weight: it pulls as hard as any other, in its direction. So the rule must sum with the
-    weights it is given: hetlora multiplies them by the norm of the product, which undoes them; it is refused at start.
+    weights it is given. One that ``weighs`` (hetlora: by the norm of the product) would undo them and is refused.
 
     | case | outcome |
     |---|---|
@@ -78,8 +78,8 @@ class GeometricMedian(Weighing):
     def check(self, replies: int, rule: Rule) -> None:
         """See :class:`llmchain_fl.robust.protocol.Robust`."""
         super().check(replies, rule)
-        if rule.name == "hetlora":
-            what = "hetlora multiplies a site's weight by the norm of its product, which undoes geometric-median"
+        if rule.weighs:
+            what = f'{self.name} gives each site a weight, but rule "{rule.name}" changes weights by what a site sends'
             raise ConfigError([what], remedy="choose another rule, or median, trimmed-mean, krum or norm-bound")
 
     def weigh(self, gram: Floats, weights: Floats) -> Floats:
