@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from client.site import Site
 from llmchain_fl.core.adapter.resident import ResidentSpec
-from llmchain_fl.core.data.labels import only_labels
+from llmchain_fl.core.data.columns import only_labels
+from llmchain_fl.core.data.lines import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.core.data.source import path_of, read_fitting
 from llmchain_fl.core.errors import DataError, WireError
@@ -17,7 +18,8 @@ from llmchain_fl.core.privacy.units import Units, same_person
 from llmchain_fl.core.regular_file import kind_of
 from llmchain_fl.core.section import NAME
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
@@ -92,9 +94,11 @@ def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task,
 
 def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> SiteRecords:
     spec, named = work.task, site.named(unit)
-    required = (*COLUMNS[spec.kind], PERSON) if named else COLUMNS[spec.kind]
-    rows, left = read_fitting(source, mapping=site.data.columns, required=required)
-    if spec.kind == "classification":
+    kind = task_kind(spec.kind)
+    required = (*kind.columns, PERSON) if named else kind.columns
+    dialect, allowed = Dialect(site.data.encoding, site.data.delimiter), site.limits.plugins
+    rows, left = read_fitting(source, mapping=site.data.columns, required=required, dialect=dialect, allowed=allowed)
+    if kind.labelled:
         rows, others = only_labels(rows, [name for name, _ in spec.labels])
         left = left + others
     examples, rows, left = _encoded(task, rows, left)

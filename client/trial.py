@@ -26,12 +26,13 @@ from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.sampling import seeded_uniform
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.passes import Shape
-from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import WorkSpec
 
-UNPADDED = (8, 16)
-"""Tokens of records that fill their rung."""
+LENGTHS = (8, 16)
+"""Tokens of made-up records beside WORDS."""
 WORDS = ("a record that nobody wrote", "another one, which is somewhat longer so that two lengths are tried")
 PROCESS_MB, TOKEN_BYTES, SPARE_ROWS = 570, 121, 20
 """Measured: a process that has loaded torch; bytes an activation takes per token, layer and unit of width; copies of
@@ -96,16 +97,17 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) 
 
 
 def _records(work: WorkSpec, nlp_task: Task) -> Examples:
-    """Made-up texts as the task encodes them, and records that are not padded: arrays may overflow at padding alone."""
+    """Made-up texts as the task encodes them, and records of made-up ids."""
     texts = nlp_task.encode(made_up_rows(work.task))
-    full = made_up_records(known_ids(nlp_task.resident), [min(length, work.task.max_tokens) for length in UNPADDED])
+    full = made_up_records(known_ids(nlp_task.resident), [min(length, work.task.max_tokens) for length in LENGTHS])
     return Examples([*texts.ids, *full.ids], np.concatenate([texts.targets, full.targets]))
 
 
 def made_up_rows(spec: TaskSpec) -> Sequence[Mapping[str, str]]:
     """Rows with the columns of the task; the first label."""
     label = spec.labels[0][0] if spec.labels else ""
-    return [{column: label if column == "label" else words for column in COLUMNS[spec.kind]} for words in WORDS]
+    columns = task_kind(spec.kind).columns
+    return [{column: label if column == "label" else words for column in columns} for words in WORDS]
 
 
 def check_memory(work: WorkSpec, resident: Resident, rows: int, allowed_mb: int, most_trained: int) -> None:

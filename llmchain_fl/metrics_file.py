@@ -156,3 +156,8 @@ def main_metric(rows: Iterable[Mapping[str, Any]]) -> Metric:
     """The main score of a run: the first number of the global adapter that is written; "score" where there is none."""
     scores = (row for row in rows if row.get("scope", "global") == "global" and row["metric"] != R_MATRIX)
     return next(iter(declared(scores).values()), Metric("score", "higher"))
+
+
+def direction(rows: Iterable[Mapping[str, Any]], name: str) -> float:
+    """1 where more of the number ``name`` is better, or where no row says, -1 where less is."""
+    return declared(rows).get(name, Metric(name, "higher")).sign

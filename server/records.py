@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmchain_fl.continual.metrics import r_matrix, summary
+from llmchain_fl.core.tasks.metric import SHARE, Metric
+from llmchain_fl.evaluation.margin import share_half_width
+from llmchain_fl.metrics_file import R_MATRIX, declaration
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound
 
 Row = dict[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
-LOWER_IS_BETTER = frozenset({"loss"})
 
 
-def score_rows(number: int, stage: int, scores: Scores, sizes: Mapping[str, int], prefix: str = "") -> list[Row]:
-    """Scores of the global adapter on public sets."""
+def score_rows(
+    number: int, stage: int, scores: Scores, sizes: Mapping[str, int], metrics: Sequence[Metric], prefix: str = ""
+) -> list[Row]:
+    """Scores of the global adapter on public sets; ``metrics``: of the task, the main one first.
+
+    A share has the half-width of its 95 % interval beside it (``evaluation/margin.py``).
+    """
     base = {"round": number, "stage": stage, "scope": "global", "site": None}
     return [
-        {**base, "task": task, "metric": prefix + metric, "value": value, "n": sizes[task]}
+        {
+            **base,
+            "task": task,
+            "metric": prefix + one.name,
+            "value": values[one.name],
+            **counted(one, values, sizes[task]),
+        }
         for task, values in scores.items()
-        for metric, value in values.items()
+        for one in metrics
     ]
+
+
+def counted(metric: Metric, values: Mapping[str, float], n: int) -> Row:
+    """What stands beside a score of ``n`` records: ``n``, its declaration and, for a share, its margin."""
+    margin = {"half_width": share_half_width(values[metric.name], n)} if metric.unit == SHARE else {}
+    return {"n": n, **declaration(metric), **margin}
 
 
 def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, seconds: float) -> list[Row]:
@@ -57,30 +77,50 @@ def guard_rows(number: int, stage: int, notes: Mapping[str, float]) -> list[Row]
 
 
 def stage_rows_of(
-    rows: Iterable[Row], number: int, stage: int, tasks: Sequence[str], scores: Scores, name: str
+    rows: Iterable[Row], number: int, stage: int, tasks: Sequence[str], scores: Scores, main: Metric
 ) -> list[Row]:
     """Row ``stage`` of the R matrix and what follows from the matrix so far.
 
-    A loss is lower when better: its matrix is negated for the metrics, so that forgetting is how much a loss rose.
+    The matrix of a score that is better when lower is negated for the metrics: forgetting is how much it rose.
     """
-    base = {"round": number, "stage": stage, "scope": "global", "site": None, "n": None}
-    new = [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
+    base = {"round": number, "stage": stage, "scope": "run", "site": None, "task": "all", "n": None}
+    new = matrix_rows(number, stage, "global", scores, main)
     if set(scores) != set(tasks):
         return new
-    sign = -1.0 if name in LOWER_IS_BETTER else 1.0
-    found = summary(sign * r_matrix([*rows, *new], tasks), stage)
-    named = {"average_accuracy": "average_loss", "la": "la", "aia": "aia"} if sign < 0 else {}
-    for metric, value in found.items():
-        plain = sign * value if metric in ("average_accuracy", "la", "aia") else value
-        new.append({**base, "scope": "run", "task": "all", "metric": named.get(metric, metric), "value": plain})
+    found = summary(main.sign * r_matrix([*rows, *new], tasks), stage)
+    for name, value in found.items():
+        metric = follows(name, main)
+        plain = main.sign * value if name in SCORES else value
+        new.append({**base, "metric": metric.name, "value": plain, **declaration(metric), "of": main.name})
     return new
 
 
-def site_rows(planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], name: str) -> list[Row]:
+def matrix_rows(number: int, stage: int, scope: str, scores: Scores, main: Metric) -> list[Row]:
+    """Row ``stage`` of the R matrix: the main score of every task."""
+    base = {"round": number, "stage": stage, "scope": scope, "site": None, "n": None, "metric": R_MATRIX}
+    more = {**declaration(main), "of": main.name}
+    return [{**base, "task": task, "value": values[main.name], **more} for task, values in scores.items()]
+
+
+SCORES = {"average_accuracy", "la", "aia"}
+"""Metrics of the matrix that are scores themselves, in the unit and the direction of the main one."""
+
+
+def follows(name: str, main: Metric) -> Metric:
+    """The declaration of a metric of the matrix of ``main``."""
+    if name in SCORES:
+        return replace(main, name=name.replace("accuracy", main.name))
+    return Metric(name, "lower" if name == "forgetting" else "higher", "" if name == RETENTION else main.unit)
+
+
+RETENTION = "knowledge_retention"
+
+
+def site_rows(planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], main: Metric) -> list[Row]:
     """Scores of the sites on their own held-out records."""
-    base = {"round": planned.round, "stage": planned.stage, "scope": "site", "metric": name, "n": None}
+    base = {"round": planned.round, "stage": planned.stage, "scope": "site", "metric": main.name, "n": None}
     return [
-        {**base, "site": site, "task": task, "value": value}
+        {**base, "site": site, "task": task, "value": value, **declaration(main)}
         for site, tasks in sorted(found.items())
         for task, value in tasks.items()
     ]

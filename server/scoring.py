@@ -8,10 +8,10 @@ from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import probe_records, stage_rows
-from server.records import LOWER_IS_BETTER
 
 Scores = dict[str, dict[str, float]]
 
@@ -46,6 +46,11 @@ class Scorer:
         return self.task.encode(rows.records)
 
     @property
+    def main(self) -> Metric:
+        """The task's main score."""
+        return self.task.metrics[0]
+
+    @property
     def each_round(self) -> str:
         """The set scored after every round: ``dev`` if there is one, else ``test``."""
         return "dev" if self._sets["dev"] else "test"
@@ -70,10 +75,9 @@ class Scorer:
         }
 
     def probe(self, arrays: Arrays) -> dict[str, float]:
-        """Stage -> score of ``arrays`` on the set of each round, higher is better: a loss comes negated."""
-        name = self.task.score_name
-        sign = -1.0 if name in LOWER_IS_BETTER else 1.0
-        return {stage: sign * values[name] for stage, values in self.score(arrays, self.each_round).items()}
+        """Stage -> main score of ``arrays`` on the set of each round, higher is better: another one comes negated."""
+        found = self.score(arrays, self.each_round)
+        return {stage: self.main.sign * values[self.main.name] for stage, values in found.items()}
 
     def full(self, arrays: Arrays) -> Arrays:
         """``arrays`` laid over the start: every array of the adapter, also those that never change."""

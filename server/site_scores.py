@@ -44,7 +44,7 @@ def ask_scores(task: ScoreTask, nodes: Mapping[str, int], receipts: Mapping[str,
 
 @dataclass(frozen=True)
 class Asked:
-    """What an answer must be of: the round, the stages, and scores from 0 to ``bound`` (``Task.score_bound``)."""
+    """What an answer must be of: the round, the stages, and scores from 0 to ``bound`` (of the main score)."""
 
     round: int
     stages: Collection[str]
@@ -137,15 +137,15 @@ def scores_of_sites(
     Only sites in ``able`` are asked: one that is set aside or excluded gets no adapter either. What a noised score
     costs goes into ``book``, new receipts to ``strategy``. ``bound``: largest score that a site can have.
     """
-    nodes = {site: node for site, node in strategy.nodes.items() if site in able}
-    met = {site: tuple(to_score(config, site, planned.round, strategy.ended)) for site in nodes}
+    nodes = {site: node for site, node in strategy.state.nodes.items() if site in able}
+    met = {site: tuple(to_score(config, site, planned.round, strategy.state.ended)) for site in nodes}
     found: dict[str, dict[str, float]] = {}
     for stages in sorted({stages for stages in met.values() if stages}):
         these = {site: node for site, node in nodes.items() if met[site] == stages}
         task = strategy.asker.score_task(planned.round, stages, arrays)
-        replies = grid.send_and_receive(ask_scores(task, these, strategy.receipts), timeout=config.sites.reply_seconds)
+        replies = grid.send_and_receive(ask_scores(task, these, strategy.state.receipts), timeout=config.sites.reply_seconds)
         scores, declined, receipts = read_scores(replies, these, Asked(planned.round, stages, bound))
         found |= scores
-        strategy.receipts |= receipts
+        strategy.state.receipts |= receipts
         book.charge_scores(these.keys() - declined, len(stages))
     return found

@@ -48,7 +48,7 @@ def target_of(config: RunConfig) -> str:
     """
     labels = public_labels(config)
     if not labels:
-        raise ConfigError([f'attack "{BACKDOOR}" needs task.kind = "classification"'])
+        raise ConfigError([f'attack "{BACKDOOR}" needs a task with labels'])
     return next(iter(labels))
 
 

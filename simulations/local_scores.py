@@ -28,6 +28,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.federated_metrics import LOCAL
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.work import WorkSpec, inference, open_work
+from llmchain_fl.metrics_file import declaration
 
 
 class LocalScores:
@@ -46,6 +47,8 @@ class LocalScores:
         _, nlp_task = open_work(work.resident, work.task)
         found = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._kept)
         found.examples.among = dict(work.task.among).get(task.stage_name)
-        value = nlp_task.score(found.examples)[nlp_task.score_name]
+        metric = nlp_task.metrics[0]
+        value = nlp_task.score(found.examples)[metric.name]
         row = {"round": task.round, "stage": task.stage, "scope": "site", "site": site.name, "task": task.stage_name}
-        return [{**row, "metric": LOCAL + nlp_task.score_name, "value": value, "n": len(found.examples)}]
+        more = {"n": len(found.examples), **declaration(metric)}
+        return [{**row, "metric": LOCAL + metric.name, "value": value, **more}]

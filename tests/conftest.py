@@ -149,7 +149,8 @@ class Small:
     ) -> Any:
         """A ``WorkSpec`` over a tiny model."""
         from llmchain_fl.core.adapter.value import AdapterSpec
-        from llmchain_fl.core.tasks.spec import BASE_KIND, TaskSpec
+        from llmchain_fl.core.tasks.kind import task_kind
+        from llmchain_fl.core.tasks.spec import TaskSpec
         from llmchain_fl.core.work import TrainSpec, WorkSpec
 
         labels = tuple(LABELS.items()) if kind == "classification" else ()
@@ -163,7 +164,7 @@ class Small:
             "seed": 1,
         }
         return WorkSpec(
-            base=self.base(BASE_KIND[kind]),
+            base=self.base(task_kind(kind).base_kind),
             adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
             task=TaskSpec(kind, head, labels, 20.0, pooling, max_tokens),
             train=TrainSpec(**{**loop, **(train or {})}),

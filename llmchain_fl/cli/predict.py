@@ -15,9 +15,10 @@ def command(
 ) -> None:
     """Use a trained adapter on new text: labels with their probabilities, or an answer."""
     from llmchain_fl.cli.trained import open_trained
+    from llmchain_fl.core.tasks.kind import task_kind
 
-    _, task = open_trained(run)
+    work, task = open_trained(run)
     for line, found in zip(text, task.predict(text, top), strict=True):
         typer.echo(line)
         for answer, chance in found:
-            typer.echo(f"  {chance:6.1%}  {answer}" if task.score_name == "accuracy" else f"  {answer}")
+            typer.echo(f"  {chance:6.1%}  {answer}" if task_kind(work.task.kind).labelled else f"  {answer}")

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
+from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
+from llmchain_fl.core.tasks.kind import TASKS, is_known
+from llmchain_fl.core.words import nearest
 
 __all__ = ["AggregationConfig", "NAME", "ContinualConfig", "RunConfig", "Section", "StageConfig"]
 
@@ -59,12 +63,24 @@ class AdapterConfig(Section):
     """Alpha of each site in the order of their names; empty: every site has the scale alpha / r of the adapter."""
 
 
+def _known_task(name: str) -> str:
+    """The name of a kind of task that is here (nothing of another package is imported)."""
+    if is_known(name):
+        return name
+    known = names_of("tasks", TASKS)
+    raise PydanticCustomError(
+        "unknown_task",
+        "Input should be {known}{hint}",
+        {"known": f"one of {', '.join(known)}", "hint": nearest(name, known)},
+    )
+
+
 class TaskConfig(Section):
     """What is learned."""
 
-    kind: Literal["classification", "causal-lm", "plain-text"] = "classification"
-    """`classification` (encoder), `causal-lm` (instruction tuning: prompt, answer) or `plain-text` (continued
-    pre-training)."""
+    kind: Annotated[str, AfterValidator(_known_task)] = "classification"
+    """`classification` (encoder), `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued
+    pre-training), or the name of another package's task."""
     head: Literal["label-text", "trained"] = "label-text"
     """Classification head: frozen cosine with the label's text (forgets far less) or a trained linear layer."""
     labels: str | list[str] | dict[str, str] = []

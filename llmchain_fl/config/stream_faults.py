@@ -10,6 +10,7 @@ from itertools import combinations
 from llmchain_fl.config.calendar import site_calendar
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream import JOINT, ArrivalConfig, StageConfig
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.words import nearest
 
 Labels = frozenset[str | int]
@@ -116,8 +117,8 @@ def _labels_of(stage: StageConfig, labels: Sequence[str] | None) -> Labels:
 
 def _need_labels(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]:
     kind = run.stream.kind
-    if run.task.kind != "classification":
-        yield f'stream.kind = "{kind}" needs task.kind = "classification": a {run.task.kind} task has no labels'
+    if not task_kind(run.task.kind).labelled:
+        yield f'stream.kind = "{kind}" needs labels, and a {run.task.kind} task has none'
         return
     unsaid = [stage.name for stage, labels in zip(run.stage, found, strict=True) if not labels]
     if unsaid:
@@ -148,8 +149,8 @@ def _domain_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str
 def _relabel_faults(run: RunConfig, labels: Sequence[str] | None) -> Iterator[str]:
     for site, arrival in run.stream.arrival.items():
         key = f'stream.arrival."{site}".relabel'
-        if arrival.relabel and run.task.kind != "classification":
-            yield f'{key} needs task.kind = "classification": a {run.task.kind} task has no labels'
+        if arrival.relabel and not task_kind(run.task.kind).labelled:
+            yield f'{key} needs labels, and a {run.task.kind} task has none'
             continue
         for name in dict.fromkeys([*arrival.relabel, *arrival.relabel.values()]):
             if labels is not None and name not in labels:

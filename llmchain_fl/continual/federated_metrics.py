@@ -4,8 +4,8 @@
 ``site``. With privacy they are noised (``sites.scores = "noised"``), each is paid for, and what follows from them is
 noised too: a spread over sites then has the noise in it. Rows of scope ``global`` are scores on public records.
 
-Scores are higher-is-better here: those of a metric in ``LOWER_IS_BETTER`` are negated on the way in, so that a positive
-forgetting is always a harm.
+Scores are higher-is-better here: those whose rows declare ``better`` = "lower" are negated on the way in, so that a
+positive forgetting is always a harm.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from llmchain_fl.continual.metrics import LOWER_IS_BETTER, Matrix, average_accuracy
+from llmchain_fl.continual.metrics import Matrix, average_accuracy
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.metrics_file import direction
 
 Row = Mapping[str, Any]
 LOCAL = "local_"
@@ -50,6 +51,8 @@ def site_matrices(rows: Iterable[Row], orders: Mapping[str, Sequence[str]], metr
     for site, order in orders.items():
         if not order or len(columns[site]) != len(order):
             raise RunError(f"{site} has the tasks {list(order)}", remedy="name each task of a site once")
+    rows = list(rows)
+    sign = direction(rows, metric)
     found: dict[str, Matrix] = {site: np.full((len(o), len(o)), np.nan) for site, o in orders.items()}
     for row in rows:
         place = columns.get(str(row.get("site")), {}).get(str(row.get("task")))
@@ -57,7 +60,7 @@ def site_matrices(rows: Iterable[Row], orders: Mapping[str, Sequence[str]], metr
             continue
         matrix, stage = found[str(row["site"])], row.get("stage", -1)
         if 0 <= stage < len(matrix):
-            matrix[stage, place] = _better(row, metric)
+            matrix[stage, place] = sign * _value(row)
     return found
 
 
@@ -115,12 +118,14 @@ def spatial_forgetting(rows: Iterable[Row], metric: str) -> dict[int, float]:
     | all sites hold the same records and the mean is exact | near 0 |
     | a value is NaN | that round is NaN |
     """
+    rows = list(rows)
+    sign = direction(rows, metric)
     local: dict[tuple[int, str, str], float] = {}
     after: dict[tuple[int, str, str], float] = {}
     for row in rows:
         if row.get("scope") == "site" and row.get("metric") in (metric, LOCAL + metric):
             kept = after if row["metric"] == metric else local
-            kept[row["round"], str(row.get("site")), str(row.get("task"))] = _better(row, metric)
+            kept[row["round"], str(row.get("site")), str(row.get("task"))] = sign * _value(row)
     gaps: dict[int, list[float]] = {}
     for key in sorted(local.keys() & after.keys()):
         gaps.setdefault(key[0], []).append(local[key] - after[key])
@@ -139,10 +144,12 @@ def round_forgetting(rows: Iterable[Row], task: str, metric: str) -> list[tuple[
     | NaN now | NaN |
     | NaN earlier | does not count |
     """
+    rows = list(rows)
+    sign = direction(rows, metric)
     scores: dict[int, float] = {}
     for row in rows:
         if (row.get("scope", "global"), row.get("task"), row.get("metric")) == ("global", task, metric):
-            scores[row["round"]] = _better(row, metric)
+            scores[row["round"]] = sign * _value(row)
     curve, best = list[tuple[int, float]](), -math.inf
     for number, value in sorted(scores.items()):
         if best > -math.inf:
@@ -151,7 +158,6 @@ def round_forgetting(rows: Iterable[Row], task: str, metric: str) -> list[tuple[
     return curve
 
 
-def _better(row: Row, metric: str) -> float:
+def _value(row: Row) -> float:
     value = row.get("value")
-    number = float(value) if isinstance(value, int | float) else math.nan
-    return -number if metric in LOWER_IS_BETTER else number
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from llmchain_fl.core.errors import RunError
 
 Matrix = NDArray[np.floating]
-LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
-"""Scores that are better when lower; the metrics here want them negated."""
 
 
 def average_accuracy(R: Matrix) -> float:
@@ -99,13 +97,14 @@ def knowledge_retention(R: Matrix) -> float:
     |---|---|
     | T = 1 | 1.0 by convention |
     | a task never learnt (R[j, j] = 0) | left out: it had nothing to keep |
+    | a score below 0 (such as a negated loss) | NaN: a ratio says nothing |
     | no task was ever learnt | NaN |
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
     matrix = square(R)
     taught, kept = np.diag(matrix)[:-1], matrix[-1, :-1]
     learnt = taught != 0.0
-    if len(taught) and not learnt.any():
+    if (len(taught) and not learnt.any()) or min(taught.min(initial=0.0), kept.min(initial=0.0)) < 0.0:
         return math.nan
     return _mean_or(1.0, kept[learnt] / taught[learnt])
 

@@ -14,16 +14,21 @@ Where we differ: TRACE lets GPT-4 judge the instruction suite; a probe here has 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llmchain_fl.continual.metrics import LOWER_IS_BETTER
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.metrics_file import declaration, direction
 
 SCOPE = "probe"
 
 
 def probe_rows(
-    number: int, stage: int, scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int]
+    number: int,
+    stage: int,
+    scores: Mapping[str, Mapping[str, float]],
+    sizes: Mapping[str, int],
+    metrics: Sequence[Metric],
 ) -> list[dict[str, Any]]:
     """Rows of ``metrics.jsonl`` of all probes after a round (0: before training).
 
@@ -32,12 +37,13 @@ def probe_rows(
         stage: 0-based, -1 before training.
         scores: name of the probe -> metric -> value.
         sizes: name of the probe -> number of records.
+        metrics: the task's scores, the main one first.
     """
     base = {"round": number, "stage": stage, "scope": SCOPE, "site": None}
     return [
-        {**base, "task": name, "metric": metric, "value": value, "n": sizes[name]}
+        {**base, "task": name, "metric": one.name, "value": values[one.name], "n": sizes[name], **declaration(one)}
         for name, values in scores.items()
-        for metric, value in values.items()
+        for one in metrics
     ]
 
 
@@ -49,9 +55,10 @@ def probe_deltas(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, li
     | round 0 | 0 |
     | no score at round 0 | the group is left out: there is nothing to compare with |
     | a set without a score in a round | that round is left out, never a mean over fewer sets |
-    | a loss | negated: positive is better |
+    | better when lower | negated: positive is better |
     """
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    rows = list(rows)
+    sign = direction(rows, metric)
     groups: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         if row.get("scope") == SCOPE and row.get("metric") == metric and isinstance(row.get("value"), int | float):

@@ -25,7 +25,8 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 from llmchain_fl.core.readable import check_readable
 from llmchain_fl.core.tasks.base import Task
-from llmchain_fl.core.tasks.spec import TaskSpec, build_task
+from llmchain_fl.core.tasks.kind import build_task
+from llmchain_fl.core.tasks.spec import TaskSpec
 
 __all__ = ["GuardSpec", "TrainSpec", "WorkSpec", "inference", "open_work"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from llmchain_fl.report.readings import EVERYTHING, SCORES, Row
+from llmchain_fl.metrics_file import declared
+from llmchain_fl.report.readings import EVERYTHING, Row
 from llmchain_fl.run_dir import RunDir
 
 
@@ -62,6 +63,8 @@ def tag(row: Row) -> str:
     row                                          tag
     ===========================================  ==============================
     global, task cards, accuracy                 global/cards/accuracy
+    global, task cards, recall, label lost       global/cards/recall/lost
+    baseline, task cards, ridge_alone, site-03   baseline/cards/ridge_alone/site-03
     site site-03, bytes_up                       site/site-03/bytes_up
     site site-03, task all, accuracy             site/site-03/accuracy
     site site-03, task cards, accuracy           site/site-03/accuracy/cards
@@ -70,6 +73,7 @@ def tag(row: Row) -> str:
     """
     scope, task = str(row.get("scope", "global")), str(row.get("task") or EVERYTHING)
     if scope != "site":
-        return f"{scope}/{task if scope == 'global' else EVERYTHING}/{row['metric']}"
-    last = f"/{task}" if row["metric"] in SCORES and task != EVERYTHING else ""
+        last = row.get("label") or row.get("site")
+        return f"{scope}/{EVERYTHING if scope == 'run' else task}/{row['metric']}" + (f"/{last}" if last else "")
+    last = f"/{task}" if declared([row]) and task != EVERYTHING else ""
     return f"site/{row['site']}/{row['metric']}{last}"

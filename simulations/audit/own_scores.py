@@ -48,7 +48,7 @@ def score_of(reply: RecordDict, stage: str = SECOND) -> float:
 
 def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
     """Held-out people who come and go, under ordinary arrays and such that are finite or not by padding."""
-    if setting.plan.unit != "person" or setting.work.task.kind != "classification":
+    if setting.plan.unit != "person" or not setting.work.task.labels:
         return []
     told, seen = for_people(setting, score_noise=NOISE), Seen()
     spec, gaps = told.work.task, dict[str, float]()

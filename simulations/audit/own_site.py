@@ -23,7 +23,8 @@ from client.site import Site, SiteData, SiteLimits
 from client.training import LocalResult
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.accounting import Spent
-from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.wire import read_score_task, read_train_task, write_score_task, write_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
 from simulations.audit.replies import Seen
@@ -157,7 +158,7 @@ def made_up_rows(
     labels = [name for name, _ in spec.labels]
     rows = []
     for number, person in enumerate(people):
-        row = {column: text(draw, lengths[number % len(lengths)]) for column in COLUMNS[spec.kind]}
+        row = {column: text(draw, lengths[number % len(lengths)]) for column in task_kind(spec.kind).columns}
         if labels:
             row["label"] = labels[int(draw.integers(len(labels)))]
         rows.append({**row, "person": person})

@@ -21,6 +21,7 @@ from llmchain_fl.core.adapter.routing import Router
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import Base, BaseSpec
 from llmchain_fl.core.tasks.base import Examples, Output
+from llmchain_fl.core.tasks.metric import Metric
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +66,7 @@ class ProbeTask:
     """A task whose records are rows of ``features``. Remembers the parameters of each forward pass (``trace``);
     ``watch`` is called before it; a pass over a record of ``raises`` ends in an error."""
 
-    score_name, score_bound = "loss", 1.0
+    metrics: tuple[Metric, ...] = (Metric("loss", "lower", bound=1.0),)
 
     def __init__(self, features: npt.NDArray[np.float32], *, half: bool = False) -> None:
         self.features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))

@@ -67,6 +67,7 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
     "whole sites": {
         "privacy": {"unit": "site", "stages": "shared"},
         "data": {"made_up_persons": 0},
+        "task": {"kind": "plain-text"},
         "stream": {
             "play": "sequence",
             "kind": "",

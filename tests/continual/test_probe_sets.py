@@ -5,11 +5,14 @@ import math
 import pytest
 
 from llmchain_fl.continual.probe_sets import probe_deltas, probe_rows
+from llmchain_fl.core.tasks.metric import Metric
+
+METRICS = (Metric("accuracy", "higher", "share", 1.0), Metric("loss", "lower"))
 
 
 def rows(number, **scores):
     named = {name.replace("__", "/"): {"accuracy": value, "loss": 1 - value} for name, value in scores.items()}
-    return probe_rows(number, number - 1, named, dict.fromkeys(named, 50))
+    return probe_rows(number, number - 1, named, dict.fromkeys(named, 50), METRICS)
 
 
 def test_a_delta_is_the_mean_over_the_sets_of_a_group_against_round_0():
@@ -40,7 +43,7 @@ def test_a_round_in_which_a_set_is_missing_is_left_out():
 def test_the_rows_are_long_rows_of_their_own_scope():
     (accuracy, _) = rows(3, general=0.5)
     wanted = {"round": 3, "stage": 2, "scope": "probe", "site": None, "task": "general", "metric": "accuracy"}
-    assert accuracy == wanted | {"value": 0.5, "n": 50}
+    assert accuracy == wanted | {"value": 0.5, "n": 50, "better": "higher", "unit": "share", "bound": 1.0}
 
 
 def test_scores_of_stages_are_no_probes_and_the_last_row_wins():

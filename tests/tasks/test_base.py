@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.core.tasks.base import Examples, by_length
-from llmchain_fl.core.tasks.spec import BASE_KIND, COLUMNS, TASKS, TaskSpec
+from llmchain_fl.core.tasks.classification import POOLINGS
+from llmchain_fl.core.tasks.kind import TASKS, TaskKind, task_kind
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
@@ -50,8 +53,37 @@ def test_a_text_without_tokens_becomes_one_padding_token(small: Any) -> None:
     assert token_ids(tokenizer, [], 5) == []
 
 
-def test_every_kind_has_columns_and_a_kind_of_base() -> None:
-    assert set(TASKS) == set(COLUMNS) == set(BASE_KIND)
+@pytest.mark.parametrize("name", TASKS)
+def test_every_kind_here_is_sound_and_scores_what_it_declares(name: str, small: Any) -> None:
+    kind, task = task_kind(name), small.task(name)
+    assert kind.faults() == []
+    rows = [dict.fromkeys(kind.columns, "card pin") | ({"label": task.labels[0]} if kind.labelled else {})]
+    assert list(task.score(task.encode(rows))) == [metric.name for metric in task.metrics]
+    assert task.metrics == kind.metrics
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"columns": ()}, "columns"),
+        ({"base_kind": "decoder"}, "base_kind"),
+        ({"metrics": ()}, "metrics"),
+        ({"metrics": (Metric("error", "lower"),)}, "bound"),
+    ],
+)
+def test_a_kind_that_cannot_work_says_why(wrong: dict[str, Any], word: str) -> None:
+    sound = {"columns": ("text",), "base_kind": "encoder", "metrics": (Metric("hits", "higher", bound=1.0),)}
+    assert TaskKind(**sound, build="x:y").faults() == []  # type: ignore[arg-type]
+    (fault,) = TaskKind(**(sound | wrong), build="x:y").faults()  # type: ignore[arg-type]
+    assert word in fault
+
+
+def test_a_spec_names_a_kind_that_is_here_and_a_pooling() -> None:
+    assert "kind" in TaskSpec("clasification").faults()[0]
+    labels = (("a", "x"),)
+    assert all(TaskSpec("classification", labels=labels, pooling=name).faults() == [] for name in POOLINGS)
+    assert TaskSpec("classification", pooling="last", labels=labels).faults()
+    assert "labels" in TaskSpec("classification").faults()[0]
 
 
 @pytest.mark.parametrize(

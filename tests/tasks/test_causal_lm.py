@@ -117,7 +117,7 @@ def test_a_score_equals_a_plain_loop_over_all_answer_tokens(small: Any) -> None:
         found = task.score(task.encode(rows), batch)
         assert found["loss"] == pytest.approx(np.mean(every), abs=1e-4)
         assert found["perplexity"] == pytest.approx(math.exp(np.mean(every)), rel=1e-3)
-    assert task.score_name in found
+    assert task.metrics[0].name in found
 
 
 def test_a_perplexity_stays_finite(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_a_score_equals_a_plain_loop(small: Any, batch: int) -> None:
     assert 0 < right < 11
     assert found["accuracy"] == right / 11
     assert found["loss"] == pytest.approx(loss / 11, abs=2e-3)
-    assert task.score_name in found
+    assert task.metrics[0].name in found
 
 
 def test_long_texts_are_cut(small: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import Shape
 
 
@@ -76,9 +77,8 @@ class Task(Protocol):
     """One NLP task over one resident model. Losses are one number per record: the unit that is clipped."""
 
     resident: Resident
-    score_name: str
-    score_bound: float
-    """Public upper bound of a record's score; lower ones are cut to 0. What a noised score is scaled by."""
+    metrics: tuple[Metric, ...]
+    """Its scores, the main one first; ``build_task`` sets them from the task's kind."""
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with the task's columns -> token ids."""
@@ -93,10 +93,10 @@ class Task(Protocol):
         """float32 [n]: T^2 KL(teacher || student) per record."""
 
     def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
-        """Scores of the current adapter: always ``loss``, and ``score_name``."""
+        """Every one of ``metrics`` of the current adapter, by name."""
 
     def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
-        """``score_name`` of each record by itself, float64 [n]."""
+        """The main score of each record by itself, float64 [n]; a noised score cuts it to 0 .. bound."""
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """For each text the best answers with their probabilities."""

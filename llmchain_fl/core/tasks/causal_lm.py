@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.tasks.base import Examples, Output
+from llmchain_fl.core.tasks.base import Examples, Output, Task
+from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
 
 PROMPT = "{prompt}"
@@ -30,8 +32,7 @@ DECIDING = 16
 class CausalLM:
     """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
 
-    score_name = "loss"
-    score_bound = 10.0
+    metrics: tuple[Metric, ...]
 
     def __init__(self, resident: Resident, max_tokens: int) -> None:
         self.resident, self._max_tokens = resident, max_tokens
@@ -147,3 +148,8 @@ class CausalLM:
         finally:
             self.resident.module.train()
         return [tokenizer.decode(row[start.shape[1] :], skip_special_tokens=True) for row in made]
+
+
+def build(spec: TaskSpec, resident: Resident) -> Task:
+    """The working task for ``spec``."""
+    return CausalLM(resident, spec.max_tokens)

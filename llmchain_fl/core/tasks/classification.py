@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.by_row import by_row
-from llmchain_fl.core.tasks.base import Examples, Output, by_length
+from llmchain_fl.core.tasks.base import Examples, Output, Task, by_length
+from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
 
 
@@ -42,8 +44,7 @@ POOLINGS = {"mean": mean_pool, "cls": cls_pool}
 class Classification:
     """A classifier over ``labels`` (name -> text), with the head the resident was built for."""
 
-    score_name = "accuracy"
-    score_bound = 1.0
+    metrics: tuple[Metric, ...]
 
     def __init__(
         self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int
@@ -133,3 +134,8 @@ def _among(output: Output, labels: Sequence[int] | None) -> Output:
     barred = torch.full_like(output.logits, -torch.inf)
     barred[:, list(labels)] = 0.0
     return Output(output.logits + barred, output.targets, output.weight)
+
+
+def build(spec: TaskSpec, resident: Resident) -> Task:
+    """The working task for ``spec``."""
+    return Classification(resident, dict(spec.labels), spec.pooling, spec.scale, spec.max_tokens)

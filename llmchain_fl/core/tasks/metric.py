@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Better = Literal["higher", "lower"]
+SHARE = "share"
+"""Unit of a mean over records of values from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class Metric:
     Attributes:
         name: as in ``metrics.jsonl``.
         better: which way is better.
-        unit: ``share`` (a mean over records of values from 0 to 1), ``nats``, or empty for a plain number.
+        unit: ``SHARE``, ``nats``, or empty for a plain number.
         bound: public upper bound of one record's score, lower bound 0: what a noised score is scaled by; inf: none.
     """
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 Kind = tuple[int, bool]
 EVEN = 64
-"""Up to this length rungs are STEP apart, above it an eighth of the next power of two."""
+"""Up to this length, rungs are STEP apart, above it an eighth of the next power of two."""
 STEP = 8
 
 
@@ -60,24 +60,25 @@ class Shape:
 
         Where nothing is padded many models leave the mask out, which is another computation: arrays that make the
         queries NaN leave such a pass finite and spoil one with a mask. A padded neighbour must not decide about that.
+        Only records of ``longest`` tokens fill their length (:func:`rung`).
         """
         return self.padded(length), self.padded(length) == length
 
 
 def rung(length: int, longest: int) -> int:
-    """The length to which a record is padded, a function of its own.
+    """The length to which a record is padded, a function of its own: longer than the record wherever that can be.
 
     ==========================  =============================================
     length                      result
     ==========================  =============================================
-    1 to 64                     the next multiple of 8
-    65 to 128, 129 to 256, ...  the next multiple of 16, of 32, ...
-    above ``longest``           itself (such a record is not made here)
+    1 to 63                     the next multiple of 8 above it
+    64 to 127, 128 to 255, ...  the next multiple of 16, of 32, ... above it
+    ``longest`` or more         itself (a longer record is not made here)
     any other                   at most ``longest``
     ==========================  =============================================
     """
-    step = STEP if length <= EVEN else 1 << (int(length - 1).bit_length() - 3)
-    return max(length, min(longest, -(-length // step) * step))
+    step = STEP if length < EVEN else 1 << (int(length).bit_length() - 3)
+    return max(length, min(longest, (length // step + 1) * step))
 
 
 def passes(examples: Lengths, index: Sequence[int], batch: int) -> Iterator[tuple[list[int], int]]:

@@ -21,16 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.tasks.kind import TaskKind, task_kind
 
 COPIES = (1, 4, 16)
 """How often a planted canary stands in the data, taken in turn."""
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "classification": ("text",),
-    "causal-lm": ("prompt", "answer"),
-    "plain-text": ("text",),
-}
-"""Which columns are random words, by kind of task. A label, where there is one, is drawn from the public list."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +69,21 @@ def make_canaries(
     right one cannot be guessed from the text. Equal arguments give equal canaries: keep the seed from the sites.
 
     Raises:
-        PrivacyError: an unknown kind, fewer than two canaries, no word, no label where one is needed, or copies < 1.
+        ConfigError: no kind of task has this name.
+        PrivacyError: fewer than two canaries, no word, no label where one is needed, or copies < 1.
     """
+    declared = task_kind(kind)
     faults = [
-        (kind not in COLUMNS, f"no canaries for tasks of kind {kind!r}"),
         (count < 2, f"{count} canaries: one must be planted and one held back"),
         (not vocabulary or words < 1, f"{words} words from a vocabulary of {len(vocabulary)}"),
-        (kind == "classification" and not labels, "classification needs the public label list"),
+        (declared.labelled and not labels, "a task with labels needs the public label list"),
         (not copies or min(copies, default=0) < 1, f"copies = {tuple(copies)}: each must be 1 or more"),
     ]
     wrong = [text for fault, text in faults if fault]
     if wrong:
-        raise PrivacyError("; ".join(wrong), remedy=f"kinds: {', '.join(COLUMNS)}; at least 2 canaries of 1 word")
+        raise PrivacyError("; ".join(wrong), remedy="at least 2 canaries of 1 word")
     draw = np.random.default_rng(seed)
-    rows = [_row(kind, vocabulary, labels, words, draw) for _ in range(count)]
+    rows = [_row(declared, vocabulary, labels, words, draw) for _ in range(count)]
     order = [int(i) for i in draw.permutation(count)]
     half = count // 2
     planted = (Canary(f"canary-{i}", rows[i], int(copies[turn % len(copies)])) for turn, i in enumerate(order[:half]))
@@ -96,13 +91,14 @@ def make_canaries(
 
 
 def _row(
-    kind: str, vocabulary: Sequence[str], labels: Sequence[str], words: int, draw: np.random.Generator
+    kind: TaskKind, vocabulary: Sequence[str], labels: Sequence[str], words: int, draw: np.random.Generator
 ) -> dict[str, str]:
     row = {
         column: " ".join(vocabulary[int(i)] for i in draw.integers(len(vocabulary), size=words))
-        for column in COLUMNS[kind]
+        for column in kind.columns
+        if column != "label"
     }
-    return {**row, "label": labels[int(draw.integers(len(labels)))]} if kind == "classification" else row
+    return {**row, "label": labels[int(draw.integers(len(labels)))]} if kind.labelled else row
 
 
 def exposure(planted: NDArray[np.float64], held: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,116 @@
+"""What a kind of task declares, and the table of them. Needs no torch: configurations are checked against it.
+
+To add one: a file with the task's class and its ``TaskKind``, and one line in ``TASKS``, or in another package an entry
+point of the group ``llmchain_fl.tasks`` that names the ``TaskKind``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.plugins import installed, load, named
+from llmchain_fl.core.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.adapter.resident import Resident
+    from llmchain_fl.core.tasks.base import Task
+    from llmchain_fl.core.tasks.spec import TaskSpec
+
+BASE_KINDS = ("encoder", "causal-lm")
+"""What a base model gives: a vector a token, or the next token."""
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """One kind of task.
+
+    Attributes:
+        columns: what every record must have; with ``label`` a public label list belongs to the task.
+        base_kind: which base model it stands on, one of ``BASE_KINDS``.
+        metrics: its scores; the first is the main one, and that has a finite bound.
+        build: makes the working task, or where that is, ``module:attribute``.
+        head: outputs of the head that is trained with the adapter; 0: none.
+        generates: whether the working task can draw records of its own from the model (``sampled``).
+    """
+
+    columns: tuple[str, ...]
+    base_kind: str
+    metrics: tuple[Metric, ...]
+    build: str | Callable[[TaskSpec, Resident], Task]
+    head: Callable[[TaskSpec], int] = lambda spec: 0
+    generates: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the task has a public label list."""
+        return "label" in self.columns
+
+    @property
+    def text_only(self) -> bool:
+        """Whether any text is a record."""
+        return self.columns == ("text",)
+
+    def faults(self) -> list[str]:
+        """What makes it no kind of task, one line each."""
+        checks = [
+            (not self.columns, "columns: at least one"),
+            (self.base_kind not in BASE_KINDS, f"base_kind: one of {', '.join(BASE_KINDS)}"),
+            (not self.metrics, "metrics: at least one"),
+            (bool(self.metrics) and not 0 < self.metrics[0].bound < math.inf, "metrics: the main one needs a bound"),
+        ]
+        return [text for wrong, text in checks if wrong]
+
+
+_LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
+_ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
+_CAUSAL_LM = "llmchain_fl.core.tasks.causal_lm:build"
+TASKS: Mapping[str, TaskKind] = MappingProxyType(
+    {
+        "classification": TaskKind(
+            ("text", "label"),
+            "encoder",
+            (Metric("accuracy", "higher", "share", 1.0), _LOSS),
+            "llmchain_fl.core.tasks.classification:build",
+            head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
+        ),
+        "causal-lm": TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM),
+        "plain-text": TaskKind(("text",), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM, generates=True),
+    }
+)
+
+
+def is_known(name: str) -> bool:
+    """Whether some kind has this name: this project's, or one of another package (which is not imported)."""
+    return name in TASKS or name in installed("tasks")
+
+
+def task_kind(name: str) -> TaskKind:
+    """The kind of this name; one of another package is imported now.
+
+    Raises:
+        ConfigError: there is none, it cannot be imported, or what its entry names is no sound ``TaskKind``.
+    """
+    found = load("tasks", name, TASKS)
+    if not isinstance(found, TaskKind):
+        raise ConfigError([f"the plug-in llmchain_fl.tasks: {name} is no TaskKind"])
+    if faults := found.faults():
+        raise ConfigError([f"the plug-in llmchain_fl.tasks: {name}: {fault}" for fault in faults])
+    return found
+
+
+def build_task(spec: TaskSpec, resident: Resident) -> Task:
+    """The working task for ``spec`` over ``resident``.
+
+    Raises:
+        ConfigError: see :func:`task_kind`.
+    """
+    kind = task_kind(spec.kind)
+    make = named(kind.build) if isinstance(kind.build, str) else kind.build
+    task: Task = make(spec, resident)  # type: ignore[operator]
+    task.metrics = kind.metrics
+    return task
