@@ -28,11 +28,13 @@ from typing import Any, NamedTuple
 
 from llmchain_fl.config.read import apply_settings, build, read_config
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.data.labels import only_labels
-from llmchain_fl.core.data.source import read_fitting, read_rows
+from llmchain_fl.core.data.columns import only_labels
+from llmchain_fl.core.data.lines import Dialect
+from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.toml_file import parse_toml, read_toml
 from llmchain_fl.data.label_list import read_label_list
+from llmchain_fl.data.source import dialect_of, read_rows
 from llmchain_fl.scenario import shipped
 
 CANARY = "zebra"
@@ -189,7 +191,8 @@ def _grafted(tree: Any, draw: random.Random) -> Any:
 
 def _read(path: Path) -> str:
     """Both ways of reading: what one leaves out, the other refuses; otherwise they agree."""
-    rows, left = read_fitting(str(path), mapping={}, required=("text", "label"))
+    dialect = dialect_of(path) if path.is_file() else Dialect()
+    rows, left = read_fitting(str(path), mapping={}, required=("text", "label"), dialect=dialect)
     kept, others = only_labels(rows, LABELS)
     if CANARY in str(left + others):
         return "quotes a record"

@@ -76,7 +76,7 @@ def run_loop(tricks: bool) -> float:
     import torch
 
     from client.site import Site
-    from llmchain_fl.core.data.source import read_rows
+    from llmchain_fl.data.source import read_rows
     from llmchain_fl.core.privacy.sampling import poisson_batches, seeded_uniform
     from llmchain_fl.core.work import open_work
     from llmchain_fl.data.stages import public_labels

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -54,7 +54,11 @@ class SiteData(Section):
     held_out: str = ""
     """Records for the site's own score; empty: none."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Which column of the file holds what: text, label, person, ..."""
+    """Which column of the file holds what: text, label, person, ...; `note.body` is a part of the column note."""
+    encoding: Literal["", "utf-8", "windows-1252", "latin-1"] = ""
+    """Of text files; empty: UTF-8, or windows-1252 where the header line of a CSV file is not UTF-8."""
+    delimiter: Literal["", ",", ";", "\t", "|"] = ""
+    """Of CSV files; empty: the one that the header line has most of."""
     one_record_per_person: bool = False
     """The data holder declares that no person has two records; then no column needs to name the person."""
 

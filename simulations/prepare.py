@@ -20,12 +20,13 @@ from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.config.calendar import site_order, unknown_sites
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.write import table_to_toml
-from llmchain_fl.core.data.columns import Rows
-from llmchain_fl.core.data.source import resolve_site, without_rows
+from llmchain_fl.core.data.rows import Rows
+from llmchain_fl.core.data.source import without_rows
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.messages import MAX_BYTES
 from llmchain_fl.core.privacy.units import same_person
 from llmchain_fl.core.tasks.spec import MOST_LABELS
+from llmchain_fl.data.source import resolve_site
 from llmchain_fl.data.stages import check_stages, public_labels, stage_rows
 from simulations.partition import PARTITIONERS, Indices, Sites
 from simulations.streams import Record, Share, shaped

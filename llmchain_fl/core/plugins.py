@@ -23,7 +23,7 @@ plug-ins that it allows (``limits.plugins``), as ``GROUP:NAME``; there is none b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from llmchain_fl.core.errors import ConfigError
@@ -42,7 +42,7 @@ def names_of(group: str, built_in: Mapping[str, object]) -> list[str]:
     return [*built_in, *sorted(name for name in installed(group) if name not in built_in)]
 
 
-def load(group: str, name: str, built_in: Mapping[str, object]) -> object:
+def load(group: str, name: str, built_in: Mapping[str, object], allowed: Collection[str] | None = None) -> object:
     """What ``name`` stands for. A text in ``built_in``, ``module:attribute``, is imported now.
 
     ===========================================  ==============================================
@@ -50,6 +50,7 @@ def load(group: str, name: str, built_in: Mapping[str, object]) -> object:
     ===========================================  ==============================================
     in ``built_in``                              that value, whatever other packages call theirs
     of one other package                         what its entry names
+    ... and ``GROUP:NAME`` not in ``allowed``    ConfigError, and nothing of it is imported
     of none                                      ConfigError with the nearest known name
     of a package that cannot be imported         ConfigError with the entry
     ===========================================  ==============================================
@@ -63,6 +64,8 @@ def load(group: str, name: str, built_in: Mapping[str, object]) -> object:
     others = installed(group)
     if name not in others:
         raise ConfigError([f'there is no {group.removesuffix("s")} "{name}"{nearest(name, names_of(group, built_in))}'])
+    if allowed is not None and f"{group}:{name}" not in allowed:
+        raise ConfigError([f'the plug-in {group}:{name} is not allowed here: limits.plugins = ["{group}:{name}"]'])
     try:
         return others[name].load()
     except Exception as error:  # whatever somebody else's package does on import

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llmchain_fl.core.data.lines import read_text
 from llmchain_fl.core.data.rows import HALF_PAIR
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.data.json_file import read_text
 
 GENERATED = "generated:bank-messages"
 """The one generated source with labels; its list can be asked for by its name."""

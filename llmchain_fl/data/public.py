@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.data.labels import check_labels
 from llmchain_fl.core.data.rows import Rows
-from llmchain_fl.core.data.source import read_rows
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.core.tasks.spec import COLUMNS
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.data.source import check_labels, read_rows
 from llmchain_fl.data.stages import stage_labels
 
 Row = Mapping[str, str]
@@ -63,7 +62,7 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
 
 def _columns(config: RunConfig) -> list[str]:
     """What a public record must have: everything but the label."""
-    return [column for column in COLUMNS[config.task.kind] if column != "label"]
+    return [column for column in task_kind(config.task.kind).columns if column != "label"]
 
 
 def _rows(config: RunConfig, source: str) -> Rows:

@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.stream_faults import kind_faults
-from llmchain_fl.core.data.columns import Rows
-from llmchain_fl.core.data.labels import check_labels
-from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.errors import ConfigError, DataError
-from llmchain_fl.core.tasks.spec import COLUMNS
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.words import nearest
 from llmchain_fl.data.label_list import read_label_list
+from llmchain_fl.data.source import check_labels, read_rows
 
 
 def public_labels(config: RunConfig) -> dict[str, str]:
@@ -23,7 +22,7 @@ def public_labels(config: RunConfig) -> dict[str, str]:
     Raises:
         ConfigError, DataError: the list cannot be read.
     """
-    return read_label_list(config.task.labels) if config.task.kind == "classification" else {}
+    return read_label_list(config.task.labels) if task_kind(config.task.kind).labelled else {}
 
 
 def check_stages(config: RunConfig, labels: Sequence[str]) -> None:
@@ -33,7 +32,7 @@ def check_stages(config: RunConfig, labels: Sequence[str]) -> None:
         ConfigError: labels that are not in the list, a range that is none, stages that are not of ``stream.kind``.
     """
     faults = [fault for stage in config.stage for fault in _label_faults(stage, labels)]
-    faults += kind_faults(config, labels if config.task.kind == "classification" else None)
+    faults += kind_faults(config, labels if task_kind(config.task.kind).labelled else None)
     if faults:
         raise ConfigError(faults)
 
@@ -91,7 +90,7 @@ def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows
         DataError: not readable, no record, a column is missing, or a label that is not in the list.
     """
     columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
-    required, size = COLUMNS[config.task.kind], config.data.test_size or None
+    required, size = task_kind(config.task.kind).columns, config.data.test_size or None
     rows = read_rows(
         source, mapping=columns, required=required, split="test", seed=config.seed, size=size, private=False
     )
@@ -116,7 +115,7 @@ def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequen
     rows = read_rows(
         spec,
         mapping=columns,
-        required=COLUMNS[config.task.kind],
+        required=task_kind(config.task.kind).columns,
         split=split,
         seed=config.seed,
         size=size or None,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.data.arrow_cells import UNREADABLE, column_cells
+from llmchain_fl.data.arrow_cells import UNREADABLE, column_cells
 
 CELLS = st.none() | st.binary(max_size=4) | st.text(max_size=4).map(str.encode)
 KINDS = [(pyarrow.binary(), pyarrow.string()), (pyarrow.large_binary(), pyarrow.large_string())]

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.data.columns import cell_text, label_from_number, map_columns
-from llmchain_fl.core.data.rows import Line, Located, Rows, how_many, number_rows
+from llmchain_fl.core.data.columns import cell_text
+from llmchain_fl.core.data.rows import Line, Located, Rows, number_rows
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.data.source import how_many, map_columns
 
 CANARY = "zebra-4711"
 
@@ -145,36 +146,10 @@ def test_lines_of_another_file_are_not_mixed_in() -> None:
     assert how_many([Line("a", 4), Line("a", 5), Line("b", 9)]) == "3 records (lines 4, 5, ...) have"
 
 
-@pytest.mark.parametrize(
-    ("label", "names", "expected"),
-    [
-        ("1", ["no", "yes"], "yes"),
-        ("yes", ["no", "yes"], "yes"),
-        ("1", ["1", "2", "3"], "1"),
-        ("0", ["1", "2", "3"], "0"),
-        ("7", ["no", "yes"], "7"),
-        ("-1", ["no", "yes"], "-1"),
-        ("1" * 30, ["no", "yes"], "1" * 30),
-        ("\u0661", ["no", "yes"], "\u0661"),
-        (None, ["no", "yes"], None),
-    ],
-)
-def test_a_numbered_label_becomes_its_name_by_the_table(label: str | None, names: list[str], expected: str) -> None:
-    assert label_from_number(label, names) == expected
-
-
-def test_only_the_label_column_is_named_from_numbers() -> None:
-    records = rows_of({"text": "1", "label": 1}, {"text": 0, "label": "0"})
-    mapped = map_columns(records, {}, ("text", "label"), "a", label_names=["no", "yes"])
-    assert mapped == [{"text": "1", "label": "yes"}, {"text": "0", "label": "no"}]
-
-
-def test_rows_give_columns_and_selections_with_their_lines() -> None:
+def test_rows_give_selections_with_their_lines() -> None:
     rows = Rows([{"text": "x", "label": "a"}, {"text": "y"}], [Line("a", 3), Line("b", 1)], "folder")
-    assert (len(rows), str(rows.lines[1]), rows.column("text")) == (2, "b:1", ["x", "y"])
+    assert (len(rows), str(rows.lines[1])) == (2, "b:1")
     assert rows.select([1, 0]) == Rows(rows.records[::-1], rows.lines[::-1], "folder")
-    with pytest.raises(DataError, match=r"b:1: 1 record \(line 1\) has a column 'label' that is empty"):
-        rows.column("label")
 
 
 def test_rows_without_a_line_for_every_record_are_a_mistake_of_the_caller() -> None:

@@ -9,8 +9,9 @@ import pytest
 from pyarrow import parquet
 
 from llmchain_fl.core.data.rows import Located
-from llmchain_fl.core.data.source import load_source, read_fitting
+from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.data.source import load_source
 
 datasets = pytest.importorskip("datasets")
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmchain_fl.core.data.labels import only_labels
+from llmchain_fl.core.data.columns import only_labels
+from llmchain_fl.core.data.lines import NOT_TEXT
 from llmchain_fl.core.data.rows import LeftOut, Line, Rows
 from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.data.tables import MOST_CHARACTERS
@@ -133,7 +134,7 @@ def test_in_parquet_neither(
 
 FAULTY: list[tuple[str, bytes, int, dict[str, int]]] = [
     ("a.jsonl", b'[]\n{"text": "x", "label": "a"}\n{\n', 1, {"line is not a JSON object": 2}),
-    ("a.jsonl", b'{"text": "x\xff", "label": "a"}\n{"text": "x", "label": "a"}\n', 1, {"line is not UTF-8": 1}),
+    ("a.jsonl", b'{"text": "x\xff", "label": "a"}\n{"text": "x", "label": "a"}\n', 1, {f"line {NOT_TEXT}": 1}),
     ("a.jsonl", b'{"text": "x"}\n{"label": "a"}\n', 0, {"a column 'label' that is empty or missing": 1,
                                                          "a column 'text' that is empty or missing": 1}),
     ("a.jsonl", b'{"text": "\\ud83d", "label": "a"}\n', 0, {"a column 'text' that is no text": 1}),
@@ -143,7 +144,7 @@ FAULTY: list[tuple[str, bytes, int, dict[str, int]]] = [
     ("a.csv", b"text,label\n", 0, {}),
     ("a.csv", b"", 0, {}),
     ("a.jsonl", b"\xef\xbb\xbf\n\n", 0, {}),
-    ("a.jsonl", "{}\n".encode("utf-16"), 0, {"line is not UTF-8": 1, "line is not a JSON object": 1}),
+    ("a.jsonl", "{}\n".encode("utf-16"), 0, {f"line {NOT_TEXT}": 1, "line is not a JSON object": 1}),
 ]  # fmt: skip
 
 
@@ -160,7 +161,7 @@ WHOLE: list[tuple[str, bytes, str]] = [
     ("a.csv", f"{CANARY},flu\n{CANARY},b\n".encode(), "no column 'text'; the 2 names that are there are not shown"),
     ("a.csv", f"{CANARY},{CANARY}\n".encode(), "column 2 of 2 has the name of an earlier column"),
     ("a.csv", b'text,label\nx,a\n"open,a\ny,b\n', "3: the record that starts here"),
-    ("a.csv", b"text,label\xff\nx,a\n", "1: header is not UTF-8"),
+    ("a.csv", "text,label\nx,a\n".encode("utf-16"), "1: header is not UTF-8"),
     ("a.tsv", f"{CANARY}\tflu\n".encode(), "no column 'text'"),
     ("a.txt", f"{CANARY}\n".encode(), "no column 'label'"),
     ("a.parquet", CANARY.encode(), "is not a readable Parquet file"),

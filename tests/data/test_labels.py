@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.core.data.columns import Line, Rows, check_labels
-from llmchain_fl.core.data.source import read_rows
+from llmchain_fl.core.data.rows import Line, Rows
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated import LABELS
 from llmchain_fl.data.label_list import read_label_list
+from llmchain_fl.data.source import check_labels, read_rows
 
 CANARY = "zebra-4711"
 
@@ -100,5 +100,5 @@ def test_an_unknown_label_is_counted_and_never_quoted() -> None:
 
 
 def test_records_without_labels_are_refused() -> None:
-    with pytest.raises(DataError, match=r"f:1: 1 record \(line 1\) has a column 'label' that is empty"):
+    with pytest.raises(DataError, match=r"f:1: 1 record \(line 1\) has a label that is not in the public label list"):
         check_labels(Rows([{"text": CANARY}], [Line("f", 1)], "f"), ["a"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import itertools
 import json
@@ -19,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llmchain_fl.core.data.lines import read_text
 from llmchain_fl.core.data.readers import READERS
 from llmchain_fl.core.data.rows import Located
-from llmchain_fl.core.data.source import load_source
+from llmchain_fl.core.data.tables import MOST_CHARACTERS
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.data.json_file import read_text
+from llmchain_fl.data.source import load_source
 
 CANARY = "zebra-4711"
 CELLS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -57,14 +59,22 @@ BAD_FILES: list[tuple[str, bytes, list[str]]] = [
     ("a.jsonl", f'"{CANARY}"'.encode(), [":1:", "not a JSON object"]),
     ("a.jsonl", b'{"a": ' * 100_000, [":1:", "not a JSON object"]),
     ("a.jsonl", f'{{"text": "{CANARY}", "n": {"9" * 5000}}}'.encode(), [":1:", "not a JSON object"]),
-    ("a.json", f'[\n{{"text": "{CANARY}"}}]'.encode(), [":1:", "one object per line"]),
+    ("a.json", f'[\n{{"text": "{CANARY}"}}'.encode(), ["a.json: ", "well-formed JSON array: element 1"]),
+    ("a.json", f'[{{"text": "x"}}, {CANARY}]'.encode(), ["well-formed JSON array: element 2"]),
+    ("a.json", f'[{{"text": "x"}}\n] {CANARY}'.encode(), ["behind its JSON array"]),
+    ("a.json", f'[{{"text": "x"}},\n"{CANARY}"]'.encode(), [":2:", "element is not a JSON object"]),
+    ("a.json", b"[]", ["holds no record"]),
+    ("a.csv.gz", gzip.compress(f"text\n{CANARY}\n".encode())[:-9], ["a.csv.gz", "cannot be read as a file"]),
+    ("a.csv.gz", CANARY.encode(), ["cannot be read as a file"]),
+    ("a.parquet.gz", CANARY.encode(), ["not a readable Parquet"]),
+    ("a.xlsx", CANARY.encode(), ["not a readable Excel workbook"]),
     ("a.jsonl", b'{"text": "x"}\n' + CANARY.encode() + b"\xff\n", [":2:", "not UTF-8"]),
     ("a.csv", f"text,label\n{CANARY},{CANARY}".encode("utf-16"), [":1:", "not UTF-8"]),
     ("a.csv", f"text,label\nx,{CANARY}\n{CANARY},a,b\n".encode(), [":3:", "3 fields, the header has 2"]),
     ("a.csv", f'text,label\n"two\nlines",a\n{CANARY}\n'.encode(), [":4:", "1 fields, the header has 2"]),
     ("a.csv", f'text,label\nx,a\n"{CANARY}\nx,b\nx,c\n'.encode(), [":3:", "unclosed quote"]),
     ("a.csv", f'text,label\n"{CANARY}" x,a\n'.encode(), [":2:", "stray"]),
-    ("a.csv", f"text,label\n{CANARY}{'x' * csv.field_size_limit()},a\n".encode(), [":2:", "131,072"]),
+    ("a.csv", f"text,label\n{CANARY}{'x' * MOST_CHARACTERS},a\n".encode(), [":2:", "1,048,576"]),
     ("a.csv", f"{CANARY},b,{CANARY}\n".encode(), [":1:", "column 3 of 3", "header line"]),
     ("a.tsv", f"text\tlabel\n{CANARY}\n".encode(), [":2:", "1 fields, the header has 2"]),
     ("a.tsv", f'text\tlabel\n"{CANARY}\n{CANARY}"\ta\n'.encode(), [":2:", "1 fields, the header has 2"]),
@@ -176,7 +186,7 @@ def test_any_text_survives_csv_and_json_lines(
 def test_any_bytes_are_read_or_refused_and_nothing_else(
     content: bytes, suffix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = write(tmp_path_factory.mktemp("bytes") / f"a{suffix}", content)
+    path = write(tmp_path_factory.mktemp("bytes") / f"a.{suffix}", content)
     with contextlib.suppress(DataError):
         assert read_records(path)
 

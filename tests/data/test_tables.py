@@ -63,9 +63,9 @@ BAD = [
     ('x,"a"b\n"c",d', [(1, "has a stray quote"), (2, "")]),
     ('x,"a"b, "more, "quotes\nc,d', [(1, "has a stray quote"), (2, "")]),
     (f"{'x' * MOST_CHARACTERS},b\nx,y", [(1, ""), (2, "")]),
-    (f"{'x' * (MOST_CHARACTERS + 1)},b\nx,y", [(1, "has a field over 131,072"), (2, "")]),
-    (f'"{"x" * MOST_CHARACTERS}\n",b\nx,y', [(1, "has a field over 131,072"), (3, "")]),
-    (f'"{"x," * MOST_CHARACTERS}",b\nx,y', [(1, "has a field over 131,072"), (2, "")]),
+    (f"{'x' * (MOST_CHARACTERS + 1)},b\nx,y", [(1, "has a field over 1,048,576"), (2, "")]),
+    (f'"{"x" * MOST_CHARACTERS}\n",b\nx,y', [(1, "has a field over 1,048,576"), (3, "")]),
+    (f'"{"x," * MOST_CHARACTERS}",b\nx,y', [(1, "has a field over 1,048,576"), (2, "")]),
     ("\udcff,b\nx,y", [(1, "is not UTF-8"), (2, "")]),
     ('"two\n\udcff lines",b\nx,y', [(1, "is not UTF-8"), (3, "")]),
 ]

@@ -1,4 +1,4 @@
-"""File columns -> the project's columns; and the label checks (``labels.py``), which work on the result.
+"""File columns -> the project's columns, record by record.
 
 No message here holds a cell of a record. Names of columns come from a file too: under a missing header line the first
 record stands in their place, in JSON a key may be anything. They are shown for public sources only, and only where all
@@ -10,26 +10,14 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 
-from llmchain_fl.core.data.labels import check_labels
-from llmchain_fl.core.data.rows import HALF_PAIR, Line, Located, Misfit, Rows, how_many
+from llmchain_fl.core.data.rows import HALF_PAIR, LeftOut, Located, Misfit, Rows, sort_out
 from llmchain_fl.core.errors import DataError
 
-__all__ = [
-    "Line",
-    "Located",
-    "Rows",
-    "asked_columns",
-    "cell_text",
-    "check_columns",
-    "check_labels",
-    "label_from_number",
-    "map_columns",
-    "map_record",
-]
-
 _MOST_BITS = 4096  # of a whole number: some 1,200 digits; Python writes out at most 4,300
+_SHOWN = 20
 
 
 def asked_columns(mapping: Mapping[str, str], required: Sequence[str]) -> dict[str, str]:
@@ -37,50 +25,12 @@ def asked_columns(mapping: Mapping[str, str], required: Sequence[str]) -> dict[s
     return {column: mapping.get(column, column) for column in [*required, *mapping]}
 
 
-def map_columns(
-    records: Sequence[Located],
-    mapping: Mapping[str, str],
-    required: Sequence[str],
-    where: str,
-    *,
-    label_names: Sequence[str] | None = None,
-    private: bool = True,
-) -> list[dict[str, str]]:
-    """Rows as the file gave them -> rows under the project's names, all of them.
-
-    Args:
-        records: from a reader.
-        mapping: project column -> file column; a project column that is not given has its own name in the file.
-        required: project columns that every record must have.
-        where: the source, for messages about all of it.
-        label_names: the label names of 0, 1, 2, ...; see ``label_from_number``.
-        private: whether the records are somebody's; then no name from the file is shown.
-
-    Returns:
-        One dict per record, in order; see ``map_record``.
-
-    Raises:
-        DataError: a column that no record has, or a cell that is empty or no text (the first lines are named).
-    """
-    asked = asked_columns(mapping, required)
-    check_columns(asked, dict.fromkeys(name for record in records for name in record.row), where, private=private)
-    mapped = [map_record(record, asked, label_names) for record in records]
-    misfits = [item for item in mapped if isinstance(item, Misfit)]
-    for column in asked:
-        for reason, remedy in _faults(column):
-            lines = [misfit.line for misfit in misfits if misfit.reason == reason]
-            if lines:
-                raise DataError(f"{how_many(lines)} {reason}", where=str(lines[0]), remedy=remedy)
-    return [item for item in mapped if not isinstance(item, Misfit)]
-
-
-def map_record(
-    record: Located, asked: Mapping[str, str], label_names: Sequence[str] | None = None
-) -> dict[str, str] | Misfit:
+def map_record(record: Located, asked: Mapping[str, str]) -> dict[str, str] | Misfit:
     """One row under the project's names, or why it does not fit. Depends on nothing but this row.
 
     Every other column of the file stays under its own name (person, hospital, ...), unless it is the file's side of a
-    mapping or an asked column has that name.
+    mapping or an asked column has that name. ``note.body`` names the part ``body`` of the column ``note``, unless the
+    row has a column of just that name.
 
     ==================================  =================  ==============================
     a cell                              asked for          any other column
@@ -88,7 +38,7 @@ def map_record(
     text                                itself, unchanged  itself
     whole number, also as 3.0           its digits         its digits
     ... of more than 4,096 bits         a fault            left out of that record
-    other number                        shortest spelling  shortest spelling
+    other number, also a decimal        shortest spelling  shortest spelling
     true / false                        "true" / "false"   "true" / "false"
     null, NaN, blank text, no cell      a fault            left out of that record
     list, object, date, lone surrogate  a fault            left out of that record
@@ -96,11 +46,9 @@ def map_record(
     """
     found: dict[str, str] = {}
     for column, name in asked.items():
-        cell = cell_text(record.row.get(name))
-        if column == "label" and label_names is not None:
-            cell = label_from_number(cell, label_names)
+        cell = cell_text(_cell(record.row, name))
         if not cell:
-            no_text, empty = _faults(column)
+            no_text, empty = cell_faults(column)
             return Misfit(record.line, *(no_text if cell is None else empty))
         found[column] = cell
     taken = set(asked.values())
@@ -110,15 +58,31 @@ def map_record(
     return found
 
 
-def check_columns(asked: Mapping[str, str], present: Iterable[str], where: str, *, private: bool) -> None:
-    """Every column that is asked for must be among those of the file.
+def _cell(row: Mapping[str, object], name: str) -> object:
+    if name in row or "." not in name:
+        return row.get(name)
+    value: object = row
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def check_columns(
+    asked: Mapping[str, str], present: Iterable[str], where: str, *, private: bool, damaged: Collection[str] = ()
+) -> None:
+    """Every column that is asked for must be among those of the file, and readable.
 
     Raises:
         DataError: naming what was asked for; the names that are there only if they are public.
     """
     names = sorted(set(present))
     for column, wanted in asked.items():
-        if wanted not in names:
+        whole = wanted if wanted in names or wanted in damaged else wanted.partition(".")[0]
+        if whole in damaged:
+            raise DataError(
+                f"the column for '{column}' is damaged", where=where, remedy="write it, or copy it here, again"
+            )
+        if whole not in names:
             raise _missing_column(column, wanted, names, where, private=private)
 
 
@@ -128,6 +92,8 @@ def cell_text(cell: object) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, float):
         return "" if math.isnan(cell) else str(int(cell)) if cell.is_integer() else repr(cell)
+    if isinstance(cell, Decimal):
+        return f"{cell:f}".rstrip("0").rstrip(".") if cell % 1 else str(int(cell))
     if isinstance(cell, int):
         return str(cell) if cell.bit_length() <= _MOST_BITS else None
     if cell is None:
@@ -137,25 +103,25 @@ def cell_text(cell: object) -> str | None:
     return cell if cell.strip() else ""
 
 
-def label_from_number(label: str | None, names: Sequence[str]) -> str | None:
-    """A label that is a number counting from 0 -> its name.
+def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
+    """The records whose label stands in the public label list, and how many have another one (which is not quoted).
 
-    ======================================  ==================
-    label, names                            becomes
-    ======================================  ==================
-    "1", ["no", "yes"]                      "yes"
-    "yes", ["no", "yes"]                    "yes"
-    "1", ["1", "2", "3"]                    "1" (a name first)
-    "0", ["1", "2", "3"]                    "0" (where names are numbers, numbers are names)
-    "7", ["no", "yes"] and other texts      unchanged; ``check_labels`` refuses it
-    ======================================  ==================
+    What a record's own label is decides about this record and no other.
+
+    Args:
+        rows: with or without a column "label"; a record without one is left out.
+        labels: the label list.
     """
-    if label is None or not re.fullmatch(r"[0-9]{1,9}", label) or any(name.isdecimal() for name in names):
-        return label
-    return names[int(label)] if int(label) < len(names) else label
+    known = frozenset(labels)
+    reason = f"a label that is not in the public label list of {len(known)} labels"
+    kept, left = sort_out(
+        place if record.get("label") in known else Misfit(line, reason, "")
+        for place, (record, line) in enumerate(zip(rows.records, rows.lines, strict=True))
+    )
+    return rows.select(kept), left
 
 
-def _faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def cell_faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """(reason, remedy) of a cell that is no text, and of one that is empty."""
     return (
         (f"a column '{column}' that is no text", "write a text or a number there (not a list, an object, a date)"),
@@ -165,18 +131,14 @@ def _faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 def _missing_column(column: str, wanted: str, names: Sequence[str], where: str, *, private: bool) -> DataError:
     asked = f"no column '{wanted}'" + (f" (for '{column}')" if wanted != column else "")
+    map_it = f"map it: {column} = the file's column"
     if not private and all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}", name) for name in names):
-        asked += f"; the columns are {', '.join(names[:20])}" + (", ..." if len(names) > 20 else "")
+        asked += f"; the columns are {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
         near = difflib.get_close_matches(wanted, names, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return DataError(asked, where=where, remedy=f"{hint}map it: {column} = the file's column")
-    count = (
-        "the 1 name that is there is not shown"
-        if len(names) == 1
-        else (f"the {len(names)} names that are there are not shown")
-    )
+        return DataError(asked, where=where, remedy=(f"did you mean '{near[0]}'? " if near else "") + map_it)
+    count = "the 1 name that is there is" if len(names) == 1 else f"the {len(names)} names that are there are"
     return DataError(
-        f"{asked}; {count}: is the header line missing?",
+        f"{asked}; {count} not shown: is the header line missing?",
         where=where,
-        remedy=f"look at the file's first line, and map the column: {column} = the file's column",
+        remedy=f"look at the file's first line, and {map_it}",
     )

@@ -1,30 +1,39 @@
-"""The lines of a text file, one at a time, with a bound on what is held of any of them.
+"""The lines of a text file, one at a time, with a bound on what is held of any of them; ``.gz`` is unpacked on the way.
 
-Text is UTF-8, with or without a byte order mark. Bytes that are not come out as lone surrogates, which no UTF-8 holds:
-``has_bad_bytes`` finds them, so that a fault stays with the record it stands in.
+Bytes that are no text in the file's encoding come out as lone surrogates, which no UTF-8 holds: ``has_bad_bytes`` finds
+them, so that a fault stays with the record it stands in.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.foreign import attempt
-from llmchain_fl.core.regular_file import kind_of, open_regular, read_regular
+from llmchain_fl.core.regular_file import kind_of, open_regular
 
 LONGEST_LINE = 16 * 2**20
 """Characters of one line of JSON or text; parsed, it may take twenty times as much memory."""
 
-MOST_BYTES = 64 * 2**20
-"""Of a file that is read as a whole: a label list, the description of a data set."""
-
+GZIP = ".gz"
+UTF_8 = "utf-8"
+NOT_TEXT = 'is not UTF-8 (if all of the file is Latin-1, say so: data.encoding = "windows-1252")'
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
+
+
+class Dialect(NamedTuple):
+    """How a text file is written, as its owner says; an empty field: see ``tables.py``."""
+
+    encoding: str = ""
+    delimiter: str = ""
 
 
 class Piece(NamedTuple):
@@ -34,24 +43,23 @@ class Piece(NamedTuple):
     text: str
 
 
-def pieces(path: Path, *, ends: Literal["\n", "any"], most: int = LONGEST_LINE) -> Iterator[Piece]:
+def pieces(path: Path, *, ends: Literal["\n", "any"], most: int = LONGEST_LINE, encoding: str = "") -> Iterator[Piece]:
     r"""The lines of a file in pieces of at most ``most`` characters; all but a line's last piece are without an end.
 
     Args:
         path: a regular file; anything else is refused, without waiting for what it may send.
         ends: what ends a line: only ``\n`` (a raw U+2028 or a ``\r`` is then a character), or also ``\r\n`` and ``\r``.
         most: characters of a piece.
+        encoding: empty: UTF-8; a byte order mark in front of UTF-8 is skipped.
 
     Raises:
         DataError: missing or unreadable, also in the middle.
     """
-    raw: BinaryIO | None = None
-    with contextlib.suppress(OSError):
-        raw = open_regular(path)
-    if raw is None:
-        raise missing_file(path)
+    told = "utf-8-sig" if encoding in ("", UTF_8) else encoding
     newline = "\n" if ends == "\n" else ""
-    with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+    with contextlib.ExitStack() as stack:
+        raw = open_bytes(path, stack)
+        file = io.TextIOWrapper(raw, encoding=told, errors="surrogateescape", newline=newline)
         number, within = 0, False
         while text := _next(file, most, path):
             number += not within
@@ -59,34 +67,29 @@ def pieces(path: Path, *, ends: Literal["\n", "any"], most: int = LONGEST_LINE) 
             yield Piece(number, text)
 
 
-def _next(file: io.TextIOWrapper, most: int, path: Path) -> str:
+def open_bytes(path: Path, stack: contextlib.ExitStack) -> BinaryIO:
+    """The bytes of a regular file, unpacked where its name ends in ``.gz``; closed with ``stack``.
+
+    Raises:
+        DataError: missing, or not to be opened.
+    """
+    raw: BinaryIO | None = None
     with contextlib.suppress(OSError):
+        raw = stack.enter_context(open_regular(path))
+    if raw is None:
+        raise missing_file(path)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == GZIP else raw
+
+
+def _next(file: io.TextIOWrapper, most: int, path: Path) -> str:
+    with contextlib.suppress(OSError, EOFError, zlib.error):
         return file.readline(most)
     raise missing_file(path)
 
 
 def has_bad_bytes(text: str) -> bool:
-    """Whether the bytes of ``text`` were not UTF-8."""
+    """Whether some bytes of ``text`` were no text."""
     return not text.isascii() and _BAD_BYTE.search(text) is not None
-
-
-def read_text(path: Path) -> str:
-    """The whole file as text, without a byte order mark, line ends as they are. For short files.
-
-    Raises:
-        DataError: missing, unreadable, over ``MOST_BYTES``, or not UTF-8 (naming the first line that is not).
-    """
-    data: bytes | None = None
-    with contextlib.suppress(OSError):
-        data = read_regular(path, MOST_BYTES)
-    if data is None:
-        raise missing_file(path)
-    line = 0
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-    raise DataError("line is not UTF-8", where=f"{path}:{line}", remedy="save the file as UTF-8")
 
 
 def missing_file(path: Path) -> DataError:
@@ -99,11 +102,8 @@ def missing_file(path: Path) -> DataError:
         return DataError("no such file", where=str(path), remedy=remedy)
     names = names_in(folder)
     if path.name in names:
-        return DataError(
-            "cannot be read as a file",
-            where=str(path),
-            remedy="check what it is, how large, and who may read it",
-        )
+        remedy = "check what it is, whether it is whole, and who may read it"
+        return DataError("cannot be read as a file", where=str(path), remedy=remedy)
     near = difflib.get_close_matches(path.name, names, n=1)
     if near:
         return DataError("no such file", where=str(path), remedy=f"did you mean {folder / near[0]}?")

@@ -7,11 +7,9 @@ counts them (``LeftOut``). Neither says what they hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
-
-from llmchain_fl.core.errors import DataError
 
 T = TypeVar("T")
 
@@ -51,31 +49,23 @@ class Misfit(NamedTuple):
     remedy: str
     detail: str = ""
 
-    def error(self) -> DataError:
-        """The same as an error, for who cannot do without the record."""
-        return DataError(self.detail or self.reason, where=str(self.line), remedy=self.remedy)
-
 
 class Found(NamedTuple):
     """What a reader gives: the records one by one, and the columns where the source has them for all records at once.
 
-    ``columns`` is None where they stand in each record (JSON lines) and a record may lack one.
+    ``columns`` is None where they stand in each record (JSON lines) and a record may lack one. ``damaged``: columns
+    that are there and cannot be read, which matters to whoever asks for them.
     """
 
     where: str
     columns: tuple[str, ...] | None
     items: Iterable[Located | Misfit]
+    damaged: tuple[str, ...] = ()
 
-    def records(self) -> Iterator[Located]:
-        """Every record.
 
-        Raises:
-            DataError: at the first one that does not fit.
-        """
-        for item in self.items:
-            if isinstance(item, Misfit):
-                raise item.error()
-            yield item
+def number_rows(rows: Iterable[dict[str, object]], file: str) -> list[Located]:
+    """The rows of a source without lines."""
+    return [Located(row, Line(file, number)) for number, row in enumerate(rows, start=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +117,6 @@ def sort_out(items: Iterable[T | Misfit]) -> tuple[list[T], LeftOut]:
     return kept, LeftOut(counts, first)
 
 
-def number_rows(rows: Sequence[dict[str, object]], file: str) -> list[Located]:
-    """The rows of a source without lines."""
-    return [Located(row, Line(file, number)) for number, row in enumerate(rows, start=1)]
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Records under the project's column names.
@@ -159,25 +144,3 @@ class Rows:
     def select(self, indices: Sequence[int]) -> Rows:
         """The rows at ``indices``, in their order."""
         return Rows([self.records[i] for i in indices], [self.lines[i] for i in indices], self.where)
-
-    def column(self, name: str) -> list[str]:
-        """One column, in order.
-
-        Raises:
-            DataError: a record has no such column.
-        """
-        lacking = [line for record, line in zip(self.records, self.lines, strict=True) if name not in record]
-        if lacking:
-            raise DataError(
-                f"{how_many(lacking)} a column '{name}' that is empty, missing or no text",
-                where=str(lacking[0]),
-                remedy=f"fill it in, or map it: {name} = the file's column",
-            )
-        return [record[name] for record in self.records]
-
-
-def how_many(lines: Sequence[Line]) -> str:
-    """The subject of a fault, as in "3 records (lines 2, 5, 9) have": at most five lines, all of the first's file."""
-    here = [str(line.number) for line in lines if line.file == lines[0].file][:SHOWN]
-    shown = ", ".join(here) + (", ..." if len(here) < len(lines) else "")
-    return f"1 record (line {shown}) has" if len(lines) == 1 else f"{len(lines)} records (lines {shown}) have"

@@ -19,21 +19,33 @@ the file ends within quotes                            the same
 a quote within a field that does not begin with one    a character like any other
 in a TSV file: a quote                                 a character like any other; a row is a line, always
 =====================================================  ==========================================================
+
+Encoding and delimiter are what the file's owner says (``Dialect``). What is left open is decided by the header line and
+by nothing else: a file in which one record more, or one byte of a record, changed how the others are read would make
+every record of the site depend on that one. The header is the same whoever is in the file. So a Latin-1 file whose
+column names are all ASCII is read as UTF-8 until its owner says more, and records that are not UTF-8 are left out.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from llmchain_fl.core.data.lines import LONGEST_LINE, Piece, has_bad_bytes, pieces
+from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, UTF_8, Dialect, Piece, has_bad_bytes, pieces
 from llmchain_fl.core.data.rows import Found, Line, Located, Misfit
 from llmchain_fl.core.errors import DataError
 
-MOST_CHARACTERS = 131_072
-"""Of one field, as the csv module has it: an unclosed quote must not swallow a file."""
+log = logging.getLogger("llmchain_fl.data")
+MOST_CHARACTERS = 2**20
+"""Of one field; the csv module has 131,072, which a long report exceeds. An unclosed quote must not swallow a file."""
+WINDOWS = "windows-1252"
+"""What a file is read as that is not UTF-8: Latin-1, and the quotes and dashes that Windows adds."""
+DELIMITERS = ",;\t|"
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 _QUOTE_REMEDY = 'inside a quoted field write a quote as "", or use JSON lines'
 
@@ -46,22 +58,38 @@ class Row(NamedTuple):
     fault: str
 
 
-def read_csv(path: Path) -> Found:
-    """Comma separated under a header row (RFC 4180): a field in double quotes may hold commas and line ends.
+def read_csv(path: Path, dialect: Dialect) -> Found:
+    """Separated under a header row (RFC 4180): a field in double quotes may hold delimiters and line ends.
 
     Raises:
         DataError: missing file, no proper header; while the rows are read, a row that has no end (see above).
     """
-    return _read_table(path, delimiter=",", quotes=True)
+    return _read_table(path, _told(path, dialect), ",", quotes=True)
 
 
-def read_tsv(path: Path) -> Found:
+def read_tsv(path: Path, dialect: Dialect) -> Found:
     """Tab separated under a header row, as IANA text/tab-separated-values: a quote is a character like any other.
 
     Raises:
         DataError: missing file, no proper header.
     """
-    return _read_table(path, delimiter="\t", quotes=False)
+    told = _told(path, dialect._replace(delimiter=dialect.delimiter or "\t"))
+    return _read_table(path, told, "\t", quotes=False)
+
+
+def _told(path: Path, dialect: Dialect) -> Dialect:
+    """``dialect``, and what it leaves open from the file's first line: see the module."""
+    if all(dialect):
+        return dialect
+    head = next(pieces(path, ends="any", most=MOST_CHARACTERS, encoding=dialect.encoding), Piece(1, "")).text
+    encoding = dialect.encoding or (WINDOWS if has_bad_bytes(head) and not head.startswith(_UTF_16) else UTF_8)
+    return Dialect(encoding, dialect.delimiter or delimiter_of(head))
+
+
+def delimiter_of(header: str) -> str:
+    """The delimiter that a header line has most of outside quotes; a comma where it has none, and of equals."""
+    bare = re.sub('"[^"]*"?', "", header)
+    return max(DELIMITERS, key=bare.count)
 
 
 def check_header(names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -81,13 +109,16 @@ def check_header(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_table(path: Path, *, delimiter: str, quotes: bool) -> Found:
-    rows = split_rows(pieces(path, ends="any", most=MOST_CHARACTERS), str(path), delimiter=delimiter, quotes=quotes)
+def _read_table(path: Path, told: Dialect, usual: str, *, quotes: bool) -> Found:
+    if told != (UTF_8, usual):
+        log.warning("%s: read as %s with %r", path, told.encoding, told.delimiter)
+    lines = pieces(path, ends="any", most=MOST_CHARACTERS, encoding=told.encoding)
+    rows = split_rows(lines, str(path), delimiter=told.delimiter, quotes=quotes)
     head = next(rows, None)
     if head is None:
         return Found(str(path), None, ())
     if head.fault:
-        raise DataError(f"header {head.fault}", where=f"{path}:{head.line}", remedy="correct the first line")
+        raise DataError(f"header {head.fault}", where=f"{path}:{head.line}", remedy='save it as "CSV UTF-8"')
     header = check_header([name.strip() for name in head.fields], f"{path}:{head.line}")
     return Found(str(path), header, _under(header, rows, str(path)))
 
@@ -96,7 +127,8 @@ def _under(header: tuple[str, ...], rows: Iterator[Row], file: str) -> Iterator[
     for row in rows:
         line = Line(file, row.line)
         if row.fault:
-            yield Misfit(line, f"line {row.fault}", _QUOTE_REMEDY if "quote" in row.fault else "correct the line")
+            remedy = _QUOTE_REMEDY if "quote" in row.fault else "correct the line"
+            yield Misfit(line, f"line {row.fault}", remedy)
         elif len(row.fields) != len(header):
             yield Misfit(
                 line,
@@ -126,7 +158,7 @@ class _Row:
     def take(self, number: int, text: str) -> bool:
         """Take in a line or a piece of one; whether the row ends with it."""
         if has_bad_bytes(text):
-            self.fault = self.fault or "is not UTF-8"
+            self.fault = self.fault or NOT_TEXT
         at = 0
         while at < len(text) and (self.state == "quoted" or text[at] not in "\r\n"):
             at = self._step(number, text, at)

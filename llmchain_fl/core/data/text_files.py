@@ -9,26 +9,26 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmchain_fl.core.data.lines import LONGEST_LINE, has_bad_bytes, pieces
+from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, Dialect, has_bad_bytes, pieces
 from llmchain_fl.core.data.rows import Found, Line, Located, Misfit
 
 
-def read_jsonl(path: Path) -> Found:
+def read_jsonl(path: Path, dialect: Dialect) -> Found:
     r"""One JSON object per line. Only ``\n`` ends a line (a raw U+2028 inside a string is legal JSON).
 
     Raises:
         DataError: missing file.
     """
-    return Found(str(path), None, _json_records(path))
+    return Found(str(path), None, _json_records(path, dialect))
 
 
-def read_lines(path: Path) -> Found:
+def read_lines(path: Path, dialect: Dialect) -> Found:
     r"""Plain text, one document a line: a record with the one column ``text``. Only ``\n`` (and ``\r\n``) ends a line.
 
     Raises:
         DataError: missing file.
     """
-    return Found(str(path), ("text",), _text_records(path))
+    return Found(str(path), ("text",), _text_records(path, dialect))
 
 
 def json_object(text: str) -> dict[str, object] | None:
@@ -40,8 +40,8 @@ def json_object(text: str) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _json_records(path: Path) -> Iterator[Located | Misfit]:
-    for item in _lines(path):
+def _json_records(path: Path, dialect: Dialect) -> Iterator[Located | Misfit]:
+    for item in _lines(path, dialect):
         yield item if isinstance(item, Misfit) else _json_record(*item)
 
 
@@ -53,15 +53,15 @@ def _json_record(line: Line, text: str) -> Located | Misfit:
     return Located(row, line)
 
 
-def _text_records(path: Path) -> Iterator[Located | Misfit]:
-    for item in _lines(path):
+def _text_records(path: Path, dialect: Dialect) -> Iterator[Located | Misfit]:
+    for item in _lines(path, dialect):
         yield item if isinstance(item, Misfit) else Located({"text": item[1].strip()}, item[0])
 
 
-def _lines(path: Path) -> Iterator[tuple[Line, str] | Misfit]:
+def _lines(path: Path, dialect: Dialect) -> Iterator[tuple[Line, str] | Misfit]:
     """Every line that is not blank, or why it cannot be used."""
     skipped = 0
-    for number, text in pieces(path, ends="\n"):
+    for number, text in pieces(path, ends="\n", encoding=dialect.encoding):
         line = Line(str(path), number)
         if number == skipped:
             continue
@@ -69,6 +69,6 @@ def _lines(path: Path) -> Iterator[tuple[Line, str] | Misfit]:
             skipped = number
             yield Misfit(line, f"line is over {LONGEST_LINE:,} characters", "make several records of it")
         elif has_bad_bytes(text):
-            yield Misfit(line, "line is not UTF-8", "save the file as UTF-8")
+            yield Misfit(line, f"line {NOT_TEXT}", "save the file as UTF-8")
         elif text.strip():
             yield line, text

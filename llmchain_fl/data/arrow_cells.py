@@ -6,8 +6,9 @@ a cell                              becomes
 text in UTF-8                       str
 text that is not UTF-8              ``UNREADABLE``, which is no text (``columns.cell_text``)
 null                                None
-a whole number, number, true/false  int, float, bool
-a date, list, decimal, bytes, ...   ``UNREADABLE``, without being looked at (far dates have no Python value)
+a number, decimal, true/false       int, float, Decimal, bool
+a struct                            dict of its fields, each by this table
+a date, list, map, bytes, ...       ``UNREADABLE``, without being looked at (far dates have no Python value)
 ==================================  ===========================================================================
 """
 
@@ -54,6 +55,11 @@ def _cells(array: pyarrow.Array) -> list[object]:
         raw = array.view(as_bytes)
         raw.validate(full=True)
         return [None if cell is None else _text(cell) for cell in raw.to_pylist()]
+    if types.is_struct(kind) and kind.num_fields:
+        names = [kind.field(at).name for at in range(kind.num_fields)]
+        fields = zip(*(_cells(field) for field in array.flatten()), strict=True)
+        there = array.is_valid().to_pylist()
+        return [dict(zip(names, row, strict=True)) if known else None for row, known in zip(fields, there, strict=True)]
     if not _is_plain(kind):
         return [UNREADABLE if there else None for there in array.is_valid().to_pylist()]
     array.validate(full=True)
@@ -61,10 +67,11 @@ def _cells(array: pyarrow.Array) -> list[object]:
 
 
 def _is_plain(kind: pyarrow.DataType) -> bool:
-    """Whether every value of this type is a Python number, truth value or nothing."""
+    """Whether every value of this type is a Python number, decimal, truth value or nothing."""
     from pyarrow import types
 
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_null(kind))
+    tests = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def _text(data: bytes) -> object:

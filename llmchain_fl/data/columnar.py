@@ -6,52 +6,66 @@ of a file they cannot read is never passed on: it may quote a cell.
 
 from __future__ import annotations
 
-import difflib
+import logging
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmchain_fl.core.data.arrow_cells import column_cells
-from llmchain_fl.core.data.lines import missing_file, names_in, read_text
+from llmchain_fl.core.data.lines import Dialect, missing_file, names_in
+from llmchain_fl.core.data.readers import no_split
 from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.data.tables import check_header
 from llmchain_fl.core.data.text_files import json_object
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.foreign import attempt
 from llmchain_fl.core.regular_file import kind_of
+from llmchain_fl.data.arrow_cells import column_cells
+from llmchain_fl.data.json_file import read_text
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
+
+log = logging.getLogger("llmchain_fl.data")
 
 
-def read_parquet(path: Path) -> Found:
+def read_parquet(path: Path, dialect: Dialect) -> Found:
     """One Parquet file; ``line`` is the row number from 1. A cell that no text can be made of is a fault of its row.
 
     Raises:
-        DataError: missing file, not Parquet, damaged pages, two columns of one name.
+        DataError: missing file, not Parquet, no column that can be read, two columns of one name.
     """
     if kind_of(path) != "file":
         raise missing_file(path)
-    table = attempt(lambda: _parquet_table(path))
-    if table is None:
+    parts = attempt(lambda: _parquet_columns(path))
+    if parts is None:
         raise DataError("is not a readable Parquet file", where=str(path), remedy="write it, or copy it here, again")
-    return table_rows(*table, str(path))
+    return _rows(*parts, str(path))
 
 
-def _parquet_table(path: Path) -> tuple[pyarrow.Table, object]:
+Columns = list[tuple[str, "pyarrow.ChunkedArray | None"]]
+"""Names and columns; None: it cannot be read."""
+
+
+def _parquet_columns(path: Path) -> tuple[Columns, object]:
     from pyarrow import parquet
 
     # ParquetFile and not read_table, which adds columns for folders named like "site=a".
     with parquet.ParquetFile(path) as file:
-        table = file.read()
-    described = json_object((table.schema.metadata or {}).get(b"huggingface", b"{}").decode("utf-8", "replace"))
+        names = file.schema_arrow.names
+        whole = attempt(file.read)
+        columns = [_alone(file, name) for name in names] if whole is None else whole.columns
+        metadata = file.schema_arrow.metadata or {}
+    described = json_object(metadata.get(b"huggingface", b"{}").decode("utf-8", "replace"))
     info = (described or {}).get("info")
-    return table, info.get("features") if isinstance(info, dict) else None
+    return list(zip(names, columns, strict=True)), info.get("features") if isinstance(info, dict) else None
 
 
-def is_saved_dataset(path: Path) -> bool:
-    """Whether ``datasets``' ``save_to_disk`` wrote this directory."""
-    names = names_in(path)
-    return "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names)
+def _alone(file: parquet.ParquetFile, name: str) -> pyarrow.ChunkedArray | None:
+    """One column of a file in which another one is damaged."""
+    table = attempt(lambda: file.read(columns=[name]))
+    return table.column(0) if table is not None and table.column_names == [name] else None
 
 
 def read_saved_dataset(path: Path, split: str) -> Found:
@@ -104,17 +118,25 @@ def table_rows(table: pyarrow.Table, features: object, where: str) -> Found:
     """The rows of an Arrow table, each made of its own cells alone.
 
     Raises:
-        DataError: the table is damaged, or has two columns of one name.
+        DataError: no column can be read, or two have one name.
     """
-    names = attempt(lambda: tuple(table.column_names))
-    cells = attempt(lambda: [column_cells(column) for column in table.columns])
-    if names is None or cells is None:
-        raise DataError("a column is damaged", where=where, remedy="write it, or copy it here, again")
-    header = check_header(names, where)
-    told = features if isinstance(features, dict) else {}
-    columns = {name: with_label_names(column, told.get(name)) for name, column in zip(header, cells, strict=True)}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Found(where, header, number_rows(rows, where))
+    columns = attempt(lambda: list(zip(table.column_names, table.columns, strict=True)))
+    return _rows(columns or [], features, where)
+
+
+def _rows(columns: Columns, features: object, where: str) -> Found:
+    header = check_header([name for name, _ in columns], where)
+    cells = {name: None if column is None else attempt(partial(column_cells, column)) for name, column in columns}
+    whole = {name: found for name, found in cells.items() if found is not None}
+    if cells and not whole:
+        raise DataError("no column of it can be read", where=where, remedy="write it, or copy it here, again")
+    if len(whole) < len(cells):
+        log.warning("%s: %d of %d columns are damaged and left out", where, len(cells) - len(whole), len(cells))
+    told: Mapping[object, object] = features if isinstance(features, dict) else {}
+    named = {name: with_label_names(found, told.get(name)) for name, found in whole.items()}
+    rows = [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
+    damaged = tuple(name for name in header if name not in whole)
+    return Found(where, tuple(whole), number_rows(rows, where), damaged)
 
 
 def with_label_names(cells: list[object], feature: object) -> list[object]:
@@ -131,17 +153,3 @@ def with_label_names(cells: list[object], feature: object) -> list[object]:
     if not (isinstance(names, list) and names):
         return cells
     return [names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None for cell in cells]
-
-
-def no_split(split: str, splits: list[str], where: str) -> DataError:
-    """The error for a split that a source does not have.
-
-    Args:
-        split: the split that was asked for.
-        splits: those that are there, by the names of files and folders.
-        where: the source.
-    """
-    near = difflib.get_close_matches(split, splits, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    there = f"it has {', '.join(splits) if splits else 'no split'}"
-    return DataError(f"has no split '{split}'", where=where, remedy=f"{hint}{there}")
