@@ -23,11 +23,13 @@ from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.data.source import without_rows
 from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.core.guards import SITE_GUARDS
 from llmchain_fl.core.messages import MAX_BYTES
 from llmchain_fl.core.privacy.units import same_person
+from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.tasks.spec import MOST_LABELS
 from llmchain_fl.data.source import resolve_site
-from llmchain_fl.data.stages import check_stages, public_labels, stage_rows
+from llmchain_fl.data.stages import Sources, check_stages, public_labels
 from simulations.partition import PARTITIONERS, Indices, Sites
 from simulations.streams import Record, Share, shaped
 
@@ -108,9 +110,9 @@ def _parts(config: RunConfig, labels: list[str], names: list[str]) -> list[list[
     so that a hospital is the same site in every stage, also where it has records in one of them only.
     """
     patterns = [stage.train or config.data.train for stage in config.stage]
-    own = ["{site}" in pattern for pattern in patterns]
+    own, sources = ["{site}" in pattern for pattern in patterns], Sources()
     read = [
-        None if mine else stage_rows(config, stage, "train", labels)
+        None if mine else sources.stage(config, stage, "train", labels)
         for stage, mine in zip(config.stage, own, strict=True)
     ]
     dealt = _by_column if config.sites.partition in ("column", "natural") else _stage_by_stage
@@ -122,7 +124,7 @@ def _parts(config: RunConfig, labels: list[str], names: list[str]) -> list[list[
 
 
 def _own_files(config: RunConfig, stage: StageConfig, pattern: str, labels: list[str], names: list[str]) -> list[Part]:
-    read = [stage_rows(config, stage, "train", labels, source=resolve_site(pattern, name)) for name in names]
+    read = [Sources().stage(config, stage, "train", labels, source=resolve_site(pattern, name)) for name in names]
     return [(rows, np.arange(len(rows.records))) for rows in read]
 
 
@@ -209,6 +211,7 @@ def _site(config: RunConfig, folder: Path, name: str) -> Site:
         delta=privacy.delta,
         scores=scores,
         hub=True,
+        plugins=_plugins(config),
     ).model_copy(update=_caps(config))
     data = SiteData(
         train=str(home / "{stage}.jsonl"),
@@ -222,7 +225,7 @@ def _site(config: RunConfig, folder: Path, name: str) -> Site:
 def _caps(config: RunConfig) -> dict[str, int]:
     """A simulated site's owner is who wrote the configuration: what that asks for is allowed, and usual sizes."""
     usual, continual = SiteLimits(), config.continual
-    public = sum(int(getattr(continual, f"{guard}_batch", 0)) for guard in continual.guards)
+    public = sum(int(settings.plain().get("batch", 0)) for _, settings in continual.composed)
     asked = {
         "max_steps": config.train.steps,
         "max_rank": max(config.adapter.rank, *config.adapter.site_ranks, 1),
@@ -234,6 +237,13 @@ def _caps(config: RunConfig) -> dict[str, int]:
         "max_message_mb": MAX_BYTES // 2**20,
     }
     return {name: max(count, int(getattr(usual, name))) for name, count in asked.items()}
+
+
+def _plugins(config: RunConfig) -> list[str]:
+    """What the configuration names of other packages that acts at a site."""
+    guards = [guard.name for guard, _ in config.continual.composed if guard.site is not None]
+    tasks = [] if config.task.kind in TASKS else [f"tasks:{config.task.kind}"]
+    return [f"guards:{name}" for name in guards if name not in SITE_GUARDS] + tasks
 
 
 def _write_site_file(config: RunConfig, folder: Path, name: str) -> None:

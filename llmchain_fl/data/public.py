@@ -11,7 +11,7 @@ from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.data.source import check_labels, read_rows
-from llmchain_fl.data.stages import stage_labels
+from llmchain_fl.data.stages import keeps, stage_labels
 
 Row = Mapping[str, str]
 
@@ -75,19 +75,14 @@ def _rows(config: RunConfig, source: str) -> Rows:
 def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str]) -> list[dict[str, str]]:
     """The records of ``source`` that the stage ``name`` keeps."""
     stage = next(one for one in config.stage if one.name == name)
-    rows = _rows(config, source)
-    if labels and rows.records and "label" in rows.records[0]:
-        check_labels(rows, labels)
-    wanted = stage_labels(stage, labels)
-    found = [
-        row
-        for row in rows.records
-        if (wanted is None or row.get("label") in wanted) and all(row.get(k) == v for k, v in stage.where.items())
-    ]
-    if not found:
+    rows, wanted = _rows(config, source), stage_labels(stage, labels)
+    found = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, wanted, row)])
+    if labels and any("label" in row for row in found.records):
+        check_labels(found, labels)
+    if not len(found):
         raise DataError(
             f'no public record is left for stage "{name}"',
             where=source,
             remedy="public records need the columns that the stage is told by (label, or those in where)",
         )
-    return [dict(row) for row in found]
+    return [dict(row) for row in found.records]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from llmchain_fl.config.schema import RunConfig, StageConfig
 from llmchain_fl.config.stream_faults import kind_faults
@@ -13,7 +12,7 @@ from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.words import nearest
 from llmchain_fl.data.label_list import read_label_list
-from llmchain_fl.data.source import check_labels, read_rows
+from llmchain_fl.data.source import check_labels, path_of, read_rows
 
 
 def public_labels(config: RunConfig) -> dict[str, str]:
@@ -101,40 +100,67 @@ def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows
     return rows
 
 
-def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str], *, source: str = "") -> Rows:
-    """Records of ``stage`` from its ``train``, ``test`` or ``dev`` (``which``), or from ``source``.
+class Sources:
+    """The sources of a run, or of several with the same files, each read once however many stages share it."""
 
-    Raises:
-        DataError: not readable, a column is missing, a label is unknown, or nothing is left.
-    """
-    data = config.data
-    own = {"train": stage.train or data.train, "test": stage.test or data.test, "dev": stage.dev or data.dev}
-    spec = source or own[which]
-    split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
-    columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
-    rows = read_rows(
-        spec,
-        mapping=columns,
-        required=task_kind(config.task.kind).columns,
-        split=split,
-        seed=config.seed,
-        size=size or None,
-        private=False,
-    )
-    kept = stage_labels(stage, labels)
-    for column in stage.where:
-        if rows.records and column not in rows.records[0]:
-            raise DataError(f"there is no column {column}", where=spec, remedy=f'stage "{stage.name}": correct where')
-    chosen = [
-        i
-        for i, row in enumerate(rows.records)
-        if (kept is None or row["label"] in kept)
-        and all(row.get(column) == value for column, value in stage.where.items())
-    ]
-    if labels:
-        check_labels(rows, labels)
-    if not chosen:
-        raise DataError(
-            f'no record is left for stage "{stage.name}"', where=spec, remedy="check the stage's labels and where"
-        )
-    return replace(rows, records=[rows.records[i] for i in chosen], lines=[rows.lines[i] for i in chosen])
+    def __init__(self) -> None:
+        self._read: dict[tuple[object, ...], Rows] = {}
+
+    def rows(self, config: RunConfig, spec: str, which: str) -> Rows:
+        """All records of ``spec`` under the project's names. ``which``: ``train``, ``test`` or ``dev``.
+
+        Raises:
+            DataError: not readable, or a column is missing.
+        """
+        data = config.data
+        split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
+        columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
+        required = task_kind(config.task.kind).columns
+        drawn = config.seed if size or path_of(spec) is None else 0
+        key = (spec, split, size, drawn, tuple(columns.items()), required)
+        if key not in self._read:
+            self._read[key] = read_rows(
+                spec, mapping=columns, required=required, split=split, seed=drawn, size=size or None, private=False
+            )
+        return self._read[key]
+
+    def stage(
+        self, config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str], *, source: str = ""
+    ) -> Rows:
+        """Records of ``stage`` from its ``train``, ``test`` or ``dev`` (``which``), or from ``source``.
+
+        The label list is asked about records that the stage keeps: the others may have labels of their own.
+
+        Raises:
+            DataError: not readable, a column is missing, a label is unknown, or nothing is left.
+        """
+        spec = source or named(config, stage, which)
+        rows, kept = self.rows(config, spec, which), stage_labels(stage, labels)
+        for column in stage.where:
+            if not any(column in record for record in rows.records):
+                remedy = f'stage "{stage.name}": correct where'
+                raise DataError(f"there is no column {column}", where=spec, remedy=remedy)
+        chosen = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, kept, row)])
+        if labels:
+            check_labels(chosen, labels)
+        if not len(chosen):
+            raise DataError(
+                f'no record is left for stage "{stage.name}"', where=spec, remedy="check the stage's labels and where"
+            )
+        return chosen
+
+
+def named(config: RunConfig, stage: StageConfig, which: str) -> str:
+    """What the stage or the run names for ``which``; empty: nothing."""
+    own: str = getattr(stage, which) or getattr(config.data, which)
+    return own
+
+
+def keeps(stage: StageConfig, labels: Sequence[str] | None, row: Mapping[str, str]) -> bool:
+    """Whether a record is of ``stage``. ``labels``: what ``stage_labels`` gives."""
+    return (labels is None or row.get("label") in labels) and all(row.get(k) == v for k, v in stage.where.items())
+
+
+def stage_rows(config: RunConfig, stage: StageConfig, which: str, labels: Sequence[str]) -> Rows:
+    """Records of one stage; see ``Sources.stage``, by which several stages share what is read."""
+    return Sources().stage(config, stage, which, labels)
