@@ -21,9 +21,14 @@ def app_root() -> Path:
     return inside if inside.is_dir() else package.parent
 
 
-def simulator() -> ModuleType:
-    """The module ``simulations.run``."""
+def tool(name: str) -> ModuleType:
+    """The module ``name``, such as ``simulations.dummy``."""
     root = str(app_root())
     if root not in sys.path:
         sys.path.insert(0, root)
-    return importlib.import_module("simulations.run")
+    return importlib.import_module(name)
+
+
+def simulator() -> ModuleType:
+    """The module ``simulations.run``."""
+    return tool("simulations.run")

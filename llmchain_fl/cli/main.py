@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from llmchain_fl import __version__
 from llmchain_fl.cli import (
+    check,
     compare,
     digest,
     evaluate,
@@ -20,16 +22,17 @@ from llmchain_fl.cli import (
     simulate,
     unlearn,
 )
+from llmchain_fl.cli.verbosity import begin_log, set_level
 from llmchain_fl.core.printable import printable
 
 app = typer.Typer(
     name="llmchain-fl",
     help="Federated, private and continual LoRA fine-tuning of language models, on Flower.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("simulate")(simulate.command)
+app.command("check")(check.command)
 app.command("scenarios")(scenarios.command)
 app.command("compare")(compare.command)
 app.command("predict")(predict.command)
@@ -42,6 +45,28 @@ app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"llmchain-fl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors and what a command is asked for.")
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv everything that is logged.")
+    ] = 0,
+) -> None:
+    """Options of every command; they stand before its name."""
+    set_level(quiet=quiet, verbose=verbose)
+
+
 def main() -> None:
     """Run the command line.
 
@@ -49,7 +74,7 @@ def main() -> None:
     exit code  the command
     =========  ================================================================================
     0          did what was asked
-    2          one of our own errors, or an option that does not exist: one clear text
+    2          bad input, or a fault of the outside world: one clear text, never a traceback
     3          a run whose budget ended before its plan did: all that it learned is written
     130        Ctrl-C
     =========  ================================================================================
@@ -59,21 +84,35 @@ def main() -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    begin_log()
     try:
         app()
     except RunStopped as stop:
         typer.secho(_lines(str(stop)), err=True, fg=typer.colors.YELLOW)
         sys.exit(3)
     except LlmchainError as error:
-        typer.secho(f"error: {_lines(str(error))}", err=True, fg=typer.colors.RED)
-        sys.exit(2)
+        _fail(str(error))
     except KeyboardInterrupt:
         typer.secho("stopped", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from llmchain_fl.cli.faults import full_text
+
+        _fail(full_text(error))
+
+
+def _fail(text: str) -> None:
+    typer.secho(f"error: {_lines(text)}", err=True, fg=typer.colors.RED)
+    sys.exit(2)
 
 
 def _lines(text: str) -> str:
     """Our own line breaks, and nothing else that moves the cursor: an error may name what others chose."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,24 +1,108 @@
-"""``llmchain-fl predict RUN "text"``."""
+"""``llmchain-fl predict RUN "text" ...``, or of a whole file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.tasks.base import Task
+
+BATCH = 64
+PREDICTED, PROBABILITY = "predicted", "probability"
 
 
 def command(
     run: Annotated[Path, typer.Argument(help="A run directory, or an adapter folder in it.")],
-    text: Annotated[list[str], typer.Argument(help="One or more texts.")],
+    text: Annotated[list[str] | None, typer.Argument(help="One or more texts.")] = None,
+    file: Annotated[str, typer.Option("--file", help="Instead of texts: a file of records, such as notes.csv.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Where the answers go: a new .csv or .jsonl file.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Which column holds what, if not as in the run: --column text=utterance."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 3,
 ) -> None:
-    """Use a trained adapter on new text: labels with their probabilities, or an answer."""
-    from llmchain_fl.cli.trained import open_trained
+    """Use a trained adapter on new texts: labels with their probabilities, or answers."""
+    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of
+    from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.core.tasks.kind import task_kind
+    from llmchain_fl.data.source import read_rows
 
-    work, task = open_trained(run)
-    for line, found in zip(text, task.predict(text, top), strict=True):
-        typer.echo(line)
-        for answer, chance in found:
-            typer.echo(f"  {chance:6.1%}  {answer}" if task_kind(work.task.kind).labelled else f"  {answer}")
+    if bool(text) == bool(file):
+        raise ConfigError(["give either texts or --file"])
+    if out is not None:
+        _check_out(out)
+    folder = find_adapter(run)
+    kind = task_kind(task_of(folder).kind)
+    asked = kind.columns[0]
+    told = own_columns(folder, columns or [])
+    mapping = {asked: told[asked]} if asked in told else {}
+    rows = read_rows(file, mapping=mapping, required=(asked,), split="test", seed=1) if file else None
+    texts = list(text or ()) if rows is None else [row[asked] for row in rows.records]
+    _, task = open_trained(folder)
+    answers = _answers(task, texts, top)
+    if out is None:
+        for line, found in zip(texts, answers, strict=True):
+            typer.echo(line)
+            for answer, chance in found:
+                typer.echo(f"  {chance:6.1%}  {answer}" if kind.labelled else f"  {answer}")
+        return
+    records = [{asked: line} for line in texts] if rows is None else rows.records
+    _write(out, [dict(row) | _cells(found, kind.labelled) for row, found in zip(records, answers, strict=True)])
+    typer.echo(f"{len(records)} answers in {out}")
+
+
+def _answers(task: Task, texts: Sequence[str], top: int) -> Iterator[list[tuple[str, float]]]:
+    for start in range(0, len(texts), BATCH):
+        yield from task.predict(texts[start : start + BATCH], top)
+
+
+def _cells(found: Sequence[tuple[str, float]], labelled: bool) -> dict[str, str]:
+    """``predicted``, ``probability``, and ``predicted_2``, ... for the labels after the first."""
+    cells: dict[str, str] = {}
+    for number, (answer, chance) in enumerate(found, start=1):
+        end = f"_{number}" if number > 1 else ""
+        cells[PREDICTED + end] = answer
+        if labelled:
+            cells[PROBABILITY + end] = f"{chance:.4f}"
+    return cells
+
+
+def _check_out(out: Path) -> None:
+    """Refuse, before anything is computed, what could not be written.
+
+    Raises:
+        ConfigError: another kind of file, one that is there already, a folder that is not.
+    """
+    from llmchain_fl.core.errors import ConfigError
+
+    faults = [
+        (out.suffix.lower() not in (".csv", ".jsonl"), "write .csv or .jsonl"),
+        (out.exists(), "it is there already; name a new file"),
+        (not out.parent.is_dir(), f"there is no folder {out.parent}"),
+    ]
+    wrong = [f"--out {out}: {text}" for holds, text in faults if holds]
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _write(out: Path, rows: Sequence[dict[str, str]]) -> None:
+    import csv
+    import io
+    import json
+
+    from llmchain_fl.atomic_file import atomic_write
+
+    text = io.StringIO(newline="")
+    if out.suffix.lower() == ".csv":
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = csv.DictWriter(text, names, restval="")
+        table.writeheader()
+        table.writerows(rows)
+    else:
+        text.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    atomic_write(out, text.getvalue().encode())

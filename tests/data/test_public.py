@@ -78,7 +78,7 @@ def test_general_records_need_no_label_of_the_run(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.jsonl"
     foreign.write_text(json.dumps({"text": "sour", "label": "taste"}) + "\n", encoding="utf-8")
     assert rows_of(public=foreign, public_stages=False) == ({"text": "sour"},)
-    with pytest.raises(DataError, match="not in the public label list"):
+    with pytest.raises(DataError, match="no public record is left"):
         rows_of(public=foreign)
 
 

@@ -1,0 +1,100 @@
+"""``llmchain-fl check SCENARIO``: everything that can be known of a run without a round."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llmchain_fl.config.schema import RunConfig
+    from llmchain_fl.planning.findings import Finding, Findings
+
+TITLES = {
+    "fault": "keeps the run from starting",
+    "warning": "worth a look",
+    "fact": "good to know",
+}
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A shipped scenario (see `scenarios`) or a .toml file.")] = "demo",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set train.lr=0.01 (repeat it).")
+    ] = None,
+    model: Annotated[
+        bool, typer.Option("--model/--no-model", help="Also open the base model and try one step on made-up records.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the page.")] = False,
+) -> None:
+    """Check a scenario without a round: settings, records, texts, model, one dummy step, privacy. Exit code 2 with
+    faults, 0 without."""
+    from llmchain_fl.config.read import read_config
+    from llmchain_fl.planning.findings import Findings
+    from llmchain_fl.scenario import find_scenario
+
+    found = Findings()
+    file = found.attempt("settings", find_scenario, scenario)
+    config = found.attempt("settings", read_config, file, list(settings or [])) if file else None
+    if config is not None:
+        _check(found, config, model=model)
+    _show(scenario, found, as_json=as_json)
+    if found.faulty:
+        raise typer.Exit(2)
+
+
+def check_before(config: RunConfig) -> None:
+    """The cheap part, before anything heavy is imported: for every command that begins a run.
+
+    Warnings are logged.
+
+    Raises:
+        ConfigError: all faults at once.
+    """
+    import logging
+
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.planning.checks import check_records
+
+    found = check_records(config)
+    faults = [one for one in found if one.level == "fault"]
+    if faults:
+        raise ConfigError([_line(one) for one in faults])
+    for one in found:
+        if one.level == "warning":
+            logging.getLogger("llmchain_fl").warning("%s", _line(one))
+
+
+def _check(found: Findings, config: RunConfig, *, model: bool) -> None:
+    from llmchain_fl.cli.apps import tool
+    from llmchain_fl.planning.checks import check_records
+    from llmchain_fl.planning.privacy_line import check_privacy
+
+    found += check_records(config)
+    found += check_privacy(config)
+    if model and not found.faulty:
+        found += tool("simulations.dummy").check_model(config)
+
+
+def _show(scenario: str, found: Findings, *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from llmchain_fl.core.printable import printable
+
+    if as_json:
+        typer.echo(json.dumps({"scenario": scenario, "ok": not found.faulty, "findings": [asdict(f) for f in found]}))
+        return
+    for level, title in TITLES.items():
+        chosen = [one for one in found if one.level == level]
+        if chosen:
+            typer.echo(f"\n{title}:")
+        for one in chosen:
+            typer.echo(f"  {one.about:9} {printable(_line(one))}")
+    faults, warnings = (sum(one.level == level for one in found) for level in ("fault", "warning"))
+    verdict = f"{faults} fault{'s' * (faults != 1)}" if faults else "ready to run"
+    typer.echo(f"\n{printable(scenario)}: {verdict}, {warnings} warning{'s' * (warnings != 1)}")
+
+
+def _line(one: Finding) -> str:
+    return f"{one.text} -> {one.remedy}" if one.remedy else one.text
