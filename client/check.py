@@ -18,7 +18,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import KNOWN, locate
 from llmchain_fl.core.errors import ModelError, PrivacyError, WireError
-from llmchain_fl.core.guards import SITE_GUARDS
+from llmchain_fl.core.guards import SITE_GUARDS, GuardSpec, site_half
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
 from llmchain_fl.core.ranges import Range, range_faults
@@ -39,8 +39,8 @@ def check_work(site: Site, work: WorkSpec) -> None:
     """Refuse work that the policy does not allow.
 
     Raises:
-        PrivacyError: no privacy, no noise, another unit or delta, too many steps, or a loop, a guard or a codec that is
-            not what the plan pays for.
+        PrivacyError: no privacy, no noise, another unit or delta, too many steps, a loop, a guard or a codec that is
+            not what the plan pays for, or code of another package that the site does not name.
         ModelError: a base model that is not on the list.
         WireError: more than the site allows of anything.
     """
@@ -69,7 +69,8 @@ def check_work(site: Site, work: WorkSpec) -> None:
         )
     _check_size(site, work)
     check_base(site, work)
-    _check_guards(work)
+    for guard in work.guards:
+        _check_guard(site, guard, plan)
 
 
 def _paid_for(plan: PrivacyPlan) -> tuple[float, int, float]:
@@ -133,13 +134,30 @@ def _check_size(site: Site, work: WorkSpec) -> None:
         raise WireError("; ".join(over), remedy="ask for less, or let the data holder decide on limits.max_*")
 
 
-def _check_guards(work: WorkSpec) -> None:
-    for guard in work.guards:
-        if work.plan is not None and not SITE_GUARDS[guard.name].funded(work.plan):
-            raise PrivacyError(
-                f"the guard {guard.name} reads records again, and the privacy plan does not pay for it",
-                remedy="run the same version everywhere; or leave the guard out",
-            )
+def _check_guard(site: Site, guard: GuardSpec, plan: PrivacyPlan | None) -> None:
+    if guard.name not in SITE_GUARDS:
+        check_plugin(site, "guards", guard.name)
+        faults = guard.faults_within(site_half(guard.name).bounds)
+        if faults:
+            raise WireError("; ".join(faults), remedy=SAME)
+    if plan is not None and not site_half(guard.name).funded(plan):
+        raise PrivacyError(
+            f"the guard {guard.name} reads records again, and the privacy plan does not pay for it",
+            remedy="run the same version everywhere; or leave the guard out",
+        )
+
+
+def check_plugin(site: Site, group: str, name: str) -> None:
+    """Refuse code of another package that the site file does not name; nothing of it has been loaded yet.
+
+    Raises:
+        PrivacyError: it is not in ``limits.plugins``.
+    """
+    if f"{group}:{name}" not in site.limits.plugins:
+        raise PrivacyError(
+            f'{group.removesuffix("s")} "{name}" is code of another package, which this site file does not allow',
+            remedy=f'read that code; then write plugins = ["{group}:{name}"] under [limits] of the site file',
+        )
 
 
 def check_train(site: Site, task: TrainTask) -> None:

@@ -29,6 +29,9 @@ class SiteLimits(Section):
     base_models: list[str] = Field(default_factory=list)
     """Base models the site is ready to load: known names (they are pinned by their package) and `sha256:...` of a
     model's folder, which `llmchain-fl digest FOLDER` prints; empty: any."""
+    plugins: list[str] = Field(default_factory=list)
+    """Code of other packages that a task may make this site run, each as `GROUP:NAME`, such as `guards:pull`; empty:
+    none. It runs beside the records and outside the gate: read it first."""
     hub: bool = False
     """Whether a task may make this site ask a model hub on the network; false: only models on its own disk."""
     scores: Literal["none", "noised", "exact"] = "none"

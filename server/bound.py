@@ -53,7 +53,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.core.compression.codec import CodecSpec
-from llmchain_fl.core.guards import SITE_GUARDS
+from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.work import TrainSpec, WorkSpec
 from server.sound import LARGEST
@@ -79,7 +79,7 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
         lr: of this round.
         start: L2 norm of what it starts from, of the arrays that it sends.
     """
-    plan, adds = work.plan, {SITE_GUARDS[guard.name].adds for guard in work.guards}
+    plan, adds = work.plan, {site_half(guard.name).adds for guard in work.guards}
     if plan is None or plan.unit == "site" or "pull" in adds or work.codec.feedback:
         return DEFAULT
     if work.train.optimizer == "adam":

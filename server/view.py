@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.guards import View
+from llmchain_fl.guards.protocol import View
 from server.privacy_book import known_noise
 from server.schedule import ScheduledRound, as_guards_see
 from server.scoring import Scorer

@@ -15,11 +15,13 @@ from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.guards.olora import OloraSite
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.wire import read_train_task, write_score_task, write_train_task
-from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work
+from simulations.guard_specs import spec_of
 
 LABELS = (("a", "red"), ("b", "blue"))
 WORDS = ("red", "blue", "one", "two", "three", "four")
@@ -69,7 +71,7 @@ class MutantSite:
         resident, _ = open_work(work.resident, work.task)
         resident.focus(work.adapter.trained)
         arrays = resident.fresh()
-        guarded = replace(work, guards=(GuardSpec("olora", (("form", "l1"), ("rows", 8.0), ("strength", 1.0))),))
+        guarded = replace(work, guards=(spec_of(OloraSite, form="l1", rows=8.0, strength=1.0),))
         packed = replace(work, codec=CodecSpec("int8", 16, 0.5, True))
         self.good = [
             write_train_task(TrainTask("run", 1, 0, "s1", 0.1, one.to_json(), arrays))

@@ -59,7 +59,7 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
                 _write_share(folder / name, stage, share)
             _write_site_file(config, folder, name)
         atomic_write(folder / DONE, json.dumps(names).encode())
-    return [_site(config, folder, name) for name in names]
+    return [simulated_site(config, folder, name) for name in names]
 
 
 def _deal(config: RunConfig, labels: list[str], names: list[str]) -> dict[str, dict[str, Share]]:
@@ -198,7 +198,8 @@ def _held_out(config: RunConfig, records: list[Record], draw: np.random.Generato
     return kept
 
 
-def _site(config: RunConfig, folder: Path, name: str) -> Site:
+def simulated_site(config: RunConfig, folder: Path, name: str) -> Site:
+    """The site file of a simulated site, as a value."""
     privacy, home = config.privacy, folder / name
     scores: Literal["none", "noised", "exact"] = "exact"
     if privacy.enabled or not config.sites.held_out:
@@ -248,7 +249,7 @@ def _plugins(config: RunConfig) -> list[str]:
 
 def _write_site_file(config: RunConfig, folder: Path, name: str) -> None:
     """The same site as a file, for the backends whose clients are processes of their own; paths relative to it."""
-    site = _site(config, folder, name)
+    site = simulated_site(config, folder, name)
     local = site.model_copy(
         update={
             "state": "state",

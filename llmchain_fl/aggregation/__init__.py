@@ -20,7 +20,7 @@ RULES: Table[Rule] = Table(
         "fedsb": f"{_HERE}.fedsb:FedSb",
         "fedsa": f"{_HERE}.fedsa:FedSa",
     },
-    Rule,  # type: ignore[type-abstract]
+    Rule,
 )
 """Name in the configuration -> rule."""
 DEFAULT = "ffa"

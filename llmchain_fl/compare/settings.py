@@ -60,7 +60,8 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _fault(key: str, value: object) -> str:
     """Why this is no setting of a cell; empty where it is one."""
-    known, plain = known_keys(), plain_key(key)
+    plain = plain_key(key)
+    known = known_keys(plain.startswith("continual."))
     if plain == "seed":
         return "seed is not a setting of a comparison; name the seeds in seeds = [1, 2, 3]"
     if isinstance(value, Mapping):

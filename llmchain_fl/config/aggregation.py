@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmchain_fl.aggregation import DEFAULT, RULES
+from llmchain_fl.config.names import one_of
 from llmchain_fl.core.section import Section
+from llmchain_fl.robust import ROBUST
 
 
 class AggregationConfig(Section):
     """The server's rule."""
 
-    rule: Literal["ffa", "fedit", "rolora", "fedsvd", "fedex", "flora", "flexlora", "hetlora", "fedsb", "fedsa"] = "ffa"
-    """`ffa` (A frozen, exact), `rolora` (B and A in turn, exact), `fedsvd` (as ffa, A made orthonormal by an SVD each
-    round, exact), `fedsb` (only an r x r core, exact), `fedex` (fedit plus its residual, exact), `flora` (all factors
-    stacked, exact), `fedit` (mean of A, mean of B), `flexlora` (best rank-r product of the sum), `hetlora` (means
-    weighted by the norm of the product), `fedsa` (A shared, every site keeps a B of its own)."""
+    rule: Annotated[str, one_of(lambda: list(RULES))] = DEFAULT
+    """How the factors of the sites become one adapter; the rules and what each declares stand below."""
     personal_head: bool = False
     """Every site keeps a trained head of its own; only the LoRA factors are shared."""
     max_update_norm: Annotated[float, Field(ge=0)] = 0.0
@@ -31,7 +31,7 @@ class AggregationConfig(Section):
     """Decay of the server's second moment (`adam`, `yogi`)."""
     optimizer_tau: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Entries that move less than this are not blown up to a full step (`adagrad`, `adam`, `yogi`)."""
-    robust: Literal["none", "norm-bound", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"] = "none"
+    robust: Annotated[str, one_of(lambda: ["none", *ROBUST])] = "none"
     """Screens the replies of a round before they are summed, by what they change of the product; needs all of them in
     memory, and sites whose updates the server may see."""
     hostile: Annotated[int, Field(ge=0, le=100_000)] = 1

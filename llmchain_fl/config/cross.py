@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream_faults import stream_faults
-from llmchain_fl.continual.server_guard_faults import gate_faults, merge_faults
-from llmchain_fl.continual.site_guard_faults import site_guard_faults
-from llmchain_fl.continual.slot_faults import slot_faults
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.planning.compatible import Parts, faults
+from llmchain_fl.robust import ROBUST, RobustSettings
 
 
 def cross_faults(run: RunConfig) -> list[str]:
     """Faults that no single value shows."""
     sites, weights, privacy, guards = run.sites, run.aggregation.weights, run.privacy, run.continual.guards
+    kind = task_kind(run.task.kind)
     checks: list[tuple[bool, str]] = [
         (sites.cohort > sites.count, f"sites.cohort = {sites.cohort} is more than sites.count = {sites.count}"),
         (sites.minimum > (sites.cohort or sites.count),
@@ -37,16 +42,16 @@ def cross_faults(run: RunConfig) -> list[str]:
          "privacy.clip_quantile needs privacy.unit = \"site\": persons' norms never leave a site"),
         (run.data.one_record_per_person and run.data.made_up_persons > 0,
          "data.one_record_per_person and data.made_up_persons contradict each other"),
-        (run.task.kind == "classification" and not run.task.labels,
-         "task.labels is empty: classification needs a public label list (never collected from the sites)"),
+        (kind.labelled and not run.task.labels,
+         f"task.labels is empty: {run.task.kind} needs a public label list (never collected from the sites)"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
     ]  # fmt: skip
-    faults = [text for wrong, text in checks if wrong]
+    found = [text for wrong, text in checks if wrong]
     for stage in run.stage:
         if not (stage.train or run.data.train):
-            faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
-    return faults + dev_faults(run) + stream_faults(run) + guard_faults(run)
+            found.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
+    return found + dev_faults(run) + stream_faults(run) + part_faults(run)
 
 
 def dev_faults(run: RunConfig) -> list[str]:
@@ -60,29 +65,36 @@ def dev_faults(run: RunConfig) -> list[str]:
     ]
 
 
-def guard_faults(run: RunConfig) -> list[str]:
-    """Guards that do not go with the rule, with each other, or with what public records there are."""
-    told, rule, play = run.continual, run.aggregation.rule, run.stream.play
-    settings = told.model_dump(exclude={"guards"})
-    public = bool(told.public) or all(stage.public for stage in run.stage)
-    faults = site_guard_faults(rule, told.guards, public, settings, play)
-    faults += slot_faults(rule, told.guards, told.slots_share, public, play)
-    if told.public and not told.public_stages and not all(stage.public for stage in run.stage):
-        labelled = told.replay_data == "public" and run.task.kind != "plain-text"
-        needy = ("agem", "route", "slots", *(("replay",) if labelled else ()))
-        named = [name for name in told.guards if name in needy]
-        faults += [f'guard "{n}" needs public records of each stage: continual.public_stages = false' for n in named]
-    if "distill" in told.guards and run.aggregation.personal_head:
-        faults.append(
-            'guard "distill" needs a teacher that all share: aggregation.personal_head keeps each head at its site'
+def part_faults(run: RunConfig) -> list[str]:
+    """A rule, guards, a robust step and a head that do not go together."""
+    told, kind = run.continual, task_kind(run.task.kind)
+    dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}
+    tests = {run.data.test, *(stage.test for stage in run.stage)}
+    own_public = all(stage.public for stage in run.stage)
+    return faults(
+        Parts(
+            rule=RULES[run.aggregation.rule],
+            guards=told.composed,
+            optimizer=run.aggregation.optimizer,
+            robust_check=_robust_check(run),
+            central=run.privacy.enabled and run.privacy.unit == "site",
+            personal_head=run.aggregation.personal_head,
+            trained_head=run.task.head == "trained",
+            held_out=run.sites.held_out > 0,
+            play=run.stream.play,
+            public=bool(told.public) or own_public,
+            by_stage=told.public_stages or own_public or not told.public,
+            any_text=kind.text_only,
+            generates=kind.generates,
+            probed={name: bool(source) for name, source in dev.items()},
+            apart=any(dev.values()) and not tests & set(dev.values()),
         )
-    if "replay" in told.guards and told.replay_data == "generated" and run.task.kind != "plain-text":
-        faults.append(f'continual.replay_data = "generated" needs task.kind = "plain-text", not "{run.task.kind}"')
-    faults += merge_faults(rule, run.aggregation.optimizer, told.guards, settings, play)
-    if "gate" in told.guards:
-        dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}
-        probed = [name for name, source in dev.items() if source]
-        tests = {run.data.test, *(stage.test for stage in run.stage)}
-        apart = bool(probed) and not tests & set(dev.values())
-        faults += gate_faults([stage.name for stage in run.stage], probed, kept_apart=apart, play=play)
-    return faults
+    )
+
+
+def _robust_check(run: RunConfig) -> Callable[[Rule], None] | None:
+    told = run.aggregation
+    if told.robust == "none":
+        return None
+    step = ROBUST[told.robust](RobustSettings(told.hostile, told.norm_bound, told.norm_factor))
+    return lambda rule: step.check(run.sites.minimum, rule)

@@ -15,6 +15,7 @@ from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.toml_file import parse_toml, read_toml, tree_fault
 from llmchain_fl.core.words import nearest, one_line
+from llmchain_fl.guards import GUARDS
 
 MOST_FAULTS = 100
 """Lines of one error; of a file that is no configuration at all the rest says nothing new."""
@@ -26,9 +27,18 @@ _BRANCHES = frozenset({"str", "list[str]", "dict[str,str]"})
 """How pydantic names the three ways to write a list of labels; no part of a key."""
 
 
-def known_keys() -> list[str]:
-    """Every dotted key a configuration may have, in the order of the schema (``stage.name`` for the stage table)."""
-    return [key for key, _ in walk_fields(RunConfig)]
+def known_keys(guards: bool = True) -> list[str]:
+    """Every dotted key a configuration may have, in the order of the schema (``stage.name`` for the stage table).
+
+    ``guards``: with the sections of all guards, for which their files are imported.
+    """
+    return [key for key, _ in (*walk_fields(RunConfig), *(walk_guards() if guards else ()))]
+
+
+def walk_guards() -> Iterator[tuple[str, pydantic.fields.FieldInfo]]:
+    """The settings of every guard, as :func:`walk_fields`."""
+    for name in GUARDS:
+        yield from walk_fields(GUARDS[name].settings, f"continual.{name}.")
 
 
 def walk_fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, pydantic.fields.FieldInfo]]:
@@ -151,7 +161,8 @@ def _in_words(fault: Any) -> Iterator[str]:
     shown = _SHORT.repr(value)
     if kind == "extra_forbidden":
         inner = [f"{key}.{name}" for name in value] if isinstance(value, dict) and value else [key]
-        yield from (f"{name} is not a setting{nearest(_plain(name), known_keys())}" for name in inner)
+        known = known_keys(key.startswith("continual."))
+        yield from (f"{name} is not a setting{nearest(_plain(name), known)}" for name in inner)
     elif kind == "literal_error":
         options = str(context.get("expected", ""))
         words = [option.strip("'") for option in options.replace(" or ", ", ").split(", ")]

@@ -1,88 +1,33 @@
-"""The table of guards: name -> parts. ``none`` is an empty list of guards."""
+"""The table of guards; a new guard is one file and one line here, or an entry point of another package.
+
+Light: a guard's file is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards.agem import AgemServer
-from llmchain_fl.guards.anchor import AnchorServer
-from llmchain_fl.guards.distill import DistillServer
-from llmchain_fl.guards.ema import EmaServer
-from llmchain_fl.guards.gate import GateServer
-from llmchain_fl.guards.merge import MergeServer
-from llmchain_fl.guards.olora import OloraServer
-from llmchain_fl.guards.protocol import GuardParts, ServerGuard, View
-from llmchain_fl.guards.replay import ReplayServer
-from llmchain_fl.guards.route import RouteServer
-from llmchain_fl.guards.slots import SlotsServer
+from llmchain_fl.registry import Table
 
-__all__ = ["GUARDS", "ServerGuards", "View"]
+if TYPE_CHECKING:
+    from llmchain_fl.guards.guard import Guard
 
-GUARDS: Mapping[str, GuardParts] = MappingProxyType(
+_HERE = "llmchain_fl.guards"
+GUARDS: Table[Guard] = Table(
+    "guards",
     {
-        "agem": GuardParts("post-processing", AgemServer),
-        "anchor": GuardParts("post-processing", AnchorServer),
-        "distill": GuardParts("in-step", DistillServer),
-        "ema": GuardParts("post-processing", EmaServer),
-        "gate": GuardParts("post-processing", GateServer),
-        "merge": GuardParts("post-processing", MergeServer),
-        "olora": GuardParts("post-processing", OloraServer),
-        "rehearsal": GuardParts("charged"),
-        "replay": GuardParts("post-processing", ReplayServer),
-        "route": GuardParts("post-processing", RouteServer),
-        "slots": GuardParts("post-processing", SlotsServer),
-    }
+        "agem": f"{_HERE}.agem:GUARD",
+        "anchor": f"{_HERE}.anchor:GUARD",
+        "distill": f"{_HERE}.distill:GUARD",
+        "ema": f"{_HERE}.ema:GUARD",
+        "gate": f"{_HERE}.gate:GUARD",
+        "merge": f"{_HERE}.merge:GUARD",
+        "olora": f"{_HERE}.olora:GUARD",
+        "rehearsal": f"{_HERE}.rehearsal:GUARD",
+        "replay": f"{_HERE}.replay:GUARD",
+        "route": f"{_HERE}.route:GUARD",
+        "slots": f"{_HERE}.slots:GUARD",
+    },
+    f"{_HERE}.guard:Guard",
 )
-
-
-class ServerGuards:
-    """The server halves of all guards of a run, one after the other."""
-
-    def __init__(self, specs: Sequence[GuardSpec]) -> None:
-        self._specs = tuple(specs)
-        self._guards: dict[str, ServerGuard] = {}
-        self.start_anew()
-
-    def start_anew(self) -> None:
-        """As before the first round: nothing is remembered."""
-        self._guards = {spec.name: GUARDS[spec.name].server(dict(spec.settings)) for spec in self._specs}
-
-    def payload(self) -> Arrays:
-        """What all guards send to the sites."""
-        return {name: value for guard in self._guards.values() for name, value in guard.payload().items()}
-
-    def step(self, view: View, current: Arrays) -> Arrays:
-        """What the run goes on with."""
-        for guard in self._guards.values():
-            current = guard.step(view, current)
-        return current
-
-    def serve(self, view: View, current: Arrays) -> Arrays:
-        """The serving adapter: each guard acts on what the one before it made."""
-        serving = current
-        for guard in self._guards.values():
-            serving = guard.serve(view, serving)
-        return serving
-
-    def on_stage_end(self, view: View, current: Arrays, serving: Arrays) -> Arrays:
-        """What the next stage starts from."""
-        for guard in self._guards.values():
-            current = guard.on_stage_end(view, current, serving)
-        return current
-
-    def notes(self) -> dict[str, float]:
-        """``<guard>_<key>`` -> number, of this round."""
-        return {f"{name}_{key}": value for name, guard in self._guards.items() for key, value in guard.notes().items()}
-
-    def state(self) -> dict[str, Arrays]:
-        """By guard."""
-        return {name: guard.state() for name, guard in self._guards.items()}
-
-    def load_state(self, state: Mapping[str, Arrays]) -> None:
-        """By guard; a guard without saved state keeps its start."""
-        for name, guard in self._guards.items():
-            if name in state:
-                guard.load_state(state[name])
+"""Name in the configuration -> what the guard declares. ``none`` is an empty list of guards."""

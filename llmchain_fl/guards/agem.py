@@ -32,14 +32,15 @@ optimiser is projected too; rows of a stage (column ``stage``) that has not ende
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from llmchain_fl.continual.public_shelf import PublicShelf, of_ended
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards import teacher
-from llmchain_fl.core.guards.agem import RECORDS, TEACHER
+from llmchain_fl.core.guards.agem import RECORDS, TEACHER, AgemSite
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings, Records, within
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -88,3 +89,20 @@ class AgemServer(ServerGuard):
 def is_labelled(row: Mapping[str, str]) -> bool:
     """Whether the task's loss can be taken on it: a label, or an answer."""
     return bool(row.get("label")) or bool(row.get("answer"))
+
+
+class AgemSettings(GuardSettings):
+    """No step that makes the public records of earlier stages worse."""
+
+    strength: Annotated[float, within(AgemSite.bounds["strength"])] = 1.0
+    """Share of a step against the public reference that is taken out."""
+    batch: Annotated[int, within(AgemSite.bounds["batch"])] = 16
+    """Public records a step is compared with."""
+
+    @property
+    def records(self) -> Records:
+        """The stages that have ended must be known."""
+        return "public by stage"
+
+
+GUARD = Guard("agem", AgemSettings, AgemServer, AgemSite, stages="earlier", idle_at_zero=("strength",))

@@ -30,16 +30,17 @@ both                                     B given A, then A given B: each exact, 
 a site of lower rank                     the nearest Delta W of its rank, not Delta W*
 a fold                                   counts on both sides
 a trained head                           entry by entry; one that never left its start (personal) is left alone
-B stays at the site (``fedsa``)          refused at start (``site_guard_faults.py``): no common Delta W
+B stays at the site (``fedsa``)          refused at start: no common Delta W
 =======================================  =================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from llmchain_fl.continual.fisher import public_fisher
 from llmchain_fl.continual.product_energy import difference, energy, mean_one
@@ -48,8 +49,10 @@ from llmchain_fl.continual.released_path import HEAD, ReleasedPath
 from llmchain_fl.core.adapter.product import Pair, modules, product_pair, with_start
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.guards.anchor import COL, ROW, STAR
+from llmchain_fl.core.guards.anchor import COL, ROW, STAR, AnchorSite
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings, Records, within
+from llmchain_fl.guards.needs import one_product
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 PATH = "path"
@@ -122,7 +125,7 @@ class AnchorServer(ServerGuard):
         rows = of_ended(view.public_rows, view.stages, view.stage)
         if not rows:
             raise ConfigError(
-                ['continual.anchor_importance = "public" needs continual.public with records of the ended stages']
+                ['continual.anchor.importance = "public" needs continual.public with records of the ended stages']
             )
         resident = view.task.resident
         paths = [*modules(whole), *([HEAD] if resident.head is not None else [])]
@@ -157,3 +160,31 @@ def _whole(view: View, arrays: Arrays) -> Arrays:
         return arrays
     resident = view.task.resident
     return with_start(arrays, resident.shapes, resident.spec.adapter.seed)
+
+
+class AnchorSettings(GuardSettings):
+    """Stays near the Delta W that the last stage ended with, where it mattered."""
+
+    strength: Annotated[float, within(AnchorSite.bounds["strength"])] = 1.0
+    """Weight of the squared distance to the Delta W of the last stage."""
+    importance: Literal["plain", "public", "path"] = "plain"
+    """What matters: all alike, what public records need, or what the released rounds have moved."""
+    decay: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the old importance that is kept at each stage."""
+
+    @property
+    def records(self) -> Records:
+        """Any text tells what is needed."""
+        return "public" if self.importance == "public" else "none"
+
+
+GUARD = Guard(
+    "anchor",
+    AnchorSettings,
+    AnchorServer,
+    AnchorSite,
+    needs=(one_product("stays near one Delta W"),),
+    stages="earlier",
+    holds_start=True,
+    idle_at_zero=("strength",),
+)

@@ -30,14 +30,16 @@ public records of a stage to come     not used yet: the teacher has nothing to s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from llmchain_fl.continual.public_shelf import PublicShelf, of_ended
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards import teacher
-from llmchain_fl.core.guards.distill import RECORDS, TEACHER
+from llmchain_fl.core.guards.distill import RECORDS, TEACHER, Data, DistillSite
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Claim, Guard, GuardSettings, Records, within
+from llmchain_fl.guards.needs import one_product
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -72,7 +74,7 @@ class DistillServer(ServerGuard):
             rows = of_ended(view.public_rows, view.stages, view.stage)
             if not rows:
                 raise ConfigError(
-                    ['continual.distill_data = "public" needs continual.public with records of the ended stages']
+                    ['continual.distill.data = "public" needs continual.public with records of the ended stages']
                 )
             self._shelf.put(rows)
         return current
@@ -85,3 +87,38 @@ class DistillServer(ServerGuard):
         """The same."""
         self._teacher, self._scale = teacher.received(TEACHER, dict(state))
         self._shelf.load(dict(state))
+
+
+class DistillSettings(GuardSettings):
+    """Stays near the outputs of the adapter that was serving when the last stage ended."""
+
+    weight: Annotated[float, within(DistillSite.bounds["weight"])] = 1.0
+    """Weight of the distillation loss against the task loss."""
+    temperature: Annotated[float, within(DistillSite.bounds["temperature"])] = 2.0
+    """Temperature of the distillation."""
+    data: Data = "batch"
+    """On the records of the step (shares their clip norm), or on public records (after the noise)."""
+    batch: Annotated[int, within(DistillSite.bounds["batch"])] = 16
+    """On public records: how many in a step."""
+
+    @property
+    def claim(self) -> Claim:
+        """On the batch it is a part of each record's loss."""
+        return "in-step" if self.data == "batch" else "post-processing"
+
+    @property
+    def records(self) -> Records:
+        """Any text has outputs."""
+        return "public" if self.data == "public" else "none"
+
+
+GUARD = Guard(
+    "distill",
+    DistillSettings,
+    DistillServer,
+    DistillSite,
+    needs=(one_product("keeps the outputs of one adapter"),),
+    stages="earlier",
+    teaches=True,
+    idle_at_zero=("weight",),
+)

@@ -20,11 +20,15 @@ G constant            S -> G
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from llmchain_fl.continual.merge import lerp
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings
+from llmchain_fl.guards.needs import steady_factors
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -55,3 +59,20 @@ class EmaServer(ServerGuard):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """S."""
         self._average = dict(state)
+
+
+class EmaSettings(GuardSettings):
+    """Serves a moving average of the global adapter."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    """Share of the old average kept at each round."""
+
+
+GUARD = Guard(
+    "ema",
+    EmaSettings,
+    EmaServer,
+    needs=(steady_factors("averages LoRA factors"),),
+    serves_another=True,
+    mixes=True,
+)

@@ -12,7 +12,7 @@ make it worse, but the run goes on.
 Post-processing of released aggregates and of public records: no epsilon. But a round that is refused has been paid for.
 
 The probe decides, so its scores are chosen for, and are no estimate any more: it must not be the set on which the run
-is judged. ``continual/server_guard_faults.py`` refuses a run whose probe is the test set; ``data.dev`` is read in every
+is judged. A run whose probe is the test set is refused (``planning/compatible.py``); ``data.dev`` is read in every
 round and ``data.test`` once, at the end.
 
 What was refused stays in the metrics: ``accepted`` (b), ``gain`` (of the current stage, against b = 0), ``worst_drop``
@@ -38,14 +38,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from llmchain_fl.continual.merge_product import blend
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings
+from llmchain_fl.guards.needs import one_product
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -141,3 +144,21 @@ class GateServer(ServerGuard):
             "refused": float(self._refused),
             "cut": float(self._cut),
         }
+
+
+class GateSettings(GuardSettings):
+    """Takes a round's step fully, partly or not, by public scores of earlier stages."""
+
+    drop: Annotated[float, Field(ge=0, le=100)] = 0.02
+    """How far a public score of an earlier stage may fall below its best."""
+
+
+GUARD = Guard(
+    "gate",
+    GateSettings,
+    GateServer,
+    needs=(one_product("shortens the step of one Delta W"),),
+    stages="earlier",
+    refactors=True,
+    probes=True,
+)

@@ -8,10 +8,10 @@ t + 1 starts from it. Kinds:
 =======  ==========================  =========================================================================
 kind     b_t                         source
 =======  ==========================  =========================================================================
-wise     ``merge_beta``              WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903, eq. 1
+wise     ``beta``                    WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903, eq. 1
 mean     1 / t                       the mean of all stages, one after the other
 root     1 / sqrt(t)                 SLAO, Qiao & Mahdavi 2025, arXiv 2512.23017 (its time-aware weight)
-ties     ``merge_beta``, as weights  TIES, Yadav et al. 2023, arXiv 2306.01708 (``continual/merge_ties.py``)
+ties     ``beta``, as weights        TIES, Yadav et al. 2023, arXiv 2306.01708 (``continual/merge_ties.py``)
 =======  ==========================  =========================================================================
 
 Post-processing at the server: no epsilon, nothing to do at a site. The product is merged, not the factors
@@ -37,14 +37,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.continual.merge_product import blend, distance
 from llmchain_fl.continual.merge_ties import ties
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings
+from llmchain_fl.guards.needs import one_product
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 SHARES: Mapping[str, Callable[[float, int], float]] = MappingProxyType(
@@ -55,7 +59,7 @@ SHARES: Mapping[str, Callable[[float, int], float]] = MappingProxyType(
         "ties": lambda beta, _t: beta,
     }
 )
-"""Kind -> b_t of (``merge_beta``, t)."""
+"""Kind -> b_t of (``beta``, t)."""
 OLD = "old."
 
 
@@ -106,3 +110,42 @@ class MergeServer(ServerGuard):
         found = ties(parts, view.scale, new, self._density) if mixed else blend(parts, view.scale, new)
         self._notes = {"share_new": share, "lost": found.lost, "moved": distance(found.arrays, new, view.scale)}
         return dict(found.arrays)
+
+
+class MergeSettings(GuardSettings):
+    """Mixes old and new at a stage's end, in product space."""
+
+    kind: Literal["wise", "mean", "root", "ties"] = "wise"
+    """Share of the new stage: `beta`, 1 / t, 1 / sqrt t, or TIES with `beta` as weights."""
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the new stage (`wise`, `ties`)."""
+    density: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """With `ties`: share of the entries of each change that is kept."""
+
+    def faults(self, rule: Rule) -> list[str]:
+        """
+
+        | settings | fault |
+        |---|---|
+        | ``ties`` under a rule that trains a core | yes: entries of the product are no entries of a core |
+        | ``wise`` or ``ties`` with ``beta`` 0 or 1 | yes: no stage is learnt, or nothing is merged |
+        """
+        found = []
+        if self.kind == "ties" and CORE in rule.trained:
+            found.append(f'continual.merge.kind = "ties" compares entries of factors; rule "{rule.name}" has a core')
+        if self.kind in ("wise", "ties") and self.beta in (0, 1):
+            does = "keeps the first stage for good" if self.beta == 0 else "makes the guard `merge` do nothing"
+            found.append(f"continual.merge.beta = {self.beta:g} {does}")
+        return found
+
+
+GUARD = Guard(
+    "merge",
+    MergeSettings,
+    MergeServer,
+    needs=(one_product("mixes adapters in product space"),),
+    stages="ended",
+    serves_another=True,
+    mixes=True,
+    refactors=True,
+)

@@ -29,7 +29,7 @@ first stage                             nothing
 strength = 0                            no pull, bit for bit (a new pair for each stage all the same)
 strength -> infinity, squared           A A_i^T = 0 after every step
 a round that trains B alone             nothing
-a rule that never trains A              refused at start (``site_guard_faults.py``)
+a rule that never trains A              refused at start
 a stage that learnt nothing (B = 0)     no fold, no row kept, A stays
 last stage has ended                    nothing changes
 ======================================  ==================================================================
@@ -38,15 +38,18 @@ last stage has ended                    nothing changes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from llmchain_fl.continual.merge import svd_truncate
 from llmchain_fl.core.adapter.product import modules, product_pair
 from llmchain_fl.core.adapter.value import Array, Arrays, fresh_arrays
-from llmchain_fl.core.guards.olora import OLD
+from llmchain_fl.core.guards.olora import OLD, Form, OloraSite
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings, within
+from llmchain_fl.guards.needs import pair_of_its_own, trained_a
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -124,3 +127,26 @@ def overlap(arrays: Arrays, old: Arrays) -> float:
         span = vt[values > 1e-6 * values.max(initial=0.0)]
         inside, whole = inside + float(np.square(a @ span.T).sum()), whole + float(np.square(a).sum())
     return inside / whole if whole > 0 else 0.0
+
+
+class OloraSettings(GuardSettings):
+    """A pair for each stage, its A kept away from the rows of earlier ones."""
+
+    strength: Annotated[float, within(OloraSite.bounds["strength"])] = 1.0
+    """Weight of the overlap of A with the rows of earlier stages."""
+    form: Form = "squared"
+    """The paper's squared overlap, or the released code's sum of absolute values."""
+    rows: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Most rows of earlier stages kept for each layer."""
+
+
+GUARD = Guard(
+    "olora",
+    OloraSettings,
+    OloraServer,
+    OloraSite,
+    needs=(trained_a("turns A away from earlier rows"), pair_of_its_own("freezes a pair for each stage")),
+    stages="earlier",
+    new_pairs=True,
+    idle_at_zero=("strength",),
+)

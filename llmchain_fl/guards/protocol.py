@@ -1,4 +1,4 @@
-"""What the half of a guard at the server may do, and what a guard must declare.
+"""What the half of a guard at the server may do. What a guard declares: ``guard.py``.
 
 A guard has two halves that never meet: one at the site, one at the server (post-processing of aggregates). The only
 channel between them is ``payload``: named arrays that the server already holds, so already released.
@@ -21,15 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.site_guard import Settings
 from llmchain_fl.core.tasks.base import Examples, Task
-
-Claim = Literal["in-step", "post-processing", "charged"]
-"""``in-step``: inside the clipped and noised loss. ``post-processing``: reads released values and public records only.
-Both cost no epsilon. ``charged``: reads private records a second time, and the ledger is asked for it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,14 @@ class ServerGuard:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
+    @classmethod
+    def check(cls, start: Arrays, stages: int) -> None:
+        """Refuse, before round 1, an adapter or a number of stages that it cannot work with; by default none.
+
+        Raises:
+            ModelError: see above.
+        """
+
     def payload(self) -> Arrays:
         """Arrays the site half needs, named ``<prefix>.<array>``; those that no site is sent do not travel."""
         return {}
@@ -103,11 +107,3 @@ class ServerGuard:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
-
-
-@dataclass(frozen=True)
-class GuardParts:
-    """One line of the table: the privacy claim of the guard, and how to make its half at the server."""
-
-    claim: Claim
-    server: Callable[[Settings], ServerGuard] = ServerGuard

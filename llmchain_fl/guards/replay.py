@@ -32,7 +32,9 @@ the server generates once a stage, from the start token alone, and every site ge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from llmchain_fl.continual.imagine import imagine
 from llmchain_fl.continual.public_shelf import PublicShelf, of_ended
@@ -40,11 +42,12 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards import teacher
 from llmchain_fl.core.guards.public_records import Row, unpack
-from llmchain_fl.core.guards.replay import RECORDS
+from llmchain_fl.core.guards.replay import RECORDS, ReplaySite
 from llmchain_fl.core.guards.site_guard import Settings
 from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.core.tasks.causal_lm import CausalLM
 from llmchain_fl.guards.agem import is_labelled
+from llmchain_fl.guards.guard import Guard, GuardSettings, Records, within
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -104,3 +107,24 @@ class ReplayServer(ServerGuard):
 def _trainable(row: Row, task: Task) -> bool:
     """Whether the task's loss can be taken on it."""
     return is_labelled(row) or (isinstance(task, CausalLM) and "prompt" not in row)
+
+
+class ReplaySettings(GuardSettings):
+    """Trains on public or generated records of earlier stages."""
+
+    data: Literal["public", "generated"] = "public"
+    """Public records of the ended stages, or texts that the served adapter writes (plain text only)."""
+    weight: Annotated[float, within(ReplaySite.bounds["weight"])] = 1.0
+    """Weight of their loss against the task's."""
+    batch: Annotated[int, within(ReplaySite.bounds["batch"])] = 16
+    """How many in a step."""
+    size: Annotated[int, Field(ge=1, le=5_000)] = 200
+    """On generated texts: how many are written at the end of each stage."""
+
+    @property
+    def records(self) -> Records:
+        """It trains on them."""
+        return "generated" if self.data == "generated" else "public with answers"
+
+
+GUARD = Guard("replay", ReplaySettings, ReplayServer, ReplaySite, stages="earlier", idle_at_zero=("weight",))

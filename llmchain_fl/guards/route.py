@@ -21,23 +21,25 @@ the first stage                     no table: the plain adapter, bit for bit
 the last stage has ended            the table stays
 stages with the same public texts   keys alike: every gate is 1 / K, the mean of the slots
 public records without a stage      ConfigError in the first round: nothing tells stages apart
-``slots`` does not stand before it  ConfigError in the first round
+no guard that marks pairs before it  refused at start
 ==================================  ===================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.site_guard import Settings
 from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.guards.guard import Guard, GuardSettings, Records
 from llmchain_fl.guards.protocol import ServerGuard, View
 from llmchain_fl.guards.slots import check_public, public_of
 
@@ -76,7 +78,7 @@ class RouteServer(ServerGuard):
             ConfigError: there are no slots to choose among.
         """
         if PAIR not in serving:
-            raise ConfigError(['guard "route" chooses among slots: put "slots" before it in continual.guards'])
+            raise ConfigError(['guard "route" chooses among frozen pairs: put a guard that marks them before it'])
         return {**serving, **{name: value for name, value in self._table.items() if name not in (FOLD, PAIR)}}
 
     def on_stage_end(self, view: View, current: Arrays, serving: Arrays) -> Arrays:
@@ -129,3 +131,18 @@ def _features(task: Task, examples: Examples, group: Sequence[int]) -> torch.Ten
         for start in range(0, len(order), BATCH):
             task.forward(examples, order[start : start + BATCH])
     return torch.cat(seen).double()
+
+
+class RouteSettings(GuardSettings):
+    """Answers each text by the frozen pairs of the stages it is like."""
+
+    tau: Annotated[float, Field(ge=1e-4, le=10)] = 0.05
+    """Temperature of the choice; small is a hard choice."""
+
+    @property
+    def records(self) -> Records:
+        """They tell what a stage is like."""
+        return "public by stage"
+
+
+GUARD = Guard("route", RouteSettings, RouteServer, chooses_pairs=True)

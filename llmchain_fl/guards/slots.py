@@ -36,9 +36,10 @@ no public record of some stage         DataError in the first round
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from llmchain_fl.continual.layer_inputs import second_moments
 from llmchain_fl.continual.subspace import Float, drawn, joined, leading, leak, nothing, without
@@ -47,6 +48,8 @@ from llmchain_fl.core.adapter.routing import FOLD, PAIR
 from llmchain_fl.core.adapter.value import Array, Arrays
 from llmchain_fl.core.errors import DataError, ModelError
 from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.guards.guard import Guard, GuardSettings, Records
+from llmchain_fl.guards.needs import pair_of_its_own
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 LENGTH = 3**-0.5
@@ -64,6 +67,11 @@ class SlotsServer(ServerGuard):
         self._basis: dict[str, Array] = {}
         self._rows = np.zeros(0, np.float32)
         self._notes: dict[str, float] = {}
+
+    @classmethod
+    def check(cls, start: Arrays, stages: int) -> None:
+        """The slots of all stages must fit beside each other; see :func:`check_capacity`."""
+        check_capacity(start, stages)
 
     def step(self, view: View, current: Arrays) -> Arrays:
         """A outside the protected space.
@@ -205,3 +213,26 @@ def _next(arrays: Arrays, module: str, scale: float, drawn_a: Float) -> Arrays:
         f"{module}.lora_B": np.zeros_like(b),
     }
     return {name: np.array(value, dtype=np.float32, order="C") for name, value in made.items()}
+
+
+class SlotsSettings(GuardSettings):
+    """A frozen pair for each stage; the next is drawn outside the inputs that earlier stages need."""
+
+    share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    """Share of each layer's input directions that public records of a stage protect; 0: earlier A's only."""
+
+    @property
+    def records(self) -> Records:
+        """They tell which inputs a stage needs."""
+        return "public by stage" if self.share > 0 else "none"
+
+
+GUARD = Guard(
+    "slots",
+    SlotsSettings,
+    SlotsServer,
+    needs=(pair_of_its_own("freezes a pair for each stage"),),
+    stages="earlier",
+    new_pairs=True,
+    marks_pairs=True,
+)

@@ -233,7 +233,7 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
 def _adds_up(config: RunConfig) -> bool:
     """Whether somebody is in the rounds of all stages. A rehearsed first stage is, even where stages are disjoint."""
     shared = config.privacy.stages == "shared" or config.privacy.unit == "site"
-    return shared or "rehearsal" in config.continual.guards or config.stream.play == "joint"
+    return shared or config.continual.charged or config.stream.play == "joint"
 
 
 def _round_event(config: RunConfig, noise: float) -> Event:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llmchain_fl.config.calendar import sampling_rate
-from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
-from llmchain_fl.core.guards import SITE_GUARDS
+from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.tasks.spec import BASE_KIND, TaskSpec
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec
 from llmchain_fl.data.stages import answers
 
@@ -18,7 +18,7 @@ from llmchain_fl.data.stages import answers
 def base_spec(config: RunConfig) -> BaseSpec:
     """The base of a run."""
     model = config.model
-    return BaseSpec(model.path, model.revision, model.dtype, model.device, BASE_KIND[config.task.kind])
+    return BaseSpec(model.path, model.revision, model.dtype, model.device, task_kind(config.task.kind).base_kind)
 
 
 def work_from(
@@ -49,7 +49,7 @@ def work_from(
             config.seed,
             train.proximal,
         ),
-        guards=tuple(at_site(spec) for spec in guard_specs(config) if spec.name in SITE_GUARDS),
+        guards=tuple(at_site(spec, half) for spec, half in _with_halves(config) if half is not None),
         plan=plan,
         codec=codec_from(config),
         cache_mb=model.cache_mb,
@@ -64,26 +64,18 @@ def _among(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, 
 
 
 def guard_specs(config: RunConfig) -> tuple[GuardSpec, ...]:
-    """The guards of a run, each with all its settings: every ``continual.<name>_<setting>``."""
-    return tuple(_guard_spec(name, config.continual) for name in config.continual.guards)
+    """The guards of a run, each with all its settings."""
+    return tuple(GuardSpec(guard.name, tuple(told.plain().items())) for guard, told in config.continual.composed)
 
 
-def with_defaults(spec: GuardSpec) -> GuardSpec:
-    """``spec`` with the usual value of every setting that it leaves out."""
-    told = {**dict(_guard_spec(spec.name, ContinualConfig()).settings), **dict(spec.settings)}
-    return GuardSpec(spec.name, tuple(sorted(told.items())))
+def _with_halves(config: RunConfig) -> list[tuple[GuardSpec, type[SiteGuard] | None]]:
+    halves = [guard.site for guard, _ in config.continual.composed]
+    return list(zip(guard_specs(config), halves, strict=True))
 
 
-def _guard_spec(name: str, continual: ContinualConfig) -> GuardSpec:
-    found = {key: value for key, value in continual.model_dump().items() if key.startswith(f"{name}_")}
-    plain = {key.removeprefix(f"{name}_"): v if isinstance(v, str) else float(v) for key, v in sorted(found.items())}
-    return GuardSpec(name, tuple(plain.items()))
-
-
-def at_site(spec: GuardSpec) -> GuardSpec:
+def at_site(spec: GuardSpec, half: type[SiteGuard]) -> GuardSpec:
     """Only the settings that its half at a site needs."""
-    bounds = SITE_GUARDS[spec.name].bounds
-    return GuardSpec(spec.name, tuple((key, value) for key, value in spec.settings if key in bounds))
+    return GuardSpec(spec.name, tuple((key, value) for key, value in spec.settings if key in half.bounds))
 
 
 def codec_from(config: RunConfig) -> CodecSpec:
@@ -112,5 +104,5 @@ def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) ->
         records_per_unit=privacy.records_per_person if privacy.unit == "person" else 1,
         stages=privacy.stages,
         score_noise=score_noise,
-        rehearsal="earlier" if "rehearsal" in config.continual.guards else "none",
+        rehearsal="earlier" if config.continual.charged else "none",
     )

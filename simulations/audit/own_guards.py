@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.tasks.spec import COLUMNS, TaskSpec
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, WorkSpec, open_work
-from llmchain_fl.guards import ServerGuards, View
-from llmchain_fl.planning.work import with_defaults
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 from simulations.audit.tiny_base import WORDS
 
 PUBLIC, STAGES = 24, ("first", "second")
@@ -25,7 +26,7 @@ def _payload(work: WorkSpec) -> Arrays:
     draw = np.random.default_rng(17)
     moved = {n: v + draw.normal(0, 0.05, v.shape).astype(np.float32) for n, v in resident.fresh().items()}
     rows = _public_rows(work.task)
-    guards = ServerGuards([with_defaults(spec) for spec in work.guards])
+    guards = ServerGuards(work.guards)
     view = View(
         round=1,
         stage=0,
@@ -68,7 +69,7 @@ def _public_rows(spec: TaskSpec) -> list[dict[str, str]]:
     labels = [name for name, _ in spec.labels]
     rows = []
     for number in range(PUBLIC):
-        row = {column: " ".join(draw.choice(WORDS, size=4)) for column in COLUMNS[spec.kind]}
+        row = {column: " ".join(draw.choice(WORDS, size=4)) for column in task_kind(spec.kind).columns}
         if labels:
             row["label"] = labels[number % len(labels)]
         rows.append({**row, "stage": STAGES[number % 2]})

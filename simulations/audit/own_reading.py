@@ -17,6 +17,7 @@ from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.compression.update import decode
 from llmchain_fl.core.messages import Update
 from llmchain_fl.core.work import GuardSpec, open_work
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.replies import read_reply
 from simulations.audit.own_run import Setting
 from simulations.audit.practice import Floats
@@ -62,8 +63,7 @@ def for_people(setting: Setting, **plan: object) -> Setting:
 
 
 def _inside(guard: GuardSpec) -> bool:
-    told = dict(guard.settings)
-    return guard.name == "rehearsal" or (guard.name == "distill" and told.get("data") == "batch")
+    return GUARDS[guard.name].given(guard).claim != "post-processing"
 
 
 def vector(reply: RecordDict, setting: Setting) -> Floats | None:

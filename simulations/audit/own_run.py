@@ -15,12 +15,20 @@ from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.guards import site_half
+from llmchain_fl.core.guards.agem import AgemSite
+from llmchain_fl.core.guards.anchor import AnchorSite
+from llmchain_fl.core.guards.distill import DistillSite
+from llmchain_fl.core.guards.olora import OloraSite
+from llmchain_fl.core.guards.rehearsal import RehearsalSite
+from llmchain_fl.core.guards.replay import ReplaySite
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
 from simulations.audit.own_guards import STAGES, guard_arrays
 from simulations.audit.tiny_base import LABELS, WIDE, tiny_base
+from simulations.guard_specs import spec_of
 
 MAX_TOKENS = 24
 """Of the small settings: texts are padded to 8, 16 or 24 tokens."""
@@ -109,7 +117,7 @@ def of_run(work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] 
         trains: which factors a round of its rule trains; empty: all that the description names.
         keeps: which of them stay at the sites.
     """
-    again = any(guard.name == "rehearsal" for guard in work.guards)
+    again = any(site_half(guard.name).rehearsed(dict(guard.settings)) > 0 for guard in work.guards)
     own = Setting(replace(work, threads=1), trains, keeps, again)
     if work.codec.name == "none":
         return (own,)
@@ -158,17 +166,13 @@ def small(
     )
 
 
-def _guard(name: str, **settings: float | str) -> GuardSpec:
-    return GuardSpec(name, tuple(sorted(settings.items())))
-
-
-DISTILL = _guard("distill", batch=4.0, data="batch", temperature=2.0, weight=1.0)
-PUBLIC = _guard("distill", batch=4.0, data="public", temperature=2.0, weight=1.0)
-ANCHOR = _guard("anchor", strength=1.0)
-AGEM = _guard("agem", batch=4.0, strength=1.0)
-REPLAY = _guard("replay", batch=4.0, weight=1.0)
-OLORA = _guard("olora", form="squared", strength=1.0)
-REHEARSAL = _guard("rehearsal", keep=1.0)
+DISTILL = spec_of(DistillSite, batch=4.0, data="batch", temperature=2.0, weight=1.0)
+PUBLIC = spec_of(DistillSite, batch=4.0, data="public", temperature=2.0, weight=1.0)
+ANCHOR = spec_of(AnchorSite, strength=1.0)
+AGEM = spec_of(AgemSite, batch=4.0, strength=1.0)
+REPLAY = spec_of(ReplaySite, batch=4.0, weight=1.0)
+OLORA = spec_of(OloraSite, form="squared", strength=1.0)
+REHEARSAL = spec_of(RehearsalSite, keep=1.0)
 STEPS = 24
 """More than 20."""
 

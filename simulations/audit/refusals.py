@@ -16,16 +16,17 @@ import numpy as np
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.guards.distill import DistillSite
 from llmchain_fl.core.messages import Refusal, TrainTask
-from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.replies import read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.own_people import CROWD, Rows
-from simulations.audit.own_run import ANCHOR, DISTILL, FIRST, SECOND, Setting, small
+from simulations.audit.own_run import ANCHOR, DISTILL, FIRST, REHEARSAL, SECOND, Setting, small
 from simulations.audit.own_site import OwnSite, made_up_rows
 from simulations.audit.replies import Seen
+from simulations.guard_specs import spec_of
 
 Make = Callable[[], TrainTask]
 
@@ -57,7 +58,7 @@ def _another_loop() -> TrainTask:
 
 
 def _guard_without_settings() -> TrainTask:
-    return replace(_plain(), work=small(guards=(GuardSpec("distill", ()),)).to_json())
+    return replace(_plain(), work=small(guards=(spec_of(DistillSite),)).to_json())
 
 
 def _misshapen_guard() -> TrainTask:
@@ -83,7 +84,7 @@ TASKS: Mapping[str, Make] = MappingProxyType(
         "another loop than the plan's": _another_loop,
         "a guard without settings": _guard_without_settings,
         "a guard's arrays misshapen": _misshapen_guard,
-        "a rehearsal nobody pays for": _work(guards=(GuardSpec("rehearsal", (("keep", 1.0),)),)),
+        "a rehearsal nobody pays for": _work(guards=(REHEARSAL,)),
         "longer texts than the base reads": lambda: replace(_plain(), work=_long_work()),
         "an update that no codec writes": lambda: replace(
             Setting(small(clip_norm=1e6, codec=CodecSpec("int8"))).task(1, 1e3), arrays=_huge()

@@ -85,7 +85,7 @@ def test_settings_may_be_dotted_or_nested_and_stand_in_one_form(tree: dict[str, 
 
 
 def test_a_table_by_name_has_the_name_in_the_middle_of_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "known_keys", lambda: ["stream.arrival.joins", "train.lr"])
+    monkeypatch.setattr(settings, "known_keys", lambda _guards: ["stream.arrival.joins", "train.lr"])
     found: list[str] = []
     given = {"stream": {"arrival": {"site-03": {"joins": 2, "jions": 2}}}}
     assert setting_lines(given, "set", found) == ("stream.arrival.site-03.joins = 2",)

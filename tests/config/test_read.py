@@ -63,7 +63,7 @@ BAD: dict[str, tuple[dict[str, object], list[str]]] = {
     "a broken number for a whole one": (merged(train={"steps": 1.5}), ["train.steps = 1.5", "integer"]),
     "an unknown choice": (
         merged(aggregation={"rule": "fedt"}),
-        ["aggregation.rule = 'fedt'", "'ffa', 'fedit', 'rolora'", "did you mean fedit?"],
+        ["aggregation.rule = 'fedt'", "ffa, fedit, rolora", "did you mean fedit?"],
     ),
     "an unknown guard": (merged(continual={"guards": ["emma"]}), ["continual.guards.0 = 'emma'", "did you mean ema?"]),
     "a value for a section": (merged(train=3), ["train = 3", "must be a table"]),
@@ -83,8 +83,8 @@ BAD: dict[str, tuple[dict[str, object], list[str]]] = {
         ['guard "distill" needs a teacher that all share', "personal_head"],
     ),
     "texts written by a model that writes none": (
-        merged(continual={"guards": ["replay"], "replay_data": "generated"}),
-        ['continual.replay_data = "generated" needs task.kind = "plain-text"'],
+        merged(continual={"guards": ["replay"], "replay": {"data": "generated"}}),
+        ['guard "replay" trains on texts that the model writes', "task.kind"],
     ),
     "dev records for one of two stages": (
         merged(stage=[{"name": "a", "dev": "a.csv"}, {"name": "b"}]),

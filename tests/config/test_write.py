@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.config.read import build, known_keys, read_config
+from llmchain_fl.config.read import build, known_keys, parse, read_config
 from llmchain_fl.config.schema import RunConfig, Section
 from llmchain_fl.config.write import table_to_toml, to_toml
+from llmchain_fl.guards import GUARDS
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
     ['"', "\\", "\n\t\r", "\x00\x1f\x7f", "größe 数 😀", "'''", "]", "a = 1 # b", "\u2028\x85"]
@@ -30,7 +31,7 @@ def test_every_setting_is_written_out() -> None:
     written = {key for key, value in tree.items() if not isinstance(value, dict | list)}
     written |= {f"{name}.{key}" for name, section in tree.items() if isinstance(section, dict) for key in section}
     written |= {f"stage.{key}" for key in tree["stage"][0]}
-    assert written == {key if not key.startswith("stream.arrival.") else "stream.arrival" for key in known_keys()}
+    assert written == {key if not key.startswith("stream.arrival.") else "stream.arrival" for key in known_keys(False)}
 
 
 def changed(value: Any, annotation: Any) -> Any:
@@ -52,7 +53,7 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
     "persons, stage by stage": {
         "privacy": {"unit": "person", "clip_quantile": 0.0},
         "data": {"one_record_per_person": False},
-        "aggregation": {"weights": [1.5] * 3},
+        "aggregation": {"weights": [1.5] * 3, "personal_head": False},
         "task": {"kind": "classification", "labels": {"a": 'c"d', "b": "", "ü": "größe 😀"}},
         "stream": {
             "kind": "blurry",
@@ -68,6 +69,7 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
         "privacy": {"unit": "site", "stages": "shared"},
         "data": {"made_up_persons": 0},
         "task": {"kind": "plain-text"},
+        "aggregation": {"robust": "none"},
         "stream": {
             "play": "sequence",
             "kind": "",
@@ -95,6 +97,7 @@ def other_settings(fitting: dict[str, dict[str, Any]]) -> dict[str, Any]:
     tree["sites"] |= {"excluded": ["x"], "hostile": 0.25, "count": 3, "cohort": 2, "minimum": 2}
     tree["adapter"] |= {"start": "s", "targets": ["query", "value"]}
     tree["adapter"] |= {"site_ranks": [1, 2, 3], "site_alphas": [1.5, 2.5, 3.5]}
+    tree["aggregation"] |= {"rule": "fedit", "robust": "median", "hostile": 0}
     tree["continual"]["guards"] = ["rehearsal"]
     tree["stage"] = [
         {"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3},
@@ -113,13 +116,24 @@ def test_every_setting_with_another_value_survives_the_file(name: str, tmp_path:
     assert read_config(tmp_path / "config.toml") == config
 
 
+@pytest.mark.parametrize("guard", GUARDS)
+def test_every_setting_of_a_guard_survives_the_file_and_has_its_default_written(guard: str, tmp_path: Path) -> None:
+    fields = GUARDS[guard].settings.model_fields
+    for told in ({}, {key: changed(field.default, field.annotation) for key, field in fields.items()}):
+        config = parse({"task": {"labels": ["a"]}, "continual": {"guards": [guard], guard: told}})
+        (tmp_path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        written = tomllib.loads((tmp_path / "config.toml").read_text())
+        assert parse(written) == config
+        assert written["continual"][guard].keys() == fields.keys()
+
+
 def test_no_setting_is_left_out_of_the_test_above() -> None:
     plain = build({"task": {"labels": ["a"]}, "data": {"train": "x"}}).model_dump()
-    kept = set(known_keys())
+    kept = set(known_keys(guards=False))
     for fitting in FITTING.values():
         for name, section in build(other_settings(fitting)).model_dump().items():
             if isinstance(section, dict):
-                kept -= {f"{name}.{key}" for key, value in section.items() if value != plain[name][key]}
+                kept -= {f"{name}.{key}" for key, value in section.items() if value != plain[name].get(key)}
                 told = [key for arrival in fitting.get("stream", {}).get("arrival", {}).values() for key in arrival]
                 kept -= {f"stream.arrival.{key}" for key in told}
             elif section != plain[name]:

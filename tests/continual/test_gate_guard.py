@@ -175,16 +175,16 @@ def test_a_part_of_a_step_is_a_part_of_the_product(common: bool) -> None:
 
 def test_a_resumed_gate_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """A best of 1/3 is no float32: kept as one, it would refuse a step that only just passes."""
-    from server.checkpoint import RunState, load_state, save_state
+    from server.checkpoint import load_state, read_state, save_state
 
     whole, first = gate(1 / 3), gate(1 / 3)
     for one in (whole, first):
         taken(one, 0, lambda x: {"cards": x / 3})
         taken(one, 1, lambda x: {"cards": -x, "loans": x})
-    save_state(tmp_path, RunState("r", "w", 2, {}, {}, guards={"gate": first.state()}))
-    found, resumed = load_state(tmp_path), gate(1 / 3)
+    save_state(tmp_path, 2, {"gate": first})
+    found, resumed = read_state(tmp_path), gate(1 / 3)
     assert found is not None
-    resumed.load_state(found.guards["gate"])
+    load_state(found, {"gate": resumed})
     for one in (whole, resumed):
         assert taken(one, 1, lambda x: {"cards": 0.2 - 0.2 * x, "loans": x}) == 1.0
         assert taken(one, 2, lambda x: {"cards": 0.2 - x, "loans": 0.0, "cash": x}) == 0.0

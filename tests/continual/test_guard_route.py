@@ -14,8 +14,9 @@ from llmchain_fl.core.adapter.value import Arrays, digest
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.protocol import View
 from llmchain_fl.guards.route import RouteServer, keys_of
+from llmchain_fl.guards.server_guards import ServerGuards
 
 SCALE = 2.0
 SLOTS, ROUTE = GuardSpec("slots", (("share", 0.0),)), GuardSpec("route", (("tau", 0.05),))
@@ -183,5 +184,5 @@ def test_public_records_must_tell_all_stages_apart(small: Any) -> None:
 
 def test_without_slots_there_is_nothing_to_choose(small: Any) -> None:
     task = small.task()
-    with pytest.raises(ConfigError, match='"slots" before it'):
+    with pytest.raises(ConfigError, match="chooses among frozen pairs"):
         ServerGuards([ROUTE]).serve(view(task, 0, conflicting("bank")), task.resident.arrays())

@@ -14,7 +14,8 @@ from llmchain_fl.aggregation.rule import SiteFactors
 from llmchain_fl.core.adapter.value import Arrays, digest
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.guards.slots import SlotsServer
 
 SCALE = 2.0

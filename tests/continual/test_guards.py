@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.config.schema import ContinualConfig
 from llmchain_fl.core.adapter.value import Arrays, digest
-from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
+from llmchain_fl.core.ranges import Range
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards import GUARDS, ServerGuards, View
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.guards.distill import DistillServer
 from llmchain_fl.guards.ema import EmaServer
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 
 KINDS = ["classification", "causal-lm"]
 EMA = GuardSpec("ema", (("decay", 0.75),))
@@ -235,8 +237,28 @@ def test_no_guard_changes_nothing() -> None:
     assert (guards.payload(), guards.state()) == ({}, {})
 
 
-def test_the_table_holds_every_guard_of_the_configuration() -> None:
-    from typing import get_args
+def test_a_guard_declares_its_own_name_its_half_at_a_site_and_a_default_for_every_setting() -> None:
+    assert {name: guard.name for name, guard in GUARDS.items()} == {name: name for name in GUARDS}
+    assert {name: guard.site for name, guard in GUARDS.items() if guard.site} == dict(SITE_GUARDS)
+    for guard in GUARDS.values():
+        settings = guard.settings()
+        assert guard.claim in ("in-step", "post-processing", "charged")
+        assert (settings.records == "own") == (settings.claim == "charged")
+        assert set(guard.idle_at_zero) <= set(settings.plain())
+        assert set(guard.site.bounds if guard.site else ()) <= set(settings.plain())
 
-    assert set(GUARDS) == set(get_args(get_args(ContinualConfig.model_fields["guards"].annotation)[0]))
-    assert {parts.claim for parts in GUARDS.values()} <= {"in-step", "post-processing", "charged"}
+
+@pytest.mark.parametrize("name", SITE_GUARDS)
+def test_a_setting_that_the_configuration_takes_is_one_that_a_site_takes(name: str) -> None:
+    fields = GUARDS[name].settings.model_fields
+    for key, bound in SITE_GUARDS[name].bounds.items():
+        if isinstance(bound, Range):
+            found = {
+                sign: getattr(part, sign)
+                for part in fields[key].metadata
+                for sign in ("ge", "gt", "le", "lt")
+                if hasattr(part, sign)
+            }
+            assert found == {"gt" if bound.above else "ge": bound.low, "lt" if bound.below else "le": bound.high}
+        else:
+            assert set(get_args(fields[key].annotation)) == set(bound)

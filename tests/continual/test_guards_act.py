@@ -19,7 +19,8 @@ from llmchain_fl.core.adapter.product import modules, product_pair
 from llmchain_fl.core.adapter.value import Arrays, digest
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards import GUARDS, ServerGuards
+from llmchain_fl.guards import GUARDS
+from llmchain_fl.guards.server_guards import ServerGuards
 
 ENDLESS = 1e30
 WORDS = [{"text": "lost card why", "label": "lost_card"}, {"text": "send money open account", "label": "transfer"}]

@@ -158,16 +158,16 @@ def test_a_stage_whose_last_round_nobody_came_to_is_merged_all_the_same() -> Non
 @pytest.mark.parametrize("kind", list(SHARES))
 def test_a_resumed_guard_goes_on_bit_for_bit(kind: str, tmp_path: Path) -> None:
     """The state goes through a real file, as the run's does."""
-    from server.checkpoint import RunState, load_state, save_state
+    from server.checkpoint import load_state, read_state, save_state
 
     whole, first = guard(kind), guard(kind)
     for stage in (0, 1):
         play(whole, stage, arrays(stage + 1))
         play(first, stage, arrays(stage + 1))
-    save_state(tmp_path, RunState("r", "w", 2, {}, {}, guards={"merge": first.state()}))
-    resumed, found = guard(kind), load_state(tmp_path)
+    save_state(tmp_path, 2, {"merge": first})
+    resumed, found = guard(kind), read_state(tmp_path)
     assert found is not None
-    resumed.load_state(found.guards["merge"])
+    load_state(found, {"merge": resumed})
     for one in (whole, resumed):
         one.serve(view(2, last=False), arrays(7))
     assert [digest(a) for a in play(resumed, 2, arrays(3))] == [digest(a) for a in play(whole, 2, arrays(3))]

@@ -19,7 +19,8 @@ from llmchain_fl.continual.unlearn import adapter_folder, lineage, remove_site, 
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import ModelError, RunError
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.run_dir import RunDir
 
 STAGES = ("cards", "fraud", "loans")

@@ -18,15 +18,15 @@ from simulations.run import simulate
 
 STRONG = {
     "agem": {},
-    "anchor": {"anchor_strength": 1e3},
-    "distill": {"distill_weight": 3.0},
-    "ema": {"ema_decay": 0.8},
-    "gate": {"gate_drop": 0.0},
-    "merge": {"merge_beta": 0.3},
-    "olora": {"olora_strength": 1e3},
-    "rehearsal": {"rehearsal_keep": 1.0},
-    "replay": {"replay_weight": 3.0},
-    "slots": {"slots_share": 0.2},
+    "anchor": {"strength": 1e3},
+    "distill": {"weight": 3.0},
+    "ema": {"decay": 0.8},
+    "gate": {"drop": 0.0},
+    "merge": {"beta": 0.3},
+    "olora": {"strength": 1e3},
+    "rehearsal": {"keep": 1.0},
+    "replay": {"weight": 3.0},
+    "slots": {"share": 0.2},
     "route": {},
 }
 NEEDS = {"route": ["slots", "route"]}
@@ -45,7 +45,7 @@ class StopAfter(Silent):
 def config(tiny: Any, guard: str, **sections: Any) -> Any:
     names = list(tiny.labels)
     guards = NEEDS.get(guard, [guard] if guard else [])
-    told = {"guards": guards, "public": str(tiny.test), **STRONG.get(guard, {})}
+    told = {"guards": guards, "public": str(tiny.test), **({guard: STRONG[guard]} if guard else {})}
     return tiny.config(
         **{
             "continual": told,

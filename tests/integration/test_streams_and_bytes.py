@@ -242,7 +242,7 @@ def test_a_rehearsed_run_pays_for_every_group_and_stays_within_its_budget(
     tiny: Any, tmp_path: Path, stages: str
 ) -> None:
     privacy = {"enabled": True, "epsilon": 6.0, "stages": stages}
-    guards = {"guards": ["rehearsal"], "rehearsal_keep": 0.5}
+    guards = {"guards": ["rehearsal"], "rehearsal": {"keep": 0.5}}
     run = play(tiny, tmp_path / "run", privacy=privacy, continual=guards)
     found = run.read_privacy()["sites"]["site-00"]
     groups = {"shared": {"training": 4}, "disjoint": {"training:first": 4, "training:second": 2}}[stages]

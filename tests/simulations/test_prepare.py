@@ -222,10 +222,9 @@ LARGEST: dict[str, Any] = {
     "continual": {
         "guards": ["agem", "distill", "replay"],
         "public": "generated:bank-messages",
-        "distill_data": "public",
-        "agem_batch": 10_000,
-        "distill_batch": 10_000,
-        "replay_batch": 10_000,
+        "agem": {"batch": 10_000},
+        "distill": {"batch": 10_000, "data": "public"},
+        "replay": {"batch": 10_000},
     },
 }
 

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.spec import GuardSpec
-from llmchain_fl.core.guards.table import SITE_GUARDS
+from llmchain_fl.core.guards.table import SITE_GUARDS, site_half
 from llmchain_fl.core.tasks.base import Examples, Output, Task
 
-__all__ = ["SITE_GUARDS", "GuardSpec", "SiteGuards"]
+__all__ = ["SITE_GUARDS", "GuardSpec", "SiteGuards", "site_half"]
 
 
 class SiteGuards:
     """The site halves of all guards of a run; see ``site_guard.py`` for where each hook stands in a step."""
 
     def __init__(self, specs: Sequence[GuardSpec], payload: Arrays) -> None:
-        self._guards = [SITE_GUARDS[spec.name](dict(spec.settings), payload) for spec in specs]
+        self._guards = [site_half(spec.name)(dict(spec.settings), payload) for spec in specs]
 
     def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor:
         """Sum over guards, float32 [n]."""

@@ -6,7 +6,7 @@ The formula: ``llmchain_fl/guards/distill.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from llmchain_fl.core.ranges import Bound, Range
 from llmchain_fl.core.tasks.base import Examples, Output, Task
 
 TEACHER, RECORDS = "teacher", "distill-records"
+Data = Literal["batch", "public"]
 
 
 class DistillSite(SiteGuard):
@@ -28,7 +29,7 @@ class DistillSite(SiteGuard):
     bounds: ClassVar[Mapping[str, Bound]] = {
         "weight": Range(0, 1e4),
         "temperature": Range(0, 100, above=True),
-        "data": ("batch", "public"),
+        "data": get_args(Data),
         "batch": Range(1, 10_000),
     }
     adds: ClassVar[Adds] = "gradient"

@@ -6,7 +6,7 @@ The formula: ``llmchain_fl/guards/olora.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,12 +17,13 @@ from llmchain_fl.core.ranges import Bound, Range
 from llmchain_fl.core.tasks.base import Task
 
 OLD = "olora-rows"
+Form = Literal["squared", "l1"]
 
 
 class OloraSite(SiteGuard):
     """Turns A away from the old rows, where A is trained."""
 
-    bounds: ClassVar[Mapping[str, Bound]] = {"strength": Range(0, 1e9), "form": ("squared", "l1")}
+    bounds: ClassVar[Mapping[str, Bound]] = {"strength": Range(0, 1e9), "form": get_args(Form)}
     adds: ClassVar[Adds] = "pull"
 
     def __init__(self, settings: Settings, payload: Arrays) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from llmchain_fl.core.guards.site_guard import SiteGuard
+from llmchain_fl.core.guards.site_guard import Settings, SiteGuard
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.ranges import Bound, Range
 
@@ -19,3 +19,8 @@ class RehearsalSite(SiteGuard):
     def funded(cls, plan: PrivacyPlan) -> bool:
         """Records of earlier stages are read again: the plan must charge their groups."""
         return plan.rehearsal != "none"
+
+    @classmethod
+    def rehearsed(cls, settings: Settings) -> float:
+        """``keep``."""
+        return float(settings["keep"])

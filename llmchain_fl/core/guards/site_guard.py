@@ -50,6 +50,11 @@ class SiteGuard:
         """Whether ``plan`` pays for what the guard reads of private records a second time; nothing by default."""
         return True
 
+    @classmethod
+    def rehearsed(cls, settings: Settings) -> float:
+        """Share of the units of each earlier stage that a round may draw again; none by default."""
+        return 0.0
+
     def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor | None:
         """Added to each record's loss, float32 [n]; clipped and noised together with it."""
         return None

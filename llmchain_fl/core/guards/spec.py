@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmchain_fl.core.guards.table import SITE_GUARDS
+from llmchain_fl.core.plugins import installed
 from llmchain_fl.core.printable import printable
-from llmchain_fl.core.ranges import value_fault
+from llmchain_fl.core.ranges import Bound, value_fault
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,18 @@ class GuardSpec:
     name: str
     settings: tuple[tuple[str, float | str], ...] = ()
 
-    def value(self, name: str) -> float | str:
-        """One setting."""
-        return dict(self.settings)[name]
-
     def faults(self) -> list[str]:
-        """An unknown guard; settings that are missing, unknown or out of bounds: one line each."""
-        if self.name not in SITE_GUARDS:
-            return [f"there is no guard {printable(repr(self.name[:40]))}"]
-        told, bounds = dict(self.settings), SITE_GUARDS[self.name].bounds
+        """An unknown guard; settings that are missing, unknown or out of bounds: one line each.
+
+        Of a guard of another package only that it is installed: its code is not loaded before the site allows it.
+        """
+        if self.name in SITE_GUARDS:
+            return self.faults_within(SITE_GUARDS[self.name].bounds)
+        return [] if self.name in installed("guards") else [f"there is no guard {printable(repr(self.name[:40]))}"]
+
+    def faults_within(self, bounds: Mapping[str, Bound]) -> list[str]:
+        """Settings that are missing, unknown or out of ``bounds``: one line each."""
+        told = dict(self.settings)
         faults = [f"guard {self.name}: {key} is missing" for key in bounds if key not in told]
         faults += [
             f"guard {self.name}: {printable(repr(key[:40]))} is not a setting" for key in told if key not in bounds

@@ -1,4 +1,4 @@
-"""Which settings go with slots and route, which records are whose, and whether the slots fit."""
+"""Which public records are whose, and whether the slots fit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.aggregation import RULES
-from llmchain_fl.continual.slot_faults import FITS, slot_faults
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import DataError, ModelError
-from llmchain_fl.guards import View
+from llmchain_fl.guards.protocol import View
 from llmchain_fl.guards.slots import SlotsServer, public_of
 
 STAGES = ("cards", "fraud", "loans")
@@ -26,32 +24,6 @@ def view(task: Any, stage: int, rows: Any, stages: tuple[str, ...] = STAGES) -> 
 def learnt(arrays: Arrays, seed: int) -> Arrays:
     draw = np.random.default_rng(seed)
     return {n: draw.normal(size=v.shape).astype(np.float32) if n.endswith("lora_B") else v for n, v in arrays.items()}
-
-
-@pytest.mark.parametrize("rule", [*RULES, "unknown"])
-def test_a_rule_fits_or_is_refused_with_a_reason(rule: str) -> None:
-    found = slot_faults(rule, ["slots"], 0.1, public=True)
-    assert bool(found) != (rule in FITS)
-    assert all(rule in text and "ffa" in text for text in found)
-    assert slot_faults(rule, ["distill"], 0.1, public=False) == []
-
-
-def test_settings_that_do_not_go_together_are_all_named() -> None:
-    assert slot_faults("ffa", ["slots", "route", "distill"], 0.1, public=True) == []
-    assert slot_faults("ffa", ["slots"], 0.0, public=False) == []
-    for guards, share, play, word in (
-        (["slots", "ema"], 0.0, "sequence", "ema"),
-        (["merge", "slots"], 0.0, "sequence", "merge"),
-        (["slots"], 0.1, "sequence", "slots_share = 0"),
-        (["slots"], 0.0, "joint", "joint"),
-        (["slots", "route"], 0.0, "sequence", "continual.public"),
-    ):
-        (text,) = slot_faults("ffa", guards, share, public=False, play=play)
-        assert word in text
-    for guards in (["route"], ["route", "slots"]):
-        (text,) = slot_faults("ffa", guards, 0.0, public=True)
-        assert '"slots" before it' in text
-    assert len(slot_faults("flora", ["slots", "ema", "route"], 0.1, public=False, play="alone")) == 5
 
 
 def test_more_slots_than_inputs_are_refused_in_the_first_round(small: Any) -> None:

@@ -1,0 +1,23 @@
+"""Settings that name something of a table: checked against what is registered, with the nearest known name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from llmchain_fl.core.words import nearest
+
+
+def one_of(names: Callable[[], Collection[str]]) -> AfterValidator:
+    """``Annotated[str, one_of(...)]``: one of ``names()``, asked when a value is checked."""
+
+    def known(name: str) -> str:
+        found = list(names())
+        if name in found:
+            return name
+        told = {"known": ", ".join(found), "hint": nearest(name, found)}
+        raise PydanticCustomError("unknown_name", "Input should be one of {known}{hint}", told)
+
+    return AfterValidator(known)

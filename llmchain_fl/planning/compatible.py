@@ -1,0 +1,206 @@
+"""Whether the parts of a run go together: one checker over what each declares, which says why not in plain words.
+
+    guard "ema" averages LoRA factors, but rule "flora" re-factorises them every round, so they cannot be averaged
+
+No part is asked for its name: a rule, a guard or a robust step of another package is judged like those of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.rule import Rule
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.guards import GUARDS
+
+if TYPE_CHECKING:
+    from llmchain_fl.guards.guard import Guard, GuardSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is put together from, as far as its parts depend on each other.
+
+    Attributes:
+        rule: the aggregation rule.
+        guards: each with its settings, in order.
+        optimizer: ``aggregation.optimizer``.
+        robust_check: refuses the rule for a robust step (``Robust.check``); None without one.
+        central: whether the server adds the noise (``privacy.unit = "site"``).
+        personal_head: whether each site keeps a head of its own.
+        trained_head: whether a head is trained at all.
+        held_out: whether sites keep records for scores of their own.
+        play: ``stream.play``.
+        public: whether ``continual.public`` (or every stage's own) names records.
+        by_stage: whether these belong to stages.
+        any_text: whether any text is a record of the task, with or without an answer.
+        generates: whether the task's model writes records.
+        probed: stage -> whether ``data.dev`` has records of it.
+        apart: whether these are others than the test set.
+    """
+
+    rule: Rule
+    guards: tuple[tuple[Guard, GuardSettings], ...] = ()
+    optimizer: str = "none"
+    robust_check: Callable[[Rule], None] | None = None
+    central: bool = False
+    personal_head: bool = False
+    trained_head: bool = False
+    held_out: bool = True
+    play: str = "sequence"
+    public: bool = False
+    by_stage: bool = True
+    any_text: bool = False
+    generates: bool = False
+    probed: Mapping[str, bool] | None = None
+    apart: bool = True
+
+
+def faults(parts: Parts) -> list[str]:
+    """Everything that does not go together, one line each."""
+    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes)
+    return [fault for check in checks for fault in check(parts)]
+
+
+def _rule(parts: Parts) -> Iterator[str]:
+    """
+
+    | parts | fault |
+    |---|---|
+    | a server optimizer, and factors that do not keep their coordinates | yes |
+    | noise at the server, and a rule that is not linear | yes |
+    | noise at the server, and a robust step | yes: the noise covers the sum alone |
+    | a robust step whose ``check`` refuses the rule or the number of replies | its own words |
+    """
+    rule = parts.rule
+    if parts.optimizer != "none" and not rule.steady:
+        told = f'aggregation.optimizer = "{parts.optimizer}" steps along LoRA factors'
+        yield f'{told}, but rule "{rule.name}" {rule.unsteady}'
+    if parts.central and not rule.linear:
+        yield f'privacy.unit = "site" noises one sum, but rule "{rule.name}" is not linear: it needs more than the sum'
+    if parts.robust_check is None:
+        return
+    if parts.central:
+        yield 'aggregation.robust looks at each update, but privacy.unit = "site" covers only their sum'
+    try:
+        parts.robust_check(rule)
+    except ConfigError as error:
+        yield from error.faults
+
+
+def _head(parts: Parts) -> Iterator[str]:
+    """What stays at the sites: who scores it, and whether it is there at all."""
+    if parts.personal_head and not parts.trained_head:
+        yield 'aggregation.personal_head needs task.head = "trained": the label-text head has nothing to learn'
+    if not (parts.rule.owns or parts.personal_head):
+        return
+    if not parts.held_out:
+        yield "a part of the adapter stays at each site, so only a site can score its model: set sites.held_out above 0"
+    if parts.play == "alone":
+        yield 'stream.play = "alone" cannot start anew what stays at the sites: use a rule and a head that all share'
+
+
+def _needs(parts: Parts) -> Iterator[str]:
+    """What a guard asks of the rule, and a teacher of the head."""
+    for guard, _ in parts.guards:
+        for need in guard.needs:
+            lacks = need.lacks(parts.rule)
+            if lacks:
+                yield f'guard "{guard.name}" {need.does}, but rule "{parts.rule.name}" {lacks}; {_fitting(guard)}'
+        if guard.teaches and parts.personal_head:
+            told = "aggregation.personal_head keeps each head at its site"
+            yield f'guard "{guard.name}" needs a teacher that all share, but {told}'
+
+
+def _fitting(guard: Guard) -> str:
+    fit = [name for name, rule in RULES.items() if not any(need.lacks(rule) for need in guard.needs)]
+    return f"rules that fit: {', '.join(fit) or 'none'}"
+
+
+def _settings(parts: Parts) -> Iterator[str]:
+    """Settings with which a guard makes no sense, or does nothing."""
+    for guard, settings in parts.guards:
+        idle = [name for name in guard.idle_at_zero if getattr(settings, name) == 0]
+        yield from (f"continual.{guard.name}.{name} = 0 makes the guard `{guard.name}` do nothing" for name in idle)
+        yield from settings.faults(parts.rule)
+
+
+def _records(parts: Parts) -> Iterator[str]:
+    """
+
+    | records of the guard | needs |
+    |---|---|
+    | ``public`` | ``continual.public`` |
+    | ``public with answers`` | the same, of stages unless any text is a record of the task |
+    | ``public by stage`` | the same, of stages |
+    | ``generated`` | a task whose model writes records |
+    """
+    for guard, settings in parts.guards:
+        kind, told = settings.records, f'guard "{guard.name}"'
+        if kind.startswith("public") and not parts.public:
+            yield f"{told} uses public records with these settings: set continual.public"
+        elif not parts.by_stage and kind in ("public by stage", *(() if parts.any_text else ("public with answers",))):
+            yield f"{told} needs public records of each stage: continual.public_stages = false"
+        if kind == "generated" and not parts.generates:
+            yield f"{told} trains on texts that the model writes, but the model of this task.kind writes no records"
+
+
+def _stages(parts: Parts) -> Iterator[str]:
+    """Guards of what is left behind, in a stream that leaves nothing behind."""
+    for guard, _ in parts.guards:
+        if guard.stages == "earlier" and parts.play != "sequence":
+            yield f'guard "{guard.name}" keeps what earlier stages taught, but stream.play = "{parts.play}" has none'
+        if guard.stages == "ended" and parts.play == "joint":
+            yield f'guard "{guard.name}" acts at the end of a stage, but stream.play = "joint" has none'
+
+
+def _optimizer(parts: Parts) -> Iterator[str]:
+    """New factors between two steps of a server optimizer."""
+    if parts.optimizer == "none" or parts.rule.moves_one:
+        return
+    for guard, _ in parts.guards:
+        if guard.refactors:
+            told = f'aggregation.optimizer = "{parts.optimizer}" steps along the old ones'
+            yield f'guard "{guard.name}" makes new factors, but {told}: choose one, or a rule that moves one factor'
+
+
+def _order(parts: Parts) -> Iterator[str]:
+    """Who must come before whom."""
+    guards = [guard for guard, _ in parts.guards]
+    for place, guard in enumerate(guards):
+        if guard.holds_start:
+            later = [other.name for other in guards[place + 1 :] if other.mixes]
+            yield from (
+                f'guard "{guard.name}" holds on to what a stage starts from, and guard "{name}" after it changes that: '
+                f'put "{name}" before it'
+                for name in later
+            )
+        if guard.chooses_pairs and not any(other.marks_pairs for other in guards[:place]):
+            able = " or ".join(f'"{name}"' for name, other in GUARDS.items() if other.marks_pairs)
+            yield f'guard "{guard.name}" chooses among frozen pairs: put {able} before it in continual.guards'
+
+
+def _pairs(parts: Parts) -> Iterator[str]:
+    """A pair of its own for each stage, and a mixture of all stages in one pair."""
+    guards = [guard for guard, _ in parts.guards]
+    owners = [guard for guard in guards if guard.new_pairs]
+    for guard in owners:
+        for other in (other for other in guards if other.mixes):
+            told = f'guard "{guard.name}" keeps the pairs of stages apart, but guard "{other.name}" mixes them'
+            yield f"{told}: they exclude each other"
+    if len(owners) > 1:
+        named = " and ".join(f'"{guard.name}"' for guard in owners)
+        yield f"guards {named} exclude each other: each makes the pairs of the stages"
+
+
+def _probes(parts: Parts) -> Iterator[str]:
+    """What decides by public scores must have some of every stage, and not those that the run is judged by."""
+    for guard in (guard for guard, _ in parts.guards if guard.probes):
+        told = f'guard "{guard.name}"'
+        for stage in (stage for stage, there in (parts.probed or {}).items() if not there):
+            yield f'{told} has no public records for stage "{stage}" to probe: give data.dev records of every stage'
+        if not parts.apart:
+            yield f"{told} would choose by the test set: set data.dev to public records kept apart from it"
