@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.plugins import installed, load, names_of
+from llmchain_fl.core.plugins import installed, load, named, names_of
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ class Table(Mapping[str, T], Generic[T]):
     Args:
         group: of the entry points, without its prefix, such as ``rules``.
         built_in: name -> where it is, ``module:attribute``.
-        kind: what every entry must be, or make without arguments.
+        kind: what every entry must be, or make without arguments; or where that is.
 
     =====================================  =================================================
     name                                   ``table[name]``
@@ -29,7 +29,7 @@ class Table(Mapping[str, T], Generic[T]):
     =====================================  =================================================
     """
 
-    def __init__(self, group: str, built_in: Mapping[str, str], kind: type[T]) -> None:
+    def __init__(self, group: str, built_in: Mapping[str, str], kind: type[T] | str) -> None:
         self._group, self._built_in, self._kind = group, dict(built_in), kind
 
     def __getitem__(self, name: str) -> T:
@@ -44,11 +44,11 @@ class Table(Mapping[str, T], Generic[T]):
             ConfigError: nothing sound; see the class.
         """
         found = load(self._group, name, self._built_in)
-        if isinstance(found, type) and issubclass(found, self._kind):
+        kind = cast("type[T]", named(self._kind)) if isinstance(self._kind, str) else self._kind
+        if isinstance(found, type) and issubclass(found, kind):
             found = found()
-        if not isinstance(found, self._kind) or getattr(found, "name", name) != name:
-            what = f"is no {self._kind.__name__} of that name"
-            raise ConfigError([f"the plug-in llmchain_fl.{self._group}: {name} {what}"])
+        if not isinstance(found, kind) or getattr(found, "name", name) != name:
+            raise ConfigError([f"the plug-in llmchain_fl.{self._group}: {name} is no {kind.__name__} of that name"])
         return found
 
     def __contains__(self, name: object) -> bool:
