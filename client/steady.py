@@ -3,14 +3,14 @@
 Fixed shapes (``core/tasks/passes.py``) make a record's gradient a function of its own records if the model and
 the kernels treat rows alike. Rows never meet in the mathematics; but a kernel may round them differently by position,
 and a model may mix rows after all. So before the first private step over a model the step's own path is taken over
-made-up records, for some rungs and for two sets of made-up arrays, ordinary ones and ones that overflow, with a fold, a
-table of slots and a teacher of the sizes that the task brings:
+made-up records, first beside autograd (``client/layouts.py``), then for some rungs and for two sets of made-up arrays,
+ordinary ones and ones that overflow, with a fold, a table of slots and a teacher of the sizes that the task brings:
 
     row of record a among copies of itself  =  row of a among strangers, in each position,       bit for bit
 
 Of several records, as many as a pass has: a kernel that rounds rows unlike shows it on some records only.
 
-Where that fails, and only there, one record a pass is taken: slower, and exact by itself. Then it is found from how
+Where that fails, and only there, one record a pass is taken: slower, and exact by itself. Else it is found from how
 many rows on a pass of a rung gives a record the same bits as a full one: only up to there are missing rows filled.
 """
 
@@ -25,11 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.layouts import Layouts
 from client.per_sample import PerSample
 from llmchain_fl.core.adapter.fold import is_fold
 from llmchain_fl.core.adapter.resident import Resident, State
 from llmchain_fl.core.adapter.routing import CENTRE, KEYS, TAU, is_beside
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.guards.distill import TEACHER
 from llmchain_fl.core.tasks.base import Examples, Task
@@ -39,9 +41,10 @@ from llmchain_fl.core.work import GuardSpec
 log = logging.getLogger("llmchain_fl.client")
 LONGER = (96, 256, 500)
 """Texts of about so many tokens are tried beside those of every rung up to 64, as far as the task allows them."""
-ORDINARY, OVERFLOWING = 0.3, 1e20
+GENTLE, ORDINARY, OVERFLOWING = 0.02, 0.3, 1e20
 """Size of the made-up arrays."""
 ON_CPU, ON_GPU = 6, 16
+ONE_RECORD = "%s: one record a pass, which is exact and slower"
 MOST_FOUND = 64
 """How many answers are remembered: a server may bring other sizes in each round."""
 Words = NDArray[np.int64]
@@ -87,22 +90,29 @@ def shape_for(resident: Resident, task: Task, longest: int, wanted: int, brought
 
 
 def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> Shape:
-    """Asked once for a resident, a choice of trained arrays, what is brought, and a number of threads."""
-    if shape.rows == 1 or resident.base.tokenizer is None:
+    """Asked once for a resident, a choice of trained arrays, what is brought, and a number of threads.
+
+    Raises:
+        TrainingError: a trained array has no gradient of each record by itself.
+    """
+    if resident.base.tokenizer is None:
         return shape
-    texts = [min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER)]
+    texts = [min(n, shape.longest) for n in (*range(STEP - 3, EVEN, STEP), *LONGER, shape.longest)]
     lengths = list({shape.kind(n): n for n in texts}.values())  # one for each kind of pass
     try:
-        states = [_made_up_state(resident, size, brought.beside) for size in (ORDINARY, OVERFLOWING)]
+        gentle, *states = (_made_up_state(resident, size, brought.beside) for size in (GENTLE, ORDINARY, OVERFLOWING))
         guards = SiteGuards(brought.guards, _made_up_like(brought.guard_arrays))
         probe = _Probe(resident, task, shape, known_ids(resident), guards)
-        tried = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
-        steady = all(probe.alike(n, state) for n in tried for state in states)
+        unlike = probe.unlike(lengths, gentle, states)
+    except TrainingError:
+        raise
     except Exception:  # what cannot be done at all is found out, in words, by the trial that follows
-        steady = False
-    if not steady:
-        log.warning("this model rounds the rows of a pass differently: one record a pass, which is exact and slower")
+        unlike = "made-up records cannot be computed"
+    if unlike:
+        log.warning(ONE_RECORD, unlike)
         return replace(shape, rows=1)
+    if shape.rows == 1:
+        return shape
     if brought.beside:  # a fold may grow from round to round: a search each time costs more than full passes
         return shape
     return replace(shape, fewest=tuple((shape.kind(n), probe.fewest(n, states[0])) for n in lengths))
@@ -135,6 +145,25 @@ class _Probe:
     shape: Shape
     words: Words
     guards: SiteGuards
+
+    def unlike(self, lengths: Sequence[int], gentle: State, states: Sequence[State]) -> str:
+        """Why full passes do not give each record its own gradient, bit for bit; empty: they do.
+
+        Raises:
+            TrainingError: passes of one record do not either.
+        """
+        examples = made_up_records(self.words, [lengths[len(lengths) // 2]] * self.shape.rows)
+        examples.fix(self.shape)
+        layouts = Layouts(self.resident, gentle, lambda index: self._losses(examples, index))
+        layouts.check()
+        if self.shape.rows == 1:
+            return ""
+        mixed = layouts.find(self.shape.rows)
+        if mixed:
+            return f"the layers {', '.join(sorted(mixed))} do not tell records apart"
+        tried = {lengths[0], lengths[len(lengths) // 2], lengths[-1]}
+        steady = all(self.alike(n, state) for n in tried for state in states)
+        return "" if steady else "this model rounds the rows of a pass differently"
 
     def alike(self, length: int, state: State) -> bool:
         """Rows of records of one kind, at every place of a pass, in either order, and one among copies of itself."""

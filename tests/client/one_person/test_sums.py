@@ -178,7 +178,7 @@ def test_which_slot_answers_a_record_does_not_depend_on_how_rounding_falls_besid
 
         monkeypatch.setattr(routing, "chosen", by_rows)
         world.resident.found.clear()
-        as_without_slots = Shape(16, 16, (((8, True), 2),))
+        as_without_slots = Shape(16, 16, (((16, False), 2),))
         assert largest_move(world, small, as_without_slots) > 3
     assert largest_move(world, small, None) <= 1 + 1e-6
     world.resident.found.clear()
