@@ -10,10 +10,12 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from llmchain_fl import metrics_file
 from llmchain_fl.atomic_file import atomic_write, write_json
@@ -21,6 +23,7 @@ from llmchain_fl.core.errors import RunError
 
 __all__ = ["RunDir", "atomic_write", "fresh", "write_json"]
 
+LOCK = ".lock"
 README = """\
 This directory holds one run of llmchain_fl.
 
@@ -32,6 +35,7 @@ adapter/        the latest serving adapter, in peft format
 stages/         the adapter as it was at the end of each stage: stages/<NN-name>/adapter/
 events/         the same measurements for TensorBoard: tensorboard --logdir events
 state/          what a resumed run needs; do not edit
+changes.jsonl   what was changed in the settings when the run went on or was extended, and after which round
 next-stage      written by the operator: names of stages that are over (stream.boundaries = "announced")
 sites/          a simulation only: the simulated sites' own files, which in a real run never leave a site
 """
@@ -127,9 +131,14 @@ class RunDir:
         return self.path / "state"
 
     @property
+    def changes(self) -> Path:
+        """What was changed in the settings of a run that went on, one JSON object per line."""
+        return self.path / "changes.jsonl"
+
+    @property
     def begun(self) -> bool:
         """Whether sites may have been asked: from then on a run can be gone on with, and is not thrown away."""
-        return bool(_listing(self.state))
+        return bool(_listing(self.state)) or any(self.sites.glob("*/state/**/events.jsonl"))
 
     @property
     def sites(self) -> Path:
@@ -158,9 +167,42 @@ class RunDir:
         return [row for row in found if upto_round is None or row["round"] <= upto_round]
 
     def truncate_after(self, round: int) -> None:
-        """Drops all rows of rounds later than ``round``; the lines that stay are kept byte for byte."""
-        kept = [line + b"\n" for line, row in metrics_file.lines(self.metrics) if row["round"] <= round]
+        """Drops all rows of rounds later than ``round``."""
+        self._keep_rows(lambda row: row["round"] <= round)
+
+    def drop(self, metric: str) -> None:
+        """Drops all rows of one metric."""
+        self._keep_rows(lambda row: row["metric"] != metric)
+
+    def _keep_rows(self, stays: Callable[[dict[str, Any]], bool]) -> None:
+        """The lines that stay are kept byte for byte."""
+        kept = [line + b"\n" for line, row in metrics_file.lines(self.metrics) if stays(row)]
         atomic_write(self.metrics, b"".join(kept))
+
+    def write_settings(self, config_toml: str, changes: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces ``config.toml`` and what is said of its changes."""
+        atomic_write(self.config, config_toml.encode())
+        lines = [json.dumps(change, ensure_ascii=False, default=str) + "\n" for change in changes]
+        atomic_write(self.changes, "".join(lines).encode())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Whoever changes the run holds its lock; it is free again when the process ends, however it ends.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"another process is at work on {self.path}", remedy="wait until it is done, or stop it first"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def write_privacy(self, privacy: dict[str, Any]) -> None:
         """Replaces ``privacy.json``.

@@ -1,7 +1,4 @@
-"""Config -> parts -> run. No logic of its own.
-
-``app`` is the ServerApp of ``flwr run``; ``build`` is what every backend calls.
-"""
+"""The ServerApp of ``flwr run``; ``run_all`` is what every backend calls."""
 
 from __future__ import annotations
 
@@ -19,65 +16,23 @@ from flwr.serverapp import Grid, ServerApp
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import ConfigError, RunError
-from llmchain_fl.data.stages import check_stages, public_labels
-from llmchain_fl.guards import ServerGuards
-from llmchain_fl.planning.work import guard_specs, work_from
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.tensorboard import write_events
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
-from server.central import CentralPrivacy
-from server.checkpoint import load_state
-from server.loop import Loop
+from server.build import build
 from server.one_by_one import OneByOne
-from server.parts import first_state, make_quarantine, make_robust, make_rule, start_arrays
-from server.privacy_book import PrivacyBook, make_plan
-from server.scoring import Scorer
-from server.strategy import FederatedLora
+from server.scoring import Opening
 
 log = logging.getLogger("llmchain_fl")
 
 
-def build(config: RunConfig, run: RunDir, progress: Progress) -> Loop:
-    """All parts of a run, composed; takes up the last saved round if the run directory has one.
-
-    Raises:
-        LlmchainError: anything that would fail later and can be seen now.
-    """
-    state = load_state(run.state)
-    labels = public_labels(config)
-    check_stages(config, list(labels))
-    rule = make_rule(config.aggregation)
-    plan = make_plan(config, state.noise_multiplier if state else None)
-    work = work_from(config, labels, rule.trained, plan)
-    scorer = Scorer(config, work, list(labels))
-    start = start_arrays(config, work, rule, scorer)
-    if state is None:
-        state = first_state(work, start)
-    elif state.work != work.digest():
-        raise RunError(
-            f"{run.path} was begun with another configuration", remedy="resume it without --set, or start a new run"
-        )
-    run.truncate_after(state.round if state.round else -1)
-    guards = ServerGuards(guard_specs(config))
-    guards.load_state(state.guards)
-    central = CentralPrivacy(plan, config.privacy.clip_quantile, state.clip) if plan and plan.unit == "site" else None
-    strategy = FederatedLora(config, work, rule, state.run, central, make_robust(config.aggregation))
-    strategy.receipts = dict(state.receipts)
-    rule.load_state(state.rule)
-    book = PrivacyBook(config, plan, state.spendings, state.used_up)
-    strategy.ended = dict(state.ended)
-    quarantine = make_quarantine(config)
-    quarantine.load_state(state.quarantine)
-    return Loop(config, work, strategy, guards, scorer, book, run, state, progress, quarantine, start)
-
-
-def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress) -> None:
-    """Play the run to its end and write its report."""
+def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress, opening: Opening | None = None) -> None:
+    """Play the run to its end and write its report; ``opening``: more rows of round 0 (``server/scoring.py``)."""
     try:
-        build(config, run, progress).play(grid)
+        build(config, run, progress, opening=opening).play(grid)
     finally:
         if run.rows():
             write_events(run)

@@ -24,7 +24,7 @@ that dies between the noise and its checkpoint draws new noise for the same roun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -56,11 +56,12 @@ class CentralPrivacy:
     Args:
         plan: a plan with unit ``site``.
         quantile: of the sites' norms that C follows; 0 keeps C fixed and spends everything on the updates.
-        clip: C of the round to come (as saved in the run's state); 0: the plan's.
     """
 
-    def __init__(self, plan: PrivacyPlan, quantile: float, clip: float = 0.0) -> None:
-        self._plan, self._quantile, self.clip = plan, quantile, clip or plan.clip_norm
+    def __init__(self, plan: PrivacyPlan, quantile: float) -> None:
+        self._plan, self._quantile = plan, quantile
+        self.clip = plan.clip_norm
+        """C of the round to come."""
         self._noise = SecureNoise()
         self._small: list[bool] = []
 
@@ -89,3 +90,11 @@ class CentralPrivacy:
     def forget(self) -> None:
         """No round came of it: nothing was released, C stays."""
         self._small = []
+
+    def state(self) -> dict[str, float]:
+        """What must survive a restart."""
+        return {"clip": self.clip}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Take up what was saved."""
+        self.clip = state["clip"]

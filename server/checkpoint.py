@@ -1,16 +1,17 @@
 """The state of a round on disk: one safetensors file, written whole or not at all.
 
-``state/round-000012.safetensors`` holds the arrays (``current/...``, ``serving/...``, ``guard/<name>/...``,
-``rule/...``) and, in its header, what is not an array (round, digest of the work, the sites, rounds asked of each and
-their last receipts). The last two files are kept.
+``state/round-000012.safetensors`` holds what every stateful part of the run says of itself: a tree of plain values with
+arrays among them. The arrays are tensors of the file, named by their place in the tree; everything else is JSON in its
+header, where ``{"$array": NAME}`` stands for an array. The last two files are kept. Which parts there are:
+``server/parts.py``.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,56 +22,37 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 
 KEEP = 2
+VERSION = 2
+"""Of the format."""
+ARRAY = "$array"
+Saved = dict[str, Any]
+"""Part -> its tree."""
 
 
-@dataclass
-class RunState:
-    """Everything a run needs to go on after ``round`` rounds."""
+class Stateful(Protocol):
+    """A part of a run that remembers something from round to round."""
 
-    run: str
-    work: str
-    round: int
-    current: Arrays
-    serving: Arrays
-    noise_multiplier: float = 0.0
-    guards: dict[str, Arrays] = field(default_factory=dict)
-    rule: Arrays = field(default_factory=dict)
-    spendings: dict[str, dict[str, int]] = field(default_factory=dict)
-    receipts: dict[str, str] = field(default_factory=dict)
-    clip: float = 0.0
-    ended: dict[str, int] = field(default_factory=dict)
-    sites: list[str] = field(default_factory=list)
-    quarantine: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lineage: str = ""
-    stopped: str = ""
-    used_up: dict[str, list[list[str]]] = field(default_factory=dict)
-    """See ``PrivacyBook.used_up``."""
-    summed: int = 0
-    """Rounds that made new arrays."""
+    def state(self) -> Mapping[str, Any]:
+        """A tree of plain values and arrays."""
+
+    def load_state(self, state: Any) -> None:
+        """Take up such a tree, as it was saved."""
 
 
-def save_state(folder: Path, state: RunState) -> Path:
-    """Write the state of one round; older ones but the last are removed."""
-    arrays = {f"current/{k}": v for k, v in state.current.items()} | {
-        f"serving/{k}": v for k, v in state.serving.items()
-    }
-    for guard, kept in state.guards.items():
-        arrays |= {f"guard/{guard}/{k}": v for k, v in kept.items()}
-    arrays |= {f"rule/{k}": v for k, v in state.rule.items()}
-    facts = {k: v for k, v in vars(state).items() if k not in ("current", "serving", "guards", "rule")} | {
-        "guards": sorted(state.guards)
-    }
-    path = folder / f"round-{state.round:06d}.safetensors"
-    atomic_write(
-        path, save({n: np.ascontiguousarray(v) for n, v in arrays.items()}, metadata={"state": json.dumps(facts)})
-    )
+def save_state(folder: Path, number: int, parts: Mapping[str, Stateful]) -> Path:
+    """Write the state after round ``number``; older ones but the last are removed."""
+    arrays: Arrays = {}
+    facts = {name: _without_arrays(part.state(), name, arrays) for name, part in parts.items()}
+    path = folder / f"round-{number:06d}.safetensors"
+    header = {"state": json.dumps({"version": VERSION, "parts": facts})}
+    atomic_write(path, save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, metadata=header))
     for old in sorted(folder.glob("round-*.safetensors"))[:-KEEP]:
         old.unlink()
     return path
 
 
-def load_state(folder: Path) -> RunState | None:
-    """The last state, or None if no round was finished.
+def read_state(folder: Path) -> Saved | None:
+    """What was saved last, or None if nothing was.
 
     Raises:
         RunError: the last file is damaged (it is written atomically: the disk or a hand did it), or of another version.
@@ -82,18 +64,45 @@ def load_state(folder: Path) -> RunState | None:
         with safe_open(files[-1], framework="numpy") as opened:
             facts: dict[str, Any] = json.loads(opened.metadata()["state"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        guards = {str(name): _part(arrays, f"guard/{name}/") for name in facts.pop("guards")}
-        facts.setdefault("summed", facts["round"])  # of a run that 0.1 began
+        if facts.get("version") != VERSION:
+            raise _other_version(files[-1])
+        return {name: _with_arrays(tree, arrays) for name, tree in facts["parts"].items()}
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise RunError(f"{files[-1]} is damaged", remedy="delete it: the run goes on from the round before") from error
-    try:
-        current, serving, rule = (_part(arrays, f"{part}/") for part in ("current", "serving", "rule"))
-        return RunState(current=current, serving=serving, guards=guards, rule=rule, **facts)
-    except TypeError:
-        raise RunError(
-            f"{files[-1]} was written by another version", remedy="go on with that one, or start a new run"
-        ) from None
 
 
-def _part(arrays: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+def load_state(saved: Saved, parts: Mapping[str, Stateful]) -> None:
+    """Every part takes up its own.
+
+    Raises:
+        RunError: a part finds nothing of its own, or something that it does not know.
+    """
+    for name, part in parts.items():
+        try:
+            part.load_state(saved[name])
+        except LookupError:
+            raise _other_version(name) from None
+
+
+def _other_version(what: Path | str) -> RunError:
+    return RunError(
+        f"the state of the run ({what}) was written by another version",
+        remedy="go on with that one, or begin a new run from its adapter (adapter.start)",
+    )
+
+
+def _without_arrays(tree: Any, path: str, arrays: Arrays) -> Any:
+    if isinstance(tree, np.ndarray):
+        arrays[path] = tree
+        return {ARRAY: path}
+    if isinstance(tree, Mapping):
+        return {str(key): _without_arrays(value, f"{path}/{key}", arrays) for key, value in tree.items()}
+    return tree
+
+
+def _with_arrays(tree: Any, arrays: Arrays) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if tree.keys() == {ARRAY}:
+        return arrays[tree[ARRAY]]
+    return {key: _with_arrays(value, arrays) for key, value in tree.items()}

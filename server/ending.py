@@ -19,11 +19,11 @@ from __future__ import annotations
 from llmchain_fl.core.errors import RunError, RunStopped
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
-from server.checkpoint import RunState
 from server.privacy_book import PrivacyBook
 from server.recorder import Recorder
 from server.schedule import ScheduledRound
 from server.scoring import Scorer
+from server.state import RunState
 from server.strategy import FederatedLora
 
 NOTHING = "no round had updates enough that could be summed"
@@ -67,9 +67,8 @@ class Ending:
         self._progress.finished(what)
         if again:
             what = f"there is nothing to go on with: {what}"
-        raise RunStopped(
-            what, remedy=f"what it learned is kept in {self._run.adapter}; a larger budget needs a new run"
-        )
+        more = "llmchain-fl extend goes on with a larger privacy.epsilon"
+        raise RunStopped(what, remedy=f"what it learned is kept in {self._run.adapter}; {more}")
 
     def _final(self, planned: ScheduledRound) -> None:
         try:
@@ -97,6 +96,6 @@ class Ending:
 
     def _write_why(self, number: int, why: str) -> None:
         told = {"stopped": why} if why else {}
-        self._run.write_privacy(self._book.as_json(self._strategy.nodes) | told)
+        self._run.write_privacy(self._book.as_json(self._state.nodes) | told)
         if why:
             self._recorder.ended(number, why, len(self._strategy.rounds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
@@ -12,49 +13,60 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
-from server.checkpoint import RunState, save_state
+from server.checkpoint import Stateful, save_state
 from server.ending import Ending
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.recorder import Recorder
-from server.roll_call import AWAY, RollCall, connected
+from server.roll_call import RollCall, connected
 from server.schedule import ScheduledRound
 from server.scoring import Scorer, Scores
 from server.site_scores import scores_of_sites
 from server.sound import unsound
+from server.state import RunState
 from server.strategy import FederatedLora
 from server.upload import upload_of
 from server.view import view_of
 
 
-class Loop:
-    """Drives a strategy over all rounds. Made by ``server/app.py``."""
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of (``server/build.py``)."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        work: WorkSpec,
-        strategy: FederatedLora,
-        guards: ServerGuards,
-        scorer: Scorer,
-        book: PrivacyBook,
-        run: RunDir,
-        state: RunState,
-        progress: Progress,
-        quarantine: Quarantine,
-        start: Arrays,
-    ) -> None:
-        self._config, self._work, self._strategy, self._guards = config, work, strategy, guards
-        self._scorer, self._book, self._run, self._state, self._progress = scorer, book, run, state, progress
-        self._quarantine, self._start = quarantine, start
-        self._roll = RollCall(config.sites, state.sites, absent_sites(config, state.round + 1, state.ended))
-        self._recorder = Recorder(config, work, scorer, book, guards, quarantine, run, state)
-        self._ending = Ending(strategy, scorer, book, self._recorder, run, state, progress)
+    state: RunState
+    strategy: FederatedLora
+    guards: ServerGuards
+    scorer: Scorer
+    book: PrivacyBook
+    quarantine: Quarantine
+    stateful: Mapping[str, Stateful]
+    """Everything that remembers something from round to round, by the name under which it is saved."""
+    start: Arrays
+    """The adapter before round 1."""
+
+
+class Loop:
+    """Drives a strategy over all rounds. Made by ``server/build.py``."""
+
+    def __init__(self, config: RunConfig, work: WorkSpec, parts: Parts, run: RunDir, progress: Progress) -> None:
+        self._config, self._work, self.parts, self._run, self._progress = config, work, parts, run, progress
+        self._state, self._strategy, self._guards = parts.state, parts.strategy, parts.guards
+        self._scorer, self._book, self._quarantine = parts.scorer, parts.book, parts.quarantine
+        state = self._state
+        self._before = state.current
+        """The global arrays at the beginning of the round."""
+        self._roll = RollCall(config.sites, list(state.nodes), absent_sites(config, state.round + 1, state.ended))
+        self.recorder = Recorder(config, work, *self._scored(), run, state)
+        self._ending = Ending(parts.strategy, self._scorer, self._book, self.recorder, run, state, progress)
+
+    def _scored(self) -> tuple[Scorer, PrivacyBook, ServerGuards, Quarantine]:
+        return self._scorer, self._book, self._guards, self._quarantine
 
     def play(self, grid: Grid) -> None:
         """All rounds that are not done yet. A round that was asked moves the run on, or ends it.
@@ -65,10 +77,9 @@ class Loop:
             RunStopped: nobody can pay any more; all is written (``ending.py``).
         """
         state, again = self._state, bool(self._state.stopped)
-        if again:
-            self._strategy.nodes = dict.fromkeys(state.sites, AWAY)
-        else:
+        if not again:
             self._gather(grid)
+            self._reopen()
         while state.round < len(self._strategy.rounds) and not state.stopped:
             good = state.current, state.serving, state.summed
             try:
@@ -82,40 +93,40 @@ class Loop:
     def _gather(self, grid: Grid) -> None:
         """Who takes part; the scores before any training; from here on a run that breaks off can be gone on with."""
         state, strategy = self._state, self._strategy
-        strategy.nodes = self._roll.first(grid)
-        state.sites = list(strategy.nodes)
-        strangers = unknown_sites(self._config, strategy.nodes)
+        state.nodes = self._roll.first(grid)
+        strangers = unknown_sites(self._config, state.nodes)
         strangers += [
-            f'sites.excluded: there is no site "{x}"' for x in self._config.sites.excluded if x not in strategy.nodes
+            f'sites.excluded: there is no site "{x}"' for x in self._config.sites.excluded if x not in state.nodes
         ]
         if strangers:
             raise ConfigError(strangers)
         upload = upload_of(self._config, self._work, strategy.rule, state.current)
         total = len(strategy.rounds)
-        self._progress.started(total, state.round, len(strategy.nodes), self._book.terms, upload)
+        self._progress.started(total, state.round, len(state.nodes), self._book.terms, upload)
         if state.round == 0:
-            self._recorder.start()
-            save_state(self._run.state, state)
+            self.recorder.start()
+            self.save()
 
     def _round(self, planned: ScheduledRound, grid: Grid) -> None:
         started = time.monotonic()
         strategy = self._strategy
         if planned.fresh:
             self._start_anew()
-        strategy.current, strategy.guard_arrays = self._state.current, self._guards.payload()
+        state, self._before = self._state, self._state.current
+        strategy.guard_arrays = self._guards.payload()
         present = strategy.present(planned)
         able = [
             site for site in present if self._book.affords(site, present[site], strategy.earlier(site, planned.round))
         ]
-        strategy.nodes = self._roll.again(grid, able)
-        here = [site for site in able if site in connected(strategy.nodes)]
+        state.nodes = self._roll.again(grid, able)
+        here = [site for site in able if site in connected(state.nodes)]
         asked = strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
         if not asked:
             return self._skip(planned, grid, "nobody can pay" if present and not able else "nobody is there")
         self._progress.round_started(planned.round, planned.stage_name, len(asked))
         replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(planned, replies)
-        outcome.away = sorted(set(able) - connected(strategy.nodes))
+        outcome.away = sorted(set(able) - connected(state.nodes))
         self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
         for site in (site for site in asked if site not in outcome.spared):
             self._book.charge([site], present[site], strategy.earlier(site, planned.round))
@@ -124,17 +135,17 @@ class Loop:
         self._go_on(planned, outcome)
         trained = time.monotonic() - started
         due = planned.last or planned.round % self._config.data.test_every == 0
-        scores = self._recorder.scores(planned.round) if due else {}
-        self._recorder.round(planned, asked, outcome, scores, trained)
-        self._run.write_privacy(self._book.as_json(strategy.nodes))
+        scores = self.recorder.scores(planned.round) if due else {}
+        self.recorder.round(planned, asked, outcome, scores, trained)
+        self._run.write_privacy(self._book.as_json(state.nodes))
         if self._announced(planned):
             planned = strategy.rounds[planned.round]  # now the last of its stage
         if planned.last:
-            scores = scores or self._recorder.late(planned)
+            scores = scores or self.recorder.late(planned)
             self._end_stage(planned, grid, scores)
         self._keep(planned)
         seconds, total = time.monotonic() - started, len(strategy.rounds)
-        return self._progress.round_finished(self._recorder.report(planned, total, asked, outcome, scores, seconds))
+        return self._progress.round_finished(self.recorder.report(planned, total, asked, outcome, scores, seconds))
 
     def _go_on(self, planned: ScheduledRound, outcome: RoundOutcome) -> None:
         """The new arrays, and what guards make of them; after a void round, or one of too few, what there was."""
@@ -160,12 +171,12 @@ class Loop:
         names = [stage.name for stage in stages_in_order(self._config)]
         if self._config.stream.boundaries != "announced" or not announced(self._run, planned.stage_name, names):
             return False
-        self._strategy.ended[planned.stage_name] = planned.round
+        self._state.ended[planned.stage_name] = planned.round
         return True
 
     def _start_anew(self) -> None:
         """The baseline ``alone``: adapter, rule and guards as before round 1."""
-        self._state.current = self._state.serving = dict(self._start)
+        self._state.current = self._state.serving = dict(self.parts.start)
         self._strategy.rule.load_state({})
         self._guards.start_anew()
 
@@ -192,18 +203,18 @@ class Loop:
         """A round without training passes; the run is stopped where nobody can pay for anything to come either."""
         if why == "nobody can pay" and not self._can_go_on(planned):
             self._state.stopped = self._book.spent_out(planned.stage_name)
-            return self._save()
-        self._recorder.skipped(planned, why)
+            return self.save()
+        self.recorder.skipped(planned, why)
         if self._announced(planned):
             planned = self._strategy.rounds[planned.round]
         if planned.last:
-            self._end_stage(planned, grid, self._recorder.scores(planned.round))
+            self._end_stage(planned, grid, self.recorder.scores(planned.round))
         return self._keep(planned)
 
     def _can_go_on(self, planned: ScheduledRound) -> bool:
         """Whether some site can pay for something it is still to train on."""
-        config, ended = self._config, self._strategy.ended
-        sites = [site for site in self._strategy.nodes if site not in config.sites.excluded]
+        config, ended = self._config, self._state.ended
+        sites = [site for site in self._state.nodes if site not in config.sites.excluded]
         ahead = ((site, name) for site in sites for name in to_come(config, site, planned.round, ended))
         return any(self._book.affords(site, name, self._strategy.earlier(site, planned.round)) for site, name in ahead)
 
@@ -212,32 +223,46 @@ class Loop:
     def _end_stage(self, planned: ScheduledRound, grid: Grid, scores: Scores) -> None:
         """R matrix row, site scores, adapter on disk, consolidation for the next stage."""
         strategy, state = self._strategy, self._state
-        self._recorder.stage(planned, scores)
+        self.recorder.stage(planned, scores)
         if self._config.sites.held_out:
-            able = self._quarantine.able(planned.round, connected(strategy.nodes) - set(self._config.sites.excluded))
-            bound = self._scorer.task.score_bound
+            able = self._quarantine.able(planned.round, connected(state.nodes) - set(self._config.sites.excluded))
+            bound = self._scorer.main.bound
             found = scores_of_sites(grid, self._config, strategy, self._book, planned, state.serving, able, bound)
-            self._recorder.sites(planned, found, strategy.nodes)
+            self.recorder.sites(planned, found, state.nodes)
         if state.summed:
-            self._recorder.adapter(self._run.stage_adapter(planned.stage, planned.stage_name), planned)
+            self.recorder.adapter(self._run.stage_adapter(planned.stage, planned.stage_name), planned)
         view = self._view(planned)
-        if view.last:
-            state.current = self._sound(self._guards.on_stage_end(view, state.current, state.serving))
-            if "slots" in self._config.continual.guards:
-                self._strategy.rule.load_state({})  # a server optimizer's moments are of the old slot
+        if view.last and planned.round < len(strategy.rounds):
+            self._close(view)
+        else:
+            state.open_end = view.last
+
+    def _close(self, view: View) -> None:
+        """What the next stage starts from."""
+        state = self._state
+        state.open_end = False
+        state.current = self._sound(self._guards.on_stage_end(view, state.current, state.serving))
+        if self._guards.start_new_pairs:
+            self._strategy.rule.load_state({})  # a server optimizer's moments are of the old pair
+
+    def _reopen(self) -> None:
+        """Where the run was extended: the stage that was its last one goes on, or has ended and another one follows."""
+        state, rounds = self._state, self._strategy.rounds
+        if not state.open_end or state.round >= len(rounds):
+            return
+        self._before = state.current
+        if rounds[state.round].last:
+            self._close(self._view(rounds[state.round]))
+        state.open_end = False
 
     def _view(self, planned: ScheduledRound) -> View:
         """What guards may look at in this round."""
-        return view_of(self._config, self._work, self._scorer, planned, self._strategy.current)
+        return view_of(self._config, self._work, self._scorer, planned, self._before)
 
     def _keep(self, planned: ScheduledRound) -> None:
         self._state.round = planned.round
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
-        state = self._state
-        state.spendings, state.guards, state.used_up = self._book.spendings, self._guards.state(), self._book.used_up
-        state.rule = dict(self._strategy.rule.state())
-        state.receipts, state.clip = dict(self._strategy.receipts), self._strategy.clip
-        state.ended, state.quarantine = dict(self._strategy.ended), self._quarantine.state()
-        save_state(self._run.state, state)
+    def save(self) -> None:
+        """Write the state of the run: every part of it, in one loop."""
+        save_state(self._run.state, self._state.round, self.parts.stateful)

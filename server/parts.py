@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from llmchain_fl.adapter.files import read_adapter
@@ -13,9 +12,7 @@ from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, ModelError
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.guards.slots import check_capacity
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
-from server.checkpoint import RunState
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings
 from server.scoring import Scorer
@@ -26,7 +23,7 @@ def make_rule(config: AggregationConfig) -> Rule:
     """The rule, with a server optimizer around it if the run asks for one.
 
     Raises:
-        ModelError: the rule turns its factors in every round, so that no optimizer can step along them.
+        ModelError: the rule's factors do not keep their coordinates, so that no optimizer can step along them.
     """
     rule = RULES[config.rule]
     if config.optimizer == "none":
@@ -48,44 +45,16 @@ def make_robust(config: AggregationConfig) -> Robust | None:
     return ROBUST[config.robust](RobustSettings(config.hostile, config.norm_bound, config.norm_factor))
 
 
-def _check_rule(config: RunConfig, rule: Rule, start: Arrays) -> None:
-    """Refuse, before round 1, what the rule cannot do.
+def _check_start(config: RunConfig, rule: Rule, start: Arrays) -> None:
+    """Refuse, before round 1, sites or an adapter that rule and guards cannot take.
 
     Raises:
-        ConfigError: every setting that does not go with the rule, all at once.
-        ModelError: sites whose rank the rule cannot take.
+        ModelError: see above.
     """
-    faults = rule_faults(config, rule)
-    if faults:
-        raise ConfigError(faults)
-    if "slots" in config.continual.guards:
-        check_capacity(dict(start), len(config.stage))
-    robust = make_robust(config.aggregation)
-    if robust is not None:
-        robust.check(config.sites.minimum, rule)
+    for guard, _ in config.continual.composed:
+        guard.server.check(start, len(config.stage))
     width = len(str(config.sites.count))  # the names are not known yet, but their order is
     rule.check(start, shapes([f"number {i + 1:0{width}d}" for i in range(config.sites.count)], config.adapter))
-
-
-def rule_faults(config: RunConfig, rule: Rule) -> list[str]:
-    """Settings that are right one by one and do not go with the rule."""
-    guards, private = config.continual.guards, config.privacy
-    personal = bool(rule.turn(1).keeps) or config.aggregation.personal_head
-    checks = [
-        (config.aggregation.robust != "none" and private.enabled and private.unit == "site",
-         'aggregation.robust looks at each update, privacy.unit = "site" covers only their sum: choose one of them'),
-        (private.enabled and private.unit == "site" and not rule.linear,
-         f'aggregation.rule = "{rule.name}" is not linear: privacy.unit = "site" needs a linear one'),
-        ("ema" in guards and not rule.steady,
-         f'guard "ema" means factor by factor; "{rule.name}" turns the factors in every round'),
-        (personal and not config.sites.held_out,
-         "a part of the adapter stays at each site, so only a site can score its model: set sites.held_out above 0"),
-        (personal and config.stream.play == "alone",
-         'stream.play = "alone" cannot start anew what stays at the sites: it needs a rule and a head that all share'),
-        (config.aggregation.personal_head and config.task.head != "trained",
-         'aggregation.personal_head needs task.head = "trained": the label-text head has nothing to learn'),
-    ]  # fmt: skip
-    return [text for wrong, text in checks if wrong]
 
 
 def start_arrays(config: RunConfig, work: WorkSpec, rule: Rule, scorer: Scorer) -> Arrays:
@@ -96,7 +65,7 @@ def start_arrays(config: RunConfig, work: WorkSpec, rule: Rule, scorer: Scorer) 
     """
     fresh = {name: array for name, array in scorer.full({}).items() if not name.endswith(f".{CORE}")}
     fresh |= earlier_adapter(config, fresh)
-    _check_rule(config, rule, fresh)
+    _check_start(config, rule, fresh)
     arrays = dict(rule.begin(fresh, work.adapter.scale, scorer.resident.weight_of))
     faults = upload_faults(config, rule, arrays)
     if faults:
@@ -118,11 +87,3 @@ def earlier_adapter(config: RunConfig, fresh: Arrays) -> Arrays:
         what = f"adapter.start = {config.adapter.start}: rank {work.adapter.rank}, alpha {work.adapter.alpha:g}"
         raise ModelError(what, remedy="start from an adapter of the same base, targets, rank, alpha and labels")
     return arrays
-
-
-def first_state(work: WorkSpec, arrays: Arrays) -> RunState:
-    """Round 0."""
-    noise = work.plan.noise_multiplier if work.plan else 0.0
-    return RunState(
-        run=uuid.uuid4().hex, work=work.digest(), round=0, current=arrays, serving=arrays, noise_multiplier=noise
-    )

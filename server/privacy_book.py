@@ -6,19 +6,20 @@ site's ledger counts: for each group of units its own sum, and of these the larg
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
 from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.work import plan_from
+from llmchain_fl.report.wording import epsilon_text, guarantee
 
-Spendings = dict[str, dict[str, int]]
-"""Site -> group -> rounds taken part in (group ``held-out``: noised scores sent)."""
+Spendings = dict[str, dict[str, list[int]]]
+"""Site -> group -> rounds taken part in (group ``held-out``: noised scores sent), one number for each plan so far."""
 UNPAID = "training"
 """The group of a run without a plan."""
 UsedUp = dict[str, list[list[str]]]
@@ -31,14 +32,9 @@ COMPOSITION = {
 }
 
 
-def make_plan(config: RunConfig, noise_multiplier: float | None = None) -> PrivacyPlan | None:
-    """The plan of a run: noise as given or calibrated, for training and for scores. None with privacy off.
-
-    Args:
-        config: the run.
-        noise_multiplier: of a run that was begun before; None calibrates.
-    """
-    noise = calibrated_noise(config) if noise_multiplier is None else noise_multiplier
+def make_plan(config: RunConfig) -> PrivacyPlan | None:
+    """The plan of a new run: noise as given or calibrated, for training and for scores. None with privacy off."""
+    noise = calibrated_noise(config)
     return plan_from(config, noise, score_noise(config, scores_asked(config)) if noise else 0.0)
 
 
@@ -49,46 +45,72 @@ def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
     run                                         result
     ==========================================  ==================================================================
     no noise                                    0
-    noise at the server, ``ffa`` or ``fedit``   z C / n_min, with fixed C and no server optimizer
+    noise at the server, a rule that averages   z C / n_min, with fixed C and no server optimizer
     otherwise                                   None: an optimiser or a factorisation has changed its size
     ==========================================  ==================================================================
     """
     if plan is None or not plan.is_private:
         return 0.0
-    plain = config.aggregation.optimizer == "none" and config.aggregation.rule in ("ffa", "fedit")
+    plain = config.aggregation.optimizer == "none" and RULES[config.aggregation.rule].averages
     if plan.unit == "site" and plain and not config.privacy.clip_quantile:
         return plan.noise_std / plan.divisor
     return None
 
 
 class PrivacyBook:
-    """Rounds spent by each site, and their epsilon."""
+    """Rounds spent by each site, and their epsilon.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        plan: PrivacyPlan | None,
-        spendings: Mapping[str, Mapping[str, int]],
-        used_up: Mapping[str, Sequence[Sequence[str]]] | None = None,
-    ) -> None:
-        self._config, self._plan = config.privacy, plan
-        self._counts = {site: Counter(groups) for site, groups in spendings.items()}
-        self.used_up: UsedUp = {site: [list(groups) for groups in found] for site, found in (used_up or {}).items()}
+    A run that is extended may go on with other noise: each round counts with the plan under which it was played.
+    """
+
+    def __init__(self, config: RunConfig, plan: PrivacyPlan | None) -> None:
+        self._config = config.privacy
+        self.plans: list[PrivacyPlan] = [] if plan is None else [plan]
+        """The plans of the run so far, the present one last; none with privacy off."""
+        self._counts: Spendings = {}
+        self.used_up: UsedUp = {}
 
     @property
-    def spendings(self) -> Spendings:
+    def plan(self) -> PrivacyPlan | None:
+        """The present plan."""
+        return self.plans[-1] if self.plans else None
+
+    @property
+    def spendings(self) -> dict[str, dict[str, int]]:
+        """Site -> group -> rounds (or scores) under all plans."""
+        return {site: {name: sum(each) for name, each in groups.items()} for site, groups in self._counts.items()}
+
+    def state(self) -> dict[str, Any]:
         """What must survive a restart."""
-        return {site: dict(groups) for site, groups in self._counts.items()}
+        plans = [plan.to_dict() for plan in self.plans]
+        return {"plans": plans, "spendings": self._counts, "used_up": self.used_up}
 
-    def _epsilon(self, counts: Mapping[str, int], accountant: str) -> float:
-        if self._plan is None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        self.plans = [PrivacyPlan.from_dict(plan) for plan in state["plans"]]
+        told: Mapping[str, Mapping[str, Sequence[int]]] = state["spendings"]
+        self._counts = {site: {group: list(each) for group, each in groups.items()} for site, groups in told.items()}
+        self.used_up = {site: [list(groups) for groups in found] for site, found in state["used_up"].items()}
+
+    def go_on_with(self, plan: PrivacyPlan | None) -> None:
+        """The rounds to come are played under ``plan``; what sites have said of their budgets may not hold any more."""
+        self.used_up = {}
+        if plan is not None and plan != self.plan:
+            self.plans.append(plan)
+
+    def spent(self, site: str) -> dict[str, list[Event]]:
+        """Group -> what ``site`` has spent of it under all plans."""
+        groups = self._counts.get(site, {})
+        return {
+            group: [_event(plan, group, n) for plan, n in zip(self.plans, each, strict=False) if n]
+            for group, each in groups.items()
+        }
+
+    def epsilon(self, events: Mapping[str, Sequence[Event]], accountant: str = "") -> float:
+        """Epsilon of what one site spent, by the run's accountant unless told another; 0 with privacy off."""
+        if self.plan is None:
             return 0.0
-        groups = {group: [self._event(group, count)] for group, count in counts.items() if count}
-        return groups_epsilon(groups, self._plan.delta, accountant)
-
-    def _event(self, group: str, count: int) -> Event:
-        assert self._plan is not None
-        return score_event(self._plan, count) if group == HELD_OUT else training_event(self._plan, count)
+        return groups_epsilon(events, self.plan.delta, accountant or self._config.accountant)
 
     def affords(self, site: str, stage: str, earlier: Sequence[str] = ()) -> bool:
         """Whether one more round of ``stage``, with ``earlier`` rehearsed, keeps ``site`` within the run's target.
@@ -98,12 +120,13 @@ class PrivacyBook:
         groups = set(self._groups(stage, earlier))
         if any(set(gone) <= groups for gone in self.used_up.get(site, ())):
             return False
-        target = self._config.epsilon
-        if self._plan is None or not target:
+        target, plan = self._config.epsilon, self.plan
+        if plan is None or not target:
             return True
-        counts = Counter(self._counts.get(site, {}))
-        counts.update(training_groups(self._plan, stage, earlier))
-        return self._epsilon(counts, self._config.accountant) <= target * (1 + 1e-9)
+        events = self.spent(site)
+        for group in training_groups(plan, stage, earlier):
+            events[group] = [*events.get(group, ()), training_event(plan)]
+        return self.epsilon(events) <= target * (1 + 1e-9)
 
     def mark(self, site: str, stage: str, earlier: Sequence[str] = ()) -> None:
         """``site`` says that its own budget does not pay for a round of ``stage`` any more: it is not asked again."""
@@ -112,77 +135,85 @@ class PrivacyBook:
             gone.append(groups)
 
     def _groups(self, stage: str, earlier: Sequence[str]) -> tuple[str, ...]:
-        return (UNPAID,) if self._plan is None else training_groups(self._plan, stage, earlier)
+        return (UNPAID,) if self.plan is None else training_groups(self.plan, stage, earlier)
 
     def spent_out(self, stage: str) -> str:
         """Why no site can pay for a round of ``stage``, in words."""
-        if self.used_up or any(self._counts.values()) or self._plan is None:
+        if self.used_up or any(self._counts.values()) or self.plan is None:
             return "every site has used up its budget"
-        cost = self._epsilon(Counter(self._groups(stage, ())), self._config.accountant)
-        return (
-            f"the first round costs epsilon {cost:.3g} ({self.terms}), more than the target of {self._config.epsilon:g}"
-        )
+        cost = self.epsilon({group: [training_event(self.plan)] for group in self._groups(stage, ())})
+        told = epsilon_text(cost, self.terms)
+        return f"the first round costs epsilon {told}, more than the target of {self._config.epsilon:g}"
 
     def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = ()) -> None:
         """These sites took part in a round of ``stage`` in which ``earlier`` were rehearsed."""
         told = list(sites)
-        for group in self._groups(stage, earlier) if self._plan is not None else ():
+        for group in self._groups(stage, earlier) if self.plan is not None else ():
             self._add(told, group, 1)
 
     def charge_scores(self, sites: Iterable[str], values: int) -> None:
         """These sites were asked for ``values`` noised scores."""
-        if self._plan is not None and self._plan.score_noise:
+        if self.plan is not None and self.plan.score_noise:
             self._add(sites, HELD_OUT, values)
 
     def _add(self, sites: Iterable[str], group: str, count: int) -> None:
         for site in sites:
-            self._counts.setdefault(site, Counter())[group] += count
+            counts = self._counts.setdefault(site, {}).setdefault(group, [])
+            counts += [0] * (len(self.plans) - len(counts))
+            counts[-1] += count
 
     @property
     def terms(self) -> str:
         """What an epsilon means here, in words."""
-        if self._plan is None:
+        if self.plan is None:
             return "no differential privacy"
-        return f"delta {self._plan.delta:g}, per {self._plan.unit}, {self._config.accountant.upper()} accountant"
+        return guarantee(self.plan.delta, self.plan.unit, self._config.accountant)
 
     def worst(self) -> float | None:
         """Largest epsilon over sites; None with privacy off."""
-        if self._plan is None:
+        if self.plan is None:
             return None
-        return max((self._epsilon(counts, self._config.accountant) for counts in self._counts.values()), default=0.0)
+        return max((self.epsilon(self.spent(site)) for site in self._counts), default=0.0)
 
     def rows(self, number: int, stage: int, sites: Iterable[str]) -> list[dict[str, Any]]:
         """One metrics row a site: cumulative epsilon with its terms."""
-        if self._plan is None:
+        if self.plan is None:
             return []
-        terms = {"delta": self._plan.delta, "unit": self._plan.unit, "accountant": self._config.accountant}
+        terms = {"delta": self.plan.delta, "unit": self.plan.unit, "accountant": self._config.accountant}
         base = {"round": number, "stage": stage, "scope": "site", "task": "all", "metric": "epsilon", "n": None}
-        spent = {site: self._epsilon(self._counts.get(site, {}), self._config.accountant) for site in sites}
+        spent = {site: self.epsilon(self.spent(site)) for site in sites}
         return [{**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items())]
 
     def as_json(self, sites: Iterable[str]) -> dict[str, Any]:
         """Content of ``privacy.json``."""
-        if self._plan is None:
+        plan = self.plan
+        if plan is None:
             return {"private": False, "sites": {}}
-        plan = self._plan
+        earlier = [{"noise_multiplier": p.noise_multiplier, "score_noise": p.score_noise} for p in self.plans[:-1]]
         return {
             "private": True,
             **plan.to_dict(),
+            **({"earlier_plans": earlier} if earlier else {}),
             "accountant": self._config.accountant,
             "composition": COMPOSITION[
                 plan.stages if plan.stages == "shared" or plan.rehearsal == "none" else "rehearsal"
             ],
             "target_epsilon": self._config.epsilon or None,
             "plan_digest": plan.digest(),
-            "sites": {site: self._site(self._counts.get(site, Counter()), plan) for site in sorted(sites)},
+            "sites": {site: self._site(site, plan) for site in sorted(sites)},
         }
 
-    def _site(self, counts: Mapping[str, int], plan: PrivacyPlan) -> dict[str, Any]:
+    def _site(self, site: str, plan: PrivacyPlan) -> dict[str, Any]:
+        counts, events = self.spendings.get(site, {}), self.spent(site)
         rounds = sum(count for group, count in counts.items() if group != HELD_OUT)
         return {
-            "epsilon": self._epsilon(counts, self._config.accountant),
-            "epsilon_rdp": self._epsilon(counts, "rdp"),
+            "epsilon": self.epsilon(events),
+            "epsilon_rdp": self.epsilon(events, "rdp"),
             "rounds": rounds,
             "steps": rounds * plan.steps_per_round,
-            "groups": dict(counts),
+            "groups": counts,
         }
+
+
+def _event(plan: PrivacyPlan, group: str, count: int) -> Event:
+    return score_event(plan, count) if group == HELD_OUT else training_event(plan, count)

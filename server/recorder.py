@@ -7,27 +7,27 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.adapter.card import privacy_sentence
 from llmchain_fl.adapter.files import Lineage, write_adapter
-from llmchain_fl.adapter.slots_file import split, write_slots
+from llmchain_fl.adapter.slots_file import split
 from llmchain_fl.aggregation.rule import serving
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.probe_sets import probe_rows
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.guards import ServerGuards
+from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.progress import RoundReport
 from llmchain_fl.run_dir import RunDir
-from server.checkpoint import RunState
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
-from server.records import guard_rows, round_rows, score_rows, site_rows, stage_rows_of
+from server.records import guard_rows, matrix_rows, round_rows, score_rows, site_rows, stage_rows_of
+from server.references import KEPT_APART, References
 from server.schedule import ScheduledRound
 from server.scoring import Scorer, Scores
+from server.state import RunState
 
-SERVES_ANOTHER = {"ema", "merge"}
-"""Guards that serve another adapter than the one that sites train."""
 ENDED = "stopped"
 """Metric of the row that says why a run ended before its plan did; its value: rounds done."""
 
@@ -48,6 +48,7 @@ class Recorder:
     ) -> None:
         self._config, self._work, self._scorer, self._book = config, work, scorer, book
         self._guards, self._quarantine, self._run, self._state = guards, quarantine, run, state
+        self._references = References(scorer, work.task)
 
     def scores(self, number: int) -> Scores:
         """Of the serving adapter, on the sets of each round; ``number``: of the round.
@@ -58,8 +59,9 @@ class Recorder:
         return finite(self._scorer.score(self._state.serving, self._scorer.each_round), number)
 
     def start(self) -> None:
-        """The scores before any training; whatever a run that never got further has left is dropped."""
+        """The scores before any training, and what all scores are read against; what stood there is dropped."""
         rows = self._score_rows(0, -1, self.scores(0)) + self._probe_rows(0, -1)
+        rows += self._references.start(self._state.serving) + self._scorer.opening_rows()
         self._run.truncate_after(-1)
         self._run.append_rows(rows)
 
@@ -84,7 +86,7 @@ class Recorder:
         seconds: float,
     ) -> RoundReport:
         """The round for whoever looks on; ``total``: rounds planned."""
-        name = self._scorer.task.score_name
+        name = self._scorer.main.name
         return RoundReport(
             round=planned.round,
             total=total,
@@ -108,20 +110,21 @@ class Recorder:
         return scores
 
     def stage(self, planned: ScheduledRound, scores: Scores) -> None:
-        """The stage's row of R, and what the probes say."""
-        name = self._scorer.task.score_name
+        """The stage's row of R, each label by itself, what has changed, and what the probes say."""
+        main = self._scorer.main
         seen = [stage.name for stage in stages_in_order(self._config)]
-        rows = stage_rows_of(self._run.rows(), planned.round, planned.stage, seen, scores, name)
+        rows = stage_rows_of(self._run.rows(), planned.round, planned.stage, seen, scores, main)
+        rows += self._references.stage(planned.round, planned.stage, planned.stage_name, self._state.serving)
         rows += self._probe_rows(planned.round, planned.stage)
-        if SERVES_ANOTHER & set(self._config.continual.guards):
-            rows += self._trained_rows(planned, name)
+        if self._guards.serve_another:
+            rows += self._trained_rows(planned)
         self._run.append_rows(rows)
 
     def sites(
         self, planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]
     ) -> None:
         """What sites have told of their own held-out records, and what that cost."""
-        rows = site_rows(planned, found, self._scorer.task.score_name)
+        rows = site_rows(planned, found, self._scorer.main)
         if self._work.plan is not None and self._work.plan.score_noise:
             rows += self._book.rows(planned.round, planned.stage, list(all_sites))
         self._run.append_rows(rows)
@@ -130,7 +133,8 @@ class Recorder:
         """The score that was kept for the end."""
         found = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
         sizes = self._scorer.sizes("test")
-        self._run.append_rows(score_rows(self._state.round, planned.stage, found, sizes, prefix="test_"))
+        rows = score_rows(self._state.round, planned.stage, found, sizes, self._scorer.task.metrics, KEPT_APART)
+        self._run.append_rows(rows + self._references.final(self._state.round, planned.stage, self._state.serving))
 
     def skipped(self, planned: ScheduledRound, why: str) -> None:
         """A round in which nobody trained."""
@@ -148,24 +152,24 @@ class Recorder:
         plain, slots = split(self._state.serving, stages)
         full = serving(self._scorer.full(plain), self._work.adapter.scale)
         lineage = Lineage(self._state.run, planned.round, planned.stage_name, self._state.lineage)
-        content = write_adapter(folder, self._scorer.resident, full, self._work, lineage)
-        write_slots(folder, slots, content)
+        said = privacy_sentence(self._book.worst(), self._book.terms, self._work.plan)
+        content = write_adapter(folder, self._scorer.resident, full, self._work, lineage, slots, said)
         if folder != self._run.adapter:
             self._state.lineage = content
 
     def _score_rows(self, number: int, stage: int, scores: Scores) -> list[dict[str, Any]]:
-        return score_rows(number, stage, scores, self._scorer.sizes(self._scorer.each_round))
+        sizes = self._scorer.sizes(self._scorer.each_round)
+        return score_rows(number, stage, scores, sizes, self._scorer.task.metrics)
 
     def _probe_rows(self, number: int, stage: int) -> list[dict[str, Any]]:
         """What the served adapter can do that nobody teaches."""
         found = finite(self._scorer.score(self._state.serving, "probe"), number)
-        return probe_rows(number, stage, found, self._scorer.sizes("probe"))
+        return probe_rows(number, stage, found, self._scorer.sizes("probe"), self._scorer.task.metrics)
 
-    def _trained_rows(self, planned: ScheduledRound, name: str) -> list[dict[str, Any]]:
+    def _trained_rows(self, planned: ScheduledRound) -> list[dict[str, Any]]:
         """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
         scores = finite(self._scorer.score(self._state.current, self._scorer.each_round), planned.round)
-        base = {"round": planned.round, "stage": planned.stage, "scope": "trained", "site": None, "n": None}
-        return [{**base, "task": task, "metric": "r_matrix", "value": values[name]} for task, values in scores.items()]
+        return matrix_rows(planned.round, planned.stage, "trained", scores, self._scorer.main)
 
 
 def _of_run(number: int, stage: int, metric: str, value: float, **more: Any) -> dict[str, Any]:

@@ -45,11 +45,10 @@ from llmchain_fl.core.errors import LlmchainError, RunError, WireError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.replies import read_hello
 from server.handled import handled
+from server.state import AWAY
 
 log = logging.getLogger("llmchain_fl")
 
-AWAY = 0
-"""Node id of a site that is not connected. Flower gives no node this number."""
 NAMED_WITHIN = 60.0
 """Seconds that a node which connects during the run has to say its name, before a round begins without it."""
 

@@ -143,7 +143,8 @@ def scores_of_sites(
     for stages in sorted({stages for stages in met.values() if stages}):
         these = {site: node for site, node in nodes.items() if met[site] == stages}
         task = strategy.asker.score_task(planned.round, stages, arrays)
-        replies = grid.send_and_receive(ask_scores(task, these, strategy.state.receipts), timeout=config.sites.reply_seconds)
+        asked = ask_scores(task, these, strategy.state.receipts)
+        replies = grid.send_and_receive(asked, timeout=config.sites.reply_seconds)
         scores, declined, receipts = read_scores(replies, these, Asked(planned.round, stages, bound))
         found |= scores
         strategy.state.receipts |= receipts

@@ -1,7 +1,8 @@
 """One round, readable top to bottom: ask, admit, sum, guard, hand over.
 
-A Flower ``Strategy`` composed of parts. It never calls Flower's own aggregation: a stock FedAvg takes the site's word
-for its weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
+It is no Flower ``Strategy``: the hooks of one know of no budgets, so that a round which the loop does not drive would
+not be paid for in the run's book. Nor is Flower's own aggregation called: a stock FedAvg takes the site's word for its
+weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.app import Message, MessageType
 
 from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
 from llmchain_fl.config.calendar import present_sites, stages_seen
@@ -32,18 +31,19 @@ from server.inbox import Inbox
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound, schedule
 from server.sound import unsound
+from server.state import RunState
 
 log = logging.getLogger("llmchain_fl")
 
 
-class FederatedLora(Strategy):
+class FederatedLora:
     """Asks sites for LoRA updates and sums them with a rule.
 
     Args:
         config: the run.
         work: what every site must know; public constants.
         rule: how factors become one adapter.
-        run: name of the run, part of the key under which a site pays for a round.
+        state: what the run is at; receipts are entered here.
         central: clips and noises at the server (privacy unit ``site``); None: sites do it, or nobody.
         robust: screens the admitted replies of a round before they are summed; None: each is summed as it comes.
     """
@@ -53,20 +53,15 @@ class FederatedLora(Strategy):
         config: RunConfig,
         work: WorkSpec,
         rule: Rule,
-        run: str,
+        state: RunState,
         central: CentralPrivacy | None = None,
         robust: Robust | None = None,
     ) -> None:
-        self._config, self._work, self.rule, self._central, self._robust = config, work, rule, central, robust
-        self.asker = Asker(config, work, rule, run)
-        self.ended: dict[str, int] = {}
-        """Stage -> last round, of the stages whose end was announced."""
-        self.nodes: dict[str, int] = {}
-        self.current: Arrays = {}
+        self._config, self._work, self.rule, self.state = config, work, rule, state
+        self._central, self._robust = central, robust
+        self.asker = Asker(config, work, rule, state.run)
         self.guard_arrays: Arrays = {}
-        self.receipts: dict[str, str] = {}
         self._asked: dict[str, TrainTask] = {}
-        self.outcome = RoundOutcome({})
 
     @property
     def clip(self) -> float:
@@ -76,20 +71,20 @@ class FederatedLora(Strategy):
     @property
     def rounds(self) -> dict[int, ScheduledRound]:
         """Every round of the run, as far as it is known."""
-        return {planned.round: planned for planned in schedule(self._config, self.ended)}
+        return {planned.round: planned for planned in schedule(self._config, self.state.ended)}
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def present(self, planned: ScheduledRound) -> dict[str, str]:
         """The sites that are there in a round -> the name of the records they train on."""
-        found = present_sites(self._config, self.nodes, planned.round, self.ended)
+        found = present_sites(self._config, self.state.nodes, planned.round, self.state.ended)
         return {site: records for site, records in found.items() if site not in self._config.sites.excluded}
 
     def earlier(self, site: str, number: int) -> tuple[str, ...]:
         """The stages that ``site`` rehearses in round ``number``: those it has left, if the run has that guard."""
-        if "rehearsal" not in self._config.continual.guards or self._config.stream.play != "sequence":
+        if not self._config.continual.charged or self._config.stream.play != "sequence":
             return ()
-        return tuple(stages_seen(self._config, site, number, self.ended)[:-1])
+        return tuple(stages_seen(self._config, site, number, self.state.ended)[:-1])
 
     def cohort(self, number: int, able: Iterable[str]) -> list[str]:
         """The sites asked in round ``number``, out of those that still can."""
@@ -99,17 +94,21 @@ class FederatedLora(Strategy):
 
     def ask(self, planned: ScheduledRound, sites: Iterable[str]) -> list[Message]:
         """One train message a site."""
-        tasks = self.asker.tasks(planned, sites, self.nodes, self.current, self.guard_arrays, self.ended)
+        state = self.state
+        tasks = self.asker.tasks(planned, sites, state.nodes, state.current, self.guard_arrays, state.ended)
         self._asked = {
             site: replace(
-                task, receipt=self.receipts.get(site, ""), clip=self.clip, earlier=self.earlier(site, planned.round)
+                task,
+                receipt=state.receipts.get(site, ""),
+                clip=self.clip,
+                earlier=self.earlier(site, planned.round),
             )
             for site, task in tasks.items()
         }
         return [
             Message(
                 write_train_task(told),
-                dst_node_id=self.nodes[site],
+                dst_node_id=state.nodes[site],
                 message_type=MessageType.TRAIN,
                 group_id=str(planned.round),
             )
@@ -124,13 +123,22 @@ class FederatedLora(Strategy):
         A robust step needs all replies at once and stands between the two.
         """
         outcome = RoundOutcome(
-            self.current,
+            self.state.current,
             norms_public=self._central is None,
             bytes_down={site: size_of(task) for site, task in self._asked.items()},
         )
-        parts = (self._config, self._work, self.rule, self.asker, self.nodes, self._asked, planned.round, self._central)
-        inbox, sites = Inbox(*parts, outcome), {self.nodes[site]: site for site in self._asked}
-        total = self.rule.start(self.current, self._work.adapter.scale, planned.round)
+        parts = (
+            self._config,
+            self._work,
+            self.rule,
+            self.asker,
+            self.state.nodes,
+            self._asked,
+            planned.round,
+            self._central,
+        )
+        inbox, sites = Inbox(*parts, outcome), {self.state.nodes[site]: site for site in self._asked}
+        total = self.rule.start(self.state.current, self._work.adapter.scale, planned.round)
         kept: list[SiteFactors] = []
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
@@ -139,7 +147,7 @@ class FederatedLora(Strategy):
                 continue
             if self._robust is not None or self._measures_error(planned):
                 kept.append(factors)
-        self.receipts |= inbox.receipts
+        self.state.receipts |= inbox.receipts
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
@@ -147,7 +155,6 @@ class FederatedLora(Strategy):
             self._close(planned, total, kept, outcome)
         elif self._central:
             self._central.forget()
-        self.outcome = outcome
         return outcome
 
     def _close(
@@ -192,7 +199,7 @@ class FederatedLora(Strategy):
         """What the rule makes of the sum, screened first if the run has a robust step."""
         if self._robust is not None:
             turn = self.rule.turn(planned.round)
-            screened = self._robust(kept, self.current, self._work.adapter.scale, turn.up)
+            screened = self._robust(kept, self.state.current, self._work.adapter.scale, turn.up)
             outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
             for site in screened.sites:
                 total.add(site)
@@ -202,40 +209,6 @@ class FederatedLora(Strategy):
         """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
         stepped = self._config.aggregation.optimizer != "none"
         return not (self.rule.exact or self._central or stepped or self.rule.turn(planned.round).keeps)
-
-    # -- Flower's Strategy, so that any tool that drives one can drive ours ---------------------------------------
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Flower's hook: take the global arrays, ask the cohort."""
-        self.current = {**self.current, **{name: value.numpy() for name, value in arrays.items()}}
-        return self.ask(self.rounds[server_round], self.cohort(server_round, self.nodes))
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's hook: admit and sum. None when too few replies were admitted."""
-        outcome = self.collect(self.rounds[server_round], replies)
-        if not outcome.summed:
-            return None, None
-        self.current = outcome.arrays
-        return ArrayRecord({name: Array(value) for name, value in outcome.arrays.items()}), MetricRecord(
-            {"admitted": len(outcome.admitted)}
-        )
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Flower's hook: sites are scored at the end of a stage by the run's own loop, not here."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Flower's hook: nothing was asked."""
-        return None
-
-    def summary(self) -> None:
-        """Flower's hook: the run directory says it all."""
 
 
 def _added(total: Accumulator, site: str, factors: SiteFactors, outcome: RoundOutcome) -> bool:

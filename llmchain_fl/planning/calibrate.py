@@ -48,12 +48,21 @@ def calibrate(
     def spent(z: float) -> float:
         return epsilon((Event("poisson-gaussian", sampling_rate, z, total_steps),), delta, accountant)
 
-    low, high = _bracket(spent, target_epsilon)
-    while target_epsilon - spent(high) > tolerance:
+    return smallest_noise(spent, target_epsilon, tolerance)
+
+
+def smallest_noise(spent: Callable[[float], float], target: float, tolerance: float = 0.01) -> float:
+    """Smallest z, to within ``tolerance`` in epsilon, with ``spent(z) <= target``; ``spent`` falls as z rises.
+
+    Raises:
+        PrivacyError: no multiplier in MULTIPLIERS meets the target, or even the smallest stays below it.
+    """
+    low, high = _bracket(spent, target)
+    while target - spent(high) > tolerance:
         middle = math.sqrt(low * high)
         if not low < middle < high:
             raise PrivacyError(f"tolerance {tolerance!r} is finer than the accountant", remedy="take 0.001 or more")
-        low, high = (low, middle) if spent(middle) <= target_epsilon else (middle, high)
+        low, high = (low, middle) if spent(middle) <= target else (middle, high)
     return high
 
 

@@ -20,7 +20,7 @@ from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all
-from server.checkpoint import load_state
+from server.state import last_state
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
@@ -136,7 +136,7 @@ def test_fedsa_leaves_every_site_with_a_model_of_its_own(tiny: Any, tmp_path: Pa
 
 def played_run(played: Played) -> str:
     """The run's own name, by which its sites keep what they keep."""
-    state = load_state(played.run.state)
+    state = last_state(played.run.state)
     assert state is not None
     return state.run
 

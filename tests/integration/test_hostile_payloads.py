@@ -28,6 +28,7 @@ from llmchain_fl.planning.work import work_from
 from llmchain_fl.robust import ROBUST, RobustSettings
 from server.parts import make_rule
 from server.roll_call import RollCall
+from server.state import RunState
 from server.strategy import FederatedLora, RoundOutcome
 from simulations.grid import InProcessGrid
 from simulations.malformed import MALFORMED, Malformed, raw
@@ -81,11 +82,13 @@ class Federation:
         self.config = build(tree | {"adapter": {"rank": 3, "alpha": 6.0}})
         work = work_from(self.config, {"x": "x"}, RULES[rule].trained, None)
         screen = None if robust == "none" else ROBUST[robust](RobustSettings(hostile=1))
-        self.strategy = FederatedLora(self.config, work, make_rule(self.config.aggregation), "run", None, screen)
+        self.strategy = FederatedLora(
+            self.config, work, make_rule(self.config.aggregation), RunState("run"), None, screen
+        )
         self.grid = InProcessGrid(self._app(), sorted(kinds))
-        self.strategy.nodes = RollCall(self.config.sites).first(self.grid)
+        self.strategy.state.nodes = RollCall(self.config.sites).first(self.grid)
         w0 = np.random.default_rng(8).standard_normal((6, 5)).astype(np.float32)
-        self.strategy.current = dict(RULES[rule].begin(start(), work.adapter.scale, lambda _: w0))
+        self.strategy.state.current = dict(RULES[rule].begin(start(), work.adapter.scale, lambda _: w0))
 
     def _app(self) -> ClientApp:
         app = ClientApp()
@@ -105,7 +108,7 @@ class Federation:
 
     def update(self, site: str, number: int) -> Arrays:
         """A function of the site's name, of no other site."""
-        draw, current = np.random.default_rng(list(site.encode())), self.strategy.current
+        draw, current = np.random.default_rng(list(site.encode())), self.strategy.state.current
         names = sent_names(self.strategy.rule, current, number)
         return {name: (0.1 * draw.standard_normal(current[name].shape)).astype(np.float32) for name in names}
 
@@ -114,8 +117,8 @@ class Federation:
     ) -> RoundOutcome:
         """One round; ``through`` is what the grid makes of the replies."""
         planned = self.strategy.rounds[number]
-        asked = self.strategy.ask(planned, self.strategy.cohort(number, self.strategy.nodes))
-        silent = {self.strategy.nodes[site] for site, kind in self._kinds.items() if kind == SILENCE}
+        asked = self.strategy.ask(planned, self.strategy.cohort(number, self.strategy.state.nodes))
+        silent = {self.strategy.state.nodes[site] for site, kind in self._kinds.items() if kind == SILENCE}
         replies = (r for r in self.grid.send_and_receive(asked) if r.metadata.src_node_id not in silent)
         return self.strategy.collect(planned, through(replies) if through else replies)
 
@@ -141,7 +144,7 @@ def check(rule: str, order: Sequence[str], number: int = 1, robust: str = "none"
     assert list(outcome.admitted) == list(wanted.admitted) == [site for site, kind in kinds.items() if kind == HONEST]
     assert outcome.refused == {site: KINDS[kind].reason for site, kind in kinds.items() if kind != HONEST}
     assert same(outcome.arrays, wanted.arrays)
-    assert not same(outcome.arrays, federation.strategy.current)  # an empty sum would pass, too
+    assert not same(outcome.arrays, federation.strategy.state.current)  # an empty sum would pass, too
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -211,7 +214,7 @@ def test_one_site_whose_own_product_is_beyond_float32_is_refused_before_it_is_su
 def test_two_sites_that_together_make_a_product_beyond_float32_make_the_round_void_and_the_longest_is_named() -> None:
     kinds = {"a": HONEST, "b": "up", "c": "down", "d": HONEST}
     federation = Federation("fedit", kinds, {"up": _only("lora_A", 2e9), "down": _only("lora_B", 1e9)}, bound=1e300)
-    before = federation.strategy.current
+    before = federation.strategy.state.current
     outcome = federation.round(1)
     assert outcome.arrays is before
     assert (outcome.summed, outcome.refused) == (False, {"b": "sum"})
@@ -223,7 +226,7 @@ def test_after_a_void_round_a_server_optimizer_remembers_what_it_did_before() ->
     contents = {"up": _only("lora_A", 2e9), "down": _only("lora_B", 1e9)}
     kinds = {"a": HONEST, "b": HONEST}
     federation = Federation("fedit", kinds, contents, bound=1e300, optimizer="momentum", optimizer_beta1=0.5)
-    federation.strategy.current = federation.round(1).arrays
+    federation.strategy.state.current = federation.round(1).arrays
     moments = dict(federation.strategy.rule.state())
     kinds |= {"a": "up", "b": "down"}
     assert federation.round(2).void
@@ -237,7 +240,7 @@ def test_an_error_while_one_site_is_added_makes_the_round_void_and_that_site_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     federation = Federation("ffa", dict.fromkeys("abc", HONEST))
-    begin, before, counted = federation.strategy.rule.start, federation.strategy.current, list[int]()
+    begin, before, counted = federation.strategy.rule.start, federation.strategy.state.current, list[int]()
 
     def start(*args: Any) -> Any:
         total = begin(*args)
@@ -264,7 +267,7 @@ def test_hostile_sites_alone_leave_the_adapter_as_it_was(rule: str) -> None:
     federation = Federation(rule, {f"site-{place:02d}": kind for place, kind in enumerate(KINDS)})
     outcome = federation.round(1)
     assert not outcome.admitted
-    assert outcome.arrays is federation.strategy.current
+    assert outcome.arrays is federation.strategy.state.current
 
 
 def test_an_update_just_within_the_bound_is_admitted() -> None:

@@ -20,14 +20,15 @@ from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
 from llmchain_fl.core.messages import HelloReply
 from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_update
-from llmchain_fl.guards import ServerGuards, View
+from llmchain_fl.guards.protocol import View
+from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
 from server.app import app as server_app
 from server.app import run_all
-from server.checkpoint import load_state
 from server.scoring import Scorer
+from server.state import last_state
 from simulations.grid import InProcessGrid
 
 Says = Callable[[str, int], RecordDict | None]
@@ -170,7 +171,7 @@ def test_a_plan_whose_first_round_is_dearer_than_the_target_is_an_error_and_writ
     assert app.asked == []
     assert type(ended) is RunError
     assert "the first round costs epsilon" in str(ended)
-    assert "delta 1e-05, per record, PLD accountant" in str(ended)
+    assert "delta 1e-5, per record, PLD accountant, noise added at each site" in str(ended)
     assert "more than the target of 0.5" in str(ended)
     assert not run.adapter.exists()
     assert "every site is within the target" not in first_words(run)
@@ -207,7 +208,7 @@ def test_whatever_sites_answer_no_round_is_asked_twice_and_a_run_ends(
 
     app, ended = play(config, run, says)
     assert len(app.asked) == len(set(app.asked))
-    state = load_state(run.state)
+    state = last_state(run.state)
     assert state is not None
     assert state.round == 3 or ended is not None
     assert run.adapter.exists() == (state.summed > 0)
@@ -253,7 +254,7 @@ def test_a_score_that_is_not_finite_ends_the_run_with_the_last_good_adapter(
     assert type(ended) is RunError
     assert "the loss of stage all on public records is nan after round 3; the adapter of round 2 is kept" in str(ended)
     assert max(number for number, _ in app.asked) == 3
-    state = load_state(run.state)
+    state = last_state(run.state)
     assert state is not None
     assert state.round == 2
     kept, wanted = read_adapter(run.adapter)[1], read_adapter(good.adapter)[1]
@@ -282,7 +283,7 @@ def test_one_site_that_sends_numbers_no_sum_can_hold_does_not_poison_the_run(
     def says(site: str, number: int) -> RecordDict | None:
         if site == "a":
             return None
-        state = load_state(run.state)
+        state = last_state(run.state)
         assert state is not None
         return write_update(
             number, {n: np.full_like(v, value) for n, v in state.current.items() if n.endswith("lora_B")}
@@ -309,7 +310,7 @@ def test_what_a_guard_makes_of_a_round_is_never_saved_where_it_is_not_finite(
     with np.errstate(invalid="ignore"):
         _, ended = play(config_of(tiny), run)
     assert "round 3: what the guards made of the round is not fit to be used" in str(ended)
-    state = load_state(run.state)
+    state = last_state(run.state)
     assert state is not None
     assert state.round == 2
     assert all(np.isfinite(value).all() for value in [*state.serving.values(), *read_adapter(run.adapter)[1].values()])
@@ -319,7 +320,7 @@ def test_after_a_void_round_the_site_that_is_named_is_set_aside_and_the_run_goes
     config = config_of(tiny, sites={"quarantine_after": 1}, aggregation={"rule": "fedit", "max_update_norm": 1e300})
 
     def says(site: str, number: int) -> RecordDict | None:
-        state = load_state(run.state)
+        state = last_state(run.state)
         assert state is not None
         ending, size = {"a": ("lora_A", 1e8), "b": ("lora_B", 1e8)}[site]
         told = {n: np.full_like(v, size if n.endswith(ending) else 0) for n, v in state.current.items()}
@@ -330,7 +331,7 @@ def test_after_a_void_round_the_site_that_is_named_is_set_aside_and_the_run_goes
     assert {row["reason"] for row in run.rows() if row["metric"] == "refused"} == {"sum"}
     assert [site for number, site in app.asked if number == 2] == ["b"]  # a was the longest, and is set aside
     assert ended is None
-    found = load_state(run.state)
+    found = last_state(run.state)
     assert found is not None
     assert 0 < found.summed < 4
 
@@ -347,9 +348,9 @@ def test_a_run_that_breaks_off_in_its_first_round_is_gone_on_with_under_the_same
     _, ended = play(config, run, lambda *_: write_refusal("error"))
     assert "round 1: none of 2 sites gave an update (error)" in str(ended)
     assert run.begun
-    first = load_state(run.state)
+    first = last_state(run.state)
     app, ended = play(config, run)
-    second = load_state(run.state)
+    second = last_state(run.state)
     assert first is not None
     assert second is not None
     assert (first.run, second.round, ended) == (second.run, 4, None)

@@ -27,6 +27,7 @@ from server.handled import handled
 from server.outcome import RoundOutcome
 from server.roll_call import RollCall
 from server.site_scores import Asked, read_scores
+from server.state import RunState
 from server.strategy import FederatedLora
 from simulations.grid import InProcessGrid
 
@@ -149,14 +150,14 @@ class Round:
             {"task": {"labels": ["x"]}, "data": {"train": "x"}, "sites": {"count": 4}, "aggregation": {"rule": rule}}
         )
         self._strategy = FederatedLora(
-            config, work_from(config, {"x": "x"}, RULES[rule].trained, None), RULES[rule], "run"
+            config, work_from(config, {"x": "x"}, RULES[rule].trained, None), RULES[rule], RunState("run")
         )
-        self._strategy.nodes = {site: number + 2 for number, site in enumerate("abcd")}
+        self._strategy.state.nodes = {site: number + 2 for number, site in enumerate("abcd")}
         self.without = self.play(write_refusal("data")).arrays
 
     def play(self, content: RecordDict) -> RoundOutcome:
         self._content, strategy = content, self._strategy
-        strategy.current = {NAME: np.zeros(SHAPE, "f4"), LORA_A: np.ones((2, 4), "f4")}
+        strategy.state.current = {NAME: np.zeros(SHAPE, "f4"), LORA_A: np.ones((2, 4), "f4")}
         planned = strategy.rounds[1]
         return strategy.collect(planned, self._grid.send_and_receive(strategy.ask(planned, list("dabc"))))
 

@@ -23,7 +23,9 @@ SIZE = 100_000
 
 
 def central(quantile: float = 0.0, clip: float = 0.0, **plan: float) -> CentralPrivacy:
-    return CentralPrivacy(replace(PLAN, **plan), quantile, clip)  # type: ignore[arg-type]
+    made = CentralPrivacy(replace(PLAN, **plan), quantile)  # type: ignore[arg-type]
+    made.clip = clip or made.clip
+    return made
 
 
 def update(length: float, seed: int = 1) -> Arrays:
@@ -241,5 +243,7 @@ def test_a_round_that_did_not_come_about_leaves_no_trace_in_the_next_count(monke
 
 
 def test_a_run_that_is_taken_up_again_goes_on_with_its_clip_norm() -> None:
-    assert CentralPrivacy(PLAN, 0.5, 0.0).clip == 0.5
-    assert CentralPrivacy(PLAN, 0.5, 0.125).clip == 0.125
+    assert central().clip == 0.5
+    again = central(0.5)
+    again.load_state(central(0.5, clip=0.125).state())
+    assert again.clip == 0.125

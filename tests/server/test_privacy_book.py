@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -36,10 +37,13 @@ def config(held_out: float = 0.2, **privacy: Any) -> RunConfig:
     )
 
 
-def book_of(run: RunConfig, spendings: Any = None) -> tuple[PrivacyBook, PrivacyPlan]:
+def book_of(run: RunConfig, kept: Any = None) -> tuple[PrivacyBook, PrivacyPlan]:
     plan = make_plan(run)
     assert plan is not None
-    return PrivacyBook(run, plan, spendings or {}), plan
+    book = PrivacyBook(run, plan)
+    if kept is not None:
+        book.load_state(json.loads(json.dumps(kept)))
+    return book, plan
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_what_a_site_has_spent_survives_a_restart_of_the_server(kind: str) -> No
         book.charge(["north"], stage)
     book.charge(["south"], "a")
     book.charge_scores(["south"], 6)
-    again, _ = book_of(run, book.spendings)
+    again, _ = book_of(run, book.state())
     assert again.spendings == book.spendings
     assert again.as_json(["north", "south"]) == book.as_json(["north", "south"])
     again.charge(["north"], "a")
@@ -191,9 +195,32 @@ def test_scores_are_noised_where_persons_are_held_out(held_out: float, unit: str
 
 def test_a_run_that_is_taken_up_again_has_the_same_plan() -> None:
     for kind in KINDS.values():
-        first = make_plan(config(**kind))
-        assert first is not None
-        assert make_plan(config(**kind), first.noise_multiplier) == first
+        book, first = book_of(config(**kind))
+        again = PrivacyBook(config(**kind), None)
+        again.load_state(book.state())
+        assert again.plan == first
+
+
+def test_rounds_under_other_noise_count_with_the_plan_they_were_played_under() -> None:
+    book, first = book_of(config(unit="person"))
+    book.charge(["north"], "a")
+    book.charge_scores(["north"], 2)
+    louder = replace(first, noise_multiplier=2 * first.noise_multiplier, score_noise=2 * first.score_noise)
+    book.mark("south", "a")
+    book.go_on_with(louder)
+    assert book.affords("south", "a")  # its owner may have given it more
+    for _ in range(3):
+        book.charge(["north", "south"], "a")
+    training = [training_event(first), training_event(louder, 3)]
+    assert book.spent("north") == {"training": training, "held-out": [score_event(first, 2)]}
+    assert book.spent("south") == {"training": [training_event(louder, 3)]}
+    assert book.spendings == {"north": {"training": 4, "held-out": 2}, "south": {"training": 3}}
+    assert book.epsilon(book.spent("north")) == max(
+        epsilon(training, first.delta), epsilon([score_event(first, 2)], first.delta)
+    )
+    again, _ = book_of(config(unit="person"), book.state())
+    assert again.as_json(["north", "south"]) == book.as_json(["north", "south"])
+    assert [plan["noise_multiplier"] for plan in again.as_json([])["earlier_plans"]] == [first.noise_multiplier]
 
 
 # -- what a site says of its own budget -------------------------------------------------------------------------------
@@ -209,7 +236,7 @@ def test_a_site_that_cannot_pay_for_a_stage_is_not_asked_for_it_again_and_is_ask
 @pytest.mark.parametrize("kind", [{"stages": "shared"}, {"enabled": False}, {"unit": "site"}])
 def test_where_all_stages_are_paid_by_the_same_units_none_is_asked_for_again(kind: dict[str, Any]) -> None:
     run = config(**kind)
-    book = PrivacyBook(run, make_plan(run), {})
+    book = PrivacyBook(run, make_plan(run))
     book.mark("north", "a")
     assert not any(book.affords("north", stage) for stage in "abc")
 
@@ -218,7 +245,7 @@ def test_a_round_that_rehearses_a_stage_needs_all_of_its_groups() -> None:
     run = config(stages="disjoint")
     plan = make_plan(run)
     assert plan is not None
-    book = PrivacyBook(run, replace(plan, rehearsal="earlier"), {})
+    book = PrivacyBook(run, replace(plan, rehearsal="earlier"))
     book.mark("north", "b", ("a",))
     assert book.affords("north", "b")
     assert not book.affords("north", "b", ("a",))
@@ -227,18 +254,20 @@ def test_a_round_that_rehearses_a_stage_needs_all_of_its_groups() -> None:
 
 def test_what_sites_have_said_survives_a_restart_and_is_said_once() -> None:
     run = config(stages="disjoint")
-    book, plan = book_of(run)
+    book, _ = book_of(run)
     for _ in range(3):
         book.mark("north", "a")
     assert book.used_up == {"north": [["training:a"]]}
-    assert not PrivacyBook(run, plan, {}, book.used_up).affords("north", "a")
+    assert not book_of(run, book.state())[0].affords("north", "a")
 
 
 def test_why_nobody_can_pay_is_said_with_all_terms_of_an_epsilon() -> None:
-    book = PrivacyBook(config(epsilon=1.0), PrivacyPlan(1.0, 0.5, 1.0, 4, 8.0, 1e-5), {})
+    book = PrivacyBook(config(epsilon=1.0), PrivacyPlan(1.0, 0.5, 1.0, 4, 8.0, 1e-5))
     said = book.spent_out("a")
     assert said.startswith("the first round costs epsilon ")
-    assert said.endswith("(delta 1e-05, per person, PLD accountant), more than the target of 1")
+    assert said.endswith(
+        "(delta 1e-5, per person, PLD accountant, noise added at each site), more than the target of 1"
+    )
     book.charge(["north"], "a")
     assert book.spent_out("a") == "every site has used up its budget"
 
@@ -249,8 +278,7 @@ def test_why_nobody_can_pay_is_said_with_all_terms_of_an_epsilon() -> None:
 def test_with_privacy_off_nothing_is_counted_and_nothing_is_claimed() -> None:
     run = config(enabled=False)
     assert make_plan(run) is None
-    assert make_plan(run, 0.0) is None
-    book = PrivacyBook(run, None, {})
+    book = PrivacyBook(run, None)
     book.charge(["north"], "a")
     book.charge_scores(["north"], 3)
     assert (book.worst(), book.spendings, book.rows(1, 0, ["north"])) == (None, {}, [])
@@ -262,7 +290,8 @@ def test_with_privacy_off_nothing_is_counted_and_nothing_is_claimed() -> None:
 def test_without_noise_the_epsilon_is_infinite_and_not_left_out() -> None:
     run = config(unit="person", held_out=0.0)
     plan = PrivacyPlan(0.05, 0.0, 1.0, 4, 8.0, 1e-5)
-    book = PrivacyBook(run, plan, {"north": {"training": 1}})
+    book = PrivacyBook(run, plan)
+    book.charge(["north"], "a")
     assert book.worst() == math.inf
 
 
@@ -272,7 +301,7 @@ def test_an_epsilon_is_written_with_its_terms() -> None:
     (row,) = book.rows(1, 0, ["north"])
     assert (row["metric"], row["scope"], row["site"], row["round"], row["stage"]) == ("epsilon", "site", "north", 1, 0)
     assert (row["delta"], row["unit"], row["accountant"]) == (1e-6, "person", "rdp")
-    assert book.terms == "delta 1e-06, per person, RDP accountant"
+    assert book.terms == "delta 1e-6, per person, RDP accountant, noise added at each site"
     written = book.as_json(["north"])
     assert (written["unit"], written["delta"], written["accountant"], written["target_epsilon"]) == (
         "person",

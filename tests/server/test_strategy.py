@@ -29,6 +29,7 @@ from server.central import CentralPrivacy
 from server.outcome import RoundOutcome
 from server.roll_call import RollCall
 from server.site_scores import ask_scores, read_scores
+from server.state import RunState
 from server.strategy import FederatedLora
 from simulations.grid import InProcessGrid
 
@@ -142,9 +143,9 @@ def setup(
             "federation": "north",
         }
     )
-    strategy = FederatedLora(config, work(config), RULES["ffa"], "run")
-    strategy.nodes = RollCall(config.sites).first(grid)
-    strategy.current = {
+    strategy = FederatedLora(config, work(config), RULES["ffa"], RunState("run"))
+    strategy.state.nodes = RollCall(config.sites).first(grid)
+    strategy.state.current = {
         NAME: np.zeros((4, 2), dtype=np.float32),
         "layer.0.query.lora_A": np.ones((2, 4), dtype=np.float32),
     }
@@ -159,7 +160,9 @@ def work(config) -> WorkSpec:  # type: ignore[no-untyped-def]
 def one_round(answer: Callable[[], RecordDict], position: int = 2) -> RoundOutcome:
     strategy, grid = setup(answer, position)
     planned = strategy.rounds[1]
-    return strategy.collect(planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.nodes))))
+    return strategy.collect(
+        planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.state.nodes)))
+    )
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -195,9 +198,9 @@ def test_too_few_replies_leave_the_adapter_as_it_was() -> None:
     )
     planned = strategy.rounds[1]
     outcome = strategy.collect(
-        planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.nodes)))
+        planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(1, strategy.state.nodes)))
     )
-    assert outcome.arrays is strategy.current
+    assert outcome.arrays is strategy.state.current
 
 
 def test_sites_that_decline_by_a_code_are_told_apart_from_those_that_were_refused() -> None:
@@ -208,10 +211,13 @@ def test_sites_that_decline_by_a_code_are_told_apart_from_those_that_were_refuse
 # -- receipts ---------------------------------------------------------------------------------------------------------
 
 
-def rounds(strategy: FederatedLora, grid: InProcessGrid, *numbers: int) -> None:
+def rounds(strategy: FederatedLora, grid: InProcessGrid, *numbers: int) -> list[RoundOutcome]:
+    found = []
     for number in numbers:
         planned = strategy.rounds[number]
-        strategy.collect(planned, grid.send_and_receive(strategy.ask(planned, strategy.cohort(number, strategy.nodes))))
+        asked = strategy.ask(planned, strategy.cohort(number, strategy.state.nodes))
+        found.append(strategy.collect(planned, grid.send_and_receive(asked)))
+    return found
 
 
 def test_each_site_gets_its_own_last_receipt_back_and_nobody_elses() -> None:
@@ -236,7 +242,7 @@ def test_the_receipt_of_a_site_that_declines_is_the_one_before() -> None:
     """A site that was set back gets the newer receipt again and again."""
     told: list[Told] = []
     strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
-    strategy.receipts = {"hostile": "kept"}
+    strategy.state.receipts = {"hostile": "kept"}
     rounds(strategy, grid, 1, 2)
     assert [task.receipt for name, task in told if name == "hostile"] == ["kept", "kept"]
 
@@ -253,16 +259,18 @@ def test_scores_are_asked_with_the_last_receipt_and_bring_a_newer_one() -> None:
     told: list[Told] = []
     strategy, grid = setup(PAYLOADS["a refusal"][0], told=told)
     rounds(strategy, grid, 1)
-    asked = ask_scores(strategy.asker.score_task(1, ("all",), strategy.current), strategy.nodes, strategy.receipts)
-    found, declined, receipts = read_scores(grid.send_and_receive(asked), strategy.nodes)
+    asked = ask_scores(
+        strategy.asker.score_task(1, ("all",), strategy.state.current), strategy.state.nodes, strategy.state.receipts
+    )
+    found, declined, receipts = read_scores(grid.send_and_receive(asked), strategy.state.nodes)
     assert (found, declined) == ({"a": {"all": 0.5}, "b": {"all": 0.25}}, {"hostile"})
-    strategy.receipts |= receipts
+    strategy.state.receipts |= receipts
     assert [(task.key, task.receipt) for _, task in told[3:]] == [
         ("run/1/scores", "a 1"),
         ("run/1/scores", "b 1"),
         ("run/1/scores", ""),
     ]
-    assert strategy.receipts == {"a": "a 1 scores", "b": "b 1"}  # exact scores bring none
+    assert strategy.state.receipts == {"a": "a 1 scores", "b": "b 1"}  # exact scores bring none
 
 
 # -- the server's own noise -------------------------------------------------------------------------------------------
@@ -283,9 +291,9 @@ def test_with_the_unit_site_each_update_is_clipped_again_at_the_server() -> None
     """A sum to be noised takes no word for it."""
     told: list[Told] = []
     strategy, grid, _ = central_setup(2, told)
-    rounds(strategy, grid, 1)
+    (outcome,) = rounds(strategy, grid, 1)
     clipped = 1 / np.sqrt(8)  # of all 8 numbers of an update of norm 1
-    np.testing.assert_allclose(strategy.outcome.arrays[NAME], clipped, atol=1e-4)
+    np.testing.assert_allclose(outcome.arrays[NAME], clipped, atol=1e-4)
     assert {task.clip for _, task in told} == {1.0}
 
 
@@ -298,10 +306,10 @@ def test_only_what_sites_send_is_noised() -> None:
         return plain(lambda noise: finish(lambda name, mean: names.append(name) or noise(name, mean)))
 
     central.noised = spied  # type: ignore[method-assign]
-    rounds(strategy, grid, 1)
+    (outcome,) = rounds(strategy, grid, 1)
     assert names == [NAME]
     lora_a = NAME.replace("lora_B", "lora_A")
-    assert strategy.outcome.arrays[lora_a].tobytes() == strategy.current[lora_a].tobytes()
+    assert outcome.arrays[lora_a].tobytes() == strategy.state.current[lora_a].tobytes()
 
 
 def test_with_fewer_sites_than_the_minimum_nothing_is_noised_and_the_adapter_stays(
@@ -309,8 +317,8 @@ def test_with_fewer_sites_than_the_minimum_nothing_is_noised_and_the_adapter_sta
 ) -> None:
     strategy, grid, central = central_setup(3)
     monkeypatch.setattr(central, "noised", lambda *_: pytest.fail("a release that nobody pays for"))
-    rounds(strategy, grid, 1)
-    assert strategy.outcome.arrays is strategy.current
+    (outcome,) = rounds(strategy, grid, 1)
+    assert outcome.arrays is strategy.state.current
     assert (strategy.clip, central._small) == (1.0, [])
 
 
@@ -325,10 +333,13 @@ def test_under_fedsvd_the_turned_a_travels_down_and_b_alone_comes_up() -> None:
     """A is new in every round, so a site that drew it from the seed would train in other coordinates."""
     config = build({"task": {"labels": ["a"]}, "data": {"train": "x"}, "aggregation": {"rule": "fedsvd"}})
     work = work_from(config, {"a": "a"}, RULES["fedsvd"].trained, None)
-    strategy = FederatedLora(config, work, RULES["fedsvd"], "run")
+    strategy = FederatedLora(config, work, RULES["fedsvd"], RunState("run"))
     InProcessGrid(ClientApp(), ["north"])  # Flower's messages need to know in whose name they are written
     lora_a = NAME.replace("lora_B", "lora_A")
-    strategy.nodes, strategy.current = {"north": 2}, {NAME: np.zeros((4, 2), "f4"), lora_a: np.eye(2, 4, dtype="f4")}
+    strategy.state.nodes, strategy.state.current = (
+        {"north": 2},
+        {NAME: np.zeros((4, 2), "f4"), lora_a: np.eye(2, 4, dtype="f4")},
+    )
     (message,) = strategy.ask(strategy.rounds[1], ["north"])
     assert set(read_train_task(message.content).arrays) == {NAME, lora_a}
-    assert set(strategy.asker.score_task(1, ("all",), strategy.current).arrays) == {NAME, lora_a}
+    assert set(strategy.asker.score_task(1, ("all",), strategy.state.current).arrays) == {NAME, lora_a}
