@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llmchain_fl.core.printable import printable
+from llmchain_fl.report.wording import epsilon_text
 
 log = logging.getLogger("llmchain_fl")
 
@@ -69,7 +70,7 @@ class Logged(Silent):
     def round_finished(self, report: RoundReport) -> None:
         """``round 3/9 cards: 6/6 sites, accuracy cards 0.81, epsilon 2.1 (...)``."""
         scores = printable(" ".join(f"{task} {value:.3f}" for task, value in report.scores.items()))
-        spent = f"epsilon {report.epsilon:.2f} ({report.privacy})" if report.epsilon is not None else report.privacy
+        spent = report.privacy if report.epsilon is None else f"epsilon {epsilon_text(report.epsilon, report.privacy)}"
         log.info(
             "round %d/%d %s: %d/%d sites, %s %s, %s, %.1f s",
             report.round,

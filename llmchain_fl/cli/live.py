@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from llmchain_fl.core.printable import printable
 from llmchain_fl.progress import RoundReport, Silent
-from llmchain_fl.report.wording import duration, size
+from llmchain_fl.report.wording import duration, epsilon_text, size
 
 
 class Clock:
@@ -48,7 +48,7 @@ def round_line(report: RoundReport, tokens_per_second: float, left: float) -> st
     if scores:
         parts.append(f"{report.score_name}: {scores}")
     if report.epsilon is not None:
-        parts.append(f"epsilon {report.epsilon:.2f} ({report.privacy})")
+        parts.append(f"epsilon {epsilon_text(report.epsilon, report.privacy)}")
     parts.append(f"up {size(report.bytes_up)}")
     if tokens_per_second:
         parts.append(f"{tokens_per_second:,.0f} tokens/s")

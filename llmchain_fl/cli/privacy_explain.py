@@ -73,7 +73,7 @@ def verdict(stated: Stated) -> str:
 def figure(value: float) -> str:
     """An epsilon, rounded up, of any size: 4.38, 12,346, 2.14e8."""
     if not math.isfinite(value) or value < READABLE:
-        return wording.epsilon(value)
+        return wording.epsilon_text(value)
     if value < READABLE**2:
         return f"{math.ceil(value):,}"
     power = math.floor(math.log10(value))

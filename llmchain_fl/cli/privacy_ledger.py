@@ -204,9 +204,9 @@ def mechanism(event: Any) -> str:
 def _totals(reading: Reading) -> Table:
     terms, table = reading.terms, Table(show_header=False, box=None, padding=(0, 2))
     for name, total in reading.profiles():
-        table.add_row(Text(printable(name)), f"epsilon {wording.epsilon(total)}")
-    limit = wording.epsilon(terms.epsilon_limit)
+        table.add_row(Text(printable(name)), f"epsilon {wording.epsilon_text(total)}")
+    limit = wording.epsilon_text(terms.epsilon_limit)
     left = "none" if reading.left == 0 else f"{math.floor(100 * reading.left) / 100:.2f}"
-    spent = f"epsilon {wording.epsilon(reading.spent.epsilon)} of {limit}, left {left}"
+    spent = f"epsilon {wording.epsilon_text(reading.spent.epsilon)} of {limit}, left {left}"
     table.add_row("total", f"{spent} ({wording.guarantee(terms.delta, terms.unit, terms.accountant)})")
     return table

@@ -96,7 +96,7 @@ def claim_of(run: RunDir) -> tuple[Claim, str]:
     highest = spending.highest
     if not spending.private or highest is None:
         return Claim(math.inf, 0.0), "the run had no differential privacy: nothing bounds what a better attack finds"
-    words = f"epsilon {wording.epsilon(highest[1].epsilon)} ({spending.guarantee})"
+    words = f"epsilon {wording.epsilon_text(highest[1].epsilon, spending.guarantee)}"
     if spending.unit == "site":
         return Claim(math.inf, 0.0), f"{words} is about whole sites, and bounds nothing for one person"
     return Claim(highest[1].epsilon, spending.delta), f"{words} bounds every attack on what the sites sent in this run"

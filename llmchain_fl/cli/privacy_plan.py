@@ -120,7 +120,7 @@ def _print(plan: Forecast, config: RunConfig, scenario: str, told: tuple[int | N
 
     say(f"{scenario}: what it will cost. Nothing was read, nothing is spent.\n")
     console.print(_pairs(_settings(plan, config)))
-    say(f"\nEpsilon after a round, {wording.guarantee(plan.delta, plan.unit, plan.accountant)} decides:")
+    say(f"\nEpsilon after a round, {wording.guarantee(plan.delta, plan.unit, plan.accountant)}:")
     console.print(_course(plan))
     say(f"\nThe noise multiplier that all {wording.count(plan.rounds, 'round')} would need (now {_z(plan)}):")
     console.print(_pairs([(f"epsilon {target:g}", _multiplier(plan, target)) for target in TARGETS]))
@@ -171,7 +171,7 @@ def _course(plan: Forecast) -> Table:
     table = Table("round", "adds up", "PLD", "RDP", "", box=None, padding=(0, 3))
     for after in plan.milestones():
         ended = f"end of {names[after]}" if after in names and len(plan.stages) > 1 else ""
-        figures = [wording.epsilon(plan.epsilon_after(after, name)) for name in ("pld", "rdp")]
+        figures = [wording.epsilon_text(plan.epsilon_after(after, name)) for name in ("pld", "rdp")]
         table.add_row(f"{after:,}", wording.count(plan.counted(after), "round"), *figures, ended)
     return table
 
@@ -201,8 +201,8 @@ def _several(plan: Forecast, records: int | None) -> list[int]:
 
 
 def _readings(plan: Forecast, records: int | None) -> list[tuple[str, str]]:
-    replaced = wording.epsilon(plan.replacing(plan.rounds))
-    several = {k: wording.epsilon(plan.for_somebody_with(k)) for k in _several(plan, records)}
+    replaced = wording.epsilon_text(plan.replacing(plan.rounds))
+    several = {k: wording.epsilon_text(plan.for_somebody_with(k)) for k in _several(plan, records)}
     return [
         ("replace-one", f"epsilon {replaced} if neighbours differ by the replacement of one {plan.unit}"),
         *((f"{k} records", f"epsilon {found} for somebody with {k} records") for k, found in several.items()),

@@ -41,7 +41,7 @@ def draw(plan: Forecast, path: Path) -> None:
             fig.beside(
                 axes, f"budget {plan.target:g}, by {NAMES[plan.accountant]}", (axes.get_xlim()[0], plan.target), up=7
             )
-        fig.lines(axes, curves, {name: f"{NAMES[name]} {wording.epsilon(curves[name][-1][1])}" for name in NAMES})
+        fig.lines(axes, curves, {name: f"{NAMES[name]} {wording.epsilon_text(curves[name][-1][1])}" for name in NAMES})
         try:
             figure.savefig(path, dpi=DPI)
         except OSError as error:

@@ -7,17 +7,27 @@ from rich.table import Table
 from rich.text import Text
 
 from llmchain_fl.core.printable import printable
+from llmchain_fl.report.readings import Readings
+from llmchain_fl.report.stages import came_to
 from llmchain_fl.report.tables import compare_table, summary_table
-from llmchain_fl.report.verdict import verdict
+from llmchain_fl.report.verdict import answers, outcome, stopped
 from llmchain_fl.run_dir import RunDir
 
 
 def show_summary(run: RunDir) -> None:
-    """What was learned, forgotten and spent, and where to read more."""
+    """The five answers of the report, its key numbers, and where to read more."""
     console, rows, privacy = Console(), run.rows(), run.read_privacy()
+    readings = Readings(rows)
+    heads = [came_to(readings, stage) for stage in readings.stages]
     console.print()
-    for sentence in verdict(rows, privacy):
-        console.print(f"  {printable(sentence)}", highlight=False, markup=False)
+    for sentence in filter(None, [stopped(readings), outcome(readings), *heads]):
+        _say(console, f"  {sentence}")
+    for answer in answers(rows, privacy):
+        console.print()
+        _say(console, f"  {answer.question} {answer.short}")
+        for line in answer.lines:
+            _say(console, f"    {line}")
+    console.print()
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in summary_table(rows, privacy):
         table.add_row(Text(printable(name)), Text(printable(value)))
@@ -27,7 +37,7 @@ def show_summary(run: RunDir) -> None:
 
 
 def show_comparison(first: RunDir, second: RunDir, change: str) -> None:
-    """Two runs in one table."""
+    """Two runs in one table; no ranking: each is one draw."""
     console = Console()
     header, *lines = compare_table(first.rows(), second.rows(), ("this run", "changed"))
     title = Text(f"the same run once more, changed: {printable(change)}")
@@ -37,6 +47,11 @@ def show_comparison(first: RunDir, second: RunDir, change: str) -> None:
     for line in lines:
         table.add_row(*(Text(printable(cell)) for cell in line))
     console.print(table)
+    _say(console, "  ±: what chance can make on so few test records. One run of each says nothing of other seeds.")
     console.print(
         f"  reports: {first.report}\n           {second.report}\n", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=not console.is_terminal)

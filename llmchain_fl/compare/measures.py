@@ -23,6 +23,7 @@ from typing import Literal
 
 from llmchain_fl.report import tables
 from llmchain_fl.report.readings import Readings, total
+from llmchain_fl.report.references import site_scores
 
 Kind = Literal["score", "difference", "bytes", "seconds", "number", "epsilon"]
 
@@ -101,13 +102,13 @@ def _per_site_and_round(metric: str) -> Callable[[Facts], float]:
 
 
 def _worst_site(facts: Facts) -> float:
-    values = facts.run.site_scores.values()
+    values = site_scores(facts.run).values()
     worst = max if facts.run.lower_is_better else min
     return worst(values) if values else math.nan
 
 
 def _mean_site(facts: Facts) -> float:
-    values = facts.run.site_scores.values()
+    values = site_scores(facts.run).values()
     return fmean(values) if values else math.nan
 
 

@@ -136,7 +136,7 @@ def _spent(group: Sequence[Outcome]) -> float:
 
 def _level(group: Sequence[Outcome]) -> str:
     spent = _spent(group)
-    return wording.epsilon(spent) if math.isfinite(spent) else "none"
+    return wording.epsilon_text(spent) if math.isfinite(spent) else "none"
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def of_epsilon(outcomes: Iterable[Outcome], terms: str) -> str:
     if not spent:
         return "none"
     worst = max(spent, key=lambda epsilon: epsilon.value)
-    text = wording.epsilon(worst.value)
+    text = wording.epsilon_text(worst.value)
     return text if terms else f"{text} ({worst.terms})"
 
 

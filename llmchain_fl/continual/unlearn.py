@@ -26,13 +26,14 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from llmchain_fl.adapter.files import read_adapter
+from llmchain_fl.adapter.files import read_adapter, write_card
 from llmchain_fl.adapter.slots_file import Slots, read_slots, without_stage, write_slots
 from llmchain_fl.atomic_file import atomic_write, write_json
 from llmchain_fl.core.adapter.peft_model import read_tensors
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.words import nearest
+from llmchain_fl.report.wording import epsilon_text, guarantee
 from llmchain_fl.run_dir import RunDir
 
 _MODEL, _MANIFEST = "adapter_model.safetensors", "manifest.json"
@@ -98,12 +99,14 @@ def remove_stage(path: Path, stage: str, out: Path) -> tuple[str, ...]:
     _copied(folder, out)
     atomic_write(out / _MODEL, save(raw, metadata={"format": "pt"}))
     write_json(out / "adapter_config.json", {**config, "r": rank, "lora_alpha": scale * rank})
-    shape = replace(work.adapter, rank=rank, alpha=scale * rank)
-    atomic_write(out / "work.json", replace(work, adapter=shape).to_json().encode())
+    work = replace(work, adapter=replace(work.adapter, rank=rank, alpha=scale * rank))
+    atomic_write(out / "work.json", work.to_json().encode())
     told, content = _manifest(folder), digest(left)
     write_slots(out, rest, content)
     removed = {"stage": stage, "kept": list(rest.held)}
-    write_json(out / _MANIFEST, {**told, "content": content, "parent": told["content"], "removed": removed})
+    manifest = {**told, "content": content, "parent": told["content"], "removed": removed}
+    write_card(out, work, left, rest, manifest)
+    write_json(out / _MANIFEST, manifest)
     return rest.held
 
 
@@ -219,5 +222,6 @@ def _bound(run: RunDir, site: str) -> str:
     spent = told.get("sites", {}).get(site, {}).get("epsilon")
     if not told.get("private") or spent is None:
         return "Privacy was off, so nothing bounds what an adapter tells about it."
-    terms = f"delta {told['delta']:g}, per {told['unit']}, {told['accountant']} accountant"
-    return f"What an adapter tells about one {told['unit']} of it is bounded: epsilon {spent:.2f} ({terms})."
+    terms = guarantee(float(told["delta"]), told["unit"], told["accountant"])
+    bound = epsilon_text(spent, terms)
+    return f"What an adapter tells about one {told['unit']} of it is bounded: epsilon {bound}."

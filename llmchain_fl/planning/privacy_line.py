@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import forecast, warnings
+from llmchain_fl.report.wording import epsilon_text, guarantee
 
 
 def check_privacy(config: RunConfig) -> Findings:
@@ -15,11 +16,11 @@ def check_privacy(config: RunConfig) -> Findings:
         if not found.faulty:
             found.fact("privacy", "none: what sites send is neither clipped nor noised")
         return found
-    event = plan.round_event
+    event, terms = plan.round_event, guarantee(plan.delta, plan.unit, plan.accountant)
+    spent = epsilon_text(plan.epsilon_after(plan.rounds), terms)
     found.fact(
         "privacy",
-        f"epsilon {plan.epsilon_after(plan.rounds):.2f} at delta {plan.delta:g} for one {plan.unit} after "
-        f"{plan.rounds} rounds ({plan.accountant.upper()}), noise multiplier {event.noise_multiplier:.3g}, "
+        f"epsilon {spent} after {plan.rounds} rounds, noise multiplier {event.noise_multiplier:.3g}, "
         f"sampling rate {event.sampling_rate:.3g}",
     )
     for sentence in warnings(plan):

@@ -26,6 +26,12 @@ from llmchain_fl.report.wording import short
 INK, GREY, LIGHT, BAND = "#1f2933", "#616e7c", "#d3dae1", "#f3f5f7"
 BLUE, PALE, VERMILION = "#0072b2", "#a8c8e0", "#d55e00"
 COLOURS = (BLUE, VERMILION, "#009e73", "#b0568b", "#9a6a00", "#4d4d4d", "#3f9fd0")
+NIGHT = {
+    "#ffffff": "#15191e", INK: "#e3e8ed", GREY: "#a3afbb", LIGHT: "#3a434d", BAND: "#1d232a",
+    BLUE: "#5bb0e8", PALE: "#3d6f94", VERMILION: "#f0915a", "#009e73": "#3cc79f", "#b0568b": "#d98bb9",
+    "#9a6a00": "#d3a53c", "#4d4d4d": "#b4b4b4", "#3f9fd0": "#7cc4ea",
+}  # fmt: skip
+"""Colour of a plot -> the same on a dark page."""
 Dash = str | tuple[int, tuple[float, ...]]
 DASHES: tuple[Dash, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS = "osD^vPX"
@@ -105,12 +111,35 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(?<=\sid=")(?=[^"]*")', f"{name}-", text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
     text = re.sub(r'^<svg width="[^"]*" height="[^"]*"', '<svg role="img"', text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: _for_pages(found[0]), text)
     return text.replace(">", f"><title>{_escaped(description)}</title>", 1)
 
 
-def lines(axes: Axes, curves: dict[str, Curve], texts: dict[str, str]) -> None:
-    """Draws each curve in its own style and writes ``texts[name]`` beside its last point that can be seen."""
+def night_colours() -> str:
+    """CSS that turns the plots of a page dark."""
+    return " ".join(f"--p{day[1:]}: {night};" for day, night in NIGHT.items())
+
+
+def by_itself(svg: str) -> str:
+    """A plot as a file of its own: its colours as they are, white behind it."""
+    size = 'xmlns="http://www.w3.org/2000/svg" style="background: white; stroke-linejoin: round"'
+    plain = re.sub(r"var\(--p[0-9a-f]{6}, (#[0-9a-f]{6})\)", r"\1", svg)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + plain.replace("<svg ", f"<svg {size} ", 1)
+
+
+def lines(axes: Axes, curves: dict[str, Curve], texts: dict[str, str], levels: dict[str, float] | None = None) -> None:
+    """Draw each curve in its own style, grey lines at ``levels``, and a text beside the end of each.
+
+    Args:
+        axes: limits are set.
+        curves: name -> points.
+        texts: name of a curve -> what stands beside its last point that can be seen.
+        levels: text -> height of a line that does not move, such as the untrained score.
+    """
     ends: list[tuple[float, float, str, str]] = []
+    for (text, height), dash in zip((levels or {}).items(), cycle(DASHES[1:]), strict=False):
+        axes.axhline(height, color=GREY, lw=0.9, ls=dash, zorder=1)
+        ends.append((axes.get_xlim()[1], height, text, GREY))
     for (name, points), style in zip(curves.items(), styles(len(curves)), strict=True):
         xs, ys = [float(x) for x, _ in points], [y for _, y in points]
         axes.plot(xs, ys, lw=1.6, ms=4, mec="white", mew=0.5, clip_on=False, **style._asdict())
@@ -182,6 +211,10 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> No
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5, "alpha": 0.6},
         )
+
+
+def _for_pages(colour: str) -> str:
+    return f"var(--p{colour[1:]}, {colour})" if colour in NIGHT else colour
 
 
 def _escaped(text: str) -> str:

@@ -1,37 +1,19 @@
-"""What was kept and what was forgotten: one verdict a stage, R as a table, what each guard did. No drawing.
-
-A stage's cost to an earlier one is the served score at the end of the stage before minus that at its own end, as told
-by R. Where a guard serves another adapter than the one that sites train (scope ``trained`` of the ``r_matrix`` rows),
-what it gave back is the difference of the two at the stage's end.
-
-=====================================  =============================================================
-the run                                what is said
-=====================================  =============================================================
-first stage                            no cost: there was nothing to forget
-more than three earlier stages         their mean, and the one that paid most
-no ``trained`` scores                  nothing of guards
-no epsilon in the rows                 nothing of privacy (the page says so elsewhere)
-a stage that has not ended             its cost so far
-a score that was not measured          left out; no earlier stage measured: no cost is told
-=====================================  =============================================================
-"""
+"""R as a table, and what guards, probes and averaging did. No drawing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from llmchain_fl.continual.at_epsilon import Spent
-from llmchain_fl.continual.federated_metrics import spatial_forgetting
+from llmchain_fl.continual.federated_metrics import LOCAL, spatial_forgetting
 from llmchain_fl.continual.probe_sets import probe_deltas
 from llmchain_fl.report import wording
+from llmchain_fl.report.change import Change, Measured, mean
 from llmchain_fl.report.figure import HEAT
-from llmchain_fl.report.readings import Readings, Row, Stage
-from llmchain_fl.report.verdict import doubt, stage_verdicts
+from llmchain_fl.report.readings import Readings, Stage
+from llmchain_fl.report.stages import UNTRAINED
 
-MOST_NAMED = 3
 GUARD = "guard_"
 WHAT = {
     "anchor_distance": "distance from the anchor, as a share of its length",
@@ -53,23 +35,9 @@ WHAT = {
 """``guard_<name>_<key>`` without its beginning -> what the number is."""
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """One or two sentences a stage: what it learned, what that cost earlier stages, and the epsilon by its end."""
-    run, spent = Readings(rows), Spent(rows)
-    told = []
-    for stage, first in zip(run.stages, stage_verdicts(rows), strict=True):
-        found = spent.by(stage.last)
-        terms = "" if found is None else wording.terms(found.delta, found.unit, found.accountant)
-        price = "" if found is None else f"epsilon {wording.epsilon(found.epsilon)} ({terms})"
-        parts = [part for part in (_cost(run, stage), price) if part]
-        second = "; ".join(parts)
-        told.append(f"{first} {second[0].upper()}{second[1:]}." if second else first)
-    return told
-
-
 @dataclass(frozen=True)
 class Cell:
-    """One score of R: ``mark`` says how it has changed since it was learned, ``colour`` is its background."""
+    """One score of R: ``mark`` says how clearly it has changed since its own stage, ``colour`` is its background."""
 
     text: str
     mark: str = ""
@@ -83,21 +51,20 @@ def matrix(run: Readings) -> list[tuple[str, list[Cell]]]:
     The colour runs from the lowest score of R to the highest (darker is better), over a spread of 0.1 at least. The
     mark repeats in words what a reader without colours would miss.
     """
-    metric, names, cells = run.metric, run.tasks, run.r
+    names, cells, unit = run.tasks, run.r, run.score.unit
     if not cells:
         return []
-    start = {name: dict(run.curve(name)).get(0, math.nan) for name in names}
     seen = [value for (stage, _), value in cells.items() if stage >= 0 and math.isfinite(value)]
     low = min(seen, default=0.0)
     high = max([*seen, low + 0.1])
-    lines = [("before training", [Cell(_score(start[name], metric)) for name in names])]
+    lines = [("untrained", [Cell(_score(run.untrained(name).value, unit)) for name in names])]
     for stage in run.ended:
         line = []
         for name in names:
             value = cells.get((stage.index, name), math.nan)
             share = (value - low) / (high - low)
             colour = _mixed(1.0 - share if run.lower_is_better else share) if math.isfinite(value) else ""
-            line.append(Cell(_score(value, metric), _mark(run, stage, name), name == stage.name, colour))
+            line.append(Cell(_score(value, unit), _mark(run, stage, name), name == stage.name, colour))
         lines.append((f"after {stage.label}", line))
     return lines
 
@@ -136,10 +103,9 @@ def probe_lines(run: Readings) -> list[str]:
         (number, delta), name = curve[-1], group.capitalize()
         if number == 0 or not math.isfinite(delta):
             continue
-        better = "better" if delta > 0 else "worse"
-        amount = wording.change(abs(delta), run.metric, signed=False)
-        moved = f"{amount} {better} than" if delta else "as"
-        sentences.append(f"{name}: {moved} before training (after round {number}).")
+        half = _probe_half(run, group, number)
+        change = Change(Measured(0.0, half[0]), Measured(run.score.sign * delta, half[1]), run.score)
+        sentences.append(f"{name}: {_moved(change)} {UNTRAINED} (after round {number}).")
     return sentences
 
 
@@ -151,68 +117,58 @@ def averaging_lines(run: Readings) -> list[str]:
         stage = next((stage for stage in run.stages if stage.last == number), None)
         if stage is None or not math.isfinite(gap):
             continue
-        amount = wording.change(abs(gap), run.metric, signed=False)
-        told = f"{amount} {'worse' if gap > 0 else 'better'} than" if gap else "as good as"
-        sentences.append(f"{stage.name}: after round {number} the common model was {told} the sites' own.")
+        margin = _averaging_margin(run, number)
+        change = Change(Measured(0.0, 0.0), Measured(-run.score.sign * gap, margin), run.score)
+        sentences.append(f"{stage.name}: after round {number} the common model was {_moved(change)} the sites' own.")
     return sentences
 
 
-def _cost(run: Readings, stage: Stage) -> str:
-    """``it cost stage 1 (cards) 3.1 points``; "" where no earlier stage was measured twice."""
-    place = run.stages.index(stage)
-    earlier = run.stages[:place]
-    if not earlier:
-        return ""
-    old = {j.name: run.r.get((earlier[-1].index, j.name), math.nan) for j in earlier}
-    new = {j.name: run.after(stage, j.name) for j in earlier}
-    gains = {j: run.gain(old[j.name], new[j.name]) for j in earlier}
-    known = {j: gain for j, gain in gains.items() if math.isfinite(gain)}
-    if not known:
-        return ""
-    if len(known) <= MOST_NAMED:
-        told = [_told(run, gain, j.label) + _chance(run, j, old[j.name], new[j.name]) for j, gain in known.items()]
-        text = " and ".join(told)
-    else:
-        worst = min(known, key=lambda j: known[j])
-        text = f"{_told(run, fmean(known.values()), f'{len(known)} earlier stages')} on average"
-        text += f", at most {worst.label}: {_told(run, known[worst], 'it')}"
-    return f"it {text}{_given_back(run, stage, list(known))}"
+def _averaging_margin(run: Readings, number: int) -> float:
+    """The margin of the mean gap: each site's two scores are of the same held-out records."""
+    own = {row.get("site"): row for row in run.rows if (row["metric"], row["round"]) == (LOCAL + run.metric, number)}
+    rows = [row for row in run.rows if (row["metric"], row["round"], row.get("scope")) == (run.metric, number, "site")]
+    pairs = [(own[row["site"]], {**row, "n": own[row["site"]].get("n")}) for row in rows if row["site"] in own]
+    margins = [math.hypot(run.with_half(old).half, run.with_half(new).half) for old, new in pairs]
+    return math.sqrt(math.fsum(margin**2 for margin in margins)) / len(margins) if margins else math.nan
 
 
-def _told(run: Readings, gain: float, whom: str) -> str:
-    amount = wording.change(abs(gain), run.metric, signed=False) + (" of loss" if run.lower_is_better else "")
-    if not wording.change(gain, run.metric, signed=False).strip("-0. points"):
-        return f"left {whom} as before"
-    return f"cost {whom} {amount}" if gain < 0 else f"gave {whom} {amount}"
+def _moved(change: Change) -> str:
+    """A change of which only the difference is known: ``5.0 points worse (margin 9.1) than``."""
+    unit = change.metric.unit
+    margin = wording.change(change.margin, unit, signed=False).removesuffix(" points")
+    known = f"margin {margin}" if math.isfinite(change.margin) else "margin not known"
+    amount = wording.change(abs(change.gain), unit, signed=False)
+    if math.isfinite(change.margin) and not change.clear:
+        return f"within chance (change {wording.change(change.gain, unit)}, {known}) of"
+    if not change.gain:
+        return f"as good ({known}) as"
+    return f"{amount} {'better' if change.gain > 0 else 'worse'} ({known}) than"
 
 
-def _chance(run: Readings, stage: Stage, old: float, new: float) -> str:
-    text = doubt(run, stage, old, new)
-    return f" ({text})" if text else ""
-
-
-def _given_back(run: Readings, stage: Stage, earlier: Sequence[Stage]) -> str:
-    """``, after the guards gave back 2.4 points``: what is served against what was trained, at the stage's end."""
-    trained = run.trained_r
-    pairs = [(trained.get((stage.index, j.name), math.nan), run.after(stage, j.name)) for j in earlier]
-    back = [run.gain(old, new) for old, new in pairs]
-    if not back or not all(math.isfinite(value) for value in back) or not fmean(back):
-        return ""
-    amount = wording.change(abs(fmean(back)), run.metric, signed=False)
-    mean = " on average" if len(back) > 1 else ""
-    return f", after the guards {'gave back' if fmean(back) > 0 else 'took another'} {amount}{mean}"
+def _probe_half(run: Readings, group: str, number: int) -> tuple[float, float]:
+    """Half-widths of a group's mean before training and after a round."""
+    found = []
+    for at in (0, number):
+        rows = [
+            row
+            for row in run.rows
+            if (row.get("scope"), row["metric"], row["round"]) == ("probe", run.metric, at)
+            and str(row.get("task")).partition("/")[0] == group
+        ]
+        found.append(mean([run.with_half(row) for row in rows]).half)
+    return found[0], found[1]
 
 
 def _mark(run: Readings, stage: Stage, name: str) -> str:
-    """``▼ 3.1`` since the task was learned; "" before and on its own stage."""
+    """``▼ 3.1`` since the end of the task's own stage where that is clear; "" before it, on it, and within chance."""
     own = next((j for j in run.ended if j.name == name), None)
     if own is None or own.index >= stage.index:
         return ""
-    gain = run.gain(run.r.get((own.index, name), math.nan), run.r.get((stage.index, name), math.nan))
-    text = wording.change(abs(gain), run.metric, signed=False).removesuffix(" points")
-    if not math.isfinite(gain) or not text.strip("0."):
+    change = run.since(own, stage, name)
+    if not change.clear:
         return ""
-    return f"{'▲' if gain > 0 else '▼'} {text}"
+    text = wording.change(abs(change.gain), run.score.unit, signed=False).removesuffix(" points")
+    return f"{'▲' if change.gain > 0 else '▼'} {text}"
 
 
 def _mixed(share: float) -> str:
@@ -221,8 +177,8 @@ def _mixed(share: float) -> str:
     return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
 
 
-def _score(value: float, metric: str) -> str:
-    return wording.score(value, metric) if math.isfinite(value) else "–"
+def _score(value: float, unit: str) -> str:
+    return wording.score(value, unit) if math.isfinite(value) else "–"
 
 
 def _short(value: float) -> str:

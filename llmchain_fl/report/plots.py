@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from llmchain_fl.report import figure as fig
-from llmchain_fl.report import wording
+from llmchain_fl.report import references, wording
+from llmchain_fl.report.change import mean
 from llmchain_fl.report.kept import GUARD
 from llmchain_fl.report.readings import Curve, Readings, total
 from llmchain_fl.report.spending import Spending
 
 MOST_LINES, MOST_BARS, MOST_PANELS = 8, 24, 6
+LEVELS = {references.CHANCE: "chance", references.MAJORITY: "majority", references.RIDGE_ALL: "head on frozen base"}
 
 
 def scores(run: Readings) -> str:
-    """The held-out score of each task, round by round, with the stages shaded."""
-    metric = run.metric
+    """The held-out score of each task, round by round, over its references: one panel a task, one for many tasks."""
     curves = {task: run.curve(task) for task in run.tasks}
     curves = {task: curve for task, curve in curves.items() if any(math.isfinite(y) for _, y in curve)}
     if not curves:
         return ""
-    texts = {task: f"{wording.short(task)} {wording.score(_last(curve), metric)}" for task, curve in curves.items()}
-    better = " (lower is better)" if run.lower_is_better else ""
-    with fig.drawing(max(3.1, 0.9 + 0.2 * len(curves)), "") as (figure, axes):
-        axes.set_ylabel(metric + better)
-        if metric == "accuracy":
-            axes.set_ylim(0, 1)
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}%"))
-        fig.rounds_axis(axes, [x for curve in curves.values() for x, _ in curve], run.stages)
-        fig.lines(axes, curves, texts)
-        return fig.to_svg(figure, "scores", f"{metric} of each task by round: {'; '.join(texts.values())}")
+    apart = len(curves) <= MOST_PANELS
+    groups = [[task] for task in curves] if apart else [list(curves)]
+    height = 1.25 if len(groups) > 1 else max(2.6, 0.5 + 0.2 * len(curves))
+    rounds = [x for curve in curves.values() for x, _ in curve]
+    texts = {task: f"{wording.short(task)} {wording.score(_last(c), run.score.unit)}" for task, c in curves.items()}
+    with fig.panels(len(groups), height) as (figure, parts):
+        for place, (tasks, axes) in enumerate(zip(groups, parts, strict=True)):
+            levels = _levels(run, tasks)
+            _score_axis(axes, run, [y for task in tasks for _, y in curves[task]] + list(levels.values()))
+            fig.rounds_axis(axes, rounds, run.stages, named=place == 0)
+            fig.lines(axes, {task: curves[task] for task in tasks}, texts, levels)
+            if place < len(groups) - 1:
+                axes.set_xlabel("")
+                axes.tick_params(labelbottom=False)
+        return fig.to_svg(figure, "scores", f"{run.metric} of each task by round: {'; '.join(texts.values())}")
+
+
+def _levels(run: Readings, tasks: Sequence[str]) -> dict[str, float]:
+    """Text -> height of the lines that a score is held against; means over several tasks."""
+    found = {"untrained": mean([run.untrained(task) for task in tasks])}
+    found |= {LEVELS[name]: score for name, score in references.references(run, tasks).items()}
+    return {f"{name} {wording.score(s.value, run.score.unit)}": s.value for name, s in found.items() if s.there}
+
+
+def _score_axis(axes: Axes, run: Readings, seen: Sequence[float]) -> None:
+    better = ", lower is better" if run.lower_is_better else ""
+    axes.set_ylabel(run.metric + better)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if run.score.unit == wording.SHARE:
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f}%"))
+        return
+    known = [y for y in seen if math.isfinite(y)]
+    room = 0.08 * (max(known) - min(known)) or 0.1
+    axes.set_ylim(min(known) - room, max(known) + room)
 
 
 def epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
@@ -52,7 +79,7 @@ def epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
         if spending.target is not None:
             axes.axhline(spending.target, color=fig.INK, lw=1, ls=(0, (4, 3)))
             fig.beside(axes, f"target {spending.target:g}", (axes.get_xlim()[0], spending.target), up=7)
-        shown, texts = _grouped(curves, wording.epsilon)
+        shown, texts = _grouped(curves, wording.epsilon_text)
         fig.lines(axes, shown, texts)
         return fig.to_svg(figure, "epsilon", f"epsilon of each site by round, {spending.guarantee}")
 
@@ -86,10 +113,10 @@ def traffic(run: Readings) -> str:
 def site_scores(run: Readings) -> str:
     """The latest score of each site on its own held-out records, worst first and marked."""
     metric = run.metric
-    values = {site: value for site, value in run.site_scores.items() if math.isfinite(value)}
+    values = {site: value for site, value in references.site_scores(run).items() if math.isfinite(value)}
     if not values:
         return ""
-    ranked = sorted(values, key=lambda site: run.gain(0.0, values[site]))
+    ranked = sorted(values, key=lambda site: run.score.sign * values[site])
     title = f"the {MOST_BARS} worst served of {len(ranked):,} sites" if len(ranked) > MOST_BARS else ""
     ranked = ranked[:MOST_BARS]
     with fig.drawing(0.7 + 0.24 * len(ranked), title) as (figure, axes):
@@ -99,11 +126,11 @@ def site_scores(run: Readings) -> str:
         bars[0].set_hatch("////" if marked[0] else "")
         bars[0].set_edgecolor("white")
         for place, (site, worst) in enumerate(zip(ranked, marked, strict=True)):
-            text = wording.score(values[site], metric) + (", worst served" if worst else "")
+            text = wording.score(values[site], run.score.unit) + (", worst served" if worst else "")
             fig.beside(axes, text, (values[site], place), bold=worst)
         axes.set_yticks(range(len(ranked)), [wording.short(site) for site in ranked])
         axes.set_ylim(len(ranked) - 0.4, -0.6)
-        axes.set_xlim(0, 1.0 if metric == "accuracy" else max(values.values()) * 1.25 or 1.0)
+        axes.set_xlim(0, 1.0 if run.score.unit == wording.SHARE else max(values.values()) * 1.25 or 1.0)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
         return fig.to_svg(figure, "sites", f"{metric} of each site on its own held-out records")

@@ -3,7 +3,8 @@
 Where a measurement was written twice, as after a resumed round, the last one counts. A value that could not be
 measured is NaN.
 
-Rows read here: ``accuracy`` or ``loss`` (scope global or site; with ``test_`` before it: on records kept for the end),
+Rows read here: the scores that rows declare (scope global or site; with ``test_`` before it: on records kept for the
+end; scope baseline: of the majority label, chance and closed-form heads on the frozen base), ``recall`` with its label,
 ``r_matrix`` (scope global: what is served; ``trained``: what sites go on from, where a guard serves something else),
 ``guard_*``, ``seconds``, ``tokens_per_second`` and the metrics of ``continual/metrics.py`` (scope run), ``epsilon``,
 ``bytes_up``, ``bytes_down``, ``update_norm``, ``refused`` (scope site), ``stopped`` and ``skipped`` (scope run, with
@@ -18,15 +19,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from llmchain_fl.continual.metrics import LOWER_IS_BETTER
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.metrics_file import main_metric
+from llmchain_fl.report.change import Change, Measured, half_width, mean
+from llmchain_fl.report.wording import SHARE
 
-__all__ = ["LOWER_IS_BETTER", "Curve", "Readings", "Row", "Stage", "total"]
+__all__ = ["Curve", "Readings", "Row", "Stage", "total"]
 
 Row = Mapping[str, Any]
 Curve = list[tuple[int, float]]
 """(round, value), by round, one value a round."""
 
-SCORES = ("accuracy", "loss")
 CELL = "r_matrix"
 STOPPED = "stopped"
 EVERYTHING = "all"
@@ -59,18 +62,22 @@ class Readings:
 
     @cached_property
     def metric(self) -> str:
-        """The run's score: ``accuracy`` where it was measured, else ``loss``."""
-        measured = {metric for scope, _, metric in self._series if scope == "global"}
-        return next((name for name in SCORES if name in measured), SCORES[0])
+        """Name of the run's main score."""
+        return self.score.name
+
+    @cached_property
+    def score(self) -> Metric:
+        """The run's main score, as its rows declare it."""
+        return main_metric(self.rows)
 
     @property
     def lower_is_better(self) -> bool:
-        """True for a loss."""
-        return self.metric in LOWER_IS_BETTER
+        """Whether less of the main score is better."""
+        return self.score.better == "lower"
 
-    def gain(self, old: float, new: float) -> float:
-        """How much better ``new`` is than ``old``; negative where it is worse, whichever way the metric counts."""
-        return old - new if self.lower_is_better else new - old
+    def change(self, old: Measured, new: Measured) -> Change:
+        """From one measured main score to another."""
+        return Change(old, new, self.score)
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -113,6 +120,10 @@ class Readings:
     def curve(self, task: str) -> Curve:
         """The held-out score of one task on the global adapter, round by round."""
         return self._curve("global", task, self.metric)
+
+    def other_curve(self, metric: str, task: str) -> Curve:
+        """Another score of one task on the global adapter, round by round."""
+        return self._curve("global", task, metric)
 
     def run_curve(self, metric: str) -> Curve:
         """One metric of the whole run, round by round."""
@@ -171,15 +182,61 @@ class Readings:
         """True where the last stage has begun and has no row in R yet."""
         return bool(self.stages) and self.stages[-1] not in self.ended
 
-    def before(self, stage: Stage) -> float:
-        """The score of a stage's task just before the stage began; NaN where it was not measured."""
-        earlier = [value for round, value in self.curve(stage.name) if round < stage.first]
-        return self.r.get((stage.index - 1, stage.name), earlier[-1] if earlier else math.nan)
+    def untrained(self, task: str) -> Measured:
+        """The score of a task before any training (round 0)."""
+        return self.measured(task, dict(self.curve(task)).get(0, math.nan), 0)
 
-    def after(self, stage: Stage, task: str) -> float:
-        """The score of ``task`` at the end of ``stage``, or as far as the stage has come; NaN where not measured."""
+    def before(self, stage: Stage) -> Measured:
+        """The score of a stage's task just before the stage began: at the end of the stage before it, or untrained."""
+        earlier = [(round, value) for round, value in self.curve(stage.name) if round < stage.first]
+        at, value = earlier[-1] if earlier else (0, math.nan)
+        return self.measured(stage.name, self.r.get((stage.index - 1, stage.name), value), at)
+
+    def after(self, stage: Stage, task: str) -> Measured:
+        """The score of ``task`` at the end of ``stage``, or as far as the stage has come."""
         until = [value for round, value in self.curve(task) if round <= stage.last]
-        return self.r.get((stage.index, task), until[-1] if until else math.nan)
+        value = self.r.get((stage.index, task), until[-1] if until else math.nan)
+        return self.measured(task, value, stage.last)
+
+    def since(self, earlier: Stage, later: Stage, task: str) -> Change:
+        """What has become of a task from the end of one stage to the end of another."""
+        return self.change(self.after(earlier, task), self.after(later, task))
+
+    def measured(self, task: str, value: float, round: int) -> Measured:
+        """``value`` with its half-width: the one its row brings, else that of a share over the task's records."""
+        row = self._score_rows.get((task, round), {})
+        return self.with_half(
+            {"n": self.records(task), **{k: v for k, v in row.items() if v is not None}, "value": value}
+        )
+
+    def with_half(self, row: Row) -> Measured:
+        """A row's main score with its half-width."""
+        value, told, n = float(row["value"]), row.get("half_width"), row.get("n")
+        if isinstance(told, int | float):
+            return Measured(value, float(told))
+        return Measured(value, half_width(value, n) if n and self.score.unit == SHARE else math.nan)
+
+    @cached_property
+    def _score_rows(self) -> dict[tuple[str, int], Row]:
+        rows = (row for row in self.rows if row.get("scope", "global") == "global" and row["metric"] == self.metric)
+        return {(str(row.get("task")), row["round"]): row for row in rows}
+
+    @cached_property
+    def begun(self) -> list[str]:
+        """The tasks of the stages that have begun; all tasks before the first."""
+        return [stage.name for stage in self.stages if stage.name in self.tasks] or self.tasks
+
+    @property
+    def now(self) -> Measured:
+        """The mean score, as it is, of the tasks that have begun."""
+        if not self.stages:
+            return self.start
+        return mean([self.after(self.stages[-1], task) for task in self.begun])
+
+    @property
+    def start(self) -> Measured:
+        """The mean score of the same tasks before any training."""
+        return mean([self.untrained(task) for task in self.begun])
 
     def records(self, task: str) -> int | None:
         """How many held-out records the task's last score rests on, where that was written."""
@@ -187,22 +244,11 @@ class Readings:
         return next((int(row["n"]) for row in mine if row.get("n")), None)
 
     @cached_property
-    def kept_apart(self) -> dict[str, float]:
-        """Each task's score on test records that were kept apart until the end; empty where there were none."""
-        curves = {task: self._curve("global", task, f"test_{self.metric}") for task in self.tasks}
-        return {task: curve[-1][1] for task, curve in curves.items() if curve}
-
-    @cached_property
-    def site_scores(self) -> dict[str, float]:
-        """Each site's latest score on its own held-out records; several tasks are averaged by their records."""
-        latest: dict[str, dict[str, Row]] = {}
-        for row in self.rows:
-            if row.get("scope") == "site" and row["metric"] == self.metric:
-                mine = latest.setdefault(str(row["site"]), {})
-                if any(other["round"] != row["round"] for other in mine.values()):
-                    mine.clear()
-                mine[str(row.get("task"))] = row
-        return {site: _pooled(mine) for site, mine in sorted(latest.items())}
+    def updates(self) -> dict[str, list[int]]:
+        """Site -> the rounds in which it sent an update that was not refused."""
+        refused = {(round, site) for round, site, _ in self.refusals}
+        curves = self.site_curves("bytes_up")
+        return {site: [at for at, _ in curves.get(site, []) if (at, site) not in refused] for site in self.sites}
 
     @cached_property
     def refusals(self) -> list[tuple[int, str, str]]:
@@ -224,10 +270,3 @@ def _key(row: Row) -> tuple[str, str, str]:
     scope = str(row.get("scope", "global"))
     who = row.get("site") if scope == "site" else row.get("task", EVERYTHING) if scope == "global" else ""
     return scope, str(who), str(row["metric"])
-
-
-def _pooled(rows: Mapping[str, Row]) -> float:
-    """One site's score: that of the task ``all``, else the mean over tasks weighted by their records."""
-    picked = [rows[EVERYTHING]] if EVERYTHING in rows else list(rows.values())
-    weights = [row.get("n") or 1 for row in picked]
-    return sum(w * float(row["value"]) for w, row in zip(weights, picked, strict=True)) / sum(weights)

@@ -10,6 +10,7 @@ from typing import Any
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Readings, Row
 
+LARGEST_EPSILON = 20.0
 PROTECTED = {
     "record": "one record",
     "person": "all records of one person",
@@ -73,13 +74,46 @@ class Spending:
 
     @property
     def guarantee(self) -> str:
-        """``delta 1e-5, unit record, accountant PLD``."""
+        """``delta 1e-5, per record, PLD accountant, noise added at each site``."""
         return wording.guarantee(self.delta, self.unit, self.accountant)
 
     @property
     def protects(self) -> str:
         """The privacy unit in plain words."""
         return PROTECTED.get(self.unit, f"one {self.unit}")
+
+    @property
+    def meaning(self) -> str:
+        """The guarantee of the site that has spent most, in plain words: odds change by at most e^epsilon."""
+        if not self.private or self.highest is None:
+            return "Differential privacy was asked for."
+        epsilon = self.highest[1].epsilon
+        if not math.isfinite(epsilon) or epsilon > LARGEST_EPSILON:
+            return f"At the highest epsilon the guarantee says nothing useful about {self.protects}."
+        factor = math.exp(epsilon)
+        odds = f"{factor:,.2f}" if factor < 10 else f"{factor:,.0f}"
+        many = " Somebody with several records is protected less." if self.unit == "record" else ""
+        return (
+            f"For whoever sees what left the sites, the odds of guessing whether {self.protects} took part improve by "
+            f"a factor of at most {odds} (e to the power of epsilon), apart from a chance of about "
+            f"{wording.power(self.delta)}.{many}"
+        )
+
+    @property
+    def who_says(self) -> str:
+        """Whose word it is, who has to be trusted, and the independent check."""
+        if self.unit == "site":
+            trusted = "The server clips every update and adds the noise: sites that take part trust it to do so."
+        else:
+            trusted = (
+                "Each site adds the noise before anything leaves it: it need not trust the server or another site."
+            )
+        checks = [mine.rdp for mine in self.sites.values() if math.isfinite(mine.rdp)]
+        check = f" The RDP accountant, a check, says {wording.epsilon_text(max(checks))} at most." if checks else ""
+        return (
+            f"{trusted} The server computed this epsilon from public constants; each site keeps its own ledger and "
+            f"refuses what its limit does not allow (`llmchain-fl privacy ledger`).{check}"
+        )
 
     def over(self, site: str) -> bool:
         """True where a site has spent more than the target; the last digits of a calibration do not count."""

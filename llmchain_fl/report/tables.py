@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from llmchain_fl.continual import metrics
 from llmchain_fl.continual.transfer import fwt
 from llmchain_fl.report import wording
+from llmchain_fl.report.change import Change, Measured, mean
 from llmchain_fl.report.readings import Readings, Row, Stage, total
+from llmchain_fl.report.references import kept_apart
 from llmchain_fl.report.spending import Spending
 
 
@@ -25,7 +27,7 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
         privacy: ``privacy.json``, or an empty dict.
     """
     run = Readings(rows)
-    metric, seen = run.metric, run.stages
+    metric, unit, seen = run.metric, run.score.unit, run.stages
     ended = [] if run.stopped is None else [("Ended", f"before its plan, {run.stopped[0]} of {run.stopped[1]} rounds")]
     done = run.rounds - len(run.skipped)
     what = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
@@ -33,29 +35,20 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
         *ended,
         ("Rounds", f"{done:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
         ("Sites", f"{len(run.sites):,}"),
-        (f"{what}, before training", wording.score(average_before(run), metric)),
-        (f"{what}, now", wording.score(average(run), metric)),
+        (f"{what}, untrained", run.start.text(unit)),
+        (f"{what}, now", run.now.text(unit)),
     ]
-    if run.kept_apart:
-        table.append((f"{what}, records kept for the end", wording.score(fmean(run.kept_apart.values()), metric)))
+    if apart := kept_apart(run):
+        table.append((f"{what}, records kept for the end", wording.score(fmean(apart.values()), unit)))
     if len(seen) > 1:
-        table += [
-            ("Learned (LA)", wording.score(learned(run), metric)),
-            ("Forgotten (F)", wording.change(forgotten(run), metric, signed=False)),
-            ("Backward transfer (BWT)", wording.change(backward(run), metric)),
-            *(
-                [("Forward transfer (FWT)", wording.change(ahead, metric))]
-                if math.isfinite(ahead := forward(run))
-                else []
-            ),
-        ]
-    table += [("Epsilon, highest of the sites", _epsilon(run, privacy)), *_costs(run)]
+        table += [(title, _written(value, kind, unit)) for title, kind, value in of_stream(run)[1:]]
     refused = run.refusals
+    table += [("Epsilon, highest of the sites", _epsilon(run, privacy)), *_costs(run)]
     return [*table, ("Refused updates", f"{len(refused):,}")]
 
 
 def compare_table(rows_a: Sequence[Row], rows_b: Sequence[Row], names: tuple[str, str]) -> list[tuple[str, ...]]:
-    """Two runs side by side: a heading, then (name, value of a, value of b, b minus a), all text.
+    """Two runs side by side: a heading, then (name, value of a, value of b, b minus a with its margin), all text.
 
     Args:
         rows_a: rows of the first run, such as the one without a guard.
@@ -63,19 +56,50 @@ def compare_table(rows_a: Sequence[Row], rows_b: Sequence[Row], names: tuple[str
         names: how the two are called in the heading.
     """
     run_a, run_b = Readings(rows_a), Readings(rows_b)
-    metric = run_a.metric
+    unit = run_a.score.unit
     table: list[tuple[str, ...]] = [("", *names, "difference")]
-    for name, number, text in (
-        (f"average {metric}", average, wording.score),
-        ("learned (LA)", learned, wording.score),
-        ("forgotten (F)", forgotten, _unsigned),
-        ("backward transfer (BWT)", backward, wording.change),
-    ):
-        a, b = number(run_a), number(run_b)
-        table.append((name, text(a, metric), text(b, metric), wording.change(b - a, metric)))
-    table.append(("epsilon, highest of the sites", _epsilon(run_a, {}), _epsilon(run_b, {}), ""))
+    for (title, kind, a), (_, _, b) in zip(of_stream(run_a, gaps=True), of_stream(run_b, gaps=True), strict=True):
+        gap = Measured(b.value - a.value, math.hypot(a.half, b.half))
+        table.append((title, _written(a, kind, unit), _written(b, kind, unit), _written(gap, "change", unit)))
+    table.append(("Epsilon, highest of the sites", _epsilon(run_a, {}), _epsilon(run_b, {}), ""))
     megabytes = [sent(run) / 1e6 for run in (run_a, run_b)]
-    return [*table, ("sent, MB", *(f"{mb:.2f}" for mb in megabytes), f"{megabytes[1] - megabytes[0]:+.2f}")]
+    return [*table, ("Sent, MB", *(f"{mb:.2f}" for mb in megabytes), f"{megabytes[1] - megabytes[0]:+.2f}")]
+
+
+def of_stream(run: Readings, *, gaps: bool = False) -> list[tuple[str, str, Measured]]:
+    """(title, "score", "drop" or "change", value with its half-width) of the numbers of a whole stream.
+
+    Args:
+        run: the run.
+        gaps: also those that were not measured.
+    """
+    own = [run.since(stage, run.stages[-1], stage.name) for stage in run.stages[:-1]]
+    found = [
+        ("Average score", "score", Measured(average(run), run.now.half)),
+        ("At the end of its own stage (LA)", "score", Measured(learned(run), _half_learned(run))),
+        ("Below its best since (F)", "drop", Measured(forgotten(run), _margin([change for _, change in drops(run)]))),
+        ("Change since its own stage (BWT)", "change", Measured(backward(run), _margin(own))),
+        ("Change before its own stage (FWT)", "change", Measured(forward(run))),
+    ]
+    return [each for each in found if gaps or each[2].there or each[0].endswith("(F)")]
+
+
+def _half_learned(run: Readings) -> float:
+    return mean([run.after(stage, stage.name) for stage in run.stages]).half
+
+
+def _margin(changes: Sequence[Change]) -> float:
+    """The margin of the mean of some changes."""
+    return math.sqrt(math.fsum(change.margin**2 for change in changes)) / len(changes) if changes else math.nan
+
+
+def _written(measured: Measured, kind: str, unit: str) -> str:
+    if kind == "score" or not measured.there:
+        return measured.text(unit)
+    text = wording.change(measured.value, unit, signed=kind == "change")
+    if not math.isfinite(measured.half):
+        return text
+    return f"{text} ± {wording.change(measured.half, unit, signed=False).removesuffix(' points')}"
 
 
 def average(run: Readings) -> float:
@@ -85,9 +109,7 @@ def average(run: Readings) -> float:
 
 def average_before(run: Readings) -> float:
     """The mean score of the same tasks before training (round 0); NaN where it was not measured."""
-    curves = [run.curve(task) for task in run.tasks[: len(run.stages) or None]]
-    start = [curve[0][1] for curve in curves if curve and curve[0][0] == 0]
-    return fmean(start) if start else math.nan
+    return run.start.value
 
 
 def learned(run: Readings) -> float:
@@ -119,18 +141,29 @@ def forward(run: Readings) -> float:
     return fwt(sign * np.array(cells), [sign * value for value in start])
 
 
-def drops(run: Readings) -> list[tuple[Stage, float]]:
-    """For each earlier stage, how far its score now lies below its best at the end of a stage before the last.
+def drops(run: Readings) -> list[tuple[Stage, Change]]:
+    """Each earlier stage with the change from its best score at the end of a stage before the last, to now.
 
-    The terms of :func:`llmchain_fl.continual.metrics.forgetting`, one by one; NaN where not measured.
+    The terms of :func:`llmchain_fl.continual.metrics.forgetting`, one by one; those not measured are left out.
     """
-    seen, matrix = run.stages, _square(run)
-    return [(stage, float(np.fmax.reduce(matrix[:-1, j]) - matrix[-1, j])) for j, stage in enumerate(seen[:-1])]
+    found = []
+    for stage in run.stages[:-1]:
+        cells = [run.after(other, stage.name) for other in run.stages[:-1] if (other.index, stage.name) in run.r]
+        there = [cell for cell in cells if cell.there]
+        if there:
+            best = max(there, key=lambda cell: run.score.sign * cell.value)
+            found.append((stage, run.change(best, run.after(run.stages[-1], stage.name))))
+    return [(stage, change) for stage, change in found if change.new.there]
 
 
 def sent(run: Readings) -> float:
     """All bytes of the run, up and down."""
-    return sum(total(run.bytes_per_round(metric)) for metric in ("bytes_up", "bytes_down"))
+    return total_bytes(run, "bytes_up") + total_bytes(run, "bytes_down")
+
+
+def total_bytes(run: Readings, metric: str) -> float:
+    """``bytes_up`` or ``bytes_down`` of the whole run."""
+    return total(run.bytes_per_round(metric))
 
 
 def _square(run: Readings) -> NDArray[np.float64]:
@@ -140,7 +173,7 @@ def _square(run: Readings) -> NDArray[np.float64]:
     for i, stage in enumerate(seen):
         for j, task in enumerate(seen):
             last = stage is seen[-1]
-            matrix[i, j] = run.after(stage, task.name) if last else cells.get((stage.index, task.name), math.nan)
+            matrix[i, j] = run.after(stage, task.name).value if last else cells.get((stage.index, task.name), math.nan)
     return -matrix if run.lower_is_better else matrix
 
 
@@ -157,7 +190,7 @@ def _of_r(run: Readings, name: str) -> float:
 
 
 def _costs(run: Readings) -> list[tuple[str, str]]:
-    up, down = (total(run.bytes_per_round(metric)) for metric in ("bytes_up", "bytes_down"))
+    up, down = (total_bytes(run, metric) for metric in ("bytes_up", "bytes_down"))
     seconds = total(run.run_curve("seconds"))
     speed = [value for _, value in run.run_curve("tokens_per_second") if math.isfinite(value)]
     return [
@@ -174,8 +207,4 @@ def _epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
         return "none (no differential privacy)"
     if spending.highest is None:
         return "nothing spent yet"
-    return f"{wording.epsilon(spending.highest[1].epsilon)} ({spending.guarantee})"
-
-
-def _unsigned(value: float, metric: str) -> str:
-    return wording.change(value, metric, signed=False)
+    return wording.epsilon_text(spending.highest[1].epsilon, spending.guarantee)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Self
 from llmchain_fl.metrics_file import declared
 from llmchain_fl.report.readings import EVERYTHING, Row
 from llmchain_fl.run_dir import RunDir
+
+log = logging.getLogger("llmchain_fl")
 
 
 class TensorBoardLog:
@@ -50,10 +53,14 @@ class TensorBoardLog:
 
 
 def write_events(run: RunDir) -> None:
-    """All rows of a run as one fresh ``events`` folder."""
+    """All rows of a run as one fresh ``events`` folder; a copy, so where it cannot be made a line says so."""
     shutil.rmtree(run.events, ignore_errors=True)
-    with TensorBoardLog(run.events) as log:
-        log.write(run.rows())
+    rows = run.rows()
+    try:
+        with TensorBoardLog(run.events) as writer:
+            writer.write(rows)
+    except Exception as error:  # whatever a writer of another package does: metrics.jsonl has everything
+        log.warning("no TensorBoard events in %s (%s: %s)", run.events, type(error).__name__, error)
 
 
 def tag(row: Row) -> str:

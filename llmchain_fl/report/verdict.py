@@ -1,21 +1,17 @@
-"""What a run came to, in sentences for people who do not read plots.
+"""What a run came to, as answers to the five questions of whoever reads only the page. No drawing.
 
-Sources of the terms: forgetting as in Chaudhry et al. 2018 (best at the end of an earlier stage minus now).
-A change of accuracy is called clear only where it is larger than two standard errors of the difference,
-``2 sqrt(p1 (1 - p1) / n + p2 (1 - p2) / n)``. Both scores come from the same n records, which would allow a
-sharper test; without the single answers this one errs towards "cannot be told apart".
+Every change names what it is a change from and carries the margin of chance (``report/change.py``).
 
 ==============================  ==================================================================
 the run                         what is said
 ==============================  ==================================================================
 no score yet                    that nothing was scored
-one stage                       that nothing earlier could be forgotten
-accuracy                        percent, differences in points
-loss                            lower is better; "better" and "worse" instead of signs
-privacy off                     "no differential privacy: updates are not protected"
+a reference is clearly better   no, with the reference that is furthest ahead
+within chance of one            not shown, with that reference
+no margin is known              nothing is claimed
+privacy off                     no: nothing limits what updates and adapter give away
 privacy on, nothing booked      that nothing was spent yet
-one site                        no worst site
-in the middle                   which stage is unfinished
+one site                        no lowest site
 ended before its plan did       that first, with the reason
 rounds in which nobody trained  which, and why; they do not count as rounds done
 ==============================  ==================================================================
@@ -26,50 +22,182 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from llmchain_fl.report import tables, wording
-from llmchain_fl.report.readings import LOWER_IS_BETTER, Readings, Row, Stage, total
+from llmchain_fl.report import kept, references, stages, wording
+from llmchain_fl.report.change import Change
+from llmchain_fl.report.next_steps import next_steps
+from llmchain_fl.report.readings import Readings, Row
 from llmchain_fl.report.spending import Spending
+from llmchain_fl.report.tables import total_bytes
 
-__all__ = ["LOWER_IS_BETTER", "doubt", "stage_verdicts", "verdict"]
+
+@dataclass(frozen=True)
+class Answer:
+    """One of the five: what is asked, the answer in one sentence, and what it rests on; ``good`` None: open."""
+
+    question: str
+    short: str
+    good: bool | None
+    lines: list[str]
 
 
-def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
-    """Plain sentences: how a run ended early, the outcome, what was learned, forgotten, spent and sent, and the rest.
+def answers(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[Answer]:
+    """The five answers, in the order in which they are asked.
 
     Args:
         rows: the run's rows (``RunDir.rows``).
         privacy: ``privacy.json`` (``RunDir.read_privacy``), or an empty dict.
     """
     run = Readings(rows)
-    results = [_stopped(run), _outcome(run), _final(run), *_learned(run), _forgotten(run), _worst_site(run)]
-    costs = [_spent(run, privacy), _sent(run), _skipped(run), _refused(run), _aside(run), _away(run)]
-    return [sentence for sentence in results + costs if sentence]
+    spending = Spending.of(run, privacy)
+    return [
+        _good_enough(run),
+        _better_than_alone(run),
+        _who(run),
+        _private_enough(spending),
+        Answer("What next?", *next_steps(run, spending)),
+    ]
 
 
-def stage_verdicts(rows: Sequence[Row]) -> list[str]:
-    """One sentence a stage: its score before, when learned, and now."""
+def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
+    """The same as plain sentences; how a run ended early stands first."""
     run = Readings(rows)
-    metric, seen = run.metric, run.stages
-    sentences = []
-    for stage in seen:
-        learned = run.after(stage, stage.name)
-        text = f"{_title(stage)}: {_from_to(run, run.before(stage), learned)} when learned"
-        if stage is not seen[-1]:
-            now = run.after(seen[-1], stage.name)
-            text += f"; now {wording.score(now, metric)} ({_compared(run, stage, learned, now)})"
-        elif run.unfinished:
-            text = f"{_title(stage)}: not finished; {_from_to(run, run.before(stage), learned)} so far"
-        sentences.append(text + ".")
-    return sentences
+    heads = [stages.came_to(run, stage) for stage in run.stages]
+    told = [sentence for answer in answers(rows, privacy) for sentence in (answer.short, *answer.lines)]
+    return [sentence for sentence in (stopped(run), outcome(run), *heads, *told) if sentence]
 
 
-def _stopped(run: Readings) -> str:
+def stopped(run: Readings) -> str:
+    """How the run ended before its plan did; "" where it did not."""
     if run.stopped is None:
         return ""
     done, planned, why = run.stopped
     return f"STOPPED after {done} of {wording.count(planned, 'round')}: {why}."
+
+
+def outcome(run: Readings) -> str:
+    """The score as it is, and what it is a score of."""
+    if not run.tasks:
+        return "Nothing has been scored yet: the run has written no score on held-out records."
+    seen, unit = run.stages, run.score.unit
+    ran = f"After {wording.count(run.rounds - len(run.skipped), 'round')}"
+    ran += f" in {len(seen)} stages" if len(seen) > 1 else ""
+    ran += f" at {wording.count(len(run.sites), 'site')}" if run.sites else ""
+    mean = " on average over the stages" if len(seen) > 1 else ""
+    way = " (lower is better)" if run.lower_is_better else ""
+    return f"{ran}, the {run.metric} on held-out records is {run.now.text(unit)}{mean}{way}."
+
+
+def _good_enough(run: Readings) -> Answer:
+    question = "Is it good enough to use?"
+    if not run.tasks or not run.now.there:
+        return Answer(question, "Not known: there is no score on held-out records.", None, [])
+    against = {"the untrained adapter": run.change(run.start, run.now)}
+    against |= {
+        references.NAMES[name]: run.change(score, run.now) for name, score in references.references(run).items()
+    }
+    lines = [f"It is {change.than(name)}." for name, change in against.items() if math.isfinite(change.gain)]
+    short, good = _held_against({name: change for name, change in against.items() if math.isfinite(change.gain)})
+    return Answer(question, short, good, [*lines, *stages.forgotten(run), *_final(run), *_weakest(run)])
+
+
+def _held_against(against: Mapping[str, Change]) -> tuple[str, bool | None]:
+    """The reference that is furthest ahead decides."""
+    if not against:
+        return "Not known: there is nothing to hold the score against.", None
+    name, change = min(against.items(), key=lambda item: item[1].gain)
+    if change.clear < 0:
+        reached = wording.score(change.old.value, change.metric.unit)
+        lost = wording.change(abs(change.gain), change.metric.unit, signed=False)
+        margin = wording.change(change.margin, change.metric.unit, signed=False).removesuffix(" points")
+        return f"No: {name} reaches {reached}, {lost} better than this model (margin {margin}).", False
+    if any(not math.isfinite(each.margin) for each in against.values()):
+        return "Not known: the margin of chance was not written, so no comparison is made.", None
+    if unsure := [name for name, each in against.items() if each.clear == 0]:
+        return f"Not shown: it is within chance of {' and '.join(unsure)}.", None
+    better = ", ".join(against)
+    return f"It is clearly better than {better}. Whether that is enough is for its user to say.", True
+
+
+def _final(run: Readings) -> list[str]:
+    found = references.kept_apart(run)
+    if not found:
+        return []
+    score = wording.score(sum(found.values()) / len(found), run.score.unit)
+    return [f"Final check: {run.metric} {score} on the test records that were kept apart until the end."]
+
+
+def _weakest(run: Readings) -> list[str]:
+    """The label that is answered worst: a mean hides it."""
+    found = references.recalls(run)
+    if not found:
+        return []
+    (task, label), value = min(found.items(), key=lambda item: item[1])
+    macro = [curve[-1][1] for task in run.tasks if (curve := run.other_curve("macro_f1", task))]
+    average = f"Macro-F1 is {wording.score(sum(macro) / len(macro), wording.SHARE)}. " if macro else ""
+    where = f" of {task}" if len(run.tasks) > 1 else ""
+    return [
+        f"{average}The label answered worst is {label}{where}: {wording.score(value, wording.SHARE)} of its records."
+    ]
+
+
+def _better_than_alone(run: Readings) -> Answer:
+    question = "Is it better than my site alone?"
+    alone = {site: run.change(score, run.now) for site, score in references.alone(run).items()}
+    lines = [*_lowest_site(run), *kept.averaging_lines(run)]
+    if not alone:
+        short = "Not known: no site has been measured alone. A simulation measures it; a site can with `evaluate`."
+        return Answer(question, short, None, lines)
+    clear = Counter(change.clear for change in alone.values())
+    what = "a closed-form head on the frozen base from one site's own records"
+    counts = f"better at {clear[1]}, within chance at {clear[0]}, worse at {clear[-1]} of {len(alone)} sites"
+    worst = min(alone, key=lambda site: alone[site].gain)
+    lines.insert(0, f"At {worst}, where alone does best, the model is {alone[worst].than('its own records alone')}.")
+    good = True if clear[1] == len(alone) else False if clear[-1] else None
+    return Answer(question, f"Against {what}, the common model is {counts}.", good, lines)
+
+
+def _lowest_site(run: Readings) -> list[str]:
+    scores = {site: value for site, value in references.site_scores(run).items() if math.isfinite(value)}
+    if len(scores) < 2:
+        return []
+    ranked = sorted(scores, key=lambda site: run.score.sign * scores[site])
+    low, high = ranked[0], ranked[-1]
+    texts = [f"{wording.score(scores[site], run.score.unit)} at {site}" for site in (low, high)]
+    return [f"On their own held-out records sites score from {texts[0]} (worst served) to {texts[1]}."]
+
+
+def _who(run: Readings) -> Answer:
+    done = run.rounds - len(run.skipped)
+    took = [site for site, rounds in run.updates.items() if rounds]
+    short = f"{wording.count(len(took), 'site')} sent updates in {wording.count(done, 'round')}."
+    each = [len(rounds) for rounds in run.updates.values() if rounds]
+    if each and min(each) != max(each):
+        short = f"{short[:-1]}, {min(each)} to {max(each)} rounds each."
+    lines = [_refused(run), _aside(run), _away(run), _skipped(run), _sent(run)]
+    return Answer("Who took part?", short if took else "Nobody yet.", None, [line for line in lines if line])
+
+
+def _private_enough(spending: Spending) -> Answer:
+    question = "Is it private enough, and who says so?"
+    if not spending.private:
+        short = "No differential privacy: nothing limits what updates, or the adapter, give away about a record."
+        return Answer(question, short, False, [])
+    if spending.highest is None:
+        return Answer(question, "Differential privacy was asked for; no site has spent any of it yet.", None, [])
+    site, most = spending.highest
+    text = wording.epsilon_text(most.epsilon, spending.guarantee)
+    lines = [spending.meaning, spending.who_says]
+    if spending.target is None:
+        return Answer(question, f"Epsilon {text} at most, at {site}; no target was set.", None, lines)
+    over = [name for name in spending.sites if spending.over(name)]
+    if over:
+        lost = f"OVER the target of {spending.target:g} at {', '.join(over)}"
+        return Answer(question, f"Epsilon {text} at {site}: {lost}.", False, lines)
+    kept_to = f"every site is within the target of {spending.target:g}"
+    return Answer(question, f"Epsilon {text} at most, at {site}; {kept_to}.", None, lines)
 
 
 def _skipped(run: Readings) -> str:
@@ -80,99 +208,11 @@ def _skipped(run: Readings) -> str:
     return f"Rounds without training: {told}." if told else ""
 
 
-def _outcome(run: Readings) -> str:
-    metric, seen = run.metric, run.stages
-    now, start = tables.average(run), tables.average_before(run)
-    if not run.tasks:
-        return "Nothing has been scored yet: the run has written no score on held-out records."
-    ran = f"After {wording.count(run.rounds - len(run.skipped), 'round')}"
-    ran += f" in {len(seen)} stages" if len(seen) > 1 else ""
-    ran += f" at {wording.count(len(run.sites), 'site')}" if run.sites else ""
-    mean = " on average over the stages" if len(seen) > 1 else ""
-    if run.lower_is_better:
-        text = f"{ran}, the loss on held-out records is {wording.score(now, metric)}{mean} (lower is better)"
-    else:
-        text = f"{ran}, the model answers {wording.score(now, metric)} of the held-out records correctly{mean}"
-    return text + (f"; before training it was {wording.score(start, metric)}." if math.isfinite(start) else ".")
-
-
-def _final(run: Readings) -> str:
-    if not run.kept_apart:
-        return ""
-    mean = sum(run.kept_apart.values()) / len(run.kept_apart)
-    return f"Final check: {_what(run, mean)} the test records that were kept apart until the end."
-
-
-def _learned(run: Readings) -> list[str]:
-    sentences = []
-    for stage in run.stages:
-        old, new = run.before(stage), run.after(stage, stage.name)
-        pending = ", not finished" if stage is run.stages[-1] and run.unfinished else ""
-        clear = f" ({_compared(run, stage, old, new)})" if math.isfinite(old) and math.isfinite(new) else ""
-        name = "Learned" if len(run.stages) == 1 else f"Learned, {stage.label}"
-        sentences.append(f"{name}{pending}: {_from_to(run, old, new)}{clear}.")
-    return sentences
-
-
-def _forgotten(run: Readings) -> str:
-    metric, seen = run.metric, run.stages
-    if len(seen) < 2:
-        return "Forgotten: there was one stage, so nothing earlier could be forgotten." if seen else ""
-    measured = [(stage, drop) for stage, drop in tables.drops(run) if math.isfinite(drop)]
-    if not measured:
-        return "Forgotten: not measured."
-    overall = tables.forgotten(run)
-    mean = overall if math.isfinite(overall) else sum(drop for _, drop in measured) / len(measured)
-    stage, drop = max(measured, key=lambda item: item[1])
-    if drop <= 0:
-        return "Forgotten: nothing; every earlier stage scores as well as it ever did, or better."
-    now = run.after(seen[-1], stage.name)
-    best = now - drop if run.lower_is_better else now + drop
-    fell = f"{stage.label}, from {wording.score(best, metric)} at best to {wording.score(now, metric)}"
-    unsure = doubt(run, stage, best, now)
-    known = f" ({unsure})" if unsure else ""
-    average = wording.change(abs(mean), metric, signed=False)
-    if run.lower_is_better:
-        moved = f"the loss of earlier stages {'rose' if mean >= 0 else 'fell'} by {average} on average"
-    else:
-        moved = f"earlier stages {'lost' if mean >= 0 else 'gained'} {average} on average"
-    return f"Forgotten: {moved}; the most was forgotten in {fell}{known}."
-
-
-def _spent(run: Readings, privacy: Mapping[str, Any]) -> str:
-    spending = Spending.of(run, privacy)
-    if not spending.private:
-        return "Spent: no differential privacy: updates are not protected."
-    if spending.highest is None:
-        return "Spent: differential privacy was asked for; no site has spent any of it yet."
-    site, most = spending.highest
-    text = f"Spent: epsilon {wording.epsilon(most.epsilon)} at most, at {site} ({spending.guarantee})"
-    if spending.target is None:
-        return text + "; no target was set."
-    over = [name for name in spending.sites if spending.over(name)]
-    if over:
-        return f"{text}; OVER the target of {spending.target:g} at {', '.join(over)}."
-    return f"{text}; every site is within the target of {spending.target:g}."
-
-
 def _sent(run: Readings) -> str:
-    up, down = (total(run.bytes_per_round(metric)) for metric in ("bytes_up", "bytes_down"))
+    up, down = (total_bytes(run, metric) for metric in ("bytes_up", "bytes_down"))
     if not up and not down:
         return ""
     return f"Sent: {wording.size(up)} from the sites and {wording.size(down)} to them, over the whole run."
-
-
-def _worst_site(run: Readings) -> str:
-    metric = run.metric
-    scores = {site: value for site, value in run.site_scores.items() if math.isfinite(value)}
-    if len(scores) < 2:
-        return ""
-    ranked = sorted(scores, key=lambda site: run.gain(0.0, scores[site]))
-    worst, best = ranked[0], ranked[-1]
-    return (
-        f"Worst served: {worst}, {_what(run, scores[worst])} its own held-out records; "
-        f"best served: {best}, {wording.score(scores[best], metric)}."
-    )
 
 
 def _aside(run: Readings) -> str:
@@ -191,42 +231,3 @@ def _refused(run: Readings) -> str:
     refused = run.refusals
     from_sites = ", ".join(sorted({site for _, site, _ in refused}))
     return f"Refused: {wording.count(len(refused), 'update')}, from {from_sites}." if refused else ""
-
-
-def _title(stage: Stage) -> str:
-    return stage.label[0].upper() + stage.label[1:]
-
-
-def _what(run: Readings, value: float) -> str:
-    score = wording.score(value, run.metric)
-    return f"a loss of {score} on" if run.lower_is_better else f"right on {score} of"
-
-
-def _from_to(run: Readings, old: float, new: float) -> str:
-    if not math.isfinite(new):
-        return wording.NOT_MEASURED
-    what = "loss " if run.lower_is_better else ""
-    start = f"from {wording.score(old, run.metric)} to " if math.isfinite(old) else ""
-    return what + start + wording.score(new, run.metric)
-
-
-def _compared(run: Readings, stage: Stage, old: float, new: float) -> str:
-    """``7.8 points worse``, with a doubt where the records are too few to tell."""
-    metric = run.metric
-    gain = run.gain(old, new)
-    if not math.isfinite(gain):
-        return wording.NOT_MEASURED
-    if not gain:
-        return "unchanged"
-    text = f"{wording.change(abs(gain), metric, signed=False)} {'better' if gain > 0 else 'worse'}"
-    unsure = doubt(run, stage, old, new)
-    return f"{text}, {unsure}" if unsure else text
-
-
-def doubt(run: Readings, stage: Stage, old: float, new: float) -> str:
-    """``within the range of chance for 101 records``, or "" where two scores of the stage's task differ clearly."""
-    n = run.records(stage.name)
-    if run.metric != "accuracy" or not n or not all(0 <= p <= 1 for p in (old, new)):
-        return ""
-    margin = 2 * math.sqrt((old * (1 - old) + new * (1 - new)) / n)
-    return f"within the range of chance for {n:,} records" if abs(new - old) < margin else ""

@@ -3,10 +3,10 @@
 =====================  =================================  ==========================
 value                  function                           text
 =====================  =================================  ==========================
-0.8444, accuracy       score                              84.4%
-2.3068, loss           score                              2.307
--0.078, accuracy       change                             -7.8 points
-3.2011 (epsilon)       epsilon                            3.21 (never rounded down)
+0.8444, share          score                              84.4%
+2.3068, nats           score                              2.307
+-0.078, share          change                             -7.8 points
+3.2011 (epsilon)       epsilon_text                       3.21 (never rounded down)
 1e-05 (delta)          power                              1e-5
 3,540,000              size                               3.54 MB
 3725 (seconds)         duration                           1 h 2 min
@@ -20,32 +20,40 @@ import math
 import re
 
 NOT_MEASURED = "not measured"
+SHARE = "share"
+"""The unit of scores that are means of values from 0 to 1; they are written in percent."""
+NOISED_BY = {False: "at each site", True: "at the server, which is trusted"}
+"""Whether the privacy unit is a whole site -> who adds the noise (``server/central.py``)."""
 LONGEST_NAME = 24
 
 
-def score(value: float, metric: str) -> str:
-    """A held-out score: accuracy (0..1) in percent, a loss with three decimals."""
+def score(value: float, unit: str) -> str:
+    """A score in the unit its rows declare: a share (0..1) in percent, anything else with three decimals."""
     if not math.isfinite(value):
         return NOT_MEASURED
-    return f"{100 * value:.1f}%" if metric == "accuracy" else f"{value:.3f}"
+    return f"{100 * value:.1f}%" if unit == SHARE else f"{value:.3f}"
 
 
-def change(value: float, metric: str, *, signed: bool = True) -> str:
-    """A difference of two scores: percentage points for accuracy."""
+def change(value: float, unit: str, *, signed: bool = True) -> str:
+    """A difference of two scores: percentage points for shares."""
     if not math.isfinite(value):
         return NOT_MEASURED
-    number = 100 * value if metric == "accuracy" else value
-    text = f"{number:+.{1 if metric == 'accuracy' else 3}f}"
+    number = 100 * value if unit == SHARE else value
+    text = f"{number:+.{1 if unit == SHARE else 3}f}"
     if not text.strip("+-0."):
         text = text.lstrip("+-")  # no sign on a zero
-    return (text if signed else text.lstrip("+")) + (" points" if metric == "accuracy" else "")
+    return (text if signed else text.lstrip("+")) + (" points" if unit == SHARE else "")
 
 
-def epsilon(value: float) -> str:
-    """An epsilon with two decimals, rounded up (past 1e-6): never more privacy than was computed."""
-    if not math.isfinite(value):
-        return "no finite bound"
-    return f"{math.ceil(100 * value - 1e-4) / 100:.2f}"
+def epsilon_text(value: float, terms: str = "") -> str:
+    """Round an epsilon up to two decimals (past 1e-6), with its terms: the only place that writes an epsilon spent.
+
+    Args:
+        value: the epsilon; not finite: no bound is known.
+        terms: of :func:`guarantee`; empty only where a caption or heading beside it states them.
+    """
+    text = f"{math.ceil(100 * value - 1e-4) / 100:.2f}" if math.isfinite(value) else "no finite bound"
+    return f"{text} ({terms})" if terms else text
 
 
 def power(value: float) -> str:
@@ -54,13 +62,8 @@ def power(value: float) -> str:
 
 
 def guarantee(delta: float, unit: str, accountant: str) -> str:
-    """What must stand beside every epsilon."""
-    return f"delta {power(delta)}, unit {unit}, accountant {accountant.upper()}"
-
-
-def terms(delta: float, unit: str, accountant: str) -> str:
-    """The same, short enough for a sentence: ``delta 1e-5, per person, PLD``."""
-    return f"delta {power(delta)}, per {unit}, {accountant.upper()}"
+    """What must stand beside every epsilon: ``delta 1e-5, per person, PLD accountant, noise added at each site``."""
+    return f"delta {power(delta)}, per {unit}, {accountant.upper()} accountant, noise added {NOISED_BY[unit == 'site']}"
 
 
 def size(bytes_: float) -> str:

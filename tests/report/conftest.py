@@ -94,3 +94,30 @@ def _make_privacy() -> Any:
 @pytest.fixture(scope="session")
 def config_toml() -> str:
     return CONFIG
+
+
+def cell(stage: int, task: str, value: float, scope: str = "global", metric: str = "r_matrix", **more: Any) -> Any:
+    """One row of a run of one round a stage."""
+    base = {"round": stage + 1, "stage": stage, "scope": scope, "site": None, "task": task, "metric": metric}
+    return base | {"value": value, "n": None} | more
+
+
+def stream(*lines: list[float], metric: str = "accuracy", n: int | None = None, **more: Any) -> list[dict[str, Any]]:
+    """Rows of a run of one round a stage; line 0 is before training, line i R after stage i."""
+    names = "abcdefgh"[: len(lines[0])]
+    rows = []
+    for i, line in enumerate(lines):
+        rows += [cell(i - 1, name, value, metric=metric, n=n, **more) for name, value in zip(names, line, strict=True)]
+        if i:
+            rows += [cell(i - 1, name, value) for name, value in zip(names, line, strict=True)]
+    return rows
+
+
+@pytest.fixture(name="cell", scope="session")
+def _cell() -> Any:
+    return cell
+
+
+@pytest.fixture(name="stream", scope="session")
+def _stream() -> Any:
+    return stream

@@ -1,4 +1,4 @@
-"""The part of the report on what was kept and forgotten: sentences, the table of R, guards and probes."""
+"""The table of R, guards and probes, and how the page shows them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.errors import RunError
-from llmchain_fl.report import kept, plots, wording
+from llmchain_fl.report import kept, plots
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.tables import forward, summary_table
@@ -24,116 +23,35 @@ Rows = list[dict[str, Any]]
 Maker = Callable[..., Rows]
 
 
-def cell(stage: int, task: str, value: float, scope: str = "global", metric: str = "r_matrix", **more: Any) -> Any:
-    base = {"round": stage + 1, "stage": stage, "scope": scope, "site": None, "task": task, "metric": metric}
-    return base | {"value": value, "n": None} | more
-
-
-def stream(*lines: list[float], metric: str = "accuracy", n: int | None = None) -> Rows:
-    """Rows of a run of one round a stage; line 0 is before training, line i R after stage i."""
-    names = "abcdefgh"[: len(lines[0])]
-    rows = []
-    for i, line in enumerate(lines):
-        rows += [cell(i - 1, name, value, metric=metric, n=n) for name, value in zip(names, line, strict=True)]
-        if i:
-            rows += [cell(i - 1, name, value) for name, value in zip(names, line, strict=True)]
-    return rows
-
-
 TWO = ([0.1, 0.2], [0.9, 0.3], [0.8, 0.7])
 
 
-def guard(round: int, name: str, value: float) -> Any:
-    return cell(round - 1, "all", value, "run", f"guard_{name}")
-
-
-# -- one verdict a stage ----------------------------------------------------------------------------------------------
-
-
-def test_a_stage_says_what_it_cost_the_one_before_it() -> None:
-    first, second = kept.verdicts(stream(*TWO))
-    assert first == "Stage 1 (a): from 10.0% to 90.0% when learned; now 80.0% (10.0 points worse)."
-    assert second == "Stage 2 (b): from 30.0% to 70.0% when learned. It cost stage 1 (a) 10.0 points."
-
-
-def test_each_verdict_stands_beside_its_own_epsilon_with_its_terms() -> None:
-    terms = {"delta": 1e-5, "unit": "person", "accountant": "pld"}
-    rows = stream(*TWO)
-    rows += [cell(i, "all", e, "site", "epsilon", site="s", **terms) for i, e in ((0, 4.2), (1, 7.999))]
-    first, second = kept.verdicts(rows)
-    assert first.endswith(" Epsilon 4.20 (delta 1e-5, per person, PLD).")
-    assert second.endswith(" It cost stage 1 (a) 10.0 points; epsilon 8.00 (delta 1e-5, per person, PLD).")
-    with pytest.raises(RunError, match="delta"):
-        kept.verdicts([{k: v for k, v in row.items() if k != "delta"} for row in rows])
-
-
-def test_what_the_guards_gave_back_is_what_is_served_minus_what_was_trained() -> None:
-    rows = [*stream(*TWO), cell(1, "a", 0.776, "trained"), cell(1, "b", 0.75, "trained")]
-    assert kept.verdicts(rows)[1].endswith("It cost stage 1 (a) 10.0 points, after the guards gave back 2.4 points.")
-    rows[-2]["value"] = 0.81
-    assert kept.verdicts(rows)[1].endswith("after the guards took another 1.0 points.")
-    rows[-2]["value"] = 0.8
-    assert "guards" not in kept.verdicts(rows)[1]
-
-
-def test_a_stage_may_leave_one_as_it_was_and_give_to_another() -> None:
-    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.9, 0.8, 0.1], [0.9, 0.85, 0.7])
-    _, second, third = kept.verdicts(rows)
-    assert second.endswith("It left stage 1 (a) as before.")
-    assert third.endswith("It left stage 1 (a) as before and gave stage 2 (b) 5.0 points.")
-
-
-def test_the_cost_is_that_of_this_stage_alone_and_not_of_all_since_it_was_learned() -> None:
-    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.6, 0.8, 0.1], [0.5, 0.8, 0.7])
-    assert "It cost stage 1 (a) 10.0 points and left stage 2 (b) as before." in kept.verdicts(rows)[2]
-
-
-def test_of_many_earlier_stages_the_mean_and_the_worst_are_told() -> None:
-    before = [0.9, 0.9, 0.9, 0.9, 0.1]
-    rows = stream([0.1] * 5, *[before] * 4, [0.8, 0.9, 0.7, 0.9, 0.9])
-    assert kept.verdicts(rows)[4].endswith(
-        "It cost 4 earlier stages 7.5 points on average, at most stage 3 (c): cost it 20.0 points."
-    )
-
-
-def test_a_loss_that_rose_is_a_cost() -> None:
-    rows = stream([4.0, 4.0], [2.0, 4.0], [2.5, 3.0], metric="loss")
-    assert kept.verdicts(rows)[1].endswith("It cost stage 1 (a) 0.500 of loss.")
-    rows += [cell(1, "a", 2.75, "trained")]
-    assert "after the guards gave back 0.250" in kept.verdicts(rows)[1]
-
-
-def test_a_cost_that_chance_can_make_is_called_so() -> None:
-    rows = stream([0.1, 0.2], [0.9, 0.3], [0.84, 0.7], n=50)
-    assert "cost stage 1 (a) 6.0 points (within the range of chance for 50 records)." in kept.verdicts(rows)[1]
-
-
-def test_what_was_not_measured_is_not_told() -> None:
-    rows = stream([0.1, 0.2], [math.nan, 0.3], [0.8, 0.7])
-    assert "cost" not in kept.verdicts(rows)[1]
-    assert "nan" not in " ".join(kept.verdicts(rows))
-    assert kept.verdicts([]) == []
+def guard(round: int, name: str, value: float) -> dict[str, Any]:
+    row = {"round": round, "stage": round - 1, "scope": "run", "site": None, "task": "all", "n": None}
+    return row | {"metric": f"guard_{name}", "value": value}
 
 
 # -- the table of R ---------------------------------------------------------------------------------------------------
 
 
-def test_the_table_has_a_line_before_training_and_one_for_each_stage_that_has_ended() -> None:
-    table = kept.matrix(Readings(stream(*TWO)))
-    assert [label for label, _ in table] == ["before training", "after stage 1 (a)", "after stage 2 (b)"]
+def test_the_table_has_a_line_before_training_and_one_for_each_stage_that_has_ended(stream: Any) -> None:
+    table = kept.matrix(Readings(stream(*TWO, n=1000)))
+    assert [label for label, _ in table] == ["untrained", "after stage 1 (a)", "after stage 2 (b)"]
     assert [[c.text for c in line] for _, line in table] == [["10.0%", "20.0%"], ["90.0%", "30.0%"], ["80.0%", "70.0%"]]
     assert [[c.own for c in line] for _, line in table] == [[False, False], [True, False], [False, True]]
     assert [[c.mark for c in line] for _, line in table] == [["", ""], ["", ""], ["▼ 10.0", ""]]
     assert kept.matrix(Readings([])) == []
 
 
-def test_a_score_above_the_one_learned_is_marked_up_and_an_unchanged_one_is_not() -> None:
-    up = kept.matrix(Readings(stream([0.1, 0.2], [0.7, 0.3], [0.8, 0.7])))
+def test_a_clear_change_since_the_tasks_own_stage_is_marked_and_one_within_chance_is_not(stream: Any) -> None:
+    up = kept.matrix(Readings(stream([0.1, 0.2], [0.7, 0.3], [0.8, 0.7], n=1000)))
     assert up[2][1][0].mark == "▲ 10.0"
-    still = kept.matrix(Readings(stream([0.1, 0.2], [0.8, 0.3], [0.8, 0.7])))
+    still = kept.matrix(Readings(stream([0.1, 0.2], [0.8, 0.3], [0.8, 0.7], n=1000)))
     assert still[2][1][0].mark == ""
-    loss = kept.matrix(Readings(stream([4.0, 4.0], [2.0, 4.0], [2.5, 3.0], metric="loss")))
+    loss = kept.matrix(Readings(stream([4.0, 4.0], [2.0, 4.0], [2.5, 3.0], metric="loss", half_width=0.1)))
     assert loss[2][1][0].mark == "▼ 0.500"
+    few = kept.matrix(Readings(stream([0.1, 0.2], [0.7, 0.3], [0.8, 0.7], n=50)))
+    assert few[2][1][0].mark == ""
 
 
 def lightness(colour: str) -> float:
@@ -144,7 +62,9 @@ def lightness(colour: str) -> float:
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans())
-def test_darker_is_better_and_dark_text_can_be_read_on_every_cell(values: list[float], lossy: bool) -> None:
+def test_darker_is_better_and_dark_text_can_be_read_on_every_cell(
+    stream: Any, values: list[float], lossy: bool
+) -> None:
     rows = stream([0.0, 0.0], values[:2], values[2:], metric="loss" if lossy else "accuracy")
     cells = [c for _, line in kept.matrix(Readings(rows))[1:] for c in line]
     light = [lightness(c.colour) for c in cells]
@@ -154,7 +74,7 @@ def test_darker_is_better_and_dark_text_can_be_read_on_every_cell(values: list[f
     assert all((each + 0.05) / (ink + 0.05) > 7.0 for each in light)
 
 
-def test_a_small_spread_is_not_blown_up_and_a_gap_has_no_colour() -> None:
+def test_a_small_spread_is_not_blown_up_and_a_gap_has_no_colour(stream: Any) -> None:
     table = kept.matrix(Readings(stream([0.1, 0.1], [0.50, 0.51], [0.51, math.nan])))
     assert (
         max(lightness(c.colour) for _, line in table[1:] for c in line if c.colour)
@@ -192,19 +112,19 @@ def test_the_plot_of_guards_has_a_panel_for_each_number_that_changed() -> None:
     assert f"k{plots.MOST_PANELS:02d}" not in many
 
 
-def test_a_probe_says_better_or_worse_than_before_training() -> None:
+def test_a_probe_says_better_or_worse_than_before_training(stream: Any, cell: Any) -> None:
     told = [(0, "general/x", 0.5), (0, "safety", 0.5), (0, "same", 0.4), (0, "early", 0.4)]
     told += [(2, "general/x", 0.45), (2, "safety", 0.6), (2, "same", 0.4)]
     rows = [*stream(*TWO), *(cell(r - 1, name, value, "probe", "accuracy") for r, name, value in told)]
     assert kept.probe_lines(Readings(rows)) == [
-        "General: 5.0 points worse than before training (after round 2).",
-        "Safety: 10.0 points better than before training (after round 2).",
-        "Same: as before training (after round 2).",
+        "General: 5.0 points worse (margin not known) than the untrained adapter (after round 2).",
+        "Safety: 10.0 points better (margin not known) than the untrained adapter (after round 2).",
+        "Same: as good (margin not known) as the untrained adapter (after round 2).",
     ]
     assert kept.probe_lines(Readings(stream(*TWO))) == []
 
 
-def test_what_averaging_cost_is_said_for_each_stage_that_was_measured() -> None:
+def test_what_averaging_cost_is_said_for_each_stage_that_was_measured(stream: Any) -> None:
     def site(number: int, metric: str, value: float, name: str = "a") -> dict[str, Any]:
         row = {"round": number, "stage": number - 1, "scope": "site", "site": name, "n": 9}
         return {**row, "task": f"stage-{number}", "metric": metric, "value": value}
@@ -215,52 +135,48 @@ def test_what_averaging_cost_is_said_for_each_stage_that_was_measured() -> None:
     rows += [site(first.last, "local_accuracy", 0.7, "b"), site(first.last, "accuracy", 0.7, "b")]
     rows += [site(second.last, "accuracy", 0.8)]
     assert kept.averaging_lines(Readings(rows)) == [
-        f"{first.name}: after round {first.last} the common model was 5.0 points worse than the sites' own."
+        f"{first.name}: after round {first.last} the common model was within chance "
+        "(change -5.0 points, margin 26.1) of the sites' own."
     ]
     assert kept.averaging_lines(Readings(stream(*TWO))) == []
 
 
-def test_forward_transfer_stands_among_the_numbers_where_it_was_measured() -> None:
+def test_forward_transfer_stands_among_the_numbers_where_it_was_measured(stream: Any) -> None:
     rows = stream(*TWO)
     assert forward(Readings(rows)) == pytest.approx(0.3 - 0.2)
-    assert ("Forward transfer (FWT)", "+10.0 points") in summary_table(rows, {})
-    assert "Forward transfer (FWT)" not in dict(summary_table([r for r in rows if r["round"]], {}))
+    assert ("Change before its own stage (FWT)", "+10.0 points") in summary_table(rows, {})
+    assert "Change before its own stage (FWT)" not in dict(summary_table([r for r in rows if r["round"]], {}))
     loss = stream([4.0, 4.0], [2.0, 3.5], [2.5, 3.0], metric="loss")
     assert forward(Readings(loss)) == pytest.approx(0.5)
-
-
-def test_the_terms_of_an_epsilon_fit_in_a_sentence() -> None:
-    assert wording.terms(1e-5, "person", "pld") == "delta 1e-5, per person, PLD"
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_the_section_with_colours_that_print(tmp_path: Path, make_rows: Maker, config_toml: str) -> None:
+def test_the_page_shows_the_section_with_colours_that_print(
+    cell: Any, tmp_path: Path, make_rows: Maker, config_toml: str
+) -> None:
     run = RunDir.create(tmp_path / "demo-1", config_toml)
-    rows = make_rows()
+    rows = [row | {"n": row["n"] and 1500} for row in make_rows()]
     rows += [guard(r, "gate_accepted", a) | {"stage": (r - 1) // 3} for r, a in ((1, 1.0), (5, 0.5), (9, 0.25))]
     rows += [row | {"scope": "trained", "value": row["value"] - 0.024} for row in rows if row["metric"] == "r_matrix"]
     rows += [cell(r - 1, "general", 0.5 - r / 100, "probe", "accuracy") for r in (0, 9)]
     run.append_rows(rows)
     text = write_report(run).read_text(encoding="utf-8")
     part = text[text.index('<section id="kept"') : text.index('<section id="sites"')]
-    assert "What was kept and what was forgotten" in part
     assert len(re.findall(r'style="background:#[0-9a-f]{6}"', part)) == 6
     assert "▼ 7.8" in part
-    assert "after the guards gave back 2.4 points" in part
-    assert "General: 9.0 points worse" in part
+    assert "What the guards serve is, on earlier stages, 2.4 points better than what was trained" in part
+    assert "General: 9.0 points worse (margin not known) than the untrained adapter" in part
     assert "share of the round&#39;s step that was taken" in part
     assert part.count("<svg") == 2
     assert "print-color-adjust: exact" in text
 
 
-def test_a_run_of_one_stage_has_learned_and_forgotten_nothing(
-    tmp_path: Path, make_rows: Maker, config_toml: str
-) -> None:
+def test_a_run_of_one_stage_names_no_earlier_stage(tmp_path: Path, make_rows: Maker, config_toml: str) -> None:
     run = RunDir.create(tmp_path / "one-1", config_toml)
     run.append_rows(make_rows(tasks=("all",), rounds=3))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "<h2>What was learned</h2>" in text
-    assert "What was kept" not in text
+    assert "Stage 1, learned: 85.0%" in text
+    assert "earlier stage" not in text[: text.index("<h2>Settings")]
     assert "What the guards did" not in text

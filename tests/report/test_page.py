@@ -89,15 +89,19 @@ def test_the_page_is_whole_and_has_every_section(standard: str) -> None:
     assert page.faults == []
     assert page.open == []
     assert page.ids("section") == [
-        "summary", "numbers", "kept", "sites", "privacy", "traffic", "refused", "settings",
+        "answers", "numbers", "kept", "sites", "privacy", "traffic", "refused", "settings",
     ]  # fmt: skip
     assert sum(tag == "svg" for tag, _ in page.tags) == 5
     for words in (
         "Bank assistant: three departments, one after the other",  # the title of the run
-        "Learned, stage 1 (cards):",
-        "What was kept and what was forgotten",
-        "Stage 2 (travel): from 66.5% to 89.5% when learned; now 85.6%",
-        "delta 1e-5, unit record, accountant PLD",
+        "Is it good enough to use?",
+        "Is it better than my site alone?",
+        "Who took part?",
+        "Is it private enough, and who says so?",
+        "What next?",
+        "Stage 2 (travel), learned: 89.5% ±",
+        "23.0 points better than the untrained adapter (66.5%, margin",
+        "delta 1e-5, per record, PLD accountant, noise added at each site",
         "within",
         "norm 41.2 above the bound 10",
         "epsilon = 8.0",  # the settings
@@ -169,7 +173,7 @@ def test_a_run_of_one_task_and_one_round_has_a_page(publish: Publish, make_rows:
     rows = make_rows(tasks=("all",), rounds=1)
     page = Page(publish(rows, make_privacy(rows)))
     assert page.faults == []
-    assert "After 1 round at 6 sites, the model answers 75.0%" in page.text
+    assert "After 1 round at 6 sites, the accuracy on held-out records is 75.0%" in page.text
     assert "No update was refused." in page.text
 
 
@@ -192,6 +196,7 @@ def test_a_site_over_its_target_stands_out(publish: Publish, make_rows: Maker, m
     rows = make_rows()
     page = Page(publish(rows, make_privacy(rows) | {"target_epsilon": 5.5}))
     assert page.text.count("OVER THE TARGET") == 1
+    assert [attrs.get("class") for tag, attrs in page.tags if tag == "div"].count("answer no") == 1
     assert [attrs.get("class") for tag, attrs in page.tags if tag == "tr"].count("over") == 1
 
 
@@ -229,7 +234,7 @@ def test_plots_of_nothing_are_empty(make_rows: Maker) -> None:
 
 def test_the_epsilon_plot_names_its_terms_and_the_target(make_rows: Maker) -> None:
     text = Page(plots.epsilon(Readings(make_rows()), {"private": True, "target_epsilon": 8.0})).text
-    assert "epsilon (delta 1e-5, unit record, accountant PLD)" in text
+    assert "epsilon (delta 1e-5, per record, PLD accountant, noise added at each site)" in text
     assert "target 8" in text
 
 
@@ -242,7 +247,8 @@ def test_sites_with_the_same_epsilon_share_one_line(make_rows: Maker) -> None:
 
 def test_many_sites_and_stages_are_drawn_without_crowding(make_rows: Maker) -> None:
     base = {"round": 1, "stage": 0, "scope": "site", "task": "all", "n": 5}
-    rows = [base | {"site": f"s{k:03d}", "metric": "accuracy", "value": k / 100} for k in range(60)]
+    rows = [base | {"scope": "global", "metric": "accuracy", "value": 0.5}]
+    rows += [base | {"site": f"s{k:03d}", "metric": "accuracy", "value": k / 100} for k in range(60)]
     rows += [base | {"site": f"s{k:03d}", "metric": "update_norm", "value": 1.0 + k} for k in range(60)]
     bars = Page(plots.site_scores(Readings(rows))).text
     assert "the 24 worst served of 60 sites" in bars
