@@ -93,7 +93,7 @@ def _training_noise(
         raise PrivacyError(
             f"{max(n for _, n in ahead)} more rounds do not fit into privacy.epsilon = {target:g}: epsilon {gone} "
             f"is spent, and the rest would take more than {MOST:g} times the noise so far",
-            remedy=f"with the noise so far the run would come to epsilon {epsilon_text(spent(now))}: set privacy.epsilon, "
+            remedy=f"with the noise so far it would come to epsilon {epsilon_text(spent(now))}: set privacy.epsilon, "
             "ask for fewer rounds, or give privacy.noise_multiplier; nothing was changed",
         )
     return noise
