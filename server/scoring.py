@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.tasks.base import Examples
-from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import probe_records, stage_rows
+from llmchain_fl.evaluation.answered import Answered, answered
 
 Scores = dict[str, dict[str, float]]
+Opening = Callable[["Scorer"], list[dict[str, Any]]]
 
 
 class Scorer:
-    """Holds the test set of every stage, encoded once, the guards' public records, and the resident model."""
+    """Holds the test set of every stage, encoded once, the guards' public records, and the resident model.
 
-    def __init__(self, config: RunConfig, work: WorkSpec, labels: Sequence[str]) -> None:
-        self._work = work
+    ``opening`` makes more rows of round 0 from it: a simulation's baselines.
+    """
+
+    def __init__(
+        self, config: RunConfig, work: WorkSpec, labels: Sequence[str], opening: Opening | None = None
+    ) -> None:
+        self._work, self._opening = work, opening
         self.resident, self.task = open_work(work.resident, work.task)
         self.public_rows = public_rows(config, labels)
         self.public = self.task.encode(self.public_rows) if self.public_rows else None
@@ -73,6 +82,23 @@ class Scorer:
             for name, examples in self._sets[which].items()
             if stages is None or name in stages
         }
+
+    def answered(self, arrays: Arrays, which: str) -> dict[str, Answered]:
+        """Stage -> what ``arrays`` answers record by record; none where the task has neither labels nor a share."""
+        labelled = task_kind(self._work.task.kind).labelled
+        if not labelled and self.main.unit != SHARE:
+            return {}
+        self.resident.reset()
+        self.resident.load(arrays)
+        return {name: answered(self.task, one, labelled=labelled) for name, one in self._sets[which].items()}
+
+    def opening_rows(self) -> list[dict[str, Any]]:
+        """The rows of ``opening``."""
+        return [] if self._opening is None else self._opening(self)
+
+    def examples(self, which: str) -> Mapping[str, Examples]:
+        """Stage -> its set, as token ids."""
+        return self._sets[which]
 
     def probe(self, arrays: Arrays) -> dict[str, float]:
         """Stage -> main score of ``arrays`` on the set of each round, higher is better: another one comes negated."""

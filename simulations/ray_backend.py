@@ -32,6 +32,7 @@ from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all
+from simulations.baselines import baselines
 from simulations.ordered_grid import OrderedGrid, Stop
 
 SITES_LOG = "sites.log"
@@ -87,7 +88,8 @@ def run_on_ray(config: RunConfig, run: RunDir, files: Sequence[Path], progress: 
     def main(grid: Grid, _context: Context) -> None:
         threads.append(threading.current_thread())
         try:
-            run_all(config, run, OrderedGrid(grid, stop, progress), progress)
+            opening = baselines(config, run.sites, [file.parent.name for file in files])
+            run_all(config, run, OrderedGrid(grid, stop, progress), progress, opening)
         except Exception as error:
             failures.append(error)
             raise

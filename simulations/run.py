@@ -26,9 +26,11 @@ from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all
 from simulations.backdoor import armed
+from simulations.baselines import baselines
 from simulations.grid import InProcessGrid
 from simulations.hostile import HostileApp, Threat, hostile_sites
 from simulations.local_scores import LocalScores
+from simulations.own_trainer import OwnTrainer, loop_of, refuse
 from simulations.prepare import prepare_sites
 
 
@@ -43,16 +45,26 @@ def reopen(path: Path) -> tuple[RunConfig, RunDir]:
     return read_config(run.config), run
 
 
-def simulate(config: RunConfig, run: RunDir, progress: Progress, backend: str = "in-process") -> None:
+def simulate(
+    config: RunConfig,
+    run: RunDir,
+    progress: Progress,
+    backend: str = "in-process",
+    own_trainer: OwnTrainer | None = None,
+) -> None:
     """Play ``config`` in ``run``; goes on from the last finished round if there is one.
+
+    ``own_trainer`` trains at the sites in place of the local loop (``own_trainer.py``).
 
     Raises:
         LlmchainError: see ``server/app.py``; the run directory keeps every finished round.
     """
+    if own_trainer is not None:
+        refuse(config, backend)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     sites = prepare_sites(config, run.sites)
-    BACKENDS[backend](config, run, sites, progress)
+    BACKENDS[backend](config, run, sites, progress, own_trainer)
 
 
 def threat_of(config: RunConfig, names: list[str]) -> Threat:
@@ -61,8 +73,11 @@ def threat_of(config: RunConfig, names: list[str]) -> Threat:
     return Threat(sites.attack, sites.attack_strength, hostile_sites(names, sites.hostile, config.seed), config.seed)
 
 
-def _in_process(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
-    threat = threat_of(config, [site.name for site in sites])
+def _in_process(
+    config: RunConfig, run: RunDir, sites: list[Site], progress: Progress, own_trainer: OwnTrainer | None = None
+) -> None:
+    names = [site.name for site in sites]
+    threat = threat_of(config, names)
     by_name = {site.name: site for site in armed(config, sites, threat)}
     clock = [time.monotonic()]
 
@@ -76,8 +91,9 @@ def _in_process(config: RunConfig, run: RunDir, sites: list[Site], progress: Pro
         progress.site_finished(site.name, result.tokens, now - clock[0])
         clock[0] = now
 
-    app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch)
-    run_all(config, run, InProcessGrid(HostileApp(app, threat), by_name), progress)
+    loop = None if own_trainer is None else loop_of(own_trainer)
+    app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch, loop)
+    run_all(config, run, InProcessGrid(HostileApp(app, threat), by_name), progress, baselines(config, run.sites, names))
 
 
 def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[str, Any]]:
@@ -87,7 +103,9 @@ def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[
     return [{**base, "metric": metric, "value": value} for metric, value in told.items() if value]
 
 
-def _ray(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) -> None:
+def _ray(
+    config: RunConfig, run: RunDir, sites: list[Site], progress: Progress, _own_trainer: OwnTrainer | None = None
+) -> None:
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
     from simulations.ray_backend import run_on_ray
 
@@ -96,6 +114,6 @@ def _ray(config: RunConfig, run: RunDir, sites: list[Site], progress: Progress) 
     run_on_ray(config, run, [run.sites.resolve() / site.name / "site.toml" for site in sites], progress)
 
 
-BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress], None]] = MappingProxyType(
+BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress, OwnTrainer | None], None]] = MappingProxyType(
     {"in-process": _in_process, "ray": _ray}
 )

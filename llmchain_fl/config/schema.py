@@ -110,6 +110,9 @@ class DataConfig(Section):
     """Which column of the file holds what: {text = "utterance", label = "intent", person = "patient_id"}."""
     one_record_per_person: bool = False
     """Declares that no person has two records, so that no column needs to name the person."""
+    baseline: Annotated[int, Field(ge=0, le=100_000)] = 1500
+    """Simulation: most training records from which a closed-form head on the frozen base is fitted, as a line to
+    compare with (all sites together, and each alone); 0: none."""
     made_up_persons: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Simulation of a set without persons: hand each site's records to made-up persons with 1 to n records each."""
 

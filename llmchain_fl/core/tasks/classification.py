@@ -58,11 +58,12 @@ class Classification:
             resident.head_start = {"head.weight": vectors.cpu().numpy()}
 
     def _embed_labels(self, texts: Sequence[str]) -> Tensor:
-        """[L, H], unit length, from the frozen base with the adapter off (Delta W = 0)."""
-        examples = Examples(
-            token_ids(self.resident.base.tokenizer, texts, self._max_tokens), np.zeros(len(texts), dtype=np.int64)
-        )
-        vectors = torch.zeros(len(texts), self.resident.base.hidden_size, device=self.resident.base.device)
+        ids = token_ids(self.resident.base.tokenizer, texts, self._max_tokens)
+        return self.frozen_features(Examples(ids, np.zeros(len(texts), dtype=np.int64)))
+
+    def frozen_features(self, examples: Examples) -> Tensor:
+        """float32 [n, H], unit length: each record in the frozen base, with the adapter off (Delta W = 0)."""
+        vectors = torch.zeros(len(examples), self.resident.base.hidden_size, device=self.resident.base.device)
         with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
             for index in by_length(examples, 64):
                 vectors[index] = F.normalize(self._pooled(examples, index), dim=-1)
@@ -110,7 +111,7 @@ class Classification:
         return np.where(np.isfinite(loss), right, np.nan)
 
     def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        output = _among(self.forward(examples, index), examples.among)
+        output = among(self.forward(examples, index), examples.among)
         return (output.logits.argmax(dim=-1) == output.targets).double(), self.losses(output)
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
@@ -127,7 +128,7 @@ class Classification:
         ]
 
 
-def _among(output: Output, labels: Sequence[int] | None) -> Output:
+def among(output: Output, labels: Sequence[int] | None) -> Output:
     """Only ``labels`` can be the answer (the task of these records is known); None: all can."""
     if labels is None:
         return output

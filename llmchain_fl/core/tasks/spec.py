@@ -63,4 +63,3 @@ MOST_LABELS = 100_000
 
 def _positions(kept: tuple[int, ...], count: int) -> bool:
     return len(set(kept)) == len(kept) and all(0 <= position < count for position in kept)
-

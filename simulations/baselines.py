@@ -1,0 +1,141 @@
+"""The frozen-feature baseline of a simulation: what its records teach a closed-form head, without any training.
+
+Rows of round 0, scope ``baseline``: ``ridge_all`` (the records of all sites in one place) and ``ridge_alone`` (each
+site's own, with ``site``), the share of right answers on every public test set (``test_`` before it: on the set kept
+for the end). Only a simulation can say it, for it holds the records of all sites; at real sites nothing of this runs.
+
+====================================================  ======================================================
+run                                                   rows
+====================================================  ======================================================
+no labels, or a main score that is no share           none
+a task without ``frozen_features``                    none
+``data.baseline`` = 0                                 none
+more records than ``data.baseline``                   so many, drawn by the seed, the same share of each site
+more than MOST_ALONE sites                            ``ridge_all`` alone
+a site without a record                               no ``ridge_alone`` of it
+====================================================  ======================================================
+
+Source: ``llmchain_fl/evaluation/ridge.py``. Private records are read without noise here, as a simulator may.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llmchain_fl.config.calendar import site_order
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.metric import SHARE
+from llmchain_fl.data.stages import public_labels
+from llmchain_fl.evaluation.ridge import fit
+from server.references import BASELINE, KEPT_APART, share_row
+from server.scoring import Opening, Scorer
+
+Row = dict[str, Any]
+MOST_ALONE = 100
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A task that can say what the frozen base makes of a record."""
+
+    def frozen_features(self, examples: Examples) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """Records as a head sees them: features [n, d], positions of their labels [n], which labels can be the answer."""
+
+    features: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    candidates: NDArray[np.int64] | None = None
+
+
+def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
+    """What makes the rows once the base is loaded; ``folder``: of the simulated sites ``names``."""
+
+    def rows(scorer: Scorer) -> list[Row]:
+        task = scorer.task
+        wanted = config.data.baseline and task_kind(config.task.kind).labelled and scorer.main.unit == SHARE
+        if not wanted or not isinstance(task, HasFeatures):
+            return []
+        read = {site: task.encode(found) for site, found in _records(config, folder, names).items()}
+        known = {site: _known(task, examples) for site, examples in read.items()}
+        apart = {"test": KEPT_APART} if scorer.only_at_the_end else {}
+        tests = {
+            (prefix, stage): _known(task, examples)
+            for which, prefix in {scorer.each_round: "", **apart}.items()
+            for stage, examples in scorer.examples(which).items()
+        }
+        return baseline_rows(known, tests, len(public_labels(config)))
+
+    return rows
+
+
+def baseline_rows(
+    known: Mapping[str, Known], tests: Mapping[tuple[str, str], Known], count: int, alone: int = MOST_ALONE
+) -> list[Row]:
+    """The rows of what ``known`` (site -> training records) teaches, on ``tests`` ((prefix, stage) -> test set).
+
+    Args:
+        known: of every site; those without a record are left out.
+        tests: the public test sets.
+        count: labels in the label list.
+        alone: most sites that get rows of their own.
+    """
+    sites = {site: one for site, one in sorted(known.items()) if len(one.labels)}
+    if not sites:
+        return []
+    everything = Known(
+        np.concatenate([one.features for one in sites.values()]), np.concatenate([one.labels for one in sites.values()])
+    )
+    rows = _scored("ridge_all", None, everything, tests, count)
+    if len(sites) <= alone:
+        rows += [row for site, one in sites.items() for row in _scored("ridge_alone", site, one, tests, count)]
+    return rows
+
+
+def _scored(name: str, site: str | None, known: Known, tests: Mapping[tuple[str, str], Known], count: int) -> list[Row]:
+    head = fit(known.features, known.labels, count)
+    base = {"round": 0, "stage": -1, "scope": BASELINE, "site": site, "records": len(known.labels)}
+    rows = []
+    for (prefix, stage), test in tests.items():
+        right = head.answers(test.features, test.candidates) == test.labels
+        rows.append({**base, "task": stage, **share_row(prefix + name, float(right.mean()), len(right))})
+    return rows
+
+
+def _known(task: HasFeatures, examples: Examples) -> Known:
+    features = task.frozen_features(examples).double().cpu().numpy()
+    candidates = None if examples.among is None else np.array(examples.among, dtype=np.int64)
+    return Known(features, examples.targets, candidates)
+
+
+def _records(config: RunConfig, folder: Path, names: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """Site -> its training records of all stages that it learns; of too many, the same share of each site."""
+    found = {site: [row for stage in site_order(config, site) for row in _read(folder / site, stage)] for site in names}
+    total, most = sum(len(rows) for rows in found.values()), config.data.baseline
+    if total <= most:
+        return found
+    draw = np.random.default_rng([config.seed, 13])
+    sizes = {site: max(1, len(rows) * most // total) for site, rows in found.items() if rows}
+    return {
+        site: [found[site][int(i)] for i in sorted(draw.permutation(len(found[site]))[:size])]
+        for site, size in sizes.items()
+    }
+
+
+def _read(folder: Path, stage: str) -> list[dict[str, str]]:
+    path = folder / f"{stage}.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
