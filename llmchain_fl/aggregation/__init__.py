@@ -5,20 +5,19 @@ from __future__ import annotations
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.registry import Table
 
-_HERE = "llmchain_fl.aggregation"
 RULES: Table[Rule] = Table(
     "rules",
     {
-        "ffa": f"{_HERE}.ffa:Ffa",
-        "fedit": f"{_HERE}.fedit:FedIt",
-        "rolora": f"{_HERE}.rolora:RoLora",
-        "fedsvd": f"{_HERE}.fedsvd:FedSvd",
-        "fedex": f"{_HERE}.fedex:FedEx",
-        "flora": f"{_HERE}.flora:Flora",
-        "flexlora": f"{_HERE}.flexlora:FlexLora",
-        "hetlora": f"{_HERE}.hetlora:HetLora",
-        "fedsb": f"{_HERE}.fedsb:FedSb",
-        "fedsa": f"{_HERE}.fedsa:FedSa",
+        "ffa": "llmchain_fl.aggregation.ffa:Ffa",
+        "fedit": "llmchain_fl.aggregation.fedit:FedIt",
+        "rolora": "llmchain_fl.aggregation.rolora:RoLora",
+        "fedsvd": "llmchain_fl.aggregation.fedsvd:FedSvd",
+        "fedex": "llmchain_fl.aggregation.fedex:FedEx",
+        "flora": "llmchain_fl.aggregation.flora:Flora",
+        "flexlora": "llmchain_fl.aggregation.flexlora:FlexLora",
+        "hetlora": "llmchain_fl.aggregation.hetlora:HetLora",
+        "fedsb": "llmchain_fl.aggregation.fedsb:FedSb",
+        "fedsa": "llmchain_fl.aggregation.fedsa:FedSa",
     },
     Rule,
 )

@@ -10,6 +10,7 @@ import typer
 
 from llmchain_fl import __version__
 from llmchain_fl.cli import (
+    bundle,
     check,
     compare,
     digest,
@@ -39,6 +40,7 @@ app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
 app.command("digest")(digest.command)
+app.command("bundle")(bundle.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)

@@ -12,22 +12,21 @@ from llmchain_fl.registry import Table
 if TYPE_CHECKING:
     from llmchain_fl.guards.guard import Guard
 
-_HERE = "llmchain_fl.guards"
 GUARDS: Table[Guard] = Table(
     "guards",
     {
-        "agem": f"{_HERE}.agem:GUARD",
-        "anchor": f"{_HERE}.anchor:GUARD",
-        "distill": f"{_HERE}.distill:GUARD",
-        "ema": f"{_HERE}.ema:GUARD",
-        "gate": f"{_HERE}.gate:GUARD",
-        "merge": f"{_HERE}.merge:GUARD",
-        "olora": f"{_HERE}.olora:GUARD",
-        "rehearsal": f"{_HERE}.rehearsal:GUARD",
-        "replay": f"{_HERE}.replay:GUARD",
-        "route": f"{_HERE}.route:GUARD",
-        "slots": f"{_HERE}.slots:GUARD",
+        "agem": "llmchain_fl.guards.agem:GUARD",
+        "anchor": "llmchain_fl.guards.anchor:GUARD",
+        "distill": "llmchain_fl.guards.distill:GUARD",
+        "ema": "llmchain_fl.guards.ema:GUARD",
+        "gate": "llmchain_fl.guards.gate:GUARD",
+        "merge": "llmchain_fl.guards.merge:GUARD",
+        "olora": "llmchain_fl.guards.olora:GUARD",
+        "rehearsal": "llmchain_fl.guards.rehearsal:GUARD",
+        "replay": "llmchain_fl.guards.replay:GUARD",
+        "route": "llmchain_fl.guards.route:GUARD",
+        "slots": "llmchain_fl.guards.slots:GUARD",
     },
-    f"{_HERE}.guard:Guard",
+    "llmchain_fl.guards.guard:Guard",
 )
 """Name in the configuration -> what the guard declares. ``none`` is an empty list of guards."""

@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping
 from llmchain_fl.registry import Table
 from llmchain_fl.robust.protocol import Robust, RobustSettings, Screened
 
-_HERE = "llmchain_fl.robust"
 ROBUST: Mapping[str, Callable[[RobustSettings], Robust]] = Table(
     "robust",
     {
-        "norm-bound": f"{_HERE}.norm_bound:NormBound",
-        "median": f"{_HERE}.coordinate:Median",
-        "trimmed-mean": f"{_HERE}.coordinate:TrimmedMean",
-        "krum": f"{_HERE}.krum:Krum",
-        "multi-krum": f"{_HERE}.krum:MultiKrum",
-        "geometric-median": f"{_HERE}.geometric_median:GeometricMedian",
+        "norm-bound": "llmchain_fl.robust.norm_bound:NormBound",
+        "median": "llmchain_fl.robust.coordinate:Median",
+        "trimmed-mean": "llmchain_fl.robust.coordinate:TrimmedMean",
+        "krum": "llmchain_fl.robust.krum:Krum",
+        "multi-krum": "llmchain_fl.robust.krum:MultiKrum",
+        "geometric-median": "llmchain_fl.robust.geometric_median:GeometricMedian",
     },
     type,
 )

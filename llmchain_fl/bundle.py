@@ -1,0 +1,87 @@
+"""Which files run at a site, which at the server: the closure of an app under imports, read from the source.
+
+Nothing is imported: a module's imports are read from its syntax tree, wherever they stand in it, in functions too. A
+text ``module:attribute`` in a table is code that is loaded when somebody chooses its name (``core/plugins.py``). Such a
+text counts where it names a module of ``core/``, which a task may choose; at the server, whose configuration chooses,
+all of them count. Anything else a site loads only if the data holder's own file names it.
+
+======================================  ==========================================
+in a module                             its closure holds
+======================================  ==========================================
+``import a.b``, ``from a import b``     a, a.b (where they are the project's)
+an import within a function             the same
+an import for type checkers only        nothing
+"a.b:c" in a table                      a.b, where it lies in one of the packages ``chosen``
+another package                         nothing
+======================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SITE, SERVER = "client.app", "server.app"
+BY_A_TASK = ("client.", "llmchain_fl.core.")
+ROOMS = ("client", "llmchain_fl", "server", "simulations")
+_CHOSEN = re.compile(r"((?:" + "|".join(ROOMS) + r")(?:\.\w+)+):\w+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file: its path under the root, its lines, the SHA-256 of its bytes."""
+
+    path: str
+    lines: int
+    sha256: str
+
+
+def parts(root: Path, app: str) -> list[Part]:
+    """The files of ``app`` and of all it imports, by path."""
+    found: set[Path] = set()
+    open_ends, chosen = [app], BY_A_TASK if app == SITE else ROOMS
+    while open_ends:
+        file = _file(root, open_ends.pop())
+        if file is None or file in found:
+            continue
+        found.add(file)
+        open_ends += _imports(file.read_text(encoding="utf-8"), chosen)
+    return [_part(root, file) for file in sorted(found)]
+
+
+def _part(root: Path, file: Path) -> Part:
+    data = file.read_bytes()
+    return Part(file.relative_to(root).as_posix(), data.count(b"\n"), hashlib.sha256(data).hexdigest())
+
+
+def _file(root: Path, module: str) -> Path | None:
+    place = root.joinpath(*module.split("."))
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
+
+
+def _imports(source: str, chosen: tuple[str, ...]) -> Iterator[str]:
+    """Every module that may be meant, with the packages around it."""
+    for node in _without_type_checking(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [match[1] for match in [_CHOSEN.fullmatch(node.value)] if match and match[1].startswith(chosen)]
+        for name in names:
+            steps = name.split(".")
+            if steps[0] in ROOMS:
+                yield from (".".join(steps[: n + 1]) for n in range(len(steps)))
+
+
+def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _without_type_checking(node)

@@ -1,0 +1,95 @@
+"""What runs at a site is client/ and core/: all of it, nothing else, and not more than a reviewer reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pathspec
+import pytest
+
+from llmchain_fl.bundle import SERVER, SITE, parts
+from llmchain_fl.cli.apps import app_root
+
+ROOT = app_root()
+CEILING = 11_200
+"""Lines of client/ and core/. It may fall; whoever raises it says why in docs/adr/0005."""
+
+
+def test_what_a_site_imports_is_client_and_core_and_nothing_else_of_the_project() -> None:
+    paths = {part.path for part in parts(ROOT, SITE)}
+    assert {path for path in paths if not path.startswith(("client/", "llmchain_fl/core/"))} == {
+        "llmchain_fl/__init__.py"
+    }
+
+
+def test_client_and_core_hold_nothing_that_a_site_does_not_import() -> None:
+    paths = {part.path for part in parts(ROOT, SITE)}
+    there = [*(ROOT / "client").rglob("*.py"), *(ROOT / "llmchain_fl" / "core").rglob("*.py")]
+    assert {file.relative_to(ROOT).as_posix() for file in there} <= paths
+
+
+def test_the_closure_is_what_python_loads() -> None:
+    code = (
+        "import sys, client.app; "
+        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() "
+        "if n.split('.')[0] in ('client', 'llmchain_fl', 'server', 'simulations') and m.__file__))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = {Path(line).resolve().relative_to(ROOT.resolve()).as_posix() for line in done.stdout.split()}
+    assert loaded <= {part.path for part in parts(ROOT, SITE)}
+
+
+def test_a_site_runs_no_more_lines_than_the_ceiling() -> None:
+    lines = sum(part.lines for part in parts(ROOT, SITE))
+    assert lines <= CEILING
+    assert lines > CEILING - 600, "lower the ceiling: it no longer holds anything"
+
+
+def test_flowers_bundle_carries_what_runs_at_site_and_server_and_not_the_rooms_that_run_at_neither() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    carried = pathspec.PathSpec.from_lines("gitwildmatch", told["fab-include"]).match_file  # as Flower reads them
+    needed = {part.path for part in [*parts(ROOT, SITE), *parts(ROOT, SERVER)]}
+    assert {path for path in needed if not carried(path)} == set()
+    for room in ("llmchain_fl/compare", "llmchain_fl/cli", "llmchain_fl/privacy/audit", "simulations"):
+        assert not any(carried(file.relative_to(ROOT).as_posix()) for file in (ROOT / room).rglob("*.py")), room
+
+
+@pytest.mark.parametrize(
+    ("app", "source", "expected"),
+    [
+        (SITE, "import llmchain_fl.a", {"a"}),
+        (SITE, "from llmchain_fl import a", {"a"}),
+        (SITE, "from llmchain_fl.a import thing", {"a"}),
+        (SITE, "def f():\n    import llmchain_fl.a", {"a"}),
+        (SITE, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import llmchain_fl.a", set()),
+        (SITE, "X = 'llmchain_fl.a:thing'", set()),
+        (SITE, "X = 'llmchain_fl.core.b:thing'", {"core/b"}),
+        (SERVER, "X = 'llmchain_fl.a:thing'", {"a"}),
+        (SERVER, "import numpy", set()),
+    ],
+)
+def test_each_row_of_the_table_of_imports(tmp_path: Path, app: str, source: str, expected: set[str]) -> None:
+    start = f"{app.replace('.', '/')}.py"
+    for name, text in {start: source, "llmchain_fl/a.py": "", "llmchain_fl/core/b.py": ""}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {part.path for part in parts(tmp_path, app)} - {start}
+    assert found == {f"llmchain_fl/{name}.py" for name in expected}
+
+
+def test_bundle_lists_name_lines_and_digest_of_each_file(capsys: pytest.CaptureFixture[str]) -> None:
+    from llmchain_fl.cli.bundle import command
+
+    command(listed=True)
+    *lines, total = capsys.readouterr().out.splitlines()
+    told = {line.split()[2]: line.split() for line in lines}
+    data = (ROOT / "client" / "app.py").read_bytes()
+    assert told["client/app.py"][:2] == [hashlib.sha256(data).hexdigest(), str(data.count(b"\n"))]
+    assert total.startswith(f"{len(lines)} files, ")
+    command(as_json=True)
+    assert {part["path"] for part in json.loads(capsys.readouterr().out)} == set(told)
