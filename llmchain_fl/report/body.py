@@ -16,9 +16,9 @@ BODY = """{% extends "frame" %}
 {% for answer, mark in answers %}
 <div class="answer {{ mark }}">
 <h2>{{ answer.question }}</h2>
-<p><strong>{{ answer.short }}</strong></p>
+<p><strong>{{ answer.short | code }}</strong></p>
 {% if answer.lines %}
-<ul>{% for line in answer.lines %}<li>{{ line }}</li>{% endfor %}</ul>
+<ul>{% for line in answer.lines %}<li>{{ line | code }}</li>{% endfor %}</ul>
 {% endif %}
 </div>
 {% endfor %}
@@ -48,10 +48,10 @@ BODY = """{% extends "frame" %}
 </ul>
 {% if plots.scores %}{{ plot(plots.scores, captions.scores) }}{% else %}<p>No score was measured.</p>{% endif %}
 {% if matrix %}
+<p class="note">The {{ metric }} of each task when a stage had ended. Read a column downwards to see a task before, at
+and after its own stage. Darker is better; bold: the stage's own task; ▼ and ▲: clearly worse and clearly better than at
+the end of its own stage{{ ", in points" if unit == "share" }}.</p>
 <div class="wide"><table class="r{% if tasks | length > 8 %} dense{% endif %}">
-<caption>The {{ metric }} of each task when a stage had ended. Read a column downwards to see a task before, at and
-after its own stage. Darker is better; bold: the stage's own task; ▼ and ▲: clearly worse and clearly better than at
-the end of its own stage{{ ", in points" if unit == "share" }}.</caption>
 <thead><tr><th scope="col"></th>{% for task in tasks %}
 <th scope="col" class="n">{{ task if tasks | length <= 8 else loop.index }}</th>
 {% endfor %}</tr></thead>
@@ -77,7 +77,7 @@ model just after. Simulation only.</p>
 {% endif %}
 {% if guards %}
 <h3>What the guards did</h3>
-<div class="wide"><table>
+<div class="wide many"><table>
 <thead><tr><th scope="col">guard</th><th scope="col">what</th><th scope="col" class="n">last</th>
 <th scope="col" class="n">mean</th><th scope="col" class="n">range</th>
 <th scope="col" class="n">rounds</th></tr></thead>
@@ -94,7 +94,7 @@ model just after. Simulation only.</p>
 {% if who %}
 <section id="sites">
 <h2>The sites</h2>
-<div class="wide"><table>
+<div class="wide many"><table>
 <thead><tr><th scope="col">site</th><th scope="col" class="n">rounds with an update</th>
 <th scope="col" class="n">refused</th><th scope="col" class="n">not connected</th>
 <th scope="col" class="n">{{ metric }} on its own records</th></tr></thead>
@@ -114,7 +114,7 @@ model just after. Simulation only.</p>
 {{ plot(plots.epsilon, captions.epsilon) }}
 <p class="note">{{ mechanism }} Epsilon covers everything that left the sites: updates and, where sites sent
 scores, those, with noise in them. The scores of the tasks were measured on public records and cost nothing.</p>
-<div class="wide"><table>
+<div class="wide many"><table>
 <caption>Spending of each site: {{ spending.guarantee }}{% if spending.target is not none %},
 target epsilon {{ "%g" % spending.target }}{% endif %}.</caption>
 <thead><tr><th scope="col">site</th><th scope="col" class="n">epsilon</th>
@@ -143,7 +143,7 @@ nothing limits what they, or the finished adapter, can give away about a single 
 <section id="refused">
 <h2>Refused updates</h2>
 {% if refused %}
-<div class="wide"><table>
+<div class="wide many"><table>
 <caption>Sites that were asked, and whose update was not summed.</caption>
 <thead><tr><th scope="col">round</th><th scope="col">site</th><th scope="col">reason</th></tr></thead>
 <tbody>
@@ -156,7 +156,7 @@ nothing limits what they, or the finished adapter, can give away about a single 
 {% endif %}
 {% if aside %}
 <h3>Sites set aside</h3>
-<div class="wide"><table>
+<div class="wide many"><table>
 <caption>A site that fails several rounds in a row is not asked for a while, and then tried again.</caption>
 <thead><tr><th scope="col">round</th><th scope="col">site</th><th scope="col">what happened</th>
 <th scope="col" class="n">times so far</th></tr></thead><tbody>

@@ -44,9 +44,7 @@ def next_steps(run: Readings, spending: Spending) -> tuple[str, bool | None, lis
         found.append("An earlier stage is clearly below its best: compare guards (`llmchain-fl compare --continual`).")
     counts = [n for task in run.begun if (n := run.records(task))]
     if counts and min(counts) < ENOUGH:
-        found.append(
-            f"Score on more held-out records: {min(counts)} is few, {ENOUGH} give a margin of some 7 points."
-        )
+        found.append(f"Score on more held-out records: {min(counts)} is few, {ENOUGH} give a margin of some 7 points.")
     if not spending.private and run.sites:
         found.append("Before real records are used: `llmchain-fl privacy plan SCENARIO` says what privacy would cost.")
     if run.now.there and math.isfinite(run.now.value):

@@ -5,12 +5,13 @@ Everything put in is escaped, save the plots (``report/figure.py`` makes them an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from llmchain_fl.report.figure import night_colours
 
@@ -48,6 +49,7 @@ p { margin: 0 0 .8rem; }
 .answer.yes p strong { color: var(--good); }
 .answer ul { margin: 0 0 .3rem; padding-left: 1.1rem; color: var(--grey); font-size: .9rem; }
 .answer li { overflow-wrap: anywhere; }
+code { font: .92em "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 .wide { overflow-x: auto; }
 .off { border-left: 4px solid var(--warn); background: var(--warm); padding: .7rem 1.1rem; }
 .note { color: var(--grey); font-size: .88rem; }
@@ -91,7 +93,7 @@ footer { margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: .8r
   main { padding: 1.2rem .9rem 2rem; }
   h1 { font-size: 1.45rem; }
   figure svg { min-width: 34rem; }
-  .wide table { min-width: 30rem; }
+  .many table { min-width: 32rem; }
   dt { float: none; width: auto; }
   dd { margin: 0 0 .5rem; }
 }
@@ -150,8 +152,14 @@ def render(body: str, context: Mapping[str, Any], *, kind: str, extra_style: str
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, loader=DictLoader({"frame": FRAME, "page": body}), trim_blocks=True
     )
+    environment.filters["code"] = with_code
     style = Markup(STYLE + extra_style)
     return environment.get_template("page").render(context, kind=kind, style=style)
+
+
+def with_code(text: str) -> Markup:
+    """Escaped text in which what stands between backticks is a command."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def date_text(moment: datetime) -> str:

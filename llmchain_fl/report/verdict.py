@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmchain_fl.report import kept, references, stages, wording
+from llmchain_fl.report import references, stages, wording
 from llmchain_fl.report.change import Change
 from llmchain_fl.report.next_steps import next_steps
 from llmchain_fl.report.readings import Readings, Row
@@ -146,7 +146,7 @@ def _weakest(run: Readings) -> list[str]:
 def _better_than_alone(run: Readings) -> Answer:
     question = "Is it better than my site alone?"
     alone = {site: run.change(score, run.now) for site, score in references.alone(run).items()}
-    lines = [*_lowest_site(run), *kept.averaging_lines(run)]
+    lines = _lowest_site(run)
     if not alone:
         short = "Not known: no site has been measured alone. A simulation measures it; a site can with `evaluate`."
         return Answer(question, short, None, lines)
