@@ -16,7 +16,7 @@ from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.cli.apps import app_root
 
 ROOT = app_root()
-CEILING = 11_200
+CEILING = 11_400
 """Lines of client/ and core/. It may fall; whoever raises it says why in docs/adr/0005."""
 
 
