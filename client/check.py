@@ -23,6 +23,7 @@ from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
 from llmchain_fl.core.ranges import Range, range_faults
 from llmchain_fl.core.section import NAME
+from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.work import WorkSpec
 
 SAME = "server and site must run the same version"
@@ -102,13 +103,17 @@ def check_plan(site: Site, plan: PrivacyPlan) -> None:
 
 
 def check_base(site: Site, work: WorkSpec) -> None:
-    """Refuse a base model that the policy does not allow: by its known name, or by the digest of its folder.
+    """Refuse a base model that the policy does not allow: by its known name, or by the digest of its folder. And a task
+    of another package that the site does not name.
 
     A name that is neither known nor a folder would make the site call a hub: a connection that the server chose.
 
     Raises:
         ModelError: it is not on the site's list, or not on its disk.
+        PrivacyError: see :func:`check_plugin`.
     """
+    if work.task.kind not in TASKS:
+        check_plugin(site, "tasks", work.task.kind)
     allowed, path = site.limits.base_models, work.base.path
     located = locate(path)
     if not located.local and not site.limits.hub:
