@@ -24,7 +24,7 @@ from client.outbox import describe
 from client.rounds import Between, play_round, play_scores, stays
 from client.site import Site, read_site
 from client.steady import Brought, shape_for
-from client.training import LocalResult
+from client.training import LocalResult, Train
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.compression.error_feedback import check_remembered
 from llmchain_fl.core.errors import ConfigError, TrainingError
@@ -68,7 +68,7 @@ def site_of(context: Context) -> Site:
     )
 
 
-def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> RecordDict:
+def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop: Train | None = None) -> RecordDict:
     """One round at this site: everything that can be judged without a record, then records, ledger, loop, outbox."""
     site.verify()
     work = WorkSpec.from_json(task.work)
@@ -102,7 +102,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None) -> Re
         if watch is not None:
             watch(site, told, result)
 
-    return play_round(site.name, ledger, task, work, nlp_task, parts, release, seen, between)
+    return play_round(site.name, ledger, task, work, nlp_task, parts, release, seen, between, loop)
 
 
 def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
@@ -203,7 +203,7 @@ def _parts(
     return found
 
 
-def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None) -> ClientApp:
+def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None, loop: Train | None = None) -> ClientApp:
     """A ClientApp. ``open_site`` finds a node's site; ``watch`` sees local results (simulation only, same process)."""
     app = ClientApp()
     kept: dict[str, Kept] = {}
@@ -225,7 +225,7 @@ def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None
         return answer(
             message,
             context,
-            lambda site: do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch),
+            lambda site: do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch, loop),
         )
 
     @app.evaluate()

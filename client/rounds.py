@@ -14,7 +14,7 @@ from client import outbox, trial
 from client.dataset import SiteRecords
 from client.memory import Memory
 from client.rehearsal import Mask, Part, mixed
-from client.training import LocalResult, train_round
+from client.training import LocalResult, Train, train_round
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import ScoreTask, TrainTask
@@ -53,6 +53,7 @@ def play_round(
     release: Release | None = None,
     watch: Watch | None = None,
     between: Between | None = None,
+    loop: Train | None = None,
 ) -> RecordDict:
     """Reserve -> draw -> train -> seal -> the reply. The one path on which private records become an update.
 
@@ -66,6 +67,7 @@ def play_round(
         release: what the ledger books; None in a run without a plan.
         watch: sees the local result (simulation, same process).
         between: what stays at the site from round to round.
+        loop: in place of ``train_round``.
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.
@@ -75,7 +77,7 @@ def play_round(
     between = Between() if between is None else between
     allowed = _allowed(site, ledger, release, parts)
     try:
-        packed = _trained(site, task, work, nlp_task, mixed(parts, allowed), watch, between)
+        packed = _trained(site, task, work, nlp_task, mixed(parts, allowed), watch, between, loop)
     except Exception as error:
         if work.plan is None:
             raise
@@ -92,6 +94,7 @@ def _trained(
     drawn_from: tuple[Examples, Units],
     watch: Watch | None,
     between: Between,
+    loop: Train | None,
 ) -> Mapping[str, Any]:
     """The arrays that leave; what stays is on the disk when it returns."""
     plan, spec, (examples, units) = work.plan, work.train, drawn_from
@@ -99,7 +102,7 @@ def _trained(
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     guards = SiteGuards(work.guards, task.guard_arrays)
-    result = train_round(nlp_task, examples, batches, spec, plan, guards, task.lr)
+    result = (loop or train_round)(nlp_task, examples, batches, spec, plan, guards, task.lr)
     _tell(site, task, work, result)
     if watch is not None:
         watch(task, result)

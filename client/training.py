@@ -45,6 +45,10 @@ class LocalResult:
     """With privacy at the site: share of drawn units whose records could not be computed and counted as zero."""
 
 
+Train = Callable[[Task, Examples, Iterable[Batch], TrainSpec, PrivacyPlan | None, SiteGuards, float], LocalResult]
+"""``train_round``, or in a simulation without privacy a loop of the user's own."""
+
+
 def train_round(
     task: Task,
     examples: Examples,
@@ -93,7 +97,7 @@ def train_round(
             steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
         unusable = gradient.unusable
     noised = per_unit is not None and per_unit.is_private
-    _check_moved(resident.trained, start, stepped, expected=records > 0 and not noised)
+    check_moved(resident.trained, start, stepped, expected=records > 0 and not noised)
     means = strength.penalty / max(1, steps), strength.pull / max(1, steps)
     return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens, *means, unusable)
 
@@ -138,7 +142,7 @@ def _guarded(task: Task, guards: SiteGuards, step: Tensor, strength: _Strength) 
     return turned
 
 
-def _check_moved(now: Tensor, start: Tensor, stepped: bool, *, expected: bool) -> None:
+def check_moved(now: Tensor, start: Tensor, stepped: bool, *, expected: bool) -> None:
     """An adapter in which no step was taken, or that is not finite, must not pass for a trained one.
 
     Guards may take every step back; that is no fault. With noise a step is taken anyway, whatever the records are.

@@ -7,17 +7,22 @@
     head.safetensors            a trained head, if there is one
     work.json                   base, task, labels: enough to predict
     manifest.json               content hash, parent's hash, round, stage
+    slots.safetensors           which rows belong to which stage, if there are slots (``slots_file.py``)
+    README.md                   what it is, how private, and what plain peft serves of it (``card.py``)
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.numpy import save
 
+from llmchain_fl.adapter.card import NAME, Facts, card
+from llmchain_fl.adapter.slots_file import Slots, write_slots
 from llmchain_fl.atomic_file import atomic_write, write_json
 from llmchain_fl.core.adapter.peft_model import read_peft, read_tensors, write_peft
 from llmchain_fl.core.adapter.resident import Resident
@@ -36,8 +41,19 @@ class Lineage:
     parent: str
 
 
-def write_adapter(folder: Path, resident: Resident, arrays: Arrays, work: WorkSpec, lineage: Lineage) -> str:
-    """Write ``arrays`` (all of them: LoRA factors of any one rank, and head) and return their content hash."""
+def write_adapter(
+    folder: Path,
+    resident: Resident,
+    arrays: Arrays,
+    work: WorkSpec,
+    lineage: Lineage,
+    slots: Slots | None = None,
+    privacy: str = "",
+) -> str:
+    """Write ``arrays`` (all of them: LoRA factors of any one rank, and head) and return their content hash.
+
+    ``slots``: what stands beside them. ``privacy``: one sentence for the card and the manifest.
+    """
     write_peft(folder, arrays, resident.peft_config)
     head = {name: value for name, value in arrays.items() if name.startswith("head.")}
     (folder / "head.safetensors").unlink(missing_ok=True)
@@ -45,10 +61,23 @@ def write_adapter(folder: Path, resident: Resident, arrays: Arrays, work: WorkSp
         atomic_write(folder / "head.safetensors", save(head))
     rank = next((value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")), work.adapter.rank)
     shape = replace(work.adapter, rank=rank, alpha=work.adapter.scale * rank, trained=("lora_A", "lora_B"))
-    atomic_write(folder / "work.json", replace(inference(work), adapter=shape).to_json().encode())
+    plain = replace(inference(work), adapter=shape)
+    atomic_write(folder / "work.json", plain.to_json().encode())
     content = digest(arrays)
-    write_json(folder / "manifest.json", {"content": content, **vars(lineage), "base": resident.base.public_name})
+    manifest = {"content": content, **vars(lineage), "base": resident.base.public_name}
+    manifest |= {"privacy": privacy} if privacy else {}
+    write_slots(folder, slots, content)
+    write_card(folder, plain, arrays, slots, manifest)
+    write_json(folder / "manifest.json", manifest)
     return content
+
+
+def write_card(
+    folder: Path, work: WorkSpec, arrays: Arrays, slots: Slots | None, manifest: Mapping[str, object]
+) -> None:
+    """``README.md`` of an adapter."""
+    held, chooses = ((), False) if slots is None else (slots.held, bool(slots.route))
+    atomic_write(folder / NAME, card(work, arrays, Facts(manifest, held, chooses)).encode())
 
 
 def read_adapter(folder: Path) -> tuple[WorkSpec, Arrays]:

@@ -1,0 +1,158 @@
+"""Labels from a saved adapter, with transformers and peft alone: nothing of the training code is run.
+
+What it computes is what the run served (``core/tasks/classification.py``), written down a second time, short enough to
+be copied into a service of one's own:
+
+    h(x)      = pooled token vectors of base + adapter, at unit length
+    label-text:  logit_l = scale * h(x) . e_l,   e_l = h(text of l) of the base alone
+    trained:     logits  = W (scale * h(x)) + b,  W, b from head.safetensors
+
+==================================  ===========================================================
+the folder                          result
+==================================  ===========================================================
+of a language model                 ModelError: it gives texts, no labels
+slots of which a text chooses one   ModelError: peft's format cannot choose; ``llmchain-fl predict``
+every product B A is 0              the base model's answers, and a warning
+==================================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmchain_fl.core.errors import ModelError
+
+BATCH = 64
+
+
+class Classifier:
+    """Texts -> labels. Make one with :meth:`from_folder`.
+
+    Attributes:
+        labels: in the order of the label list.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, task: dict[str, Any], head: dict[str, Any] | None) -> None:
+        self.labels = [str(name) for name, _ in task["labels"]]
+        self._model, self._tokenizer, self._task = model, tokenizer, task
+        if head is None:
+            with model.disable_adapter():
+                self._weight, self._bias = self._vectors([str(text) for _, text in task["labels"]]), 0.0
+        else:
+            self._weight, self._bias = head["head.weight"], head["head.bias"]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, base: str = "", device: str = "cpu") -> Classifier:
+        """Read an adapter folder (``RUN/adapter``, ``RUN/stages/*/adapter``).
+
+        Args:
+            folder: with ``work.json`` in it.
+            base: where the base model is, if not where the run had it: a folder or a hub id.
+            device: of torch.
+
+        Raises:
+            ModelError: see the table above; or the folder, or the base, cannot be read.
+        """
+        import torch
+        from peft import PeftModel
+        from safetensors.torch import load_file
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = Path(folder)
+        work = _work(folder)
+        place = base or _base(str(work["base"]["path"]))
+        try:
+            with _quiet():
+                tokenizer = AutoTokenizer.from_pretrained(place)
+                bare = AutoModel.from_pretrained(place, dtype=getattr(torch, work["base"]["dtype"]))
+                model = PeftModel.from_pretrained(bare, str(folder)).to(device).eval()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            what = f"the base model {place} with the adapter in {folder} cannot be loaded: {reason[:200]}"
+            raise ModelError(what, remedy="give base=, a folder or hub id of the model it was trained on") from error
+        head = folder / "head.safetensors"
+        products = [float(value.abs().max()) for name, value in model.named_parameters() if ".lora_B." in name]
+        if not any(products):
+            warnings.warn(f"the adapter in {folder} changes nothing: see its README.md", stacklevel=2)
+        return cls(model, tokenizer, work["task"], load_file(head, device=device) if head.is_file() else None)
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        """The best label of each text."""
+        return [found[0][0] for found in self.top(texts, 1)]
+
+    def top(self, texts: Sequence[str], count: int = 3) -> list[list[tuple[str, float]]]:
+        """The ``count`` best labels of each text with their probabilities."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            return []
+        scaled = float(self._task["scale"]) * self._vectors(texts)
+        logits = scaled @ self._weight.T + self._bias
+        best = logits.softmax(dim=-1).topk(min(count, len(self.labels)), dim=-1)
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [[(self.labels[i], p) for p, i in zip(ps, ix, strict=True)] for ps, ix in rows]
+
+    def _vectors(self, texts: list[str]) -> Any:
+        """h of each text, float32 [n, H]."""
+        import torch
+
+        found = []
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
+            cut = {"truncation": True, "max_length": int(self._task["max_tokens"]), "padding": True}
+            read = self._tokenizer(part, return_tensors="pt", **cut).to(self._model.device)
+            ids, mask = read["input_ids"], read["attention_mask"]
+            with torch.no_grad():
+                hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            weight = mask.unsqueeze(-1).float()
+            mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+            pooled = mean if self._task["pooling"] == "mean" else hidden[:, 0]
+            found.append(torch.nn.functional.normalize(pooled, dim=-1))
+        return torch.cat(found)
+
+
+def _work(folder: Path) -> dict[str, Any]:
+    """``work.json``, if plain peft can serve the folder's labels."""
+    try:
+        work: dict[str, Any] = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+        labels = work["task"]["labels"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder} holds no adapter of this project", remedy="give RUN/adapter or RUN/stages/NAME/adapter"
+        ) from error
+    if not labels:
+        raise ModelError(f"the adapter in {folder} has no labels", remedy="load it as its README.md says")
+    slots = folder / "slots.safetensors"
+    if slots.is_file():
+        from safetensors import safe_open
+
+        with safe_open(slots, framework="numpy") as opened:
+            if "keys" in opened.keys():  # noqa: SIM118 (not a dict)
+                what = f"in {folder} each text chooses among slots, which peft's format cannot do"
+                raise ModelError(what, remedy="use `llmchain-fl predict`, or result.predict")
+    return work
+
+
+def _base(path: str) -> str:
+    """Where the base named in ``work.json`` is on this machine."""
+    from llmchain_fl.core.base_model import locate
+
+    return locate(path).path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no table of unused weights while a model is loaded."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
