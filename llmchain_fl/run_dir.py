@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,17 @@ class RunDir:
         """Whether sites may have been asked: from then on a run can be gone on with, and is not thrown away."""
         return bool(_listing(self.state)) or any(self.sites.glob("*/state/**/events.jsonl"))
 
+    def discard(self) -> bool:
+        """Remove a run that has not begun; one that has, or that another process is at work on, stays."""
+        if self.begun:
+            return False
+        try:
+            with self.alone():
+                shutil.rmtree(self.path)
+        except RunError:
+            return False
+        return True
+
     @property
     def sites(self) -> Path:
         """The simulated sites' own files."""
@@ -169,6 +181,11 @@ class RunDir:
     def truncate_after(self, round: int) -> None:
         """Drops all rows of rounds later than ``round``."""
         self._keep_rows(lambda row: row["round"] <= round)
+
+    def read_changes(self) -> list[dict[str, Any]]:
+        """What was changed in the settings when the run went on."""
+        text = self.changes.read_text(encoding="utf-8") if self.changes.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def drop(self, metric: str) -> None:
         """Drops all rows of one metric."""

@@ -13,12 +13,13 @@ from llmchain_fl.planning.work import guard_specs, work_from
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.central import CentralPrivacy
-from server.changes import accept
+from server.changes import accept, note_noise
 from server.checkpoint import Stateful, load_state, read_state
 from server.further_noise import further_plan
 from server.loop import Loop, Parts
 from server.parts import make_quarantine, make_robust, make_rule, start_arrays
 from server.privacy_book import PrivacyBook, make_plan
+from server.references import References
 from server.scoring import Opening, Scorer
 from server.state import RunState
 from server.strategy import FederatedLora
@@ -49,6 +50,7 @@ def build(
         load_state(saved, {name: part for name, part in parts.items() if name != "run"})
     if extension:
         book.go_on_with(further_plan(config, book, list(state.nodes), state.round, state.ended))
+        note_noise(state, book.plan)
     work = work_from(config, labels, rule.trained, book.plan)
     if saved and grown and work.task.head_size:
         raise ConfigError(["task.labels: a trained head has one output a label; the run so far has fewer"])
@@ -57,6 +59,9 @@ def build(
         parts["clip"] = central
         load_state(saved or {"clip": central.state()}, {"clip": central})
     scorer = Scorer(config, work, list(labels), opening)
+    references = parts["references"] = References(scorer, work.task)
+    if saved:
+        load_state(saved, {"references": references})
     start = start_arrays(config, work, rule, scorer)
     if saved is None:
         state.current = state.serving = start
@@ -64,7 +69,8 @@ def build(
         run.write_settings(to_toml(config), state.changes)
     run.truncate_after(state.round if state.round else -1)
     strategy = FederatedLora(config, work, rule, state, central, make_robust(config.aggregation))
-    return Loop(config, work, Parts(state, strategy, guards, scorer, book, quarantine, parts, start), run, progress)
+    made = Parts(state, strategy, guards, scorer, book, quarantine, references, parts, start)
+    return Loop(config, work, made, run, progress)
 
 
 def _central(config: RunConfig, book: PrivacyBook) -> CentralPrivacy | None:

@@ -10,9 +10,13 @@ from llmchain_fl.config.changes import Changes, changes, extension_faults, resum
 from llmchain_fl.config.read import parse
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, RunError
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.run_dir import RunDir
 from server.handing import shapes
-from server.state import AWAY, RunState
+from server.state import AWAY, RunState, last_state
 
+UNDO = "undo the change in config.toml; llmchain-fl extend takes new stages, rounds and sites; nothing was changed"
+ELSE = "begin a new run from the adapter of this one (adapter.start) for anything else; nothing was changed"
 LABELS = "task.labels: the public label list is not the one of the run so far"
 
 
@@ -31,6 +35,18 @@ def before(state: RunState) -> RunConfig:
         ) from None
 
 
+def check_resumed(config: RunConfig, run: RunDir) -> None:
+    """Refuse a configuration that the run cannot simply go on with; cheap, before anything is read or dealt out.
+
+    Raises:
+        ConfigError: every key that has changed and may not.
+        RunError: another version wrote the state.
+    """
+    state = last_state(run.state)
+    if state is not None:
+        _refuse(resume_faults(changes(before(state), config)), UNDO)
+
+
 def accept(config: RunConfig, labels: Mapping[str, str], state: RunState, *, extension: bool) -> None:
     """Enter into ``state`` what is new in ``config``.
 
@@ -39,16 +55,12 @@ def accept(config: RunConfig, labels: Mapping[str, str], state: RunState, *, ext
     """
     old = before(state)
     found = changes(old, config)
-    if extension:
+    if not extension:
+        _refuse(resume_faults(found) + ([LABELS] if dict(state.labels) != dict(labels) else []), UNDO)
+    else:
         faults = extension_faults(old, config, state.round, state.nodes, state.ended)
         faults += _extended_faults(config, old, labels, state)
-        remedy = "a run keeps what was done in it; begin a new run from its adapter (adapter.start) for anything else"
-    else:
-        faults = resume_faults(found) + ([LABELS] if dict(state.labels) != dict(labels) else [])
-        remedy = "undo the change in config.toml; llmchain-fl extend takes new stages, rounds and sites"
-    if faults:
-        raise ConfigError(faults, remedy=f"{remedy}; nothing was changed")
-    if extension:
+        _refuse(faults, ELSE)
         state.stopped = ""
         state.nodes |= {site: AWAY for site in config.stream.arrival if site not in state.nodes}
     if found or dict(state.labels) != dict(labels):
@@ -71,6 +83,17 @@ def _extended_faults(config: RunConfig, old: RunConfig, labels: Mapping[str, str
     return faults
 
 
+def _refuse(faults: list[str], remedy: str) -> None:
+    if faults:
+        raise ConfigError(faults, remedy=remedy)
+
+
 def _entry(found: Changes, number: int, how: str) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"when": now, "how": how, "after_round": number, "changed": {key: list(pair) for key, pair in found.items()}}
+
+
+def note_noise(state: RunState, plan: PrivacyPlan | None) -> None:
+    """Beside the extension, the noise with which the run goes on."""
+    if plan is not None and state.changes:
+        state.changes[-1] |= {"noise_multiplier": plan.noise_multiplier, "score_noise": plan.score_noise}

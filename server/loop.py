@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from llmchain_fl.config.calendar import absent_sites, stages_in_order, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
+from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError, RunPaused
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.guards.protocol import View
 from llmchain_fl.guards.server_guards import ServerGuards
@@ -24,6 +24,7 @@ from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
 from server.recorder import Recorder
+from server.references import References
 from server.roll_call import RollCall, connected
 from server.schedule import ScheduledRound
 from server.scoring import Scorer, Scores
@@ -45,6 +46,7 @@ class Parts:
     scorer: Scorer
     book: PrivacyBook
     quarantine: Quarantine
+    references: References
     stateful: Mapping[str, Stateful]
     """Everything that remembers something from round to round, by the name under which it is saved."""
     start: Arrays
@@ -62,7 +64,7 @@ class Loop:
         self._before = state.current
         """The global arrays at the beginning of the round."""
         self._roll = RollCall(config.sites, list(state.nodes), absent_sites(config, state.round + 1, state.ended))
-        self.recorder = Recorder(config, work, *self._scored(), run, state)
+        self.recorder = Recorder(config, work, *self._scored(), parts.references, run, state)
         self._ending = Ending(parts.strategy, self._scorer, self._book, self.recorder, run, state, progress)
 
     def _scored(self) -> tuple[Scorer, PrivacyBook, ServerGuards, Quarantine]:
@@ -187,14 +189,12 @@ class Loop:
         again, and the run goes on with the next round.
 
         Raises:
-            RunError: it was not for budgets.
+            RunPaused: it was not for budgets.
         """
         reasons = sorted(set(outcome.refused.values()))
         if reasons != ["budget"]:
-            raise RunError(
-                f"round {planned.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})",
-                remedy="look at the sites' logs; the run goes on from here with --resume",
-            )
+            what = f"round {planned.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})"
+            raise RunPaused(what, remedy="look at the sites' logs")
         for site, records in asked.items():
             self._book.mark(site, records, self._strategy.earlier(site, planned.round))
         self._skip(planned, grid, "nobody can pay")

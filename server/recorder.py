@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmchain_fl.aggregation.rule import serving
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.continual.probe_sets import probe_rows
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.guards.server_guards import ServerGuards
@@ -43,12 +44,13 @@ class Recorder:
         book: PrivacyBook,
         guards: ServerGuards,
         quarantine: Quarantine,
+        references: References,
         run: RunDir,
         state: RunState,
     ) -> None:
         self._config, self._work, self._scorer, self._book = config, work, scorer, book
         self._guards, self._quarantine, self._run, self._state = guards, quarantine, run, state
-        self._references = References(scorer, work.task)
+        self._references = references
 
     def scores(self, number: int) -> Scores:
         """Of the serving adapter, on the sets of each round; ``number``: of the round.
@@ -64,6 +66,16 @@ class Recorder:
         rows += self._references.start(self._state.serving) + self._scorer.opening_rows()
         self._run.truncate_after(-1)
         self._run.append_rows(rows)
+
+    def extended(self, names: Collection[str], start: Arrays, planned: ScheduledRound) -> None:
+        """What the stages ``names``, new in an extended run, are read against: before any training, and now."""
+        now, main = self.scores(planned.round), self._scorer.main
+        untrained = finite(self._scorer.score(start, self._scorer.each_round), 0)
+        rows = self._score_rows(0, -1, untrained) + self._scorer.opening_rows()
+        rows += self._references.extended(start, self._state.serving)
+        rows += self._score_rows(planned.round, planned.stage, now)
+        rows += matrix_rows(planned.round, planned.stage, "global", now, main)
+        self._run.append_rows(row for row in rows if row["task"] in names)
 
     def round(
         self, planned: ScheduledRound, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float

@@ -76,6 +76,12 @@ class References:
                     rows.append({**base, "task": task, **row, **declaration(self._main)})
         return rows
 
+    def extended(self, start: Arrays, now: Arrays) -> list[Row]:
+        """Where an extension adds stages: as ``start``, and what the adapter in service, ``now``, answers already."""
+        rows = self.start(start)
+        self._keep(self._scorer.each_round, PREVIOUS, self._scorer.answered(now, self._scorer.each_round))
+        return rows
+
     def stage(self, number: int, stage: int, name: str, arrays: Arrays) -> list[Row]:
         """At the end of stage ``name``; ``arrays``: in service now."""
         which = self._scorer.each_round

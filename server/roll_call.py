@@ -41,7 +41,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.core.errors import LlmchainError, RunError, WireError
+from llmchain_fl.core.errors import LlmchainError, RunError, RunPaused, WireError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.replies import read_hello
 from server.handled import handled
@@ -107,7 +107,7 @@ class RollCall:
         what = f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s"
         if nameless:
             what += f"; {nameless} more gave no name that a site can have (the log says why)"
-        raise RunError(what, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
+        raise RunPaused(what, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
 
     def _roll(self, found: Mapping[str, int]) -> dict[str, int]:
         """Every site of the run, by name. Where all places are taken, a later name is no site: the caller says so."""
@@ -134,10 +134,8 @@ class RollCall:
             if len(here) >= needed:
                 return self.nodes
             if time.monotonic() > deadline:
-                raise RunError(
-                    f"{len(here)} of {len(due)} sites are connected, a round needs {needed}",
-                    remedy="start their SuperNodes; the run goes on from here with --resume",
-                )
+                what = f"{len(here)} of {len(due)} sites are connected, a round needs {needed}"
+                raise RunPaused(what, remedy="start their SuperNodes")
             time.sleep(min(1.0, self._config.wait_seconds / 10))
 
     def _look(self, grid: Grid) -> None:

@@ -15,7 +15,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.errors import RunPaused
 from llmchain_fl.progress import Progress
 
 PAUSE = 0.05
@@ -62,7 +62,7 @@ class OrderedGrid(Grid):
         """Nodes that are registered by now.
 
         Raises:
-            RunError: the run was stopped.
+            RunPaused: the run was stopped.
         """
         if self._stop.wanted:
             raise _stopped()
@@ -80,7 +80,7 @@ class OrderedGrid(Grid):
         """Replies one by one, in the order of ``messages``; those that are missing after ``timeout`` are left out.
 
         Raises:
-            RunError: the run was stopped.
+            RunPaused: the run was stopped.
         """
         asked = list(self._grid.push_messages(messages))
         end = float("inf") if timeout is None else time.monotonic() + timeout
@@ -104,6 +104,6 @@ class OrderedGrid(Grid):
         yield from (come[number] for number in asked if number in come)
 
 
-def _stopped() -> RunError:
+def _stopped() -> RunPaused:
     log.warning("stopping as soon as the sites at work are done; Ctrl-C once more breaks them off")
-    return RunError("the simulation was stopped", remedy="every finished round is kept; go on with --resume")
+    return RunPaused("the simulation was stopped", remedy="every finished round is kept")

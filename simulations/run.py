@@ -7,7 +7,7 @@ way (docs/on-flower.md).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from client.app import make_app
 from client.site import Site
 from client.training import LocalResult
-from llmchain_fl.config.read import read_config
+from llmchain_fl.config.read import build, read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError
@@ -25,13 +25,17 @@ from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all
+from server.changes import check_resumed
+from server.extend import Extension
+from server.state import last_state
 from simulations.backdoor import armed
 from simulations.baselines import baselines
+from simulations.dealing import site_names
 from simulations.grid import InProcessGrid
 from simulations.hostile import HostileApp, Threat, hostile_sites
 from simulations.local_scores import LocalScores
 from simulations.own_trainer import OwnTrainer, loop_of, refuse
-from simulations.prepare import prepare_sites
+from simulations.prepare import dealt_in, prepare_sites, write_site_files
 
 
 def start(config: RunConfig, scenario: str, out: Path | None) -> RunDir:
@@ -39,10 +43,48 @@ def start(config: RunConfig, scenario: str, out: Path | None) -> RunDir:
     return RunDir.create(out or fresh(Path("runs"), scenario), to_toml(config))
 
 
-def reopen(path: Path) -> tuple[RunConfig, RunDir]:
-    """An existing run and the configuration it was begun with."""
+def reopen(path: Path, settings: Sequence[str] = ()) -> tuple[RunConfig, RunDir]:
+    """An existing run and its configuration, with ``settings`` laid over it."""
     run = RunDir.open(path)
-    return read_config(run.config), run
+    return read_config(run.config, settings), run
+
+
+def extend(config: RunConfig, run: RunDir) -> RunConfig:
+    """Make a run go further, as ``config`` says; a simulation's new records are dealt out. Nothing is played.
+
+    Returns:
+        The configuration to go on with: simulated sites that are new join in the next round.
+
+    Raises:
+        LlmchainError: see ``server/extend.py``; nothing has changed.
+    """
+    if not simulated(run):
+        with run.alone():
+            Extension(config, run).commit()
+        return config
+    config = with_new_sites(config, run)
+    with run.alone():
+        extension = Extension(config, run, baselines(config, run.sites, site_names(config)))
+        prepare_sites(config, run.sites)
+        write_site_files(config, run.sites)
+        extension.commit()
+    return config
+
+
+def simulated(run: RunDir) -> bool:
+    """Whether the sites of the run are on this machine, made by a simulation."""
+    return dealt_in(run.sites) is not None
+
+
+def with_new_sites(config: RunConfig, run: RunDir) -> RunConfig:
+    """Sites that the run does not know yet join in the next round, unless ``stream.arrival`` says otherwise."""
+    state, dealt = last_state(run.state), dealt_in(run.sites)
+    new = set() if state is None or dealt is None else set(site_names(config)) - {*dealt.sites, *config.stream.arrival}
+    if state is None or not new:
+        return config
+    tree = config.model_dump()
+    tree["stream"]["arrival"] |= {name: {"joins": state.round + 1} for name in sorted(new)}
+    return build(tree)
 
 
 def simulate(
@@ -57,14 +99,16 @@ def simulate(
     ``own_trainer`` trains at the sites in place of the local loop (``own_trainer.py``).
 
     Raises:
-        LlmchainError: see ``server/app.py``; the run directory keeps every finished round.
+        LlmchainError: see ``server/build.py``, or another process is at work on the run; every finished round is kept.
     """
     if own_trainer is not None:
         refuse(config, backend)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
-    sites = prepare_sites(config, run.sites)
-    BACKENDS[backend](config, run, sites, progress, own_trainer)
+    with run.alone():
+        check_resumed(config, run)
+        sites = prepare_sites(config, run.sites)
+        BACKENDS[backend](config, run, sites, progress, own_trainer)
 
 
 def threat_of(config: RunConfig, names: list[str]) -> Threat:

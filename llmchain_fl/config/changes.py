@@ -15,6 +15,7 @@ Rounds that are done stay what they were: the calendar of the run and of each si
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from llmchain_fl.config.calendar import Ended, Span, calendar, site_calendar
 from llmchain_fl.config.schema import RunConfig, Section
@@ -75,6 +76,31 @@ def _settings(section: Section, prefix: str = "") -> Iterator[tuple[str, object]
             yield from ((f"{key}.{site}", arrival.model_dump()) for site, arrival in value.items())
         else:
             yield key, value
+
+
+def lay_over(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Lay ``more`` over a configuration, in place: a stage of a known name is changed, one of a new name added."""
+    for key, value in more.items():
+        old = tree.get(key)
+        if key == "stage" and isinstance(old, list) and isinstance(value, list):
+            for stage in value:
+                _add_stage(tree, old, stage)
+        elif isinstance(old, dict) and isinstance(value, dict):
+            lay_over(old, value)
+        else:
+            tree[key] = value
+
+
+def _add_stage(tree: dict[str, Any], stages: list[Any], stage: Any) -> None:
+    name = stage.get("name") if isinstance(stage, dict) else None
+    known = next((one for one in stages if isinstance(one, dict) and one.get("name") == name), None)
+    if known is not None:
+        known.update(stage)
+        return
+    stages.append(stage)
+    order = tree.get("stream", {}).get("order")
+    if order:
+        order.append(name)
 
 
 def resume_faults(found: Changes) -> list[str]:

@@ -7,7 +7,8 @@
     ├── DataError                 a file of records: which file, which line, never the record
     ├── ModelError                a base model or an adapter that cannot be had or does not fit
     ├── RunError                  a run directory that is missing, foreign or damaged; a run that cannot go on
-    │   └── RunStopped            exit code 3; a run whose budget ended before its plan did
+    │   ├── RunStopped            exit code 3; a run whose budget ended before its plan did
+    │   └── RunPaused             a run that can be gone on with as it is
     ├── PrivacyError              a plan that is not one, or not funded
     │   └── BudgetExhausted       the next round would pass the site's limit
     ├── AdmissionError            a reply that must not be summed
@@ -79,6 +80,10 @@ class RunError(LlmchainError):
 
 class RunStopped(RunError):
     """A run that nobody can pay for any more and whose plan had more rounds; all that it has is written."""
+
+
+class RunPaused(RunError):
+    """A run that broke off for a passing reason and can be gone on with as it is; whoever started it says how."""
 
 
 class PrivacyError(LlmchainError):

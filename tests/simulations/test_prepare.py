@@ -14,7 +14,8 @@ from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import DataError, LlmchainError
 from llmchain_fl.planning.work import work_from
-from simulations.prepare import prepare_sites, site_names
+from simulations.dealing import site_names
+from simulations.prepare import prepare_sites
 
 
 def write(path: Path, count: int, word: str = "card") -> Path:
