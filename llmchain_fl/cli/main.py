@@ -15,6 +15,7 @@ from llmchain_fl.cli import (
     compare,
     digest,
     evaluate,
+    extend,
     next_stage,
     predict,
     privacy,
@@ -41,6 +42,7 @@ app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
 app.command("digest")(digest.command)
 app.command("bundle")(bundle.command)
+app.command("extend")(extend.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)

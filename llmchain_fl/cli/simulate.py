@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +22,8 @@ def command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory to write; default runs/SCENARIO-N.")] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this run directory after a crash or Ctrl-C.")
+        Path | None,
+        typer.Option("--resume", help="Go on with this run directory after a crash or Ctrl-C; see also `extend`."),
     ] = None,
     backend: Annotated[
         str, typer.Option("--backend", help="in-process (default) or ray (Flower's own simulation).")
@@ -35,12 +35,11 @@ def command(
     """Run a scenario with all its sites on this machine."""
     from llmchain_fl.core.errors import ConfigError
 
-    if backend not in BACKENDS:
-        raise ConfigError([f"--backend {backend!r}: must be one of {', '.join(BACKENDS)}"])
-    if resume is not None and (settings or beside or out):
-        raise ConfigError(["--resume takes the run as it was begun: no --set, --beside or --out with it"])
+    check_backend(backend)
+    if resume is not None and (beside or out):
+        raise ConfigError(["--resume goes on in the run's own directory: no --beside or --out with it"])
     if resume is not None:
-        ended = [_resume(resume, backend)]
+        ended = [_resume(resume, list(settings or []), backend)]
     else:
         first, stop = _run(scenario, list(settings or []), out, backend)
         ended = [stop]
@@ -52,6 +51,14 @@ def command(
         raise stop
 
 
+def check_backend(name: str) -> None:
+    """Raises a ConfigError for a backend that does not exist."""
+    from llmchain_fl.core.errors import ConfigError
+
+    if name not in BACKENDS:
+        raise ConfigError([f"--backend {name!r}: must be one of {', '.join(BACKENDS)}"])
+
+
 def _beside(out: Path | None) -> Path | None:
     return out.with_name(f"{out.name}-beside") if out else None
 
@@ -59,46 +66,60 @@ def _beside(out: Path | None) -> Path | None:
 def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> tuple[RunDir, RunStopped | None]:
     """The run, and why its budget ended before its plan did (None: it did not)."""
     from llmchain_fl.cli.apps import simulator
+    from llmchain_fl.cli.check import check_before
     from llmchain_fl.config.read import read_config
     from llmchain_fl.core.errors import LlmchainError
     from llmchain_fl.scenario import find_scenario
 
     config = read_config(find_scenario(scenario), settings)
+    check_before(config, out)
     tool = simulator()
     run: RunDir = tool.start(config, Path(scenario).stem, out)
     try:
-        return run, _play(tool, config, run, backend)
-    except LlmchainError:
-        if not run.begun:
-            shutil.rmtree(run.path)  # nobody was asked for anything: leave no empty run behind
+        return run, play(tool, config, run, backend)
+    except (LlmchainError, KeyboardInterrupt):
+        run.discard()  # nobody was asked for anything: leave no empty run behind
         raise
 
 
-def _resume(path: Path, backend: str) -> RunStopped | None:
+def _resume(path: Path, settings: list[str], backend: str) -> RunStopped | None:
     from llmchain_fl.cli.apps import simulator
 
     tool = simulator()
-    config, run = tool.reopen(path)
-    return _play(tool, config, run, backend)
+    config, run = tool.reopen(path, settings)
+    return play(tool, config, run, backend)
 
 
-def _play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None:
+def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None:
+    """Play what is left of a run, and show what came of it.
+
+    Returns:
+        Why its budget ended before its plan did; None: it did not.
+    """
+    from llmchain_fl.cli.faults import kept_in
     from llmchain_fl.cli.live import watching
     from llmchain_fl.cli.summary import show_summary
-    from llmchain_fl.core.errors import RunStopped
+    from llmchain_fl.core.errors import RunPaused, RunStopped
 
     stop: RunStopped | None = None
+    again = f"every finished round is kept, go on with: llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
     try:
-        with watching(config.title or "run", run.path) as progress:
+        with kept_in(run), watching(config.title or "run", run.path) as progress:
             tool.simulate(config, run, progress, backend)
     except RunStopped as error:
         stop = error
+    except RunPaused as error:
+        raise RunPaused(error.what, remedy=f"{error.remedy}; {again}" if run.begun else error.remedy) from None
     except KeyboardInterrupt:
-        again = f"llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
-        typer.secho(f"stopped; every finished round is kept. Go on with: {again}", err=True)
+        typer.secho(f"stopped; {again if run.begun else 'no site was asked for anything'}", err=True)
         raise
     show_summary(run)
     return stop
+
+
+def how_on_flower(run: RunDir) -> str:
+    """The command that goes on with a run of a SuperLink."""
+    return f"flwr run . --run-config 'resume=true out=\"{run.path}\"' --stream"
 
 
 def _compare(first: RunDir, second: RunDir, change: str) -> None:

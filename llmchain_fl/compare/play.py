@@ -77,9 +77,8 @@ def _play(job: Job, tell: Tell) -> Outcome:
     except RunStopped:  # its budget ended early: it is measured as far as it went
         pass
     except LlmchainError as error:
-        if run.rows():
+        if run.rows() or not run.discard():
             raise
-        shutil.rmtree(run.path)
         reason = "; ".join(error.faults) if isinstance(error, ConfigError) else error.what
         return missed(job.cell, "refused", reason)
     outcome = measured(job.cell, run, config)
