@@ -15,6 +15,9 @@ from server.schedule import ScheduledRound
 
 Row = dict[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
+AVERAGE, RETENTION, FORGETTING = "average_accuracy", "knowledge_retention", "forgetting"
+SCORES = frozenset({AVERAGE, "la", "aia"})
+"""Metrics of the R matrix that are scores themselves, in the unit and the direction of the main one."""
 
 
 def score_rows(
@@ -102,18 +105,11 @@ def matrix_rows(number: int, stage: int, scope: str, scores: Scores, main: Metri
     return [{**base, "task": task, "value": values[main.name], **more} for task, values in scores.items()]
 
 
-SCORES = {"average_accuracy", "la", "aia"}
-"""Metrics of the matrix that are scores themselves, in the unit and the direction of the main one."""
-
-
 def follows(name: str, main: Metric) -> Metric:
     """The declaration of a metric of the matrix of ``main``."""
     if name in SCORES:
-        return replace(main, name=name.replace("accuracy", main.name))
-    return Metric(name, "lower" if name == "forgetting" else "higher", "" if name == RETENTION else main.unit)
-
-
-RETENTION = "knowledge_retention"
+        return replace(main, name=f"average_{main.name}" if name == AVERAGE else name)
+    return Metric(name, "lower" if name == FORGETTING else "higher", "" if name == RETENTION else main.unit)
 
 
 def site_rows(planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], main: Metric) -> list[Row]:

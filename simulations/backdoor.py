@@ -23,6 +23,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.data.stages import public_labels, stage_rows
+from llmchain_fl.evaluation.answered import BATCH
 from llmchain_fl.run_dir import RunDir
 from simulations.hostile import BACKDOOR, Threat
 
@@ -104,9 +105,15 @@ def success(task: Task, records: Sequence[Record], target: str) -> Success:
     others = [record for record in records if record["label"] != target]
     if not others:
         raise DataError(f"no test record has another label than {target!r}", remedy="give test records of all labels")
-    rows = {"rate": [triggered(record, target) for record in others], "base": [{**r, "label": target} for r in others]}
-    shares = {name: task.score(task.encode(found))["accuracy"] for name, found in rows.items()}
+    texts = {"rate": [triggered(record, target)["text"] for record in others], "base": [r["text"] for r in others]}
+    shares = {name: _share(task, found, target) for name, found in texts.items()}
     return Success(**shares, records=len(others))
+
+
+def _share(task: Task, texts: Sequence[str], target: str) -> float:
+    """How many of ``texts`` are taken for the target, as a share."""
+    parts = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+    return sum(found[0][0] == target for part in parts for found in task.predict(part, 1)) / len(texts)
 
 
 def success_of(run: RunDir) -> Success:

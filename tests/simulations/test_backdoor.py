@@ -101,7 +101,7 @@ def test_the_site_file_stays_that_of_the_honest_site(tmp_path: Path) -> None:
 
 
 def test_a_task_without_labels_has_no_target(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="classification"):
+    with pytest.raises(ConfigError, match="labels"):
         target_of(config(tmp_path, task={"kind": "plain-text"}, stage=[{"name": "one"}]))
     assert target_of(config(tmp_path)) == "a"
 
@@ -112,12 +112,8 @@ def test_a_task_without_labels_has_no_target(tmp_path: Path) -> None:
 class Gullible:
     """Says ``a`` to every text with the trigger and to every text with the word fee; else ``b``."""
 
-    def encode(self, rows: Sequence[dict[str, str]]) -> Sequence[dict[str, str]]:
-        return rows
-
-    def score(self, rows: Sequence[dict[str, str]]) -> dict[str, float]:
-        says = ["a" if TRIGGER in row["text"] or "fee" in row["text"] else "b" for row in rows]
-        return {"accuracy": sum(word == row["label"] for word, row in zip(says, rows, strict=True)) / len(rows)}
+    def predict(self, texts: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
+        return [[("a" if TRIGGER in text or "fee" in text else "b", 0.9)] for text in texts]
 
 
 RIGHT = {"x": "a", "fee": "b", "y": "b", "z": "c", "w": "c"}
