@@ -60,7 +60,7 @@ class PlainGradient:
         parameters = [self._resident.parameters[name] for name in self._resident.trained_names]
         total = torch.zeros_like(self._resident.trained)
         for part in chunks(_flat(like), self._micro):
-            gradients = torch.autograd.grad(loss(part).sum(), parameters)
+            gradients = torch.autograd.grad(loss(part).sum(), parameters, materialize_grads=True)
             total += torch.cat([g.reshape(-1) for g in gradients])
         return total
 

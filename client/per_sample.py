@@ -8,6 +8,18 @@ For y = W x + b with records n = 1 .. N and g = dL/dy:
 itself is never computed. All rows are written straight into one buffer [N, P], so clipping is one norm pass and one
 matrix-vector product. LoRA's factors are linear layers of their own, so this rule is all an adapter needs.
 
+Which of its rows are whose a layer does not say. With one record in a pass all are its own, whatever their order. With
+more, records stand along the first dimension, or as ``resident.layouts`` says, which ``client/steady.py`` has found by
+comparing with autograd, one record at a time:
+
+=============  ===============================  ========================================================
+layout         input of a layer                 for instance
+=============  ===============================  ========================================================
+(none)         [N, ..., d]                      nearly every layer
+``flat``       [N T, d], record after record    OPT, the shared expert of Qwen2-MoE
+``second``     [T, N, d]                        XLNet, Longformer
+=============  ===============================  ========================================================
+
 Opacus' hooks compute the same (the tests compare), beside the batch gradient and with a copy of every row; what that
 costs and what this does stands in docs/log.md (benchmarks/bench_private_step.py).
 """
@@ -26,20 +38,24 @@ from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.by_row import by_row
 from llmchain_fl.core.errors import TrainingError
 
+FLAT, SECOND = "flat", "second"
+LAYOUTS = ("", FLAT, SECOND)
+
 
 class _Linear(torch.autograd.Function):
     """A linear layer that hands (input, gradient of the output) to ``take`` instead of computing its own gradients.
 
     ``anchor`` is a scalar that asks for a gradient: without it, nothing would flow back to the lowest adapted layer.
+    ``alone``: each record has one row.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, weight: Tensor, bias: Tensor | None, take: Callable[[Tensor, Tensor], None]
+        ctx: Any, x: Tensor, anchor: Tensor, weight: Tensor, bias: Tensor | None, take: Callable[..., None], alone: bool
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.take = take
-        if x.dim() > 2:
+        ctx.take, ctx.alone = take, alone
+        if not alone:
             return F.linear(x, weight, bias)
         return by_row(x, weight) if bias is None else by_row(x, weight) + bias
 
@@ -49,15 +65,14 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         ctx.take(x.detach(), g)
         if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        return (g @ weight if g.dim() > 2 else by_row(g, weight.T)), None, None, None, None
+            return None, None, None, None, None, None
+        return (by_row(g, weight.T) if ctx.alone else g @ weight), None, None, None, None, None
 
 
 class PerSample:
     """Per-record gradients of a resident's trained parameters, as rows of one buffer.
 
-    Between ``__init__`` and ``close`` the trained linear layers compute theirs here; the rest is as it was. Records
-    must stand along the first dimension of every layer, as in every model of transformers that takes a batch.
+    Between ``__init__`` and ``close`` the trained linear layers compute theirs here; the rest is as it was.
 
     Raises:
         TrainingError: a trained parameter is no weight or bias of a linear layer: it has no rule.
@@ -67,13 +82,16 @@ class PerSample:
         self._names, self._most = resident.trained_names, most
         self._buffer = torch.empty((most, resident.trained.numel()), device=resident.trained.device)
         self._anchor = torch.zeros((), device=resident.trained.device, requires_grad=True)
-        self._rows = self._buffer[:0]
+        self._rows, self._layouts = self._buffer[:0], resident.layouts
         self._fresh: set[str] = set()
+        self.mixed: set[str] = set()
         self._patched: list[nn.Linear] = []
+        self.slices: dict[str, slice] = {}
         places, start = {}, 0
         for name in self._names:
             parameter = resident.parameters[name]
-            places[id(parameter)] = (name, start, start + parameter.numel())
+            places[id(parameter)] = name
+            self.slices[name] = slice(start, start + parameter.numel())
             start += parameter.numel()
         missing = set(self._names)
         for module in resident.module.modules():
@@ -81,7 +99,7 @@ class PerSample:
                 weight, bias = places.get(id(module.weight)), places.get(id(module.bias))
                 if weight or bias:
                     self._patch(module, weight, bias)
-                    missing -= {place[0] for place in (weight, bias) if place}
+                    missing -= {weight, bias}
         if missing:
             self.close()
             raise TrainingError(
@@ -91,19 +109,32 @@ class PerSample:
     def rows(self, count: int, backward: Callable[[], None]) -> Tensor:
         """float32 [count, P]: what ``backward`` (forward and backward pass of ``count`` records) gives each record.
 
-        A view of the buffer: used before the next call.
+        A view of the buffer: used before the next call. A layer that no record passes (an expert that none was sent
+        to) has gradient zero.
 
         Raises:
-            TrainingError: a layer was not run, or does not hold the records along its first dimension.
+            TrainingError: a layer does not hold its records as its layout says.
+        """
+        rows = self.computed(count, backward)
+        if self.mixed:
+            raise TrainingError(
+                f"{min(self.mixed)}: its layer does not hold {count} records as it did with made-up ones",
+                remedy="take one record a pass (compute.rows = 1), or leave the layer out of adapter.targets",
+            )
+        return rows
+
+    def computed(self, count: int, backward: Callable[[], None]) -> Tensor:
+        """The same; arrays whose layers do not hold the records so are named in ``mixed`` and hold no numbers.
+
+        Raises:
+            TrainingError: more records than the buffer holds.
         """
         if count > self._most:
             raise TrainingError(f"{count} records in one pass, at most {self._most}", remedy="lower train.micro_batch")
-        self._rows, self._fresh = self._buffer[:count], set(self._names)
+        self._rows, self._fresh, self.mixed = self._buffer[:count], set(self._names), set()
         backward()
-        if self._fresh:
-            raise TrainingError(
-                f"{min(self._fresh)} got no gradient", remedy="adapt layers that every record passes through"
-            )
+        for name in self._fresh:
+            self._rows[:, self.slices[name]] = 0.0
         return self._rows
 
     @contextmanager
@@ -124,35 +155,55 @@ class PerSample:
             del module.forward
         self._patched = []
 
-    def _patch(self, module: nn.Linear, weight: Any, bias: Any) -> None:
+    def _patch(self, module: nn.Linear, weight: str | None, bias: str | None) -> None:
+        layout = self._layouts.get(weight or bias or "", "")
+
         def take(x: Tensor, g: Tensor) -> None:
-            if x.shape[0] != len(self._rows):
-                raise TrainingError(
-                    f"a layer holds {x.shape[0]} rows for {len(self._rows)} records",
-                    remedy="this model mixes records inside a layer; it cannot be trained privately",
-                )
-            x = x.reshape(x.shape[0], -1, x.shape[-1]).float()
-            g = g.reshape(g.shape[0], -1, g.shape[-1]).float()
+            inputs, slopes = (_by_record(part, len(self._rows), layout) for part in (x, g))
+            if inputs is None or slopes is None:
+                self.mixed |= {name for name in (weight, bias) if name}
+                return
             if weight:
-                self._put(weight, _products(g, x))
+                self._put(weight, _products(slopes, inputs))
             if bias:
-                self._put(bias, g.sum(dim=1))
+                self._put(bias, slopes.sum(dim=1))
 
         def forward(x: Tensor) -> Tensor:
-            return _Linear.apply(x, self._anchor, module.weight.detach(), _detached(module.bias), take)  # type: ignore[no-any-return, no-untyped-call]
+            alone = x.dim() == 2 and len(x) == len(self._rows)
+            return _Linear.apply(x, self._anchor, module.weight.detach(), _detached(module.bias), take, alone)  # type: ignore[no-any-return, no-untyped-call]
 
         module.forward = forward  # type: ignore[method-assign, assignment]
         self._patched.append(module)
 
-    def _put(self, place: tuple[str, int, int], gradient: Tensor) -> None:
+    def _put(self, name: str, gradient: Tensor) -> None:
         """First use of a layer in a pass writes, a second one (a layer that is run twice) adds."""
-        name, start, stop = place
-        here = self._rows[:, start:stop]
+        here = self._rows[:, self.slices[name]]
         if name in self._fresh:
             here.copy_(gradient.reshape(len(here), -1))
             self._fresh.discard(name)
         else:
             here.add_(gradient.reshape(len(here), -1))
+
+
+def _by_record(values: Tensor, count: int, layout: str) -> Tensor | None:
+    """Rows of a layer -> float32 [count, rows of a record, d]; None where they do not stand as ``layout`` says.
+
+    ==================================  ==============================
+    case                                result
+    ==================================  ==============================
+    one record                          all rows, whatever the layout
+    no layout, first dimension differs  None
+    ``flat``, rows not divisible        None
+    ``second``, not [T, N, d]           None
+    ==================================  ==============================
+    """
+    width = values.shape[-1]
+    rows = values.numel() // width
+    if layout == SECOND and count > 1:
+        return values.float().transpose(0, 1) if values.dim() == 3 and values.shape[1] == count else None
+    if count > 1 and (rows % count if layout == FLAT else len(values) != count):
+        return None
+    return values.float().reshape(count, -1, width)
 
 
 def _products(g: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from torch import nn
 
 from llmchain_fl.core.base_model import Base, load_base
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.first_pass import first_pass
 from llmchain_fl.core.readable import check_readable
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import open_work
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -23,6 +25,7 @@ class Words:
 
     def __init__(self, largest: int, pad: int | None = 0) -> None:
         self.largest, self.pad_token_id = largest, pad
+        self.all_special_tokens = ["[PAD]"]
 
     def get_vocab(self) -> Mapping[str, int]:
         return {"[PAD]": 0, "word": 3, "last": self.largest}
@@ -30,6 +33,11 @@ class Words:
 
 def base_of(module: nn.Module, largest: int = 29, pad: int | None = 0) -> Base:
     return Base(module.eval(), Words(largest, pad), torch.device("cpu"), "a base", 16)
+
+
+def reads(length: int, **told: Any) -> TaskSpec:
+    """A task without labels that has so many tokens."""
+    return TaskSpec(**{"kind": "classification", "max_tokens": length, **told})
 
 
 def bert(positions: int = 20, size: int = 30) -> nn.Module:
@@ -64,13 +72,13 @@ def test_a_base_reads_as_many_tokens_as_it_has_positions_and_is_refused_one_more
     module = made()
     base = base_of(module, pad=pad)
     for length in (4, most - 1, most):
-        check_readable(base, length)
+        check_readable(base, reads(length))
         ids = torch.full((1, length), 3)
         with torch.no_grad():
             module(input_ids=ids, attention_mask=torch.ones_like(ids))
     for length in (most + 1, most + 7, 32_768):
         with pytest.raises(ModelError, match=f"reads at most {most} tokens, model.max_tokens is {length}") as caught:
-            check_readable(base, length)
+            check_readable(base, reads(length))
         assert f"model.max_tokens = {most} or less" in caught.value.remedy
 
 
@@ -78,22 +86,22 @@ def test_a_base_without_a_limit_reads_anything() -> None:
     module = bert()
     module.config.max_position_embeddings = -1
     module.embeddings.position_embeddings = nn.Identity()
-    check_readable(base_of(module), 32_768)
+    check_readable(base_of(module), reads(32_768))
 
 
 def test_a_token_id_without_a_row_in_the_embedding_is_refused() -> None:
-    check_readable(base_of(bert(size=30), largest=29), 8)
+    check_readable(base_of(bert(size=30), largest=29), reads(8))
     with pytest.raises(ModelError, match="token ids up to 30, the base reads ids below 30"):
-        check_readable(base_of(bert(size=30), largest=30), 8)
+        check_readable(base_of(bert(size=30), largest=30), reads(8))
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused() -> None:
     with pytest.raises(ModelError, match="neither a padding token nor an end of text"):
-        check_readable(base_of(bert(), pad=None), 8)
+        check_readable(base_of(bert(), pad=None), reads(8))
 
 
 def test_a_base_without_a_tokenizer_is_not_asked() -> None:
-    check_readable(Base(bert(), None, torch.device("cpu"), "a base", 16), 32_768)
+    check_readable(Base(bert(), None, torch.device("cpu"), "a base", 16), reads(32_768))
 
 
 def test_it_is_asked_when_work_is_opened(small: Any) -> None:

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, text_config
 from llmchain_fl.core.ranges import Bound, range_faults
 from llmchain_fl.core.remembered import Remembered
 
@@ -58,13 +58,19 @@ class Located:
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base: the module (frozen, no dropout), its tokenizer, its device; what is remembered of its outputs."""
+    """A loaded base: the module (frozen, no dropout), its tokenizer, its device; what is remembered of its outputs.
+
+    Attributes:
+        hidden_size: width of what it gives for a token.
+        sees_ahead: whether what it gives for a token depends on later tokens; None: not tried.
+    """
 
     module: nn.Module
     tokenizer: Any
     device: torch.device
     public_name: str
     hidden_size: int
+    sees_ahead: bool | None = None
     remembered: Remembered = field(default_factory=Remembered)
 
 
@@ -134,7 +140,8 @@ def load_base(spec: BaseSpec) -> Base:
     Dropout is switched off in the base: its weights are frozen, and the outputs of frozen layers can then be kept.
 
     Raises:
-        ModelError: not found, not readable, remote code asked for, or no tokenizer.
+        ModelError: not found, not readable, remote code asked for, no tokenizer, an encoder with a decoder, or a model
+            that cannot compute from token ids alone.
     """
     if spec.dtype not in DTYPES:
         raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {', '.join(DTYPES)}")
@@ -146,31 +153,39 @@ def load_base(spec: BaseSpec) -> Base:
     try:
         with _offline_if(located.local):
             module, tokenizer = _read(located.path, spec, options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        _without_dropout(module)
+        module.config.use_cache = text_config(module).use_cache = False  # no key-value cache while training
+        module.to(device).requires_grad_(False)
+    except ModelError:
+        raise
+    except Exception as error:  # a tokenizer's library raises bare ones
         raise ModelError(
-            f"model.path = {spec.path!r} cannot be loaded: {reason[:300]}",
+            f"model.path = {spec.path!r} cannot be loaded: {first_line(error)}",
             remedy="check the directory; without a hub connection give a local directory (made by save_pretrained)",
         ) from error
-    _without_dropout(module)
-    module.to(device).requires_grad_(False)
-    return Base(module, tokenizer, device, located.public_name, int(module.config.hidden_size))
+    width, sees_ahead = first_pass(module, spec.path, spec.kind)
+    return Base(module, tokenizer, device, located.public_name, width, sees_ahead)
 
 
 def _without_dropout(module: Any) -> None:
-    """Dropout is a module in some architectures, and in others a plain number that attention reads."""
+    """Dropout is a module in some architectures, and in others a plain number that attention or a router reads."""
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     for holder in (module.config, *module.modules()):
         for name, value in list(vars(holder).items()):
-            if "drop" in name and isinstance(value, float):
+            if ("drop" in name or "jitter" in name) and isinstance(value, float):
                 setattr(holder, name, 0.0)
 
 
 def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+    if getattr(AutoConfig.from_pretrained(path, **options), "is_encoder_decoder", False):
+        raise ModelError(
+            f"model.path = {spec.path!r} is an encoder with a decoder, which is not trained here",
+            remedy="use an encoder (BERT, RoBERTa, ...) to classify, a decoder (Llama, Qwen, GPT-2 ...) to write",
+        )
     loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
     module = loader.from_pretrained(path, dtype=DTYPES[spec.dtype], use_safetensors=True, **options)
     tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -200,16 +215,22 @@ def _offline_if(local: bool) -> Iterator[None]:
 
 
 def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of the transformer layers: the ``ModuleList`` with ``num_hidden_layers`` equal blocks.
+    """Name and list of the transformer layers: of the lists of ``num_hidden_layers`` blocks the one with most weights.
+
+    Where there is none the largest shorter list: layers that share their weights (ALBERT) stand in it once.
 
     Raises:
         ModelError: none found (an architecture without such a list).
     """
-    wanted = int(getattr(module.config, "num_hidden_layers", 0))
-    for name, part in module.named_modules():
-        if isinstance(part, nn.ModuleList) and len(part) == wanted > 0 and len({type(block) for block in part}) == 1:
-            return name, part
-    raise ModelError(
-        f"{type(module).__name__} has no list of {wanted} equal transformer layers",
-        remedy="use an encoder or decoder with one stack of layers (BERT, RoBERTa, Llama, Qwen, GPT-2 ...)",
-    )
+    wanted = int(getattr(text_config(module), "num_hidden_layers", 0))
+    lists = [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.ModuleList) and 0 < len(part) <= wanted and all([*block.children()] for block in part)
+    ]
+    if not lists:
+        raise ModelError(
+            f"{type(module).__name__} has no list of {wanted} equal transformer layers", remedy=TEXT_BASES
+        )
+    weights = [sum(weight.numel() for weight in part.parameters()) for _, part in lists]
+    return lists[max(range(len(lists)), key=lambda place: (len(lists[place][1]) == wanted, weights[place]))]

@@ -3,13 +3,17 @@
 For a forward pass the frozen layers are replaced: ``[Replay, ..., Replay, first adapted layer, ...]``. ``Replay`` hands
 on the kept hidden states instead of computing them, so nothing else of the architecture needs to be known. Every layer
 keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen), and hands
-on what kind of value the layer it stands for does (DeBERTa, FNet, MPNet: a tuple, hidden states first).
+on what kind of value the layer it stands for does (MPNet, GPT: a tuple or list, hidden states first).
 Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base; in fixed shapes
 (``tasks/passes.py``) every pass has the same one, and what other runs remember of other shapes is not used.
+
+Where layers hand on more than hidden states (RWKV), hold them in another order (XLNet), or let padding into a text's
+numbers (FNet, ConvBERT), replayed layers give something else: that is found by trying (``prove``): nothing is kept.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from llmchain_fl.core.base_model import layer_stack
+from llmchain_fl.core.first_pass import made_up_ids
 from llmchain_fl.core.remembered import Remembered
+
+log = logging.getLogger("llmchain_fl.client")
+EXACT = 1e-5
+"""Largest difference of a replayed pass from a direct one over the largest output; in half precision a few roundings."""
 
 
 class Replay(nn.Module):
@@ -72,7 +81,7 @@ class FrozenPrefix:
         self._lower = nn.ModuleList(list(self._stack[:first]))
         self._memory = _Memory()
         self._remembered = Remembered() if remembered is None else remembered
-        self._seen = False
+        self._seen, self._exact = False, True
 
     @property
     def used(self) -> int:
@@ -82,7 +91,31 @@ class FrozenPrefix:
     @property
     def enabled(self) -> bool:
         """Whether anything can be kept."""
-        return self.first > 0 and self._limit > 0
+        return self.first > 0 and self._limit > 0 and self._exact
+
+    def prove(self) -> None:
+        """Keep nothing from here on if made-up texts come out otherwise than directly; the log says so once."""
+        if not self.enabled:
+            return
+        try:
+            with torch.no_grad():
+                self._exact = self._is_exact()
+        except Exception:  # layers that ask for more than can be replayed
+            self._exact = False
+        if not self._exact:
+            log.warning("frozen layers of %s cannot be replayed: computed every time", type(self._module).__name__)
+
+    def _is_exact(self) -> bool:
+        ids = made_up_ids(self._module, 3, 11)
+        mask = (torch.arange(11)[None] < torch.tensor([[11], [5], [8]])).long().to(ids.device)
+        direct = self._module(input_ids=ids, attention_mask=mask)[0]
+        far = max(EXACT, 8 * torch.finfo(direct.dtype).eps) * float(direct.abs().max())
+        kept: dict[int, Tensor] = {}
+        self.run(ids[1:, :8], mask[1:, :8], kept, [1, 2])  # narrower, as in a batch of shorter texts
+        stores = [(kept, False), (kept, False), (fixed := {}, True), (fixed, True)]  # type: ignore[var-annotated]
+        passes = [self.run(ids, mask, store, [0, 1, 2], fixed=as_fixed)[0] for store, as_fixed in stores]
+        text = mask.bool()
+        return all(float((one[text] - direct[text]).abs().max()) <= far for one in passes)
 
     def run(
         self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int], *, fixed: bool = False
@@ -106,7 +139,7 @@ class FrozenPrefix:
         self._hand_over(_pad(rows, ids.shape[1]))
         setattr(self._parent, self._attribute, self._short)
         try:
-            return self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+            return self._module(input_ids=ids, attention_mask=mask)
         finally:
             setattr(self._parent, self._attribute, self._stack)
             self._hand_over(None)
@@ -135,26 +168,21 @@ class FrozenPrefix:
         caught: list[Tensor] = []
 
         def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
+            caught.append(output if isinstance(output, Tensor) else output[0])
             self._seen = True
             for replay in self._replays:
-                replay.beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
+                replay.beside = None if isinstance(output, Tensor) else (None,) * (len(output) - 1)
 
         hook = self._lower[-1].register_forward_hook(catch)
         setattr(self._parent, self._attribute, self._lower)
         try:
             with torch.no_grad():
-                self._module(input_ids=ids, attention_mask=mask, **_no_cache(self._module))
+                self._module(input_ids=ids, attention_mask=mask)
         finally:
             setattr(self._parent, self._attribute, self._stack)
             hook.remove()
         lengths = mask.sum(dim=1).tolist()
         return {text: caught[0][row, : int(lengths[row])].clone() for row, text in enumerate(texts)}
-
-
-def _no_cache(module: nn.Module) -> dict[str, bool]:
-    """Decoders must not build a key-value cache while training."""
-    return {"use_cache": False} if getattr(module, "lm_head", None) is not None else {}
 
 
 def _pad(rows: Sequence[Tensor], length: int) -> Tensor:

@@ -148,7 +148,7 @@ def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Ta
 @functools.lru_cache(maxsize=1)
 def _task_over(resident: Resident, task: TaskSpec) -> Task:
     """Kept for one resident object: another one, even of the same spec, has another adapter attached."""
-    check_readable(resident.base, task.max_tokens)
+    check_readable(resident.base, task)
     return build_task(task, resident)
 
 

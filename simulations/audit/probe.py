@@ -52,7 +52,7 @@ class ProbeResident(Resident):
         model = ProbeModel(width, half=half)
         self.spec = ResidentSpec(BASE, ADAPTER)
         self.base = Base(model, None, torch.device("cpu"), "practice", width)
-        self.head, self.head_start = None, {}
+        self.head, self.head_start, self.layouts = None, {}, {}
         self.module = nn.ModuleDict({"base": model})
         self.module.train()
         self.probe = model

@@ -15,12 +15,16 @@ from client.per_sample import PerSample
 from llmchain_fl.core.errors import TrainingError
 
 
-def resident_of(module: nn.Module) -> Any:
+def resident_of(module: nn.Module, layouts: Any = ()) -> Any:
     """What ``PerSample`` asks of a resident, over any module; every parameter is trained."""
     parameters = dict(module.named_parameters())
     size = sum(p.numel() for p in parameters.values())
     return SimpleNamespace(
-        module=module, parameters=parameters, trained_names=tuple(parameters), trained=torch.zeros(size)
+        module=module,
+        parameters=parameters,
+        trained_names=tuple(parameters),
+        trained=torch.zeros(size),
+        layouts=dict(layouts),
     )
 
 
@@ -33,8 +37,8 @@ def squares(module: nn.Module, x: Tensor) -> Tensor:
     return module(x).square().flatten(1).sum(dim=1)
 
 
-def rows_of(module: nn.Module, x: Tensor, loss: Any = squares, most: int = 8) -> Tensor:
-    per_sample = PerSample(resident_of(module), most)
+def rows_of(module: nn.Module, x: Tensor, loss: Any = squares, most: int = 8, layouts: Any = ()) -> Tensor:
+    per_sample = PerSample(resident_of(module, layouts), most)
     try:
         return per_sample.rows(len(x), lambda: loss(module, x).sum().backward()).clone()
     finally:
@@ -92,25 +96,59 @@ def test_a_trained_layer_without_a_rule_is_refused_by_name_and_nothing_stays_pat
     assert all("forward" not in vars(part) for part in module.modules())
 
 
-def test_a_layer_that_no_record_passes_is_refused() -> None:
+def test_a_layer_that_no_record_passes_has_gradient_zero() -> None:
+    """An expert that none of the records was sent to."""
     module = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
 
     def first_only(both: nn.Module, x: Tensor) -> Tensor:
         return both[0](x).square().sum(dim=1)
 
-    with pytest.raises(TrainingError, match=r"1\.bias got no gradient"):
-        rows_of(module, torch.randn(3, 4), first_only)
+    found, used = rows_of(module, torch.randn(3, 4), first_only), sum(p.numel() for p in module[0].parameters())
+    assert found[:, :used].abs().min() > 0
+    assert torch.equal(found[:, used:], torch.zeros(3, used))
 
 
-def test_a_layer_that_mixes_records_is_refused() -> None:
-    """Rows of tokens instead of records (some mixture-of-experts layers) would clip the wrong thing."""
-    module = nn.Linear(4, 4)
+def flat(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer sees tokens, record after record."""
+    return layer(x.reshape(-1, 4)).reshape(x.shape).square().flatten(1).sum(dim=1)
 
-    def flat(layer: nn.Module, x: Tensor) -> Tensor:
-        return layer(x.reshape(-1, 4)).reshape(x.shape).square().flatten(1).sum(dim=1)
 
-    with pytest.raises(TrainingError, match="6 rows for 3 records"):
-        rows_of(module, torch.randn(3, 2, 4), flat)
+def second(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer sees tokens first, records second."""
+    return layer(x.transpose(0, 1)).transpose(0, 1).square().flatten(1).sum(dim=1)
+
+
+def shared(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer also sees rows that serve all records (positions)."""
+    return (layer(x) * layer(torch.ones(1, 6, 4)).sum()).square().flatten(1).sum(dim=1)
+
+
+@pytest.mark.parametrize(("loss", "layout"), [(flat, "flat"), (second, "second")])
+def test_records_are_told_apart_in_the_layout_that_was_found(loss: Any, layout: str) -> None:
+    torch.manual_seed(0)
+    module, x = nn.Linear(4, 4), torch.randn(3, 2, 4)
+    layouts = dict.fromkeys(("weight", "bias"), layout)
+    assert torch.allclose(rows_of(module, x, loss, layouts=layouts), by_autograd(module, x, loss), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [flat, second, shared])
+def test_one_record_is_exact_in_any_layout(loss: Any) -> None:
+    torch.manual_seed(0)
+    module, x = nn.Linear(4, 4), torch.randn(1, 6, 4)
+    assert torch.allclose(rows_of(module, x, loss), by_autograd(module, x, loss), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [flat, second, shared])
+def test_several_records_that_do_not_stand_as_expected_are_refused(loss: Any) -> None:
+    """Rows of tokens taken for records would clip the wrong thing."""
+    with pytest.raises(TrainingError, match="does not hold 3 records"):
+        rows_of(nn.Linear(4, 4), torch.randn(3, 6, 4), loss)
+
+
+@pytest.mark.parametrize(("loss", "layout"), [(shared, "flat"), (flat, "second"), (lambda m, x: m(x)[:, 0], "second")])
+def test_a_layer_that_is_not_in_its_layout_any_more_is_refused(loss: Any, layout: str) -> None:
+    with pytest.raises(TrainingError, match="does not hold 4 records"):
+        rows_of(nn.Linear(4, 4), torch.randn(4, 5, 4), loss, layouts=dict.fromkeys(("weight", "bias"), layout))
 
 
 def test_more_records_than_the_buffer_holds_are_refused() -> None:

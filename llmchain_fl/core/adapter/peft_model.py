@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from torch import Tensor, nn
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import layer_stack
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.first_pass import TEXT_BASES, first_line
 
 _PREFIX, _ADAPTER = "base_model.model.", "default"
+EVERY = AdapterSpec(1, 1.0)
+"""All linear layers."""
 CORE = "lora_R"
 
 
@@ -50,7 +54,8 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
     A target is the end of a name in whole parts, as in peft: ``query``, ``attention.output.dense``.
 
     Raises:
-        ModelError: a name in ``spec.targets`` matches no linear layer, or ``last_layers`` is more than there are.
+        ModelError: there is no linear layer, none with a name of ``spec.targets``, or ``last_layers`` is more than
+            there are.
     """
     stack_name, stack = layer_stack(module)
     if spec.last_layers > len(stack):
@@ -65,9 +70,15 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
         for name, part in stack[position].named_modules()
         if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
     ]
+    if not linears:
+        kinds = sorted({type(part).__name__ for part in stack.modules() if [*part.parameters(recurse=False)]})
+        raise ModelError(
+            f"{type(module).__name__} has no linear layers to adapt (its layers are made of {', '.join(kinds)})",
+            remedy=TEXT_BASES,
+        )
     if spec.targets == ("all-linear",):
         return linears
-    known = sorted({name.rsplit(".", 1)[-1] for name in linears})
+    known = endings(linears)
     missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in linears)]
     if missing or not spec.targets:
         raise ModelError(
@@ -77,16 +88,30 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
     return [name for name in linears if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
 
 
+def endings(names: Iterable[str]) -> list[str]:
+    """The last parts of the names of layers: what ``adapter.targets`` may hold."""
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
 def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     """Wrap the chosen layers of ``module`` in place; return our name -> parameter (float32, on the module's device).
 
-    A base that already carries an adapter is refused: call ``detach`` first.
+    Raises:
+        ModelError: it already carries an adapter (call ``detach`` first), or peft cannot adapt these layers.
     """
     if any("lora_" in name for name, _ in module.named_parameters()):
         raise ModelError("the base model already carries an adapter", remedy="detach it first")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls a name that transformers has renamed
-        wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
+        try:
+            wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            detach(module)
+            others = [name for name in endings(target_modules(module, EVERY)) if f"'{name}'" not in str(error)]
+            raise ModelError(
+                f"peft cannot adapt {type(module).__name__}: {first_line(error)}",
+                remedy=f"name other layers in adapter.targets: {', '.join(others) or '(there are none)'}",
+            ) from error
     if CORE in spec.trained:
         for layer in lora_layers(module).values():
             layer.lora_A[_ADAPTER] = Cored(layer.lora_A[_ADAPTER])

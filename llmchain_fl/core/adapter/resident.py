@@ -53,6 +53,7 @@ class Resident:
         theta: float32 [P], all adapter parameters; the first ``trained_size`` are trained.
         shapes: array name -> shape, in the order of ``theta``.
         found: what was found out about this very model by trying, for as long as it is in memory.
+        layouts: trained array -> how the inputs of its layer hold the records, if not along the first dimension.
     """
 
     def __init__(self, spec: ResidentSpec, base: Base) -> None:
@@ -67,6 +68,7 @@ class Resident:
         self.module.train()
         self.head_start: Arrays = {}
         self.found: dict[object, object] = {}
+        self.layouts: dict[str, str] = {}
         self._lay_out(parameters, spec.adapter.trained)
         self._layers = peft_model.lora_layers(base.module)
         sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
@@ -78,6 +80,7 @@ class Resident:
         self.fold.gate = self.router.gate_fold
         self.prefix = FrozenPrefix(base.module, first, spec.cache_mb, base.remembered)
         self.reset()
+        self.prefix.prove()
 
     def focus(self, trained: tuple[str, ...]) -> None:
         """Train these factors from here (endings, as in the spec; heads always): the values of all arrays stay.
@@ -196,8 +199,7 @@ class Resident:
         with self.router.choosing(mask if decide is None else decide):
             if self.prefix.enabled:
                 return self.prefix.run(ids, mask, kept, index, fixed=fixed)
-            extra = {"use_cache": False} if self.spec.base.kind == "causal-lm" else {}
-            return self.base.module(input_ids=ids, attention_mask=mask, **extra)
+            return self.base.module(input_ids=ids, attention_mask=mask)
 
 
 def load_resident(spec: ResidentSpec) -> Resident:
