@@ -1,12 +1,10 @@
 """A change of a score between two moments, and whether chance can make it: the only place that says "better".
 
-    h = 1.96 sqrt(q (1 - q) / (n + 2)),   q = (n p + 1) / (n + 2)             half-width of a share p over n records
     margin of a difference = sqrt(h_old^2 + h_new^2)
 
-Source: Agresti and Caffo 2000, The American Statistician 54 (one success and one failure are added to each sample, so
-that p = 1 has a margin too). Both scores come from the same n records, which would allow a sharper test; without the
-single answers this one errs towards "cannot be told apart". A row that brings its own ``half_width`` is believed.
-The mean of k scores over different records has the half-width sqrt(sum h^2) / k.
+h: half-widths of the 95 % intervals (``evaluation/margin.py``), as for two draws of records; where the run has compared
+the same records one by one, that margin, which is smaller, is taken. The mean of k scores over different records has
+the half-width sqrt(sum h^2) / k.
 
 ===================================  ====================================================================
 case                                 what is said
@@ -27,9 +25,6 @@ from statistics import fmean
 
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.report import wording
-
-Z = 1.96
-"""Quantile of 95 % of a normal draw, both sides."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,6 @@ class Measured:
 NOTHING = Measured(math.nan)
 
 
-def half_width(share: float, n: float) -> float:
-    """Half-width of the 95 % interval of a share over n records, by the formula above; NaN for n = 0."""
-    if not (n > 0 and 0 <= share <= 1):
-        return math.nan
-    q = (n * share + 1) / (n + 2)
-    return Z * math.sqrt(q * (1 - q) / (n + 2))
-
-
 def mean(scores: Sequence[Measured]) -> Measured:
     """The mean of scores over different records; not measured where one of them is not, or there is none."""
     if not scores:
@@ -72,11 +59,12 @@ def mean(scores: Sequence[Measured]) -> Measured:
 
 @dataclass(frozen=True)
 class Change:
-    """From ``old`` to ``new`` in one score."""
+    """From ``old`` to ``new`` in one score; ``paired``: its margin where the same records were compared one by one."""
 
     old: Measured
     new: Measured
     metric: Metric
+    paired: float = math.nan
 
     @property
     def gain(self) -> float:
@@ -86,7 +74,7 @@ class Change:
     @property
     def margin(self) -> float:
         """What chance can make; NaN where not known."""
-        return math.hypot(self.old.half, self.new.half)
+        return self.paired if math.isfinite(self.paired) else math.hypot(self.old.half, self.new.half)
 
     @property
     def clear(self) -> int:
@@ -112,6 +100,12 @@ class Change:
             return f"{amount} {better} than {reference} ({was}, {margin})"
         signed = wording.change(self.gain, unit)
         return f"within chance of {reference} ({was}, change {signed}, {margin})"
+
+
+def mean_change(changes: Sequence[Change], metric: Metric) -> Change:
+    """The mean of changes over different records; not measured where there is none."""
+    paired = math.sqrt(math.fsum(change.margin**2 for change in changes)) / len(changes) if changes else math.nan
+    return Change(mean([each.old for each in changes]), mean([each.new for each in changes]), metric, paired)
 
 
 def _amount(value: float, unit: str) -> str:

@@ -164,7 +164,7 @@ def _mark(run: Readings, stage: Stage, name: str) -> str:
     own = next((j for j in run.ended if j.name == name), None)
     if own is None or own.index >= stage.index:
         return ""
-    change = run.since(own, stage, name)
+    change = run.from_own_end(own, stage)
     if not change.clear:
         return ""
     text = wording.change(abs(change.gain), run.score.unit, signed=False).removesuffix(" points")

@@ -35,8 +35,8 @@ def next_steps(run: Readings, spending: Spending) -> tuple[str, bool | None, lis
         found.append("Its last stage is not finished: `llmchain-fl simulate --resume RUN` goes on where it stopped.")
     if any(spending.over(site) for site in spending.sites):
         found.append("A site is over its target: let its owner decide before the adapter goes anywhere.")
-    head = references.reference(run, references.RIDGE_ALL)
-    if run.change(head, run.now).clear < 0:
+    head = references.against(run).get(references.RIDGE_ALL)
+    if head is not None and head.clear < 0:
         found.append(
             "A closed-form head on the frozen base does better: use that, or train longer before you use this."
         )

@@ -46,7 +46,7 @@ def scores(run: Readings) -> str:
 def _levels(run: Readings, tasks: Sequence[str]) -> dict[str, float]:
     """Text -> height of the lines that a score is held against; means over several tasks."""
     found = {"untrained": mean([run.untrained(task) for task in tasks])}
-    found |= {LEVELS[name]: score for name, score in references.references(run, tasks).items()}
+    found |= {text: references.reference(run, name, tasks=tasks) for name, text in LEVELS.items()}
     return {f"{name} {wording.score(s.value, run.score.unit)}": s.value for name, s in found.items() if s.there}
 
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.core.tasks.metric import SHARE, Metric
+from llmchain_fl.evaluation.margin import share_half_width
 from llmchain_fl.metrics_file import main_metric
-from llmchain_fl.report.change import Change, Measured, half_width, mean
-from llmchain_fl.report.wording import SHARE
+from llmchain_fl.report.change import Change, Measured, mean
 
 __all__ = ["Curve", "Readings", "Row", "Stage", "total"]
 
@@ -74,10 +74,6 @@ class Readings:
     def lower_is_better(self) -> bool:
         """Whether less of the main score is better."""
         return self.score.better == "lower"
-
-    def change(self, old: Measured, new: Measured) -> Change:
-        """From one measured main score to another."""
-        return Change(old, new, self.score)
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -186,21 +182,44 @@ class Readings:
         """The score of a task before any training (round 0)."""
         return self.measured(task, dict(self.curve(task)).get(0, math.nan), 0)
 
-    def before(self, stage: Stage) -> Measured:
-        """The score of a stage's task just before the stage began: at the end of the stage before it, or untrained."""
-        earlier = [(round, value) for round, value in self.curve(stage.name) if round < stage.first]
-        at, value = earlier[-1] if earlier else (0, math.nan)
-        return self.measured(stage.name, self.r.get((stage.index - 1, stage.name), value), at)
-
     def after(self, stage: Stage, task: str) -> Measured:
         """The score of ``task`` at the end of ``stage``, or as far as the stage has come."""
         until = [value for round, value in self.curve(task) if round <= stage.last]
         value = self.r.get((stage.index, task), until[-1] if until else math.nan)
         return self.measured(task, value, stage.last)
 
-    def since(self, earlier: Stage, later: Stage, task: str) -> Change:
-        """What has become of a task from the end of one stage to the end of another."""
-        return self.change(self.after(earlier, task), self.after(later, task))
+    def changed(self, task: str, old: Measured, new: Measured, reference: str = "", round: int = -1) -> Change:
+        """The change of a task's score, with the margin of its ``change_<reference>`` row of ``round`` if there is one.
+
+        Args:
+            task: its name.
+            old: the score at the reference.
+            new: the score at ``round``.
+            reference: ``untrained``, ``previous`` (end of the stage before) or ``taught`` (end of its own stage).
+            round: of the new score.
+        """
+        row = self._paired.get((f"change_{reference}", task, round), {})
+        return Change(old, new, self.score, float(row.get("half_width") or math.nan))
+
+    def from_untrained(self, task: str, stage: Stage) -> Change:
+        """What has become of a task from before any training to the end of a stage."""
+        return self.changed(task, self.untrained(task), self.after(stage, task), "untrained", stage.last)
+
+    def from_previous(self, task: str, stage: Stage) -> Change:
+        """What has become of a task in one stage."""
+        place = self.stages.index(stage)
+        before = self.after(self.stages[place - 1], task) if place else self.untrained(task)
+        return self.changed(task, before, self.after(stage, task), "previous", stage.last)
+
+    def from_own_end(self, own: Stage, stage: Stage) -> Change:
+        """What has become of a stage's task from that stage's end to the end of a later one."""
+        task = own.name
+        return self.changed(task, self.after(own, task), self.after(stage, task), "taught", stage.last)
+
+    @cached_property
+    def _paired(self) -> dict[tuple[str, str, int], Row]:
+        rows = (row for row in self.rows if row["metric"].startswith("change_") and row.get("scope") == "global")
+        return {(str(row["metric"]), str(row.get("task")), row["round"]): row for row in rows}
 
     def measured(self, task: str, value: float, round: int) -> Measured:
         """``value`` with its half-width: the one its row brings, else that of a share over the task's records."""
@@ -214,7 +233,7 @@ class Readings:
         value, told, n = float(row["value"]), row.get("half_width"), row.get("n")
         if isinstance(told, int | float):
             return Measured(value, float(told))
-        return Measured(value, half_width(value, n) if n and self.score.unit == SHARE else math.nan)
+        return Measured(value, share_half_width(value, int(n)) if n and self.score.unit == SHARE else math.nan)
 
     @cached_property
     def _score_rows(self) -> dict[tuple[str, int], Row]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from llmchain_fl.continual.at_epsilon import Spent
 from llmchain_fl.report import wording
-from llmchain_fl.report.change import Change, Measured, mean
+from llmchain_fl.report.change import Change, Measured, mean, mean_change
 from llmchain_fl.report.readings import Readings, Row, Stage
 from llmchain_fl.report.tables import drops
 
@@ -79,7 +79,7 @@ def forgotten(run: Readings) -> list[str]:
     if not lost:
         return ["Earlier stages: not measured again."]
     stage, change = min(lost, key=lambda item: item[1].gain)
-    start = run.change(run.untrained(stage.name), change.new)
+    start = run.from_untrained(stage.name, run.stages[-1])
     text = f"{stage.label} is {change.than('its best so far')}, and {start.than(UNTRAINED)}"
     if change.clear < 0:
         many = "most of all, " if len(lost) > 1 else ""
@@ -91,15 +91,16 @@ def forgotten(run: Readings) -> list[str]:
 
 def came_to(run: Readings, stage: Stage) -> str:
     """``Stage 2 (travel), learned: 89.5% ± 5.0 at its end; 23.0 points better than the untrained adapter ...``."""
-    end, start, before = run.after(stage, stage.name), run.untrained(stage.name), run.before(stage)
+    end = run.after(stage, stage.name)
     title, first = stage.label[0].upper() + stage.label[1:], stage is run.stages[0]
     open_ = stage is run.stages[-1] and run.unfinished
     if not end.there:
         return f"{title}: {wording.NOT_MEASURED}."
-    changes = {UNTRAINED: run.change(start, end)}
+    changes = {UNTRAINED: run.from_untrained(stage.name, stage)}
     if not first:
-        changes[f"the end of {run.stages[run.stages.index(stage) - 1].label}"] = run.change(before, end)
-    known = all(math.isfinite(change.margin) for change in changes.values())
+        before = run.stages[run.stages.index(stage) - 1]
+        changes[f"the end of {before.label}"] = run.from_previous(stage.name, stage)
+    known = all(math.isfinite(change.gain + change.margin) for change in changes.values())
     clear = [change.clear for change in changes.values()]
     word = BEGAN[clear[0], clear[-1]] if known else "no verdict without a margin"
     where = f"{end.text(run.score.unit)} {'so far' if open_ else 'at its end'}"
@@ -111,21 +112,22 @@ def _now(run: Readings, stage: Stage) -> list[str]:
     now = run.after(run.stages[-1], stage.name)
     if stage is run.stages[-1] or not now.there:
         return []
-    changes = {"its own end": run.after(stage, stage.name), UNTRAINED: run.untrained(stage.name)}
-    told = [run.change(old, now).than(name) for name, old in changes.items()]
+    last = run.stages[-1]
+    changes = {"its own end": run.from_own_end(stage, last), UNTRAINED: run.from_untrained(stage.name, last)}
+    told = [change.than(name) for name, change in changes.items()]
     return [f"Now: {'; '.join([now.text(run.score.unit), *told])}."]
 
 
 def _cost(run: Readings, stage: Stage) -> list[str]:
     """What the stage did to each earlier one; none where no earlier stage was measured twice."""
     earlier = run.stages[: run.stages.index(stage)]
-    known = {j: change for j in earlier if math.isfinite((change := run.since(earlier[-1], stage, j.name)).gain)}
+    known = {j: change for j in earlier if math.isfinite((change := run.from_previous(j.name, stage)).gain)}
     if not known:
         return []
     since = f"the end of {earlier[-1].label}"
     if len(known) <= MOST_NAMED:
         return [_effect(change, j.label, since) for j, change in known.items()]
-    whole = run.change(mean([c.old for c in known.values()]), mean([c.new for c in known.values()]))
+    whole = mean_change(list(known.values()), run.score)
     worst = min(known, key=lambda j: known[j].gain)
     told = [_effect(whole, f"{len(known)} earlier stages on average", since)]
     return told + ([_effect(known[worst], f"{worst.label} most of all", since)] if known[worst].clear < 0 else [])
@@ -143,5 +145,6 @@ def _served(run: Readings, stage: Stage) -> list[str]:
     pairs = [(run.trained_r.get((stage.index, j.name), math.nan), run.after(stage, j.name)) for j in earlier]
     if not pairs or not all(math.isfinite(value) and new.there for value, new in pairs):
         return []
-    change = run.change(mean([Measured(value, new.half) for value, new in pairs]), mean([new for _, new in pairs]))
+    old = mean([Measured(value, new.half) for value, new in pairs])
+    change = Change(old, mean([new for _, new in pairs]), run.score)
     return [f"What the guards serve is, on earlier stages, {change.than('what was trained')}."] if change.gain else []

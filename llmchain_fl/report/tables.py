@@ -39,7 +39,7 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
         (f"{what}, now", run.now.text(unit)),
     ]
     if apart := kept_apart(run):
-        table.append((f"{what}, records kept for the end", wording.score(fmean(apart.values()), unit)))
+        table.append((f"{what}, records kept for the end", apart.text(unit)))
     if len(seen) > 1:
         table += [(title, _written(value, kind, unit)) for title, kind, value in of_stream(run)[1:]]
     refused = run.refusals
@@ -73,7 +73,7 @@ def of_stream(run: Readings, *, gaps: bool = False) -> list[tuple[str, str, Meas
         run: the run.
         gaps: also those that were not measured.
     """
-    own = [run.since(stage, run.stages[-1], stage.name) for stage in run.stages[:-1]]
+    own = [run.from_own_end(stage, run.stages[-1]) for stage in run.stages[:-1]]
     found = [
         ("Average score", "score", Measured(average(run), run.now.half)),
         ("At the end of its own stage (LA)", "score", Measured(learned(run), _half_learned(run))),
@@ -148,11 +148,12 @@ def drops(run: Readings) -> list[tuple[Stage, Change]]:
     """
     found = []
     for stage in run.stages[:-1]:
-        cells = [run.after(other, stage.name) for other in run.stages[:-1] if (other.index, stage.name) in run.r]
-        there = [cell for cell in cells if cell.there]
-        if there:
-            best = max(there, key=lambda cell: run.score.sign * cell.value)
-            found.append((stage, run.change(best, run.after(run.stages[-1], stage.name))))
+        ended = [other for other in run.stages[:-1] if run.after(other, stage.name).there]
+        ended = [other for other in ended if (other.index, stage.name) in run.r]
+        if ended:
+            best = max(ended, key=lambda other: run.score.sign * run.after(other, stage.name).value)
+            new, own = run.after(run.stages[-1], stage.name), "taught" if best is stage else ""
+            found.append((stage, run.changed(stage.name, run.after(best, stage.name), new, own, run.stages[-1].last)))
     return [(stage, change) for stage, change in found if change.new.there]
 
 
@@ -183,7 +184,7 @@ def _of_r(run: Readings, name: str) -> float:
         return math.nan
     value = metrics.METRICS[name](_square(run))
     if not math.isfinite(value):
-        recorded = run.run_curve(name)
+        recorded = run.run_curve(name.replace("accuracy", run.metric))
         return recorded[-1][1] if recorded else math.nan
     is_score = name in ("average_accuracy", "la")
     return -value if is_score and run.lower_is_better else value

@@ -94,13 +94,10 @@ def _good_enough(run: Readings) -> Answer:
     question = "Is it good enough to use?"
     if not run.tasks or not run.now.there:
         return Answer(question, "Not known: there is no score on held-out records.", None, [])
-    against = {"the untrained adapter": run.change(run.start, run.now)}
-    against |= {
-        references.NAMES[name]: run.change(score, run.now) for name, score in references.references(run).items()
-    }
-    lines = [f"It is {change.than(name)}." for name, change in against.items() if math.isfinite(change.gain)]
-    short, good = _held_against({name: change for name, change in against.items() if math.isfinite(change.gain)})
-    return Answer(question, short, good, [*lines, *stages.forgotten(run), *_final(run), *_weakest(run)])
+    against = {references.NAMES[name]: change for name, change in references.against(run).items()}
+    lines = [f"It is {change.than(name)}." for name, change in against.items()]
+    short, good = _held_against(against)
+    return Answer(question, short, good, [*_final(run), *lines, *stages.forgotten(run), *_weakest(run)])
 
 
 def _held_against(against: Mapping[str, Change]) -> tuple[str, bool | None]:
@@ -123,10 +120,9 @@ def _held_against(against: Mapping[str, Change]) -> tuple[str, bool | None]:
 
 def _final(run: Readings) -> list[str]:
     found = references.kept_apart(run)
-    if not found:
+    if found is None:
         return []
-    score = wording.score(sum(found.values()) / len(found), run.score.unit)
-    return [f"Final check: {run.metric} {score} on the test records that were kept apart until the end."]
+    return [f"On test records that were kept apart until the end its {run.metric} is {found.text(run.score.unit)}."]
 
 
 def _weakest(run: Readings) -> list[str]:
@@ -145,7 +141,7 @@ def _weakest(run: Readings) -> list[str]:
 
 def _better_than_alone(run: Readings) -> Answer:
     question = "Is it better than my site alone?"
-    alone = {site: run.change(score, run.now) for site, score in references.alone(run).items()}
+    alone = references.alone(run)
     lines = _lowest_site(run)
     if not alone:
         short = "Not known: no site has been measured alone. A simulation measures it; a site can with `evaluate`."

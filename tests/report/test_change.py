@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.core.tasks.metric import Metric
-from llmchain_fl.report.change import NOTHING, Change, Measured, half_width, mean
+from llmchain_fl.report.change import NOTHING, Change, Measured, mean, mean_change
 
 ACCURACY = Metric("accuracy", "higher", "share", 1.0)
 LOSS = Metric("loss", "lower", "nats")
-
-
-def test_two_scores_of_one_model_differ_by_more_than_the_margin_in_one_of_twenty() -> None:
-    """By another road: two draws of n answers that are right with chance p."""
-    rng, n, p = np.random.default_rng(3), 150, 0.8
-    draws = rng.binomial(n, p, (4000, 2)) / n
-    clear = [
-        Change(Measured(a, half_width(a, n)), Measured(b, half_width(b, n)), ACCURACY).clear != 0 for a, b in draws
-    ]
-    assert 0.03 < np.mean(clear) < 0.06
-
-
-@pytest.mark.parametrize(
-    ("share", "n", "half"),
-    [(0.5, 98, 0.098), (1.0, 0, math.nan), (math.nan, 10, math.nan), (1.2, 10, math.nan)],
-    ids=["1.96 * sqrt(0.25 / 100)", "no record", "not measured", "no share"],
-)
-def test_the_half_width_of_a_share(share: float, n: int, half: float) -> None:
-    assert half_width(share, n) == pytest.approx(half, nan_ok=True)
-
-
-def test_all_right_answers_have_a_margin_too() -> None:
-    assert half_width(1.0, 20) > 0.05
 
 
 def test_the_half_width_of_a_mean_is_that_of_independent_scores() -> None:
@@ -73,6 +49,16 @@ def test_the_half_width_of_a_mean_is_that_of_independent_scores() -> None:
 def test_a_change_names_what_it_is_from_and_carries_its_margin(change: Change, said: str, clear: int) -> None:
     assert change.than("x") == said
     assert change.clear == clear
+
+
+def test_records_compared_one_by_one_bring_a_margin_of_their_own() -> None:
+    paired = Change(Measured(0.4, 0.3), Measured(0.6, 0.4), ACCURACY, paired=0.1)
+    assert paired.than("x") == "20.0 points better than x (40.0%, margin 10.0)"
+    other = Change(Measured(0.4, 0.3), Measured(0.8, 0.4), ACCURACY, paired=0.2)
+    both = mean_change([paired, other], ACCURACY)
+    assert both.gain == pytest.approx(0.3)
+    assert both.margin == pytest.approx(math.hypot(0.1, 0.2) / 2)
+    assert not math.isfinite(mean_change([], ACCURACY).gain)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))

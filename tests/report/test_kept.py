@@ -136,7 +136,7 @@ def test_what_averaging_cost_is_said_for_each_stage_that_was_measured(stream: An
     rows += [site(second.last, "accuracy", 0.8)]
     assert kept.averaging_lines(Readings(rows)) == [
         f"{first.name}: after round {first.last} the common model was within chance "
-        "(change -5.0 points, margin 26.1) of the sites' own."
+        "(change -5.0 points, margin 32.1) of the sites' own."
     ]
     assert kept.averaging_lines(Readings(stream(*TWO))) == []
 

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,24 +30,24 @@ def heads(rows: Rows) -> list[str]:
 
 
 def test_a_stage_says_what_it_came_to_from_both_references_with_margins(stream: Any) -> None:
-    first, second = heads(stream(*TWO, n=1000))
+    first, second = heads(stream(*TWO, half_width=0.02))
     assert (
         first
-        == f"Stage 1 (a), learned: 90.0% ± 1.9 at its end; 80.0 points better than {UNTRAINED} (10.0%, margin 2.6)."
+        == f"Stage 1 (a), learned: 90.0% ± 2.0 at its end; 80.0 points better than {UNTRAINED} (10.0%, margin 2.8)."
     )
     assert second == (
-        f"Stage 2 (b), learned: 70.0% ± 2.8 at its end; 50.0 points better than {UNTRAINED} (20.0%, margin 3.8); "
-        "40.0 points better than the end of stage 1 (a) (30.0%, margin 4.0)."
+        f"Stage 2 (b), learned: 70.0% ± 2.0 at its end; 50.0 points better than {UNTRAINED} (20.0%, margin 2.8); "
+        "40.0 points better than the end of stage 1 (a) (30.0%, margin 2.8)."
     )
-    assert lines(stream(*TWO, n=1000), 0) == [
-        "Now: 80.0% ± 2.5; 10.0 points worse than its own end (90.0%, margin 3.1); "
-        f"70.0 points better than {UNTRAINED} (10.0%, margin 3.1)."
+    assert lines(stream(*TWO, half_width=0.02), 0) == [
+        "Now: 80.0% ± 2.0; 10.0 points worse than its own end (90.0%, margin 2.8); "
+        f"70.0 points better than {UNTRAINED} (10.0%, margin 2.8)."
     ]
 
 
 def test_a_stage_that_ends_where_it_began_before_training_has_learned_nothing(stream: Any) -> None:
     """16.3 points were once "learned" by a stage that only won back what the stage before it had cost."""
-    rows = stream([0.6, 0.6], [0.8, 0.437], [0.8, 0.6], n=1000)
+    rows = stream([0.6, 0.6], [0.8, 0.437], [0.8, 0.6], half_width=0.02)
     assert heads(rows)[1].startswith("Stage 2 (b), back where it was untrained, not above it: 60.0%")
     assert "learned" not in heads(rows)[1]
 
@@ -69,7 +70,18 @@ def test_a_stage_that_ends_where_it_began_before_training_has_learned_nothing(st
 def test_the_word_for_a_stage_follows_from_both_references(
     start: float, before: float, end: float, word: str, stream: Any
 ) -> None:
-    assert heads(stream([0.5, start], [0.5, before], [0.5, end], n=1000))[1].startswith(f"Stage 2 (b), {word}: ")
+    assert heads(stream([0.5, start], [0.5, before], [0.5, end], half_width=0.02))[1].startswith(f"Stage 2 (b), {word}: ")
+
+
+def test_changes_that_the_run_has_counted_record_by_record_bring_their_margins(stream: Any, cell: Any) -> None:
+    rows = stream([0.5, 0.5], [0.5, 0.52], [0.5, 0.54], n=100)
+    assert "learned" not in heads(rows)[1]
+    for reference, value in (("untrained", 0.04), ("previous", 0.02)):
+        rows.append(cell(1, "b", value, metric=f"change_{reference}", half_width=0.01, better="higher", unit="share"))
+    assert heads(rows)[1].startswith("Stage 2 (b), learned: 54.0%")
+    assert "4.0 points better than the untrained adapter (50.0%, margin 1.0)" in heads(rows)[1]
+    rows.append(cell(1, "a", 0.0, metric="change_taught", half_width=0.005, better="higher", unit="share"))
+    assert "within chance of its own end (50.0%, change 0.0 points, margin 0.5)" in lines(rows, 0)[0]
 
 
 def test_without_a_margin_nothing_is_claimed(stream: Any) -> None:
@@ -89,30 +101,30 @@ def test_each_stage_stands_beside_its_own_epsilon_with_its_terms(stream: Any, ce
 
 
 def test_what_guards_serve_is_held_against_what_was_trained(stream: Any, cell: Any) -> None:
-    rows = [*stream(*TWO, n=1000), cell(1, "a", 0.7, "trained"), cell(1, "b", 0.75, "trained")]
+    rows = [*stream(*TWO, half_width=0.02), cell(1, "a", 0.7, "trained"), cell(1, "b", 0.75, "trained")]
     assert lines(rows, 1)[-1] == (
-        "What the guards serve is, on earlier stages, 10.0 points better than what was trained (70.0%, margin 3.5)."
+        "What the guards serve is, on earlier stages, 10.0 points better than what was trained (70.0%, margin 2.8)."
     )
     rows[-2]["value"] = 0.8
     assert "guards" not in " ".join(lines(rows, 1))
 
 
 def test_the_cost_is_that_of_this_stage_alone_and_not_of_all_since_its_own(stream: Any) -> None:
-    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.6, 0.8, 0.1], [0.5, 0.8, 0.7], n=1000)
+    rows = stream([0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.6, 0.8, 0.1], [0.5, 0.8, 0.7], half_width=0.02)
     assert lines(rows, 2)[:2] == [
-        "It cost stage 1 (a): 10.0 points worse than the end of stage 2 (b) (60.0%, margin 4.3).",
-        "Beside it, stage 2 (b): within chance of the end of stage 2 (b) (80.0%, change 0.0 points, margin 3.5).",
+        "It cost stage 1 (a): 10.0 points worse than the end of stage 2 (b) (60.0%, margin 2.8).",
+        "Beside it, stage 2 (b): within chance of the end of stage 2 (b) (80.0%, change 0.0 points, margin 2.8).",
     ]
 
 
 def test_what_a_stage_gives_to_an_earlier_one_is_told(stream: Any) -> None:
-    rows = stream([0.1, 0.1], [0.5, 0.1], [0.7, 0.8], n=1000)
+    rows = stream([0.1, 0.1], [0.5, 0.1], [0.7, 0.8], half_width=0.02)
     assert lines(rows, 1)[0].startswith("It gave to stage 1 (a): 20.0 points better than the end of stage 1 (a)")
 
 
 def test_of_many_earlier_stages_the_mean_and_the_worst_are_told(stream: Any) -> None:
     before = [0.9, 0.9, 0.9, 0.9, 0.1]
-    rows = stream([0.1] * 5, *[before] * 4, [0.8, 0.9, 0.7, 0.9, 0.9], n=1000)
+    rows = stream([0.1] * 5, *[before] * 4, [0.8, 0.9, 0.7, 0.9, 0.9], half_width=0.02)
     told = lines(rows, 4)
     assert told[0].startswith("It cost 4 earlier stages on average: 7.5 points worse than the end of stage 4 (d)")
     assert told[1].startswith("It cost stage 3 (c) most of all: 20.0 points worse than the end of stage 4 (d)")
@@ -126,10 +138,10 @@ def test_a_score_that_is_better_when_lower_is_told_the_other_way_round(stream: A
 
 
 def test_forgotten_is_what_is_clearly_below_its_best(stream: Any) -> None:
-    (said,) = forgotten(Readings(stream([0.1] * 3, [0.9, 0.5, 0.1], [0.8, 0.7, 0.1], [0.85, 0.2, 0.9], n=1000)))
+    (said,) = forgotten(Readings(stream([0.1] * 3, [0.9, 0.5, 0.1], [0.8, 0.7, 0.1], [0.85, 0.2, 0.9], half_width=0.02)))
     assert said == (
-        "Forgotten: most of all, stage 2 (b) is 50.0 points worse than its best so far (70.0%, margin 3.8), "
-        f"and 10.0 points better than {UNTRAINED} (10.0%, margin 3.1)."
+        "Forgotten: most of all, stage 2 (b) is 50.0 points worse than its best so far (70.0%, margin 2.8), "
+        f"and 10.0 points better than {UNTRAINED} (10.0%, margin 2.8)."
     )
     (said,) = forgotten(Readings(stream([0.1, 0.2], [0.9, 0.3], [0.84, 0.7], n=50)))
     assert said.startswith(
@@ -140,7 +152,7 @@ def test_forgotten_is_what_is_clearly_below_its_best(stream: Any) -> None:
 
 
 def test_what_was_not_measured_is_not_told(stream: Any) -> None:
-    rows = stream([0.1, 0.2], [math.nan, 0.3], [0.8, 0.7], n=1000)
+    rows = stream([0.1, 0.2], [math.nan, 0.3], [0.8, 0.7], half_width=0.02)
     assert heads(rows)[0] == "Stage 1 (a): not measured."
     assert not any("stage 1" in line and "cost" in line for line in lines(rows, 1))
     assert "nan" not in " ".join([*heads(rows), *lines(rows, 1)])
@@ -163,8 +175,13 @@ def runs(draw: st.DrawFn) -> tuple[int, list[list[float]], bool]:
 
 
 def margin(a: float, b: float, n: int) -> float:
-    """By another road: the variance of each share, one success and one failure added."""
-    return 1.96 * math.sqrt(sum(((n * p + 1) * (n - n * p + 1)) / (n + 2) ** 3 for p in (a, b)))
+    """By another road: the shares q that p is within 1.96 standard errors of: (p - q)^2 = z^2 q (1 - q) / n."""
+    z = 1.959964**2 / n
+
+    def half(p: float) -> float:
+        return float(max(abs(np.roots([1 + z, -(2 * p + z), p * p]) - p)))
+
+    return math.hypot(half(a), half(b))
 
 
 @given(runs())
@@ -177,7 +194,7 @@ def test_nothing_is_learned_or_forgotten_within_the_margin(
 
     def clear(old: float, new: float) -> int:
         gain, chance = sign * (new - old), margin(old, new, n)
-        return 0 if abs(gain) <= chance + 1e-9 else int(math.copysign(1, gain))
+        return 0 if abs(gain) <= chance + 1e-7 else int(math.copysign(1, gain))
 
     for j, told in enumerate(stages_told(rows)):
         start, before, end = matrix[0][j], matrix[j][j], matrix[j + 1][j]

@@ -196,8 +196,10 @@ def test_what_was_sent_and_refused_is_counted(make_rows: Maker) -> None:
 def test_a_test_set_kept_for_the_end_is_reported_beside_the_rest(make_rows: Maker) -> None:
     rows = make_rows()
     rows += [scored(9, 2, task, 0.5, "test_accuracy", n=9) for task in ("cards", "travel", "utility")]
-    assert sentence(verdict(rows, {}), "Final check").startswith("Final check: accuracy 50.0% on the test records")
-    assert ("Average accuracy, records kept for the end", "50.0%") in summary_table(rows, {})
+    assert sentence(verdict(rows, {}), "On test records").startswith(
+        "On test records that were kept apart until the end its accuracy is 50.0% ±"
+    )
+    assert dict(summary_table(rows, {}))["Average accuracy, records kept for the end"].startswith("50.0% ±")
 
 
 def test_a_row_written_again_after_a_resume_replaces_the_first() -> None:
@@ -257,7 +259,7 @@ def test_two_runs_are_compared_line_by_line_with_their_difference(make_rows: Mak
     sized = compare_table(two_stages("accuracy", 0.1, 0.9, 0.5, n=1000), guarded, ("a", "b"))
     assert sized[1] == ("Average score", "70.0% ± 1.8", "82.5%", "+12.5 points")  # one margin is not known
     private = {row[0]: row for row in compare_table(make_rows(private=False), make_rows(), ("a", "b"))}
-    assert private["Average score"][3] == "0.0 points ± 4.5"
+    assert private["Average score"][3] == "0.0 points ± 5.2"
     assert private["Epsilon, highest of the sites"][1].startswith("none")
     assert TERMS in private["Epsilon, highest of the sites"][2]
     assert private["Sent, MB"] == ("Sent, MB", "23.97", "23.97", "+0.00")
@@ -310,13 +312,13 @@ def test_a_closed_form_head_that_does_better_is_seen_at_once() -> None:
     enough, *_, following = answers(held_against(majority=0.1, chance=0.01, ridge_all=0.945), {})
     assert enough.good is False
     assert enough.short == (
-        "No: a closed-form head on the frozen base reaches 94.5%, 14.5 points better than this model (margin 2.9)."
+        "No: a closed-form head on the frozen base reaches 94.5%, 14.5 points better than this model (margin 3.0)."
     )
     assert enough.lines[:4] == [
-        "It is 60.0 points better than the untrained adapter (20.0%, margin 3.5).",
-        "It is 79.0 points better than guessing a label at random (1.0%, margin 2.5).",
-        "It is 70.0 points better than always giving the most frequent label (10.0%, margin 3.1).",
-        "It is 14.5 points worse than a closed-form head on the frozen base (94.5%, margin 2.9).",
+        "It is 60.0 points better than the untrained adapter (20.0%, margin 3.7).",
+        "It is 79.0 points better than guessing a label at random (1.0%, margin 2.7).",
+        "It is 70.0 points better than always giving the most frequent label (10.0%, margin 3.3).",
+        "It is 14.5 points worse than a closed-form head on the frozen base (94.5%, margin 3.0).",
     ]
     assert following.short.startswith("A closed-form head on the frozen base does better")
 
@@ -336,6 +338,14 @@ def test_a_model_is_held_against_whatever_was_measured(references: dict[str, flo
     assert (enough.good, enough.short[: len(said)]) == (good, said)
 
 
+def test_records_kept_for_the_end_decide_where_there_are_some() -> None:
+    apart = {"test_untrained": 0.2, "test_majority": 0.1, "test_ridge_all": 0.85}
+    rows = [*held_against(ridge_all=0.5, **apart), scored(1, 0, "a", 0.6, "test_accuracy", n=1000)]
+    enough = answers(rows, {})[0]
+    assert enough.short.startswith("No: a closed-form head on the frozen base reaches 85.0%, 25.0 points better")
+    assert enough.lines[1].startswith("It is 40.0 points better than the untrained adapter (20.0%")
+
+
 def test_a_reference_that_lacks_a_task_is_left_out() -> None:
     rows = two_stages("accuracy", 0.1, 0.9, 0.8, n=1000)
     assert "most frequent" not in " ".join(
@@ -353,7 +363,7 @@ def test_the_common_model_is_held_against_each_site_alone() -> None:
     assert better.short.endswith("the common model is better at 1, within chance at 1, worse at 1 of 3 sites.")
     assert better.good is False
     assert better.lines[0] == (
-        "At west, where alone does best, the model is 10.0 points worse than its own records alone (90.0%, margin 3.1)."
+        "At west, where alone does best, the model is 10.0 points worse than its own records alone (90.0%, margin 3.3)."
     )
     assert answers([*held_against(), *alone[:1]], {})[1].good is True
 
