@@ -38,7 +38,7 @@ def next_steps(run: Readings, spending: Spending) -> tuple[str, bool | None, lis
     head = references.against(run).get(references.RIDGE_ALL)
     if head is not None and head.clear < 0:
         found.append(
-            "A closed-form head on the frozen base does better: use that, or train longer before you use this."
+            "A closed-form head on the frozen base does better: use that, or train longer first."
         )
     if any(drop.clear < 0 for _, drop in drops(run)):
         found.append("An earlier stage is clearly below its best: compare guards (`llmchain-fl compare --continual`).")
