@@ -17,9 +17,8 @@ from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.extras import how_to_install, lacking
 from llmchain_fl.progress import Logged, Progress
-from llmchain_fl.report.page import write_report
-from llmchain_fl.report.tensorboard import write_events
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
 from server.build import build
@@ -35,8 +34,20 @@ def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress, open
         build(config, run, progress, opening=opening).play(grid)
     finally:
         if run.rows():
-            write_events(run)
-            write_report(run)
+            _write_pages(run)
+
+
+def _write_pages(run: RunDir) -> None:
+    """Report and TensorBoard's events, where their packages are installed."""
+    missing = lacking("report")
+    if missing:
+        log.warning("no report: %s not installed; %s", ", ".join(missing), how_to_install(missing[0]))
+        return
+    from llmchain_fl.report.page import write_report
+    from llmchain_fl.report.tensorboard import write_events
+
+    write_events(run)
+    write_report(run)
 
 
 app = ServerApp()

@@ -22,6 +22,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.extras import need
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all
@@ -151,6 +152,7 @@ def _ray(
     config: RunConfig, run: RunDir, sites: list[Site], progress: Progress, _own_trainer: OwnTrainer | None = None
 ) -> None:
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
+    need("ray", "backend ray")
     from simulations.ray_backend import run_on_ray
 
     if config.sites.hostile:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchain_fl.core.errors import LlmchainError, RunError
+from llmchain_fl.extras import how_to_install
 
 if TYPE_CHECKING:
     from llmchain_fl.run_dir import RunDir
@@ -64,6 +65,8 @@ def sentence(error: BaseException) -> str:
 
 def remedy_of(error: BaseException) -> str:
     """What can be done about it, where the error itself says so."""
+    if isinstance(error, ModuleNotFoundError):
+        return how_to_install(error.name or "")
     return REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
 
 

@@ -1,0 +1,51 @@
+"""Packages that not every installation has, and what brings them.
+
+=========  =========================================  ==================================
+extra      packages                                   for
+=========  =========================================  ==================================
+``ray``    ray                                        the backend ``ray``
+``report`` matplotlib, tensorboard, jinja2            report.html, plots, events/
+``hub``    datasets, pandas                           ``hub:org/name``, saved data sets
+``files``  openpyxl                                   Excel workbooks
+=========  =========================================  ==================================
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from llmchain_fl.core.errors import ConfigError
+
+EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ray": ("ray",),
+        "report": ("matplotlib", "tensorboard", "jinja2"),
+        "hub": ("datasets", "pandas"),
+        "files": ("openpyxl",),
+    }
+)
+"""Extra -> packages, as they are imported."""
+
+
+def how_to_install(package: str) -> str:
+    """The command that brings ``package``; empty where no extra does."""
+    found = next((extra for extra, packages in EXTRAS.items() if package.partition(".")[0] in packages), "")
+    return f"pip install 'llmchain-fl[{found}]'" if found else ""
+
+
+def lacking(extra: str) -> list[str]:
+    """Packages of ``extra`` that are not installed."""
+    return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
+
+
+def need(extra: str, what: str) -> None:
+    """Say what brings the packages that ``what`` needs.
+
+    Raises:
+        ConfigError: some of them are not installed.
+    """
+    missing = lacking(extra)
+    if missing:
+        raise ConfigError([f"{what}: {', '.join(missing)} not installed"], remedy=f"pip install 'llmchain-fl[{extra}]'")
