@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llmchain_fl.config.schema import RunConfig
     from llmchain_fl.planning.findings import Finding, Findings
 
@@ -43,26 +46,58 @@ def command(
         raise typer.Exit(2)
 
 
-def check_before(config: RunConfig) -> None:
+def check_before(config: RunConfig, out: Path | None = None) -> None:
     """The cheap part, before anything heavy is imported: for every command that begins a run.
 
-    Warnings are logged.
+    Warnings are logged. ``out``: the run directory that was asked for.
+
+    Raises:
+        ConfigError: all faults at once.
+        RunError: something is at ``out`` already.
+    """
+    from llmchain_fl.core.errors import RunError
+    from llmchain_fl.planning.checks import check_records
+
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(
+            f"{out} is there already and not empty",
+            remedy="name another directory, resume the run that is there, or move it away",
+        )
+    _conclude(check_records(config))
+
+
+def check_cells(configs: Iterable[RunConfig]) -> None:
+    """The records of many runs, each source read once; of runs that differ in other things than records, one.
 
     Raises:
         ConfigError: all faults at once.
     """
+    from llmchain_fl.data.stages import Sources
+    from llmchain_fl.planning.checks import check_records
+
+    sources = Sources()
+    found: dict[Finding, None] = {}
+    for config in {_records_of(config): config for config in configs}.values():
+        found |= dict.fromkeys(check_records(config, sources))
+    _conclude(found)
+
+
+def _records_of(config: RunConfig) -> str:
+    """All settings that say which records a run has; what a seed draws counts as the same."""
+    told = config.model_dump_json(include={"data", "task", "stage", "sites", "stream"})
+    return f"{told} {config.privacy.enabled} {config.privacy.unit} {config.continual.public}"
+
+
+def _conclude(found: Iterable[Finding]) -> None:
     import logging
 
     from llmchain_fl.core.errors import ConfigError
-    from llmchain_fl.planning.checks import check_records
 
-    found = check_records(config)
-    faults = [one for one in found if one.level == "fault"]
-    if faults:
-        raise ConfigError([_line(one) for one in faults])
-    for one in found:
-        if one.level == "warning":
-            logging.getLogger("llmchain_fl").warning("%s", _line(one))
+    chosen = {level: [_line(one) for one in found if one.level == level] for level in ("fault", "warning")}
+    if chosen["fault"]:
+        raise ConfigError(chosen["fault"])
+    for line in chosen["warning"]:
+        logging.getLogger("llmchain_fl").warning("%s", line)
 
 
 def _check(found: Findings, config: RunConfig, *, model: bool) -> None:

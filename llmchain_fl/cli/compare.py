@@ -46,6 +46,7 @@ def command(
     comparison, checked = _read(name, settings or [], continual, seeds, only or [])
     if dry_run:
         view.show_cells(comparison, checked)
+        _check_records(checked)
         return
     folder = out or Path("runs") / comparison.name
     again = [part for text in only or [] for part in ("--only", text)] + (["--seeds", seeds] if seeds else [])
@@ -70,6 +71,18 @@ def _read(
     if continual and not comparison.continual:
         raise ConfigError([f"{comparison.name} does not compare guards over a stream: leave --continual out"])
     return comparison, check_cells(comparison, comparison.cells(read_seeds(seeds), read_only(comparison, only)))
+
+
+def _check_records(checked: Checked) -> None:
+    """Every source of every cell, read once; where files are not here, only that is said."""
+    from llmchain_fl.cli.check import check_cells
+    from llmchain_fl.compare.check import lacking
+
+    missing = lacking(checked)
+    if missing:
+        typer.echo(f"records are not checked, for these files are not here: {', '.join(missing)}")
+        return
+    check_cells(checked.configs.values())
 
 
 def _play(comparison: Comparison, checked: Checked, folder: Path, jobs: int, again: str) -> Sequence[Outcome]:

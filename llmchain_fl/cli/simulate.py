@@ -117,11 +117,6 @@ def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None
     return stop
 
 
-def how_on_flower(run: RunDir) -> str:
-    """The command that goes on with a run of a SuperLink."""
-    return f"flwr run . --run-config 'resume=true out=\"{run.path}\"' --stream"
-
-
 def _compare(first: RunDir, second: RunDir, change: str) -> None:
     from llmchain_fl.cli.summary import show_comparison
 

@@ -10,13 +10,13 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.tasks.kind import task_kind
-from llmchain_fl.data.source import check_labels, read_rows
-from llmchain_fl.data.stages import keeps, stage_labels
+from llmchain_fl.data.source import check_labels
+from llmchain_fl.data.stages import Sources, keeps, stage_labels
 
 Row = Mapping[str, str]
 
 
-def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
+def public_rows(config: RunConfig, labels: Sequence[str], sources: Sources | None = None) -> tuple[Row, ...]:
     """Public records with a column ``stage``, in an order that follows from the seed.
 
     ==========================================  =================================================================
@@ -33,13 +33,13 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
     Raises:
         DataError: not readable, a column is missing, a label is not in the list, or no record is left for a stage.
     """
-    stages = stages_in_order(config)
+    stages, read = stages_in_order(config), sources or Sources()
     groups: list[list[Row]] = []
     found: list[Row]
     general = "" if config.continual.public_stages else config.continual.public
     if general:
         columns = _columns(config)
-        groups.append([{column: row[column] for column in columns} for row in _rows(config, general).records])
+        groups.append([{column: row[column] for column in columns} for row in _rows(config, general, read).records])
         random.Random(f"public/{config.seed}").shuffle(groups[0])
     for stage in stages:
         source = stage.public or ("" if general else config.continual.public)
@@ -50,7 +50,7 @@ def public_rows(config: RunConfig, labels: Sequence[str]) -> tuple[Row, ...]:
             continue
         found = [
             {**row, "stage": stage.name} if told else {k: v for k, v in row.items() if k != "stage"}
-            for row in _kept(config, stage.name, source, labels)
+            for row in _kept(config, stage.name, source, labels, read)
         ]
         random.Random(f"public/{config.seed}/{stage.name}").shuffle(found)
         groups.append(found)
@@ -65,17 +65,15 @@ def _columns(config: RunConfig) -> list[str]:
     return [column for column in task_kind(config.task.kind).columns if column != "label"]
 
 
-def _rows(config: RunConfig, source: str) -> Rows:
+def _rows(config: RunConfig, source: str, read: Sources) -> Rows:
     columns = {ours: theirs for ours, theirs in config.data.columns.items() if ours != "person"}
-    return read_rows(
-        source, mapping=columns, required=_columns(config), split="train", seed=config.seed + 1, private=False
-    )
+    return read.load(source, columns, _columns(config), "train", config.seed + 1)
 
 
-def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str]) -> list[dict[str, str]]:
+def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str], read: Sources) -> list[dict[str, str]]:
     """The records of ``source`` that the stage ``name`` keeps."""
     stage = next(one for one in config.stage if one.name == name)
-    rows, wanted = _rows(config, source), stage_labels(stage, labels)
+    rows, wanted = _rows(config, source, read), stage_labels(stage, labels)
     found = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, wanted, row)])
     if labels and any("label" in row for row in found.records):
         check_labels(found, labels)

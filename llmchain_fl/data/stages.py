@@ -115,12 +115,17 @@ class Sources:
         data = config.data
         split, size = ("train", data.train_size) if which == "train" else ("test", data.test_size)
         columns = {ours: theirs for ours, theirs in data.columns.items() if ours != "person" or which == "train"}
-        required = task_kind(config.task.kind).columns
-        drawn = config.seed if size or path_of(spec) is None else 0
-        key = (spec, split, size, drawn, tuple(columns.items()), required)
+        return self.load(spec, columns, task_kind(config.task.kind).columns, split, config.seed, size)
+
+    def load(
+        self, spec: str, mapping: Mapping[str, str], required: Sequence[str], split: str, seed: int, size: int = 0
+    ) -> Rows:
+        """As ``read_rows`` of public records, or what it gave before; a seed counts where something is drawn by it."""
+        drawn = seed if size or path_of(spec) is None else 0
+        key = (spec, tuple(mapping.items()), tuple(required), split, drawn, size)
         if key not in self._read:
             self._read[key] = read_rows(
-                spec, mapping=columns, required=required, split=split, seed=drawn, size=size or None, private=False
+                spec, mapping=mapping, required=required, split=split, seed=drawn, size=size or None, private=False
             )
         return self._read[key]
 

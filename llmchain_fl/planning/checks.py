@@ -73,7 +73,7 @@ class _Check:
             self._check_test(train, tested)
         for source in config.stream.probes.values():
             found.attempt("records", probe_records, config, source, self.labels)
-        shown = found.attempt("records", public_rows, config, self.labels)
+        shown = found.attempt("records", public_rows, config, self.labels, self.read)
         if shown:
             found.fact("records", f"{_count(len(shown))} public for the guards")
 

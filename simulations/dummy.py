@@ -1,0 +1,128 @@
+"""A run without a round: everything up to the first one, and one step on made-up records, as a site would try it.
+
+What is asked here needs the base model: whether it opens, can read what the task gives it and takes the adapter, how
+many bytes a round is, how public texts look in its tokens. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client import check, trial
+from client.steady import Brought, shape_for
+from llmchain_fl.config.calendar import stages_in_order
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.write import to_toml
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.work import WorkSpec, open_work
+from llmchain_fl.data.stages import Sources, named, public_labels
+from llmchain_fl.planning.findings import Findings
+from llmchain_fl.progress import Silent
+from llmchain_fl.run_dir import RunDir
+from server.build import build
+from server.loop import Loop
+from server.upload import upload_of
+from simulations.dealing import site_names
+from simulations.prepare import simulated_site
+
+MOST_TEXTS = 2000
+"""Texts whose tokens are counted, the first of each stage."""
+CUT, UNKNOWN, NOTHING_KNOWN = 0.05, 0.02, 0.5
+"""Shares of texts that are cut, and of tokens that are unknown, worth a warning; and above which nothing is learned."""
+
+
+def check_model(config: RunConfig) -> Findings:
+    """See the module."""
+    found = Findings()
+    with tempfile.TemporaryDirectory() as home:
+        run = RunDir.create(Path(home) / "run", to_toml(config))
+        try:
+            loop = found.attempt("model", build, config, run, Silent())
+            if loop is not None:
+                _describe(found, config, loop)
+                _texts(found, config, loop.parts.scorer.resident.base.tokenizer)
+                found.attempt("model", _try, config, loop, run)
+        except Exception as error:  # whatever somebody's model does
+            found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
+    return found
+
+
+def _describe(found: Findings, config: RunConfig, loop: Loop) -> None:
+    resident, strategy = loop.parts.scorer.resident, loop.parts.strategy
+    trained = sum(array.size for array in loop.parts.start.values())
+    found.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained")
+    found.fact("model", upload_of(config, strategy.asker.work, strategy.rule, loop.parts.start))
+
+
+def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
+    """What a site does before it pays, with the policy of a simulated site.
+
+    Raises:
+        LlmchainError: why it would refuse.
+    """
+    name, task = _first_task(config, loop)
+    work, site = WorkSpec.from_json(task.work), simulated_site(config, run.sites, name)
+    site.check(work)
+    check.check_train(site, task)
+    resident, nlp_task = open_work(work.resident, work.task)
+    resident.focus(task.trains or work.adapter.trained)
+    brought = Brought(task.arrays, task.guard_arrays, work.guards)
+    private = work.plan is not None and work.plan.unit != "site"
+    shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows, brought) if private else None
+    trial.try_out(task, work, nlp_task, {}, shape)
+
+
+def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:
+    """A site of the first round, and what it is told."""
+    strategy, names = loop.parts.strategy, site_names(config)
+    nodes = {name: number for number, name in enumerate(names)}
+    planned = strategy.rounds[1]
+    tasks = strategy.asker.tasks(planned, names[:1], nodes, loop.parts.start, {}, {})
+    return names[0], tasks[names[0]]
+
+
+def _texts(found: Findings, config: RunConfig, tokenizer: Any) -> None:
+    """How long public texts are in tokens, and how many of these the tokenizer knows."""
+    if tokenizer is None:
+        return
+    texts = _shown(config)
+    if not texts:
+        return
+    ids = tokenizer(texts, truncation=False)["input_ids"]
+    lengths, most = np.array([len(one) for one in ids]), config.model.max_tokens
+    cut = float((lengths > most).mean())
+    told = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
+    if cut > CUT:
+        found.warn("texts", f"{told}; {cut:.0%} are cut at model.max_tokens = {most}", "raise it: passes take longer")
+    else:
+        found.fact("texts", f"{told}; {cut:.1%} are cut at model.max_tokens = {most}")
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    plain = [token for one in ids for token in one if token not in special]
+    unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0
+    if unknown > NOTHING_KNOWN:
+        found.fault(
+            "texts",
+            f"{unknown:.0%} of all tokens are unknown to the base's tokenizer: nothing can be learned from them",
+            "give a base whose tokenizer knows the language of the records; look for tokenizer.json in its folder",
+        )
+    elif unknown > UNKNOWN:
+        found.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
+
+
+def _shown(config: RunConfig) -> list[str]:
+    """Public texts of every stage: those it is tested on, else those that the simulation deals out."""
+    columns = [column for column in task_kind(config.task.kind).columns if column != "label"]
+    sources, labels, texts = Sources(), list(public_labels(config)), list[str]()
+    for stage in stages_in_order(config):
+        which = next((one for one in ("test", "dev", "train") if named(config, stage, one)), "")
+        if not which or "{site}" in named(config, stage, which):
+            continue
+        rows: Sequence[dict[str, str]] = sources.stage(config, stage, which, labels).records[:MOST_TEXTS]
+        texts += [" ".join(row[column] for column in columns) for row in rows]
+    return texts
