@@ -39,7 +39,6 @@ from client.dataset import SiteRecords
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples
 
-GUARD = "rehearsal"
 Mask = NDArray[np.bool_]
 Mark = tuple[bytes, int, int]
 """What makes two records of different files the same one: tokens, target, and which of its owner's equal ones it is."""

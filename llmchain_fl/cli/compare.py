@@ -23,7 +23,7 @@ def command(
     jobs: Annotated[int, typer.Option("--jobs", help="Cells played at the same time, one process each.")] = 1,
     seeds: Annotated[str, typer.Option("--seeds", help="Only these seeds, or other ones: --seeds 1,2.")] = "",
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only these labels: --only rule=ffa,fedsvd (repeat it).")
+        list[str] | None, typer.Option("--only", help="Only these labels: --only AXIS=LABEL,LABEL (repeat it).")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of every cell: --set train.lr=0.01 (repeat it).")

@@ -158,7 +158,7 @@ def _ties_module(parts: Sequence[Part], scale: float, like: Arrays, module: str,
     a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
     odd = differing([*adapters, like], module)
     if odd == [a] and not like[b].any():
-        raise ModelError(f"{module!r}: B is common and 0, so there is no product", remedy="choose another kind of merge")
+        raise ModelError(f"{module!r}: B is common and 0, so there is no product", remedy="choose another way to merge")
     fold = has_fold([*adapters, like])
     if odd in ([], [b]) and not fold and f"{module}.lora_R" not in like:
         return _on_common_a(sparse, scale, np.asarray(like[a], np.float64), a, b)

@@ -33,6 +33,7 @@ from llmchain_fl.core.adapter.peft_model import read_tensors
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.words import nearest
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.report.wording import epsilon_text, guarantee
 from llmchain_fl.run_dir import RunDir
 
@@ -172,7 +173,8 @@ def _way_back(path: Path, folder: Path, stage: str) -> str:
     if stage not in names:
         return f"the run has kept {', '.join(names) or 'nothing'}{nearest(stage, names)}"
     if names.index(stage) == 0:
-        return 'no adapter is from before it: train anew without it; a run with the guard "slots" could cut it out'
+        able = " or ".join(f'"{name}"' for name, guard in GUARDS.items() if guard.marks_pairs)
+        return f"no adapter is from before it: train anew without it; a run with the guard {able} could cut it out"
     before = names[names.index(stage) - 1]
     return f"go back to before it, losing what came later: llmchain-fl restore {path} --stage {before} --out DIR"
 

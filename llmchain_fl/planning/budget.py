@@ -31,14 +31,14 @@ def upload_line(size: int, plain: int, link_kbit: float = 0.0) -> str:
 
     Args:
         size: bytes of a round and site.
-        plain: the same of fedit in fp32.
+        plain: the same of both factors in fp32.
         link_kbit: of a site's link; 0: not said.
 
     Returns:
-        Such as ``up 13.8 KB a round and site (0.11 of fp32 fedit), 0.4 s at 256 kbit/s``.
+        Such as ``up 13.8 KB a round and site (0.11 of both factors in fp32), 0.4 s at 256 kbit/s``.
     """
     link = f", {seconds_on(size, link_kbit):.1f} s at {link_kbit:g} kbit/s" if link_kbit else ""
-    return f"up {_short(size)} a round and site ({size / plain:.2g} of fp32 fedit){link}"
+    return f"up {_short(size)} a round and site ({size / plain:.2g} of both factors in fp32){link}"
 
 
 def faults(spec: CodecSpec, *, rule: str, steady: bool, unit: str) -> list[str]:

@@ -33,10 +33,10 @@ def test_a_kilobit_is_a_thousand_bits_and_no_link_takes_no_time() -> None:
 @pytest.mark.parametrize(
     ("size", "link", "line"),
     [
-        (13_800, 256.0, "up 13.8 KB a round and site (0.11 of fp32 fedit), 0.4 s at 256 kbit/s"),
-        (13_800, 0.0, "up 13.8 KB a round and site (0.11 of fp32 fedit)"),
-        (812, 64.0, "up 812 B a round and site (0.0065 of fp32 fedit), 0.1 s at 64 kbit/s"),
-        (12_400_000, 0.0, "up 12.4 MB a round and site (99 of fp32 fedit)"),
+        (13_800, 256.0, "up 13.8 KB a round and site (0.11 of both factors in fp32), 0.4 s at 256 kbit/s"),
+        (13_800, 0.0, "up 13.8 KB a round and site (0.11 of both factors in fp32)"),
+        (812, 64.0, "up 812 B a round and site (0.0065 of both factors in fp32), 0.1 s at 64 kbit/s"),
+        (12_400_000, 0.0, "up 12.4 MB a round and site (99 of both factors in fp32)"),
     ],
 )
 def test_the_line_of_the_report(size: int, link: float, line: str) -> None:
