@@ -19,7 +19,7 @@ from llmchain_fl.core.tasks.base import Examples, Output, Task
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.tasks.text import token_ids
+from llmchain_fl.core.tasks.text import begun, token_ids
 
 PROMPT = "{prompt}"
 LONGEST = 10**6
@@ -45,7 +45,7 @@ class CausalLM:
         tokenizer = self.resident.base.tokenizer
         prompts = [PROMPT.format(prompt=row["prompt"]) if "prompt" in row else "" for row in rows]
         answers = [f" {row['answer']}" if "answer" in row else row["text"] for row in rows]
-        heads = token_ids(tokenizer, prompts, LONGEST)
+        heads = begun(tokenizer, prompts, LONGEST)
         tails = token_ids(tokenizer, answers, self._max_tokens - 2, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         ids, sizes = [], []
@@ -110,7 +110,7 @@ class CausalLM:
         self.resident.module.eval()
         try:
             for text in texts:
-                prompt = token_ids(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
+                prompt = begun(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
                 ids = torch.from_numpy(prompt)[None].to(self.resident.base.device)
                 with self.resident.router.choosing(torch.ones_like(ids)):
                     made = self.resident.base.module.generate(  # type: ignore[operator]
@@ -131,7 +131,7 @@ class CausalLM:
         Draws from torch's own generator. A text may be empty.
         """
         tokenizer, base = self.resident.base.tokenizer, self.resident.base
-        start = torch.from_numpy(token_ids(tokenizer, [""], LONGEST)[0]).to(base.device).repeat(count, 1)
+        start = torch.from_numpy(begun(tokenizer, [""], LONGEST)[0]).to(base.device).repeat(count, 1)
         self.resident.module.eval()
         try:
             with self.resident.router.choosing(torch.ones_like(start)):
