@@ -9,6 +9,7 @@ from typing import Any
 from llmchain_fl.continual.metrics import r_matrix, summary
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.evaluation.margin import share_half_width
+from llmchain_fl.guards.server_guards import Note
 from llmchain_fl.metrics_file import R_MATRIX, declaration
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound
@@ -73,10 +74,19 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
     return rows
 
 
-def guard_rows(number: int, stage: int, notes: Mapping[str, float]) -> list[Row]:
-    """What each guard did in a round."""
+def guard_rows(number: int, stage: int, notes: Iterable[Note]) -> list[Row]:
+    """What each guard did in a round; a row tells whose number it is and what it is."""
     base = {"round": number, "stage": stage, "scope": "run", "site": None, "task": "all", "n": None}
-    return [{**base, "metric": f"guard_{name}", "value": float(value)} for name, value in sorted(notes.items())]
+    return [
+        {
+            **base,
+            "metric": f"guard_{note.guard}_{note.key}",
+            "value": note.value,
+            "guard": note.guard,
+            "what": note.what,
+        }
+        for note in sorted(notes, key=lambda note: (note.guard, note.key))
+    ]
 
 
 def stage_rows_of(

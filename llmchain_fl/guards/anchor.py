@@ -187,4 +187,7 @@ GUARD = Guard(
     stages="earlier",
     holds_start=True,
     idle_at_zero=("strength",),
+    notes={
+        "distance": "distance from the anchor, as a share of its length",
+    },
 )

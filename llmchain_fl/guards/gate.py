@@ -161,4 +161,13 @@ GUARD = Guard(
     stages="earlier",
     refactors=True,
     probes=True,
+    notes={
+        "accepted": "share of the round's step that was taken",
+        "cut": "rounds taken in part so far",
+        "gain": "score of the present stage gained by what was taken",
+        "offered_drop": "largest drop of an earlier stage that the whole step would have made",
+        "offered_gain": "score of the present stage that the whole step would have gained",
+        "refused": "rounds rolled back so far",
+        "worst_drop": "largest drop of an earlier stage below its best",
+    },
 )

@@ -6,7 +6,7 @@ names them; and one line in ``GUARDS``, or in another package an entry point of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,6 +89,7 @@ class Guard:
         teaches: it keeps outputs, so the head must be one that all share.
         probes: it decides by the scores of ``data.dev``.
         idle_at_zero: settings of which 0 makes it do nothing.
+        notes: key of what its server half notes of a round -> what the number is, for the report.
     """
 
     name: str
@@ -106,7 +107,8 @@ class Guard:
     refactors: bool = False
     teaches: bool = False
     probes: bool = False
-    idle_at_zero: tuple[str, ...] = field(default=())
+    idle_at_zero: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def claim(self) -> Claim:

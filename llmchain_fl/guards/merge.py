@@ -148,4 +148,9 @@ GUARD = Guard(
     serves_another=True,
     mixes=True,
     refactors=True,
+    notes={
+        "lost": "share of the mixture that its rank cut off",
+        "moved": "how far the mixture is from the new adapter, relative",
+        "share_new": "share of the new adapter in the mixture",
+    },
 )

@@ -149,4 +149,7 @@ GUARD = Guard(
     stages="earlier",
     new_pairs=True,
     idle_at_zero=("strength",),
+    notes={
+        "overlap": "share of A inside the span of earlier stages",
+    },
 )

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.guards import GUARDS
 from llmchain_fl.guards.protocol import ServerGuard, View
+
+
+@dataclass(frozen=True)
+class Note:
+    """One number that a guard tells of a round, and what it is."""
+
+    guard: str
+    key: str
+    value: float
+    what: str
 
 
 class ServerGuards:
@@ -55,9 +66,13 @@ class ServerGuards:
             current = guard.on_stage_end(view, current, serving)
         return current
 
-    def notes(self) -> dict[str, float]:
-        """``<guard>_<key>`` -> number, of this round."""
-        return {f"{name}_{key}": value for name, guard in self._guards.items() for key, value in guard.notes().items()}
+    def notes(self) -> list[Note]:
+        """What each guard did in this round."""
+        return [
+            Note(name, key, float(value), GUARDS[name].notes.get(key, key.replace("_", " ")))
+            for name, guard in self._guards.items()
+            for key, value in guard.notes().items()
+        ]
 
     def state(self) -> dict[str, Arrays]:
         """By guard."""

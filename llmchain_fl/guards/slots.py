@@ -235,4 +235,9 @@ GUARD = Guard(
     stages="earlier",
     new_pairs=True,
     marks_pairs=True,
+    notes={
+        "free": "smallest share of a layer's inputs left to later stages",
+        "leak": "share of A found outside the place it may be in, and put back",
+        "protected": "largest share of a layer's inputs that is protected",
+    },
 )

@@ -15,24 +15,7 @@ from llmchain_fl.report.readings import Readings, Stage
 from llmchain_fl.report.stages import UNTRAINED
 
 GUARD = "guard_"
-WHAT = {
-    "anchor_distance": "distance from the anchor, as a share of its length",
-    "gate_accepted": "share of the round's step that was taken",
-    "gate_cut": "rounds taken in part so far",
-    "gate_gain": "score of the present stage gained by what was taken",
-    "gate_offered_drop": "largest drop of an earlier stage that the whole step would have made",
-    "gate_offered_gain": "score of the present stage that the whole step would have gained",
-    "gate_refused": "rounds rolled back so far",
-    "gate_worst_drop": "largest drop of an earlier stage below its best",
-    "merge_lost": "share of the mixture that its rank cut off",
-    "merge_moved": "how far the mixture is from the new adapter, relative",
-    "merge_share_new": "share of the new adapter in the mixture",
-    "olora_overlap": "share of A inside the span of earlier stages",
-    "slots_free": "smallest share of a layer's inputs left to later stages",
-    "slots_leak": "share of A found outside the place it may be in, and put back",
-    "slots_protected": "largest share of a layer's inputs that is protected",
-}
-"""``guard_<name>_<key>`` without its beginning -> what the number is."""
+"""``guard_<name>_<key>``: a metric of a guard."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +66,25 @@ class GuardLine:
 
 def guard_lines(run: Readings) -> list[GuardLine]:
     """What each guard did, one line a number, by guard."""
-    lines = []
+    lines, told = [], guards_told(run)
     for name, curve in run.run_curves(GUARD).items():
         values = [value for _, value in curve if math.isfinite(value)]
-        guard, _, key = name.removeprefix(GUARD).partition("_")
         if not values:
             continue
+        guard, what = told[name]
         low, high = _short(min(values)), _short(max(values))
-        what = WHAT.get(name.removeprefix(GUARD), key.replace("_", " "))
         span = low if low == high else f"{low} to {high}"
         lines.append(GuardLine(guard, what, _short(values[-1]), _short(fmean(values)), span, len(values)))
     return lines
+
+
+def guards_told(run: Readings) -> dict[str, tuple[str, str]]:
+    """Metric of a guard -> (the guard, what the number is), as its rows say; old rows say it by their name."""
+    found = {}
+    for row in (row for row in run.rows if row["metric"].startswith(GUARD)):
+        guard, _, key = row["metric"].removeprefix(GUARD).partition("_")
+        found[row["metric"]] = str(row.get("guard", guard)), str(row.get("what", key.replace("_", " ")))
+    return found
 
 
 def probe_lines(run: Readings) -> list[str]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from llmchain_fl.report import figure as fig
 from llmchain_fl.report import references, wording
 from llmchain_fl.report.change import mean
-from llmchain_fl.report.kept import GUARD
+from llmchain_fl.report.kept import GUARD, guards_told
 from llmchain_fl.report.readings import Curve, Readings, total
 from llmchain_fl.report.spending import Spending
 
@@ -152,8 +152,9 @@ def update_norms(run: Readings) -> str:
 
 def guards(run: Readings) -> str:
     """What each guard told of itself, round by round: a small panel a number; those that never change are left out."""
+    told = guards_told(run)
     curves = {
-        name.removeprefix(GUARD): curve
+        name: curve
         for name, curve in run.run_curves(GUARD).items()
         if len({y for _, y in curve if math.isfinite(y)}) > 1
     }
@@ -163,15 +164,18 @@ def guards(run: Readings) -> str:
     rounds = [x for curve in shown.values() for x, _ in curve]
     with fig.panels(len(shown), 0.75) as (figure, parts):
         for place, ((name, curve), axes) in enumerate(zip(shown.items(), parts, strict=True)):
-            guard, _, key = name.partition("_")
-            axes.set_ylabel(f"{guard}\n{key.replace('_', ' ')}", rotation=0, ha="right", va="center")
+            guard = told[name][0]
+            key = name.removeprefix(f"{GUARD}{guard}_").replace("_", " ")
+            axes.set_ylabel(f"{guard}\n{key}", rotation=0, ha="right", va="center")
             axes.yaxis.set_major_locator(MaxNLocator(2))
             fig.rounds_axis(axes, rounds, run.stages, named=place == 0)
             fig.lines(axes, {name: curve}, {name: f"{_last(curve):.3g}"})
             if place < len(shown) - 1:
                 axes.set_xlabel("")
                 axes.tick_params(labelbottom=False)
-        return fig.to_svg(figure, "guards", f"what the guards did by round: {', '.join(shown)}")
+        return fig.to_svg(
+            figure, "guards", f"what the guards did by round: {', '.join(name.removeprefix(GUARD) for name in shown)}"
+        )
 
 
 def _last(curve: Curve) -> float:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from llmchain_fl.core.adapter.value import Arrays, digest
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.guards.gate import SHARES, GateServer
+from llmchain_fl.guards.merge import MergeServer
 from llmchain_fl.guards.protocol import View
 
 STAGES = ("cards", "loans", "cash")
@@ -211,14 +213,11 @@ def test_the_gate_sends_nothing_and_serves_what_it_is_given() -> None:
     assert digest(one.on_stage_end(seen, at(1.0), at(2.0))) == digest(at(1.0))
 
 
-def test_the_report_has_words_for_every_number_that_gate_and_merge_tell() -> None:
-    from llmchain_fl.guards.merge import MergeServer
-    from llmchain_fl.report.kept import WHAT
+def test_gate_and_merge_declare_what_every_number_is_that_they_tell() -> None:
 
     merge, one = MergeServer({"kind": "wise", "beta": 0.5, "density": 0.5}), gate()
     seen = view(0, lambda x: {"cards": x})
     merge.serve(View(**{**vars(seen), "last": True}), at(1.0))
     one.step(seen, at(1.0))
-    told = [f"merge_{key}" for key in merge.notes()] + [f"gate_{key}" for key in one.notes()]
-    assert len(told) == 10
-    assert set(told) <= set(WHAT)
+    assert set(merge.notes()) == set(GUARDS["merge"].notes)
+    assert set(one.notes()) == set(GUARDS["gate"].notes)

@@ -14,6 +14,7 @@ from llmchain_fl.aggregation.rule import SiteFactors
 from llmchain_fl.core.adapter.value import Arrays, digest
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.work import GuardSpec
+from llmchain_fl.guards import GUARDS
 from llmchain_fl.guards.protocol import View
 from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.guards.slots import SlotsServer
@@ -270,5 +271,5 @@ def test_the_table_knows_the_guard_and_it_has_no_half_at_a_site(small: Any) -> N
     after = guards.on_stage_end(told, current, guards.serve(told, current))
     assert any(name.endswith("fold_A") for name in after)
     assert guards.payload() == {}
-    assert set(guards.notes()) == {"slots_leak", "slots_protected", "slots_free"}
+    assert {(note.guard, note.key) for note in guards.notes()} == {("slots", key) for key in GUARDS["slots"].notes}
     assert "slots" not in SITE_GUARDS

@@ -26,9 +26,10 @@ Maker = Callable[..., Rows]
 TWO = ([0.1, 0.2], [0.9, 0.3], [0.8, 0.7])
 
 
-def guard(round: int, name: str, value: float) -> dict[str, Any]:
+def guard(round: int, name: str, value: float, whose: str = "", what: str = "") -> dict[str, Any]:
+    told = {"guard": whose, "what": what} if whose else {}
     row = {"round": round, "stage": round - 1, "scope": "run", "site": None, "task": "all", "n": None}
-    return row | {"metric": f"guard_{name}", "value": value}
+    return row | {"metric": f"guard_{name}", "value": value, **told}
 
 
 # -- the table of R ---------------------------------------------------------------------------------------------------
@@ -88,12 +89,13 @@ def test_a_small_spread_is_not_blown_up_and_a_gap_has_no_colour(stream: Any) -> 
 
 
 def test_each_number_of_a_guard_has_a_line_in_words() -> None:
-    rows = [guard(r, "gate_accepted", a) for r, a in ((1, 1.0), (2, 0.5), (3, 0.0))]
-    rows += [guard(3, "merge_lost", 0.125), guard(2, "own_thing_seen", math.nan), guard(3, "new_odd_thing", 7.0)]
+    rows = [guard(r, "gate_accepted", a, "gate", "share of the step") for r, a in ((1, 1.0), (2, 0.5), (3, 0.0))]
+    rows += [guard(3, "my_own_lost", 0.125, "my_own", "lost"), guard(2, "own_thing_seen", math.nan)]
+    rows += [guard(3, "new_odd_thing", 7.0)]
     lines = kept.guard_lines(Readings(rows))
     assert [(line.guard, line.what) for line in lines] == [
-        ("gate", "share of the round's step that was taken"),
-        ("merge", "share of the mixture that its rank cut off"),
+        ("gate", "share of the step"),
+        ("my_own", "lost"),
         ("new", "odd thing"),
     ]
     assert (lines[0].last, lines[0].mean, lines[0].span, lines[0].rounds) == ("0", "0.5", "0 to 1", 3)
@@ -158,7 +160,8 @@ def test_the_page_shows_the_section_with_colours_that_print(
 ) -> None:
     run = RunDir.create(tmp_path / "demo-1", config_toml)
     rows = [row | {"n": row["n"] and 1500} for row in make_rows()]
-    rows += [guard(r, "gate_accepted", a) | {"stage": (r - 1) // 3} for r, a in ((1, 1.0), (5, 0.5), (9, 0.25))]
+    told = ("gate", "share of the round's step that was taken")
+    rows += [guard(r, "gate_accepted", a, *told) | {"stage": (r - 1) // 3} for r, a in ((1, 1.0), (5, 0.5), (9, 0.25))]
     rows += [row | {"scope": "trained", "value": row["value"] - 0.024} for row in rows if row["metric"] == "r_matrix"]
     rows += [cell(r - 1, "general", 0.5 - r / 100, "probe", "accuracy") for r in (0, 9)]
     run.append_rows(rows)
