@@ -245,6 +245,11 @@ class RunDir:
         return found
 
 
+def how_on_flower(run: RunDir) -> str:
+    """The command that goes on with a run of a SuperLink."""
+    return f"flwr run . FEDERATION --stream --run-config 'resume=true out=\"{run.path.resolve()}\"'"
+
+
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 

@@ -16,10 +16,10 @@ from flwr.serverapp import Grid, ServerApp
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.errors import ConfigError, RunPaused
 from llmchain_fl.extras import how_to_install, lacking
 from llmchain_fl.progress import Logged, Progress
-from llmchain_fl.run_dir import RunDir, fresh
+from llmchain_fl.run_dir import RunDir, fresh, how_on_flower
 from llmchain_fl.scenario import find_scenario
 from server.build import build
 from server.one_by_one import OneByOne
@@ -60,9 +60,14 @@ def main(grid: Grid, context: Context) -> None:
     Relative paths are taken from the folder in which the SuperLink was started.
     """
     with _log_on_stdout():
-        run = _begin(UserSettings.read(context))
+        run, config = _begin(UserSettings.read(context))
         log.info("run directory: %s", run.path.resolve())
-        run_all(read_config(run.config), run, OneByOne(grid), Logged())
+        try:
+            with run.alone():
+                run_all(config, run, OneByOne(grid), Logged())
+        except RunPaused as error:
+            again = f"every finished round is kept, go on with: {how_on_flower(run)}"
+            raise RunPaused(error.what, remedy=f"{error.remedy}; {again}" if run.begun else error.remedy) from None
 
 
 @dataclass(frozen=True)
@@ -82,23 +87,24 @@ class UserSettings:
         return cls(named[0] or "demo", named[1], named[2], bool(given.get("resume")))
 
 
-def _begin(user: UserSettings) -> RunDir:
-    """A new run directory, or the one to go on with.
+def _begin(user: UserSettings) -> tuple[RunDir, RunConfig]:
+    """A new run directory, or the one to go on with, and its configuration.
 
     Raises:
         ConfigError, RunError: settings that fit no scenario, or no such run.
     """
-    if user.resume and (user.changes or not user.out):
-        raise ConfigError(["resume takes a run as it was begun: give it out=..., and no set"])
-    if user.resume:
-        return RunDir.open(Path(user.out))
+    if user.resume and not user.out:
+        raise ConfigError(["resume goes on with the run in out: give it out=..."])
     try:
         changes = shlex.split(user.changes)
     except ValueError as error:
         raise ConfigError([f"set = {user.changes!r} cannot be read: {error}"]) from None
+    if user.resume:
+        run = RunDir.open(Path(user.out))
+        return run, read_config(run.config, changes)
     config = read_config(find_scenario(user.scenario), changes)
     out = Path(user.out) if user.out else fresh(Path("runs"), Path(user.scenario).stem)
-    return RunDir.create(out, to_toml(config))
+    return RunDir.create(out, to_toml(config)), config
 
 
 @contextlib.contextmanager

@@ -37,6 +37,8 @@ Row = dict[str, Any]
 BASELINE = "baseline"
 """Scope of rows that no adapter of the run made, or none that was trained."""
 UNTRAINED, PREVIOUS, TAUGHT = "untrained", "previous", "taught"
+LATEST = "latest"
+"""At the end of the stage that ended last: what is previous to the next one."""
 KEPT_APART = "test_"
 
 
@@ -58,6 +60,8 @@ class References:
         self._main = scorer.main
         self._scores: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
         """(set, reference) -> stage -> main score of each record."""
+        self._ended = ""
+        """The stage that ended last. In an extended run it may go on, and end again."""
 
     def start(self, arrays: Arrays) -> list[Row]:
         """Before any training; ``arrays``: the start of the adapter."""
@@ -79,7 +83,7 @@ class References:
     def extended(self, start: Arrays, now: Arrays) -> list[Row]:
         """Where an extension adds stages: as ``start``, and what the adapter in service, ``now``, answers already."""
         rows = self.start(start)
-        self._keep(self._scorer.each_round, PREVIOUS, self._scorer.answered(now, self._scorer.each_round))
+        self._keep(self._scorer.each_round, LATEST, self._scorer.answered(now, self._scorer.each_round))
         return rows
 
     def stage(self, number: int, stage: int, name: str, arrays: Arrays) -> list[Row]:
@@ -87,8 +91,13 @@ class References:
         which = self._scorer.each_round
         found = self._scorer.answered(arrays, which)
         base = {"round": number, "stage": stage, "scope": "global", "site": None}
+        if name != self._ended and (which, LATEST) in self._scores:
+            self._scores[which, PREVIOUS] = self._scores.pop((which, LATEST))
+        if name == self._ended:
+            self._scores.get((which, TAUGHT), {}).pop(name, None)
+        self._ended = name
         rows = [row for task, one in found.items() for row in self._rows(base, task, one, which, "")]
-        self._keep(which, PREVIOUS, found)
+        self._keep(which, LATEST, found)
         self._keep(which, TAUGHT, {task: one for task, one in found.items() if task == name})
         return rows
 
@@ -98,18 +107,18 @@ class References:
         found = self._scorer.answered(arrays, "test")
         return [row for task, one in found.items() for row in self._rows(base, task, one, "test", KEPT_APART)]
 
-    def state(self) -> dict[str, dict[str, dict[str, NDArray[np.float64]]]]:
-        """Set -> reference -> stage -> main score of each record."""
+    def state(self) -> dict[str, Any]:
+        """What must survive a restart: scores by set, reference and stage."""
         found: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
         for (which, reference), scores in self._scores.items():
             found.setdefault(which, {})[reference] = dict(scores)
-        return found
+        return {"scores": found, "ended": self._ended}
 
-    def load_state(self, state: Mapping[str, Mapping[str, Mapping[str, NDArray[np.float64]]]]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
-        self._scores = {
-            (which, reference): dict(scores) for which, each in state.items() for reference, scores in each.items()
-        }
+        found: Mapping[str, Mapping[str, dict[str, NDArray[np.float64]]]] = state["scores"]
+        self._scores = {(which, name): dict(told) for which, each in found.items() for name, told in each.items()}
+        self._ended = state["ended"]
 
     def _keep(self, which: str, reference: str, found: Mapping[str, Answered]) -> None:
         kept = self._scores.setdefault((which, reference), {})

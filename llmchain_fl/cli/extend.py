@@ -26,8 +26,8 @@ def command(
 ) -> None:
     """More stages, rounds or sites for a run: one lineage, one ledger, one report. A simulation is played at once."""
     from llmchain_fl.cli.apps import simulator
-    from llmchain_fl.cli.simulate import check_backend, how_on_flower, play
-    from llmchain_fl.run_dir import RunDir
+    from llmchain_fl.cli.simulate import check_backend, play
+    from llmchain_fl.run_dir import RunDir, how_on_flower
 
     check_backend(backend)
     found = RunDir.open(run)

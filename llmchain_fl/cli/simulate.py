@@ -84,7 +84,9 @@ def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> 
 
 def _resume(path: Path, settings: list[str], backend: str) -> RunStopped | None:
     from llmchain_fl.cli.apps import simulator
+    from llmchain_fl.run_dir import RunDir
 
+    RunDir.open(path)  # before torch is imported
     tool = simulator()
     config, run = tool.reopen(path, settings)
     return play(tool, config, run, backend)
