@@ -18,6 +18,8 @@ from client.check import check_work
 from client.site import Site, SiteData, SiteLimits, read_site
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.aggregation import RULES
+from llmchain_fl.compare.check import check_cells
+from llmchain_fl.compare.read import build_comparison
 from llmchain_fl.config.read import known_keys
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError, LlmchainError, PrivacyError, WireError
@@ -188,6 +190,18 @@ def test_a_run_with_the_guard_pulls_at_the_sites_and_reports_its_numbers(
     assert (line.guard, line.what, line.last) == ("small_steps", "rounds it has seen", "2")
     assert "rounds it has seen" in run.report.read_text()
     assert read_site(run.sites / "site-00" / "site.toml").limits.plugins == ["guards:small_steps"]
+
+
+def test_they_are_compared_and_a_cell_in_which_they_do_not_fit_is_refused_with_the_reason(scratch: Path) -> None:
+    rules = {name: {"aggregation.rule": name} for name in ("ffa", "halved")}
+    guards = {"none": {"continual.guards": []}, "small": {"continual.guards": ["small_steps"]}}
+    axes = [{"name": "rule", "values": rules}, {"name": "guard", "values": guards}]
+    comparison = build_comparison("own", {"title": "own", "scenario": "demo", "seeds": [1], "axis": axes})
+    checked = check_cells(comparison, comparison.cells([1]))
+    assert len(checked.cells) == 3
+    (refused,) = checked.refused
+    assert refused.labels == {"rule": "halved", "guard": "small"}
+    assert 'but rule "halved" halves them every round' in refused.reason
 
 
 def test_a_site_loads_no_guard_that_its_file_does_not_name(scratch: Path, small: Any, tmp_path: Path) -> None:
