@@ -17,12 +17,15 @@ def command(
     site: Annotated[str, typer.Option("--site", help="Go back to before this site's first update.")] = "",
 ) -> None:
     """Make an adapter without a stage, or from before a site; docs/unlearning.md says what that promises."""
-    from llmchain_fl.continual import unlearn
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.run_dir import RunDir
 
     if bool(stage) == bool(site):
         raise ConfigError(["name one of --stage and --site"], remedy="nothing was written")
+    if site:
+        RunDir.open(run)  # before torch is imported
+    from llmchain_fl.continual import unlearn
+
     if stage:
         kept = unlearn.remove_stage(run, stage, out)
         typer.echo(f"{out}: the slot of {stage} is out; left: {', '.join(kept)}")
