@@ -146,13 +146,15 @@ def _base(path: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no table of unused weights while a model is loaded."""
+    """No progress bar, no table of unused weights, no word of peft's about names that transformers has renamed."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)

@@ -41,10 +41,29 @@ def test_every_file_a_page_links_to_exists(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_file_named_in_the_papers_table_exists() -> None:
-    page = (ROOT / "docs" / "papers.md").read_text()
-    for name in re.findall(r"`((?:server|client|tests|simulations)/[\w/.-]+)`", page):
-        assert (ROOT / name).exists(), name
+NAMED = re.compile(r"`((?:llmchain_fl|server|client|simulations|tests|benchmarks|docs)/[\w./-]*)`")
+HISTORY = {"log.md", "0001-the-house.md"}
+"""Pages that speak of what was."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    missing = [name for name in NAMED.findall(page.read_text(encoding="utf-8")) if not (ROOT / name).exists()]
+    assert not missing, f"{page.name} names {missing}"
+
+
+@pytest.mark.parametrize("page", ["one-round.md", "papers.md", "pitfalls.md"])
+def test_a_file_is_named_by_its_whole_path(page: str) -> None:
+    """A first reader finds it without searching."""
+    named = re.findall(r"`([\w./-]+\.py)`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+def test_the_walk_names_every_file_that_a_site_runs_in_a_round() -> None:
+    """The folder of files that a site runs is small enough for each of them to be met on the walk."""
+    text = (ROOT / "docs" / "one-round.md").read_text(encoding="utf-8")
+    met = set(re.findall(r"client/(\w+)\.py", text))
+    assert {path.stem for path in (ROOT / "client").glob("*.py")} - met <= {"__init__"}
 
 
 def test_no_page_names_a_machine_path() -> None:
