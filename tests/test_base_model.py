@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from llmchain_fl.core.base_model import KNOWN, BaseSpec, choose_device, layer_stack, load_base, locate
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.first_pass import first_pass
 
 
 def test_a_base_is_frozen_and_loaded_once(small: Any) -> None:
@@ -139,6 +142,75 @@ def test_a_model_without_a_stack_is_refused() -> None:
     module.parts = nn.ModuleList([nn.Linear(1, 1), nn.Conv1d(1, 1, 1)])
     with pytest.raises(ModelError, match="2 equal transformer layers"):
         layer_stack(module)
+
+
+def test_layers_of_two_kinds_and_layers_that_are_one_are_a_stack() -> None:
+    module, block = nn.Module(), nn.Sequential(nn.Linear(4, 4))
+    module.config = type("Config", (), {"num_hidden_layers": 2})()
+    module.small = nn.ModuleList([nn.Sequential(nn.Linear(1, 1)), nn.Sequential(nn.Linear(1, 1))])
+    module.shared = nn.ModuleList([nn.Sequential(nn.Linear(9, 9))])
+    assert layer_stack(module)[0] == "small"  # the number of layers first
+    module.large = nn.ModuleList([block, nn.ModuleDict({"x": nn.Linear(4, 4)})])
+    assert layer_stack(module)[0] == "large"  # then the weights
+    module.config.num_hidden_layers = 1
+    assert layer_stack(module)[0] == "shared"
+
+
+class Base(nn.Module):
+    """What ``first_pass`` asks of a model; ``fault``: what is wrong with it."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.table, self.fault, self.device = nn.Embedding(9, 4), fault, torch.device("cpu")
+        self.config = type("Config", (), {"hidden_size": 4})()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.table
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        hidden = self.table(input_ids)
+        if self.fault == "counts" and self.training:
+            self.seen = self.seen + 1
+        if self.fault == "chance" and self.training:
+            hidden = hidden + torch.randn_like(hidden)
+        if self.fault == "not finite":
+            hidden = hidden / 0
+        if self.fault == "no mask" and not attention_mask.all():
+            raise ValueError("what it was given: a mask")
+        return SimpleNamespace(last_hidden_state=torch.cat([hidden, hidden], dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("counts", "changes with every pass (seen)"),
+        ("chance", "gives two numbers for one text"),
+        ("not finite", "gives numbers that are not finite"),
+        ("no mask", "cannot compute 8 token ids alone: what it was given: a mask"),
+    ],
+)
+def test_what_a_base_does_wrong_is_found_by_passes_over_made_up_tokens(fault: str, words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)) as caught:
+        first_pass(Base(fault), "here", "encoder")
+    assert caught.value.remedy
+
+
+def test_the_width_of_a_base_is_that_of_what_it_gives() -> None:
+    """Some project what leaves their layers (OPT-350m)."""
+    assert first_pass(Base(""), "here", "encoder") == (8, False)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "causal-lm"])
+def test_an_encoder_with_a_decoder_is_refused_in_words(small: Any, tmp_path: Path, kind: str) -> None:
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    T5ForConditionalGeneration(T5Config(vocab_size=30, d_model=8, num_layers=1, d_ff=8, num_heads=1)).save_pretrained(
+        tmp_path
+    )
+    AutoTokenizer.from_pretrained(small.bert).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="an encoder with a decoder"):
+        load_base(BaseSpec(str(tmp_path), device="cpu", kind=kind))
 
 
 @pytest.mark.slow

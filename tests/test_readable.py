@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from llmchain_fl.core.base_model import Base, load_base
+from llmchain_fl.core.base_model import Base, _without_dropout, load_base
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.first_pass import first_pass
 from llmchain_fl.core.readable import check_readable
@@ -122,5 +122,82 @@ def test_it_is_asked_of_a_tokenizer_that_was_extended_and_of_its_model_that_was_
     work = small.work()
     work = replace(work, base=replace(work.base, path=str(tmp_path)))
     with pytest.raises(ModelError, match="token ids up to"):
+        open_work(work.resident, work.task)
+    load_base.cache_clear()
+
+
+def opened(module: nn.Module, kind: str, tokenizer: Any = None) -> Base:
+    """A base as ``load_base`` makes it."""
+    _without_dropout(module)
+    width, sees_ahead = first_pass(module.requires_grad_(False), "here", kind)
+    return Base(module, tokenizer or Words(29), torch.device("cpu"), "a base", width, sees_ahead)
+
+
+def bert_that_writes() -> nn.Module:
+    from transformers import BertConfig, BertLMHeadModel
+
+    return BertLMHeadModel(BertConfig(vocab_size=30, max_position_embeddings=20, **TINY))
+
+
+def llama_body() -> nn.Module:
+    from transformers import LlamaConfig, LlamaModel
+
+    return LlamaModel(LlamaConfig(vocab_size=30, max_position_embeddings=20, **TINY))
+
+
+@pytest.mark.parametrize(("made", "kind", "ahead"), [(bert, "encoder", True), (gpt2, "causal-lm", False)])
+def test_which_way_a_base_reads_is_found_by_one_pass(made: Any, kind: str, ahead: bool) -> None:
+    """The other road: whether another last token changes what is said of the first."""
+    module = made()
+    assert opened(module, kind).sees_ahead is ahead
+    ids = torch.tensor([[3, 4, 5], [3, 4, 6]])
+    with torch.no_grad():
+        first = module(input_ids=ids, attention_mask=torch.ones_like(ids))[0][:, 0]
+    assert bool((first[0] - first[1]).abs().max() > 1e-6) is ahead
+
+
+def test_a_language_model_that_sees_what_it_has_to_say_is_refused() -> None:
+    base = opened(bert_that_writes(), "causal-lm")
+    for kind in ("causal-lm", "plain-text"):
+        with pytest.raises(ModelError, match="would learn to copy them"):
+            check_readable(base, reads(8, kind=kind))
+
+
+def test_a_decoder_classifies_by_the_mean_with_a_word_and_not_by_its_first_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    base = opened(llama_body(), "encoder")
+    check_readable(base, reads(8))
+    assert "reads from left to right" in caplog.text
+    with pytest.raises(ModelError, match="its first token has seen nothing of the text") as caught:
+        check_readable(base, reads(8, pooling="cls"))
+    assert 'task.pooling = "mean"' in caught.value.remedy
+
+
+class Unread(Words):
+    """A tokenizer to which every text is the same unknown token."""
+
+    def __call__(self, texts: Any, **_: Any) -> Any:
+        return {"input_ids": [[1, 3, 2] for _ in texts]}
+
+
+def test_labels_that_are_all_unknown_are_refused_or_said(caplog: pytest.LogCaptureFixture) -> None:
+    base, labels = opened(bert(), "encoder", Unread(29)), (("a", "lost card"), ("b", "why"))
+    with pytest.raises(ModelError, match="reads all 2 labels as the same tokens"):
+        check_readable(base, reads(8, labels=labels))
+    check_readable(base, reads(8, labels=labels, head="trained"))
+    assert "reads all labels as the same tokens" in caplog.text
+
+
+def test_a_folder_without_a_tokenizer_is_refused(small: Any, tmp_path: Path) -> None:
+    """The library makes one up that knows special tokens alone: it would train on [UNK]."""
+    from dataclasses import replace
+
+    from transformers import BertModel
+
+    BertModel.from_pretrained(small.bert).save_pretrained(tmp_path)
+    work = small.work()
+    work = replace(work, base=replace(work.base, path=str(tmp_path)))
+    with pytest.raises(ModelError, match="knows no words"):
         open_work(work.resident, work.task)
     load_base.cache_clear()

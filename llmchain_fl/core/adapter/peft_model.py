@@ -102,7 +102,7 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     if any("lora_" in name for name, _ in module.named_parameters()):
         raise ModelError("the base model already carries an adapter", remedy="detach it first")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls a name that transformers has renamed
+        warnings.simplefilter("ignore")  # of names that transformers has renamed, of experts that are not adapted
         try:
             wrapped = peft.get_peft_model(module, _lora_config(module, spec), adapter_name=_ADAPTER)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
