@@ -35,7 +35,7 @@ def command(
     """Compare rules or guards fairly: the same split, start, optimiser and seeds. Stop it at any time; the same
     command goes on."""
     from llmchain_fl.cli import compare_view as view
-    from llmchain_fl.compare.commands import compare_command
+    from llmchain_fl.compare.plan import compare_command
     from llmchain_fl.core.errors import ConfigError
 
     if listed:
@@ -63,8 +63,7 @@ def _read(
 ) -> tuple[Comparison, Checked]:
     """The comparison and its cells, all checked."""
     from llmchain_fl.compare.check import check_cells
-    from llmchain_fl.compare.read import read_comparison, read_only, read_seeds
-    from llmchain_fl.compare.shipped import find_comparison
+    from llmchain_fl.compare.read import find_comparison, read_comparison, read_only, read_seeds
     from llmchain_fl.core.errors import ConfigError
 
     comparison = read_comparison(find_comparison(name, continual=continual), settings)

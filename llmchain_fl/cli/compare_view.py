@@ -16,11 +16,11 @@ from llmchain_fl.compare.check import Checked, lacking
 from llmchain_fl.compare.outcome import Outcome
 from llmchain_fl.compare.plan import Comparison
 from llmchain_fl.compare.play import Job
-from llmchain_fl.compare.shipped import shipped
-from llmchain_fl.compare.spread import BEST, TIED, Spread
+from llmchain_fl.compare.read import shipped
+from llmchain_fl.compare.spread import BEST, TIED, Groups, Spread, heading, of_spread
 from llmchain_fl.compare.table import Table as Found
 from llmchain_fl.compare.table import tables_of
-from llmchain_fl.compare.written import heading, of_spread
+from llmchain_fl.compare.verdict import verdict
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.report.wording import count, duration
 
@@ -79,8 +79,8 @@ class Plain:
             where = f" ({job.folder})" if outcome.status == "failed" else ""
             return f"{job.cell.title}: {outcome.status}, {outcome.reason}{where}"
         score = self._comparison.score
-        text = of_spread(Spread.of([outcome.number(score)]), score, outcome.metric)
-        return f"{job.cell.title}: {heading(score, outcome.metric)} {text} in {duration(seconds)}"
+        text = of_spread(Spread.of([outcome.number(score)]), score, outcome.metrics)
+        return f"{job.cell.title}: {heading(score, outcome.metrics)} {text} in {duration(seconds)}"
 
 
 class Live(Plain):
@@ -182,6 +182,8 @@ def show_results(comparison: Comparison, outcomes: Sequence[Outcome], folder: Pa
         for note in found.notes:
             _say(console, f"  {note}")
         console.print()
+    for sentence in verdict(Groups.of(comparison, outcomes)):
+        _say(console, f"  {sentence}")
     for outcome in outcomes:
         if outcome.status == "failed":
             _say(

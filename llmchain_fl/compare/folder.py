@@ -11,17 +11,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.compare.outcome import FILE, Outcome, load
 from llmchain_fl.compare.plan import Cell, Comparison
 from llmchain_fl.compare.read import read_comparison
-from llmchain_fl.compare.write import to_toml
+from llmchain_fl.compare.settings import to_toml
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, RunError
@@ -96,17 +97,17 @@ class Folder:
         Raises:
             RunError: somebody does.
         """
-        with (self.path / ".lock").open("w") as lock:
-            if os.name == "posix":
-                import fcntl
-
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    raise RunError(
-                        f"another comparison is being run in {self.path}", remedy="wait for it, or name another --out"
-                    ) from None
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"another comparison is being run in {self.path}", remedy="wait for it, or name another --out"
+            ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def open_folder(path: Path, comparison: Comparison) -> Folder:

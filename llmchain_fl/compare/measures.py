@@ -1,4 +1,4 @@
-"""What can be compared: one row of ``MEASURES`` a number, read from one finished run.
+"""What can be compared: one row of ``MEASURES`` a number, read from one finished run; and every score by its name.
 
 A number that a run did not measure, or that has no meaning for it, is NaN. ``joint`` and ``alone`` are ways to play a
 stream (``stream.play``): with ``joint`` all tasks are learned at once, so that nothing can be forgotten; with ``alone``
@@ -6,7 +6,7 @@ the adapter starts anew at every stage, so that a task has one score, that of it
 
 | measure | sequence | joint | alone |
 |---|---|---|---|
-| accuracy, loss, average_accuracy | mean over tasks at the end | the same | LA |
+| a score by its name, average_accuracy | mean over tasks at the end | the same | LA |
 | la | LA | NaN | LA |
 | forgetting, bwt, aia, knowledge_retention | as ``continual/metrics.py`` | NaN | NaN |
 | everything else | measured | measured | measured |
@@ -21,9 +21,9 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal
 
-from llmchain_fl.report import tables
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.report import references, tables
 from llmchain_fl.report.readings import Readings, total
-from llmchain_fl.report.references import site_scores
 
 Kind = Literal["score", "difference", "bytes", "seconds", "number", "epsilon"]
 
@@ -42,15 +42,30 @@ class Measure:
 
     Attributes:
         title: as the head of a column.
-        better: which way is better; empty where neither is.
-        kind: how it is written; ``score`` and ``difference`` follow the score of the run.
+        better: which way is better; empty where neither is, or, with ``kind`` score, as the score of the run.
+        kind: how it is written; ``score`` and ``difference`` are in the unit of the score of the run.
         of: reads it.
+        name: of a score that is not the main one of the run.
     """
 
     title: str
     better: Literal["higher", "lower", ""]
     kind: Kind
     of: Callable[[Facts], float]
+    name: str = ""
+
+    def metric(self, scores: Mapping[str, Metric]) -> Metric:
+        """The score it is measured in, of those that the runs declare (the main one first)."""
+        main = next(iter(scores.values()), Metric("score", "higher"))
+        return scores.get(self.name, Metric(self.name, "higher")) if self.name else main
+
+    def lower_is_better(self, scores: Mapping[str, Metric]) -> bool:
+        """Whether less of it is better."""
+        return self.metric(scores).better == "lower" if self.kind == "score" else self.better == "lower"
+
+    def unit(self, scores: Mapping[str, Metric]) -> str:
+        """The unit it is written in, where it is a score or a difference of scores."""
+        return self.metric(scores).unit
 
 
 def final(facts: Facts, metric: str) -> float:
@@ -65,6 +80,11 @@ def before(facts: Facts) -> float:
     """Mean over tasks of the score before training (zero-shot)."""
     found = [dict(facts.run.curve(task)).get(0, math.nan) for task in facts.run.tasks]
     return fmean(found) if found else math.nan
+
+
+def _closed_form_head(facts: Facts) -> float:
+    apart = references.kept_apart(facts.run)
+    return references.reference(facts.run, (references.APART if apart else "") + references.RIDGE_ALL).value
 
 
 def _last(run: Readings, task: str, metric: str) -> float:
@@ -102,13 +122,13 @@ def _per_site_and_round(metric: str) -> Callable[[Facts], float]:
 
 
 def _worst_site(facts: Facts) -> float:
-    values = site_scores(facts.run).values()
+    values = references.site_scores(facts.run).values()
     worst = max if facts.run.lower_is_better else min
     return worst(values) if values else math.nan
 
 
 def _mean_site(facts: Facts) -> float:
-    values = site_scores(facts.run).values()
+    values = references.site_scores(facts.run).values()
     return fmean(values) if values else math.nan
 
 
@@ -122,16 +142,15 @@ def _mean_of(metric: str) -> Callable[[Facts], float]:
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "accuracy": Measure("accuracy", "higher", "score", lambda facts: final(facts, "accuracy")),
-        "loss": Measure("loss", "lower", "score", lambda facts: final(facts, "loss")),
-        "average_accuracy": Measure("average score", "higher", "score", lambda facts: final(facts, facts.run.metric)),
-        "la": Measure("learned (LA)", "higher", "score", _learned),
+        "average_accuracy": Measure("average score", "", "score", lambda facts: final(facts, facts.run.metric)),
+        "la": Measure("learned (LA)", "", "score", _learned),
         "forgetting": Measure("forgotten (F)", "lower", "difference", _kept(tables.forgotten)),
         "bwt": Measure("BWT", "higher", "difference", _kept(tables.backward)),
-        "aia": Measure("AIA", "higher", "score", _kept(_recorded("aia"))),
+        "aia": Measure("AIA", "", "score", _kept(_recorded("aia"))),
         "knowledge_retention": Measure("retention", "higher", "number", _kept(_recorded("knowledge_retention"))),
-        "mean_site": Measure("mean of the sites", "higher", "score", _mean_site),
-        "worst_site": Measure("worst site", "higher", "score", _worst_site),
+        "mean_site": Measure("mean of the sites", "", "score", _mean_site),
+        "worst_site": Measure("worst site", "", "score", _worst_site),
+        "closed_form_head": Measure("head on the frozen base", "", "score", _closed_form_head),
         "bytes": Measure("all bytes", "lower", "bytes", lambda facts: tables.sent(facts.run)),
         "bytes_up": Measure("up, site and round", "lower", "bytes", _per_site_and_round("bytes_up")),
         "bytes_down": Measure("down, site and round", "lower", "bytes", _per_site_and_round("bytes_down")),
@@ -145,13 +164,6 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 """Name in a comparison's ``score`` and ``report`` -> what it is."""
 
 
-def lower_is_better(name: str, metric: str) -> bool:
-    """Whether less of a measure is better; ``metric``: the score of the runs, which LA and the like are made of."""
-    measure = MEASURES[name]
-    follows = measure.kind == "score" and name not in ("accuracy", "loss")
-    return metric == "loss" if follows else measure.better == "lower"
-
-
-def unit_of(name: str, metric: str) -> Literal["accuracy", "loss"]:
-    """In which of the two scores a measure of kind ``score`` or ``difference`` is written."""
-    return "loss" if (name if name in ("accuracy", "loss") else metric) == "loss" else "accuracy"
+def measure(name: str) -> Measure:
+    """A row of ``MEASURES``, or the score of that name."""
+    return MEASURES.get(name) or Measure(name, "", "score", lambda facts: final(facts, name), name)

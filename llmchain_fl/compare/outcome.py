@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llmchain_fl.atomic_file import write_json
-from llmchain_fl.compare.measures import MEASURES, Facts, before
+from llmchain_fl.compare.measures import MEASURES, Facts, before, measure
 from llmchain_fl.compare.plan import Cell
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.metrics_file import declared
 from llmchain_fl.report import wording
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending
@@ -33,7 +35,7 @@ class Epsilon(NamedTuple):
 
     @property
     def terms(self) -> str:
-        """``delta 1e-5, unit record, accountant PLD``."""
+        """``delta 1e-5, per record, PLD accountant, noise added at each site``."""
         return wording.guarantee(self.delta, self.unit, self.accountant)
 
 
@@ -44,8 +46,8 @@ class Outcome:
     Attributes:
         reason: why it was refused or how it failed; empty when finished.
         play: ``sequence``, ``joint`` or ``alone`` (see ``measures.py``).
-        metric: the score of the run, ``accuracy`` or ``loss``.
-        numbers: measure -> value, those that were measured.
+        metrics: the scores that the run declares, the main one first.
+        numbers: measure, or name of a score -> value, those that were measured.
         zero_shot: the mean score before training; NaN where not measured.
         scores: task -> [[round, score], ...].
     """
@@ -56,7 +58,7 @@ class Outcome:
     status: Status
     reason: str = ""
     play: str = "sequence"
-    metric: str = "accuracy"
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     zero_shot: float = math.nan
     epsilon: Epsilon | None = None
@@ -78,9 +80,9 @@ class Outcome:
         return {**asdict(self), "epsilon": self.epsilon._asdict() if self.epsilon else None}
 
 
-def metric_of(outcomes: Iterable[Outcome]) -> str:
-    """The score of the runs: what LA, forgetting and the like are made of."""
-    return next((outcome.metric for outcome in outcomes if outcome.status == "finished"), "accuracy")
+def metrics_of(outcomes: Iterable[Outcome]) -> Mapping[str, Metric]:
+    """The scores of the runs; of the main one LA, forgetting and the like are made."""
+    return next((outcome.metrics for outcome in outcomes if outcome.status == "finished"), {})
 
 
 def missed(cell: Cell, status: Status, reason: str) -> Outcome:
@@ -93,14 +95,15 @@ def measured(cell: Cell, run: RunDir, config: RunConfig) -> Outcome:
     readings = Readings(run.rows())
     play = str(config.model_dump().get("stream", {}).get("play", "sequence"))
     facts = Facts(readings, play)
-    found = {name: measure.of(facts) for name, measure in MEASURES.items()}
+    metrics = {readings.metric: readings.score} | readings.scores
+    found = {name: measure(name).of(facts) for name in (*MEASURES, *metrics)}
     return Outcome(
         cell.labels,
         cell.seed,
         cell.settings,
         "finished",
         play=play,
-        metric=readings.metric,
+        metrics=metrics,
         numbers={name: value for name, value in found.items() if math.isfinite(value)},
         zero_shot=before(facts),
         epsilon=_epsilon(readings, run.read_privacy()),
@@ -145,7 +148,7 @@ def load(folder: Path) -> Outcome | None:
             found["status"],
             found["reason"],
             found["play"],
-            found["metric"],
+            _metrics(found),
             found["numbers"],
             _number(found["zero_shot"], math.nan),
             epsilon and Epsilon(**{**epsilon, "value": _number(epsilon["value"], math.inf)}),
@@ -155,6 +158,16 @@ def load(folder: Path) -> Outcome | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({type(error).__name__})", remedy="remove the cell's folder") from None
+
+
+def _metrics(found: Mapping[str, Any]) -> Mapping[str, Metric]:
+    """As written; a file of an earlier version names its main score alone."""
+    if "metrics" not in found:
+        return declared([{"metric": found["metric"]}])
+    return {
+        name: Metric(name, one["better"], one["unit"], _number(one["bound"], math.inf))
+        for name, one in found["metrics"].items()
+    }
 
 
 def _number(value: float | None, missing: float) -> float:

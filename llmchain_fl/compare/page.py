@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from llmchain_fl.compare.commands import simulate_command
 from llmchain_fl.compare.held import held_equal
-from llmchain_fl.compare.measures import lower_is_better
-from llmchain_fl.compare.outcome import Outcome, metric_of
-from llmchain_fl.compare.plan import Axis, Comparison
-from llmchain_fl.compare.spread import BEST, TIED
+from llmchain_fl.compare.measures import measure
+from llmchain_fl.compare.outcome import Outcome, metrics_of
+from llmchain_fl.compare.plan import Axis, Comparison, simulate_command
+from llmchain_fl.compare.spread import BEST, TIED, Groups
 from llmchain_fl.compare.table import Table
+from llmchain_fl.compare.verdict import verdict
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.report.page import PACKAGES
-from llmchain_fl.report.template import STYLE
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.report.page import versions
+from llmchain_fl.report.template import date_text, render
 from llmchain_fl.report.wording import count
 
 TITLES = {
@@ -45,26 +44,16 @@ WORDS = (
 LOOK = """
 td.hit { font-weight: 700; color: var(--accent); }
 td.tie { font-weight: 600; }
-.wide { overflow-x: auto; }
 .wide table { font-size: .86rem; }
 .wide td.n, .wide th.n { padding-right: .5rem; padding-left: .4rem; }
 .wide thead th.n { white-space: normal; vertical-align: bottom; }
-tbody th, thead th { white-space: nowrap; padding-right: 1rem; overflow-wrap: normal; }
+.wide tbody th, .wide thead th { white-space: nowrap; padding-right: 1rem; overflow-wrap: normal; }
 section p.note { margin: 0 0 .3rem; }
-@media print { .wide { overflow: visible; } .wide table { font-size: 8pt; } }
+.answer ul.said { color: var(--ink); font-size: 1rem; }
+@media print { .wide table { font-size: 8pt; } }
 """
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}: comparison</title>
-<style>{{ style }}</style>
-</head>
-<body>
-<main>
+PAGE = """{% extends "frame" %}
 {%- macro as_table(table) %}
 <section class="whole">
 <h2>{{ table.title[0] | upper }}{{ table.title[1:] }}</h2>
@@ -82,11 +71,17 @@ PAGE = """<!DOCTYPE html>
 {%- endfor %}
 </section>
 {%- endmacro %}
-<header>
-<p class="kicker">Comparison</p>
-<h1>{{ title }}</h1>
-<p class="sub">{{ lead }}, results as of {{ date }}</p>
-</header>
+{% block body %}
+<div class="answer">
+<h2>What this says</h2>
+<ul class="said">
+{% for sentence in verdict %}
+<li>{{ sentence }}</li>
+{% else %}
+<li>Nothing is compared: fewer than two rows have a number.</li>
+{% endfor %}
+</ul>
+</div>
 {%- for paragraph in about %}
 <p>{{ paragraph }}</p>
 {%- endfor %}
@@ -144,11 +139,7 @@ PAGE = """<!DOCTYPE html>
 {{ line }}
 {%- endfor %}</pre></details>
 </section>
-<footer>All numbers are from the cells of this folder; results.json holds every one of them.
-This page loads nothing from anywhere.</footer>
-</main>
-</body>
-</html>
+{% endblock %}
 """
 
 
@@ -175,44 +166,39 @@ def page(
         "plots": {name: Markup(svg) for name, svg in plots.items() if svg},
         "command": command,
     }
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE).render(context)
+    return render(PAGE, context, kind="Comparison", extra_style=LOOK)
 
 
 def _context(comparison: Comparison, configs: Sequence[RunConfig], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     finished = [outcome for outcome in outcomes if outcome.status == "finished"]
     seeds = sorted({outcome.seed for outcome in finished})
-    now = datetime.now(UTC)
     ordered = sorted(outcomes, key=lambda outcome: outcome.cell.slug)
     return {
-        "style": Markup(STYLE + LOOK),
         "title": comparison.title,
-        "lead": f"{count(len(finished), 'run')} over {count(len(seeds), 'seed')}",
-        "date": f"{now.day} {now:%B %Y, %H:%M} UTC",
+        "sub": f"{count(len(finished), 'run')} over {count(len(seeds), 'seed')}, "
+        f"results as of {date_text(datetime.now(UTC))}",
+        "foot": "All numbers are from the cells of this folder; results.json holds every one of them.",
+        "verdict": verdict(Groups.of(comparison, outcomes)),
         "about": [part for part in comparison.about.split("\n\n") if part.strip()],
         "classes": {BEST: " hit", TIED: " tie", "": ""},
-        "captions": {name: _caption(name, comparison.score, metric_of(outcomes)) for name in CAPTIONS},
+        "captions": {name: _caption(name, comparison.score, metrics_of(outcomes)) for name in CAPTIONS},
         "titles": TITLES,
         "held": held_equal(configs, seeds),
         "axes": [(axis.name, _labels(axis, outcomes)) for axis in comparison.axes],
         "left": [(o.cell.title, o.status, o.reason) for o in ordered if o.status != "finished"],
         "words": WORDS,
-        "commands": [simulate_command(comparison, outcome) for outcome in ordered],
-        "versions": _versions(),
+        "commands": [simulate_command(comparison.scenario, outcome.settings) for outcome in ordered],
+        "versions": versions(),
     }
 
 
-def _caption(plot: str, score: str, metric: str) -> str:
+def _caption(plot: str, score: str, scores: Mapping[str, Metric]) -> str:
     """The words under a plot; a loss is better further down."""
     upright = score if plot == "scores-against-bytes" else "la"
-    return CAPTIONS[plot].format(way="Down" if lower_is_better(upright, metric) else "Up")
+    return CAPTIONS[plot].format(way="Down" if measure(upright).lower_is_better(scores) else "Up")
 
 
 def _labels(axis: Axis, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """The labels that were played, and what each stands for."""
     there = {outcome.labels[axis.name] for outcome in outcomes}
     return [(label, ", ".join(lines)) for label, lines in axis.values.items() if label in there]
-
-
-def _versions() -> str:
-    there = {found.metadata["Name"]: found.version for found in metadata.distributions()}
-    return ", ".join(f"{package} {there[package]}" for package in PACKAGES if package in there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,3 +117,14 @@ def matches(labels: Mapping[str, str], rule: Only) -> bool:
 def slug(parts: Sequence[str]) -> str:
     """Labels as the name of a folder; ``compare/read.py`` refuses labels that would look alike."""
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") or "none" for part in parts)
+
+
+def compare_command(name: str, options: Sequence[str]) -> str:
+    """The command that makes, or goes on with, a whole comparison."""
+    return shlex.join(["llmchain-fl", "compare", name, *options])
+
+
+def simulate_command(scenario: str, settings: Sequence[str]) -> str:
+    """The command that plays one cell alone."""
+    given = [part for line in settings for part in ("--set", line.replace(" = ", "=", 1))]
+    return shlex.join(["llmchain-fl", "simulate", scenario, *given])

@@ -11,22 +11,66 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from llmchain_fl.compare.marking import LINE_INCHES, Marking, plain, point
-from llmchain_fl.compare.measures import lower_is_better, unit_of
+from llmchain_fl.compare.measures import measure
 from llmchain_fl.compare.outcome import Outcome
 from llmchain_fl.compare.plan import Axis, Comparison
-from llmchain_fl.compare.spread import Groups, Key, Spread
-from llmchain_fl.compare.written import heading
+from llmchain_fl.compare.spread import Groups, Key, Spread, heading
+from llmchain_fl.core.tasks.metric import SHARE
 from llmchain_fl.report import figure as fig
 from llmchain_fl.report import wording
 
+MARKS = "osD^vPX<>p*"
+SIZE = 6.0
+LINE_INCHES = 0.2
 MOST_PANELS = 6
 ACROSS = 3
 RULE = "rule"
 BESIDE = 0.06
 """Distance between the points of two labels at the same place."""
+
+
+class Marking:
+    """The look of each label of one axis, the same in every panel and plot: a colour and a mark, 77 different ones."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._places = {label: place for place, label in enumerate(labels)}
+
+    def of(self, label: str) -> dict[str, Any]:
+        """Keywords for matplotlib: colour, mark, full or hollow."""
+        place = self._places[label]
+        color = fig.COLOURS[place % len(fig.COLOURS)]
+        hollow = place // len(fig.COLOURS) % 2 == 1
+        return {"color": color, "marker": MARKS[place % len(MARKS)], "mfc": "white" if hollow else color}
+
+    def legend(self, figure: Figure, labels: Sequence[str], title: str) -> None:
+        """The labels beside the panels."""
+        lines = [Line2D([], [], linestyle="none", ms=SIZE, label=label, **self.of(label)) for label in labels]
+        figure.legend(handles=lines, loc="outside right upper", frameon=False, title=title, alignment="left")
+
+
+def point(axes: Axes, x: Spread, y: Spread, look: dict[str, Any]) -> None:
+    """A mean with its spread both ways."""
+    axes.errorbar(
+        [x.mean],
+        [y.mean],
+        xerr=[x.sd] if x.n > 1 and x.sd > 0 else None,
+        yerr=[y.sd] if y.n > 1 and y.sd > 0 else None,
+        linestyle="none",
+        ms=SIZE,
+        elinewidth=0.9,
+        capsize=2,
+        zorder=3,
+        **look,
+    )
+
+
+def plain(axes: Axes) -> None:
+    """The quiet ground of every panel."""
+    axes.grid(True, color=fig.LIGHT, lw=0.6)
+    axes.set_axisbelow(True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +97,7 @@ def scores_against_bytes(groups: Groups) -> str:
     there = [key for key in score if math.isfinite(score[key].mean) and sent[key].mean > 0]
     if not there:
         return ""
-    y = heading(name, groups.metric) + (", lower is better" if lower_is_better(name, groups.metric) else "")
+    y = heading(name, groups.metrics) + (", lower is better" if measure(name).lower_is_better(groups.metrics) else "")
     with _panels(groups, there, "bytes sent, both ways", y) as (figure, panel_of, look):
         for key in there:
             point(panel_of(key), sent[key], _scaled(score[key], name, groups), look(key))
@@ -69,7 +113,7 @@ def learned_against_forgotten(groups: Groups) -> str:
     there = [key for key in learned if math.isfinite(learned[key].mean + forgotten[key].mean)]
     if not there:
         return ""
-    x, y = (heading(name, groups.metric) for name in ("forgetting", "la"))
+    x, y = (heading(name, groups.metrics) for name in ("forgetting", "la"))
     with _panels(groups, there, x, y) as (figure, panel_of, look):
         for key in there:
             f, la = _scaled(forgotten[key], "forgetting", groups), _scaled(learned[key], "la", groups)
@@ -94,7 +138,7 @@ def against_epsilon(groups: Groups) -> str:
                 mine = [[o for o in by_level[level] if o.labels[marked.name] == label] for level in levels]
                 shift = BESIDE * (number - (len(labels) - 1) / 2)
                 _over_levels(panel, groups, mine, name, marking.of(label), shift)
-            panel.set_title(heading(name, groups.metric))
+            panel.set_title(heading(name, groups.metrics))
             panel.set_xticks(range(len(levels)), [_level(by_level[level]) for level in levels])
             plain(panel)
         figure.supxlabel(f"epsilon spent ({terms})", size=8, color=fig.GREY)
@@ -106,13 +150,13 @@ def _over_levels(
     axes: Axes,
     groups: Groups,
     found: Sequence[Sequence[Outcome]],
-    measure: str,
+    name: str,
     look: dict[str, Any],
     shift: float,
 ) -> None:
     """One label's means, from the most private level on, joined by a thin line; ``shift`` keeps labels apart."""
-    spreads = [Spread.of(groups.over(outcomes, lambda o: o.number(measure)).values()) for outcomes in found]
-    seen = [(place + shift, _scaled(spread, measure, groups)) for place, spread in enumerate(spreads) if spread.n]
+    spreads = [Spread.of(groups.over(outcomes, lambda o: o.number(name)).values()) for outcomes in found]
+    seen = [(place + shift, _scaled(spread, name, groups)) for place, spread in enumerate(spreads) if spread.n]
     for place, spread in seen:
         point(axes, Spread(place, math.nan, 1), spread, look)
     axes.plot([place for place, _ in seen], [spread.mean for _, spread in seen], color=look["color"], lw=0.8)
@@ -194,9 +238,9 @@ def _used(groups: Groups, keys: Sequence[Key], axis: Axis) -> list[str]:
     return [label for label in axis.values if any(key[place] == label for key in keys)]
 
 
-def _scaled(spread: Spread, measure: str, groups: Groups) -> Spread:
-    """Percent, save for a loss."""
-    if unit_of(measure, groups.metric) == "loss":
+def _scaled(spread: Spread, name: str, groups: Groups) -> Spread:
+    """Shares in percent."""
+    if measure(name).unit(groups.metrics) != SHARE:
         return spread
     return Spread(100 * spread.mean, 100 * spread.sd, spread.n)
 

@@ -5,7 +5,7 @@
     title = "which rule learns most"
     scenario = "banking77"             # a shipped scenario, or the path of one
     seeds = [1, 2, 3]
-    score = "accuracy"                 # what is compared
+    score = "accuracy"                 # what is compared; default: the main score of the task
     report = ["bytes", "seconds"]      # what else stands in the tables
     set = { "sites.count" = 30 }       # for every cell
 
@@ -21,7 +21,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ from llmchain_fl.compare.measures import MEASURES
 from llmchain_fl.compare.plan import Axis, Comparison, Only, slug
 from llmchain_fl.compare.settings import plain_key, setting_lines
 from llmchain_fl.config.read import parse_setting
+from llmchain_fl.config.schema import TaskConfig
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.tasks.kind import TASKS, task_kind
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.core.words import nearest
 from llmchain_fl.scenario import find_scenario
@@ -39,6 +43,8 @@ AXIS_KEYS = ("name", "values", "repeat", "baseline")
 REPORT = ("bytes", "bytes_up", "bytes_down", "seconds")
 REPORT_CONTINUAL = ("average_accuracy", "la", "forgetting", "bwt")
 LONGEST_LABEL = 40
+DEFAULT = {False: "rules-demo", True: "guards-demo"}
+"""What ``compare`` plays without a name; True: with ``--continual``."""
 REMEDY = "correct the lines above in the comparison; nothing was started"
 
 
@@ -62,17 +68,19 @@ def build_comparison(name: str, tree: Mapping[str, Any], given: Sequence[str] = 
     _unknown(tree, KEYS, "", faults)
     axes = tuple(_axis(entry, faults) for entry in _tables(tree, "axis", faults))
     continual = _typed(tree, "continual", bool, False, faults)
-    named = _known_list(tree, "report", REPORT_CONTINUAL if continual else REPORT, faults)
+    scenario = _scenario(tree, faults)
+    scores = _scores(scenario)
+    named = _known_list(tree, "report", REPORT_CONTINUAL if continual else REPORT, scores, faults)
     made = Comparison(
         name=name,
         title=_typed(tree, "title", str, "", faults) or name,
         about=_typed(tree, "about", str, "", faults),
-        scenario=_scenario(tree, faults),
+        scenario=scenario,
         seeds=_seeds(tree, faults),
         settings=(*setting_lines(tree.get("set", {}), "set", faults), *_given(given, faults)),
         axes=axes,
         skip=tuple(_skip(entry, axes, faults) for entry in _tables(tree, "skip", faults)),
-        score=_known_list({"score": [tree.get("score", "accuracy")]}, "score", (), faults)[0],
+        score=_known_list({"score": [tree.get("score", scores[0])]}, "score", (), scores, faults)[0],
         report=named,
         continual=continual,
     )
@@ -82,6 +90,37 @@ def build_comparison(name: str, tree: Mapping[str, Any], given: Sequence[str] = 
     if faults:
         raise ConfigError(faults, remedy=REMEDY)
     return made
+
+
+def shipped(*, continual: bool = False) -> dict[str, Path]:
+    """Name -> file; with ``continual`` those that compare guards."""
+    folder = Path(str(resources.files("llmchain_fl"))) / "comparisons"
+    found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {name: path for name, path in found.items() if not continual or head(path).get("continual")}
+
+
+def head(path: Path) -> dict[str, Any]:
+    """The file as it is, unchecked."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def find_comparison(name: str, *, continual: bool = False) -> Path:
+    """A shipped name, the path of a TOML file, or nothing for the default.
+
+    Raises:
+        ConfigError: neither; the nearest name is given.
+    """
+    known = shipped()
+    name = name or DEFAULT[continual]
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.suffix == ".toml":
+        return path
+    raise ConfigError(
+        [f"there is no comparison {name!r}{nearest(name, list(known))}"],
+        remedy=f"choose one of {', '.join(shipped(continual=continual))}, or give the path of a .toml file",
+    )
 
 
 def read_only(comparison: Comparison, texts: Sequence[str]) -> Only:
@@ -230,12 +269,25 @@ def _tables(tree: Mapping[str, Any], key: str, faults: list[str]) -> list[Mappin
     return []
 
 
-def _known_list(tree: Mapping[str, Any], key: str, default: Sequence[str], faults: list[str]) -> tuple[str, ...]:
+def _scores(scenario: str) -> list[str]:
+    """Names of scores: those of the scenario's own task first, then of the other kinds of task."""
+    try:
+        section = read_toml(find_scenario(scenario)).get("task", {})
+        mine = task_kind(section.get("kind", TaskConfig().kind)).metrics
+    except (ConfigError, AttributeError):  # said of the scenario itself
+        mine = ()
+    others = (metric for kind in TASKS.values() for metric in kind.metrics)
+    return list(dict.fromkeys(metric.name for metric in (*mine, *others)))
+
+
+def _known_list(
+    tree: Mapping[str, Any], key: str, default: Sequence[str], scores: Sequence[str], faults: list[str]
+) -> tuple[str, ...]:
     names = tree.get(key, list(default))
     if not isinstance(names, list):
         faults.append(f"{key} = {names!r}: must be a list of names")
         return tuple(default)
     for name in names:
-        if name not in MEASURES:
-            faults.append(f"{key}: {name!r} is not measured{nearest(str(name), list(MEASURES))}")
+        if name not in (*MEASURES, *scores):
+            faults.append(f"{key}: {name!r} is not measured{nearest(str(name), [*MEASURES, *scores])}")
     return tuple(str(name) for name in names)

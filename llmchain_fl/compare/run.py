@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from llmchain_fl.atomic_file import atomic_write, write_json
 from llmchain_fl.compare import plot
 from llmchain_fl.compare.check import Checked, all_refused
 from llmchain_fl.compare.folder import Folder, open_folder
-from llmchain_fl.compare.marking import alone
 from llmchain_fl.compare.outcome import Outcome
 from llmchain_fl.compare.page import page
 from llmchain_fl.compare.plan import Comparison
 from llmchain_fl.compare.play import Job
-from llmchain_fl.compare.results import results_of
 from llmchain_fl.compare.spread import Groups
-from llmchain_fl.compare.table import tables_of
+from llmchain_fl.compare.table import measures_of, tables_of
+from llmchain_fl.compare.verdict import verdict
 from llmchain_fl.compare.work import Play, Runner, Watch
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.report.figure import by_itself
 
 PLOTS = {
     "scores-against-bytes": plot.scores_against_bytes,
@@ -72,7 +73,8 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome], folder: F
     """``results.json``, ``table.md``, the plots and ``compare.html``."""
     write_json(folder.results, results_of(comparison, outcomes))
     tables = tables_of(comparison, outcomes)
-    text = "\n".join([f"# {comparison.title}\n", *(table.markdown() for table in tables)])
+    said = [f"- {sentence}\n" for sentence in verdict(Groups.of(comparison, outcomes))]
+    text = "\n".join([f"# {comparison.title}\n", *said, *(table.markdown() for table in tables)])
     atomic_write(folder.table, text.encode())
     wanted = [name for name in PLOTS if comparison.continual or name not in CONTINUAL]
     groups = Groups.of(comparison, outcomes)
@@ -81,5 +83,42 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome], folder: F
     configs = [read_config(folder.of(cell) / "config.toml") for cell in finished]
     for name, svg in drawn.items():
         if svg:
-            atomic_write(folder.plot(name), alone(svg).encode())
+            atomic_write(folder.plot(name), by_itself(svg).encode())
     atomic_write(folder.page, page(comparison, configs, outcomes, tables, drawn, command).encode())
+
+
+def results_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Every number of every cell and the means, for other programs; an epsilon never stands alone.
+
+    Returns:
+        ``comparison`` (what was asked), ``cells`` (one a run: labels, seed, settings, status, numbers, scores by round,
+        epsilon), ``means`` (one a combination: mean, sd and n of each measure).
+    """
+    return {
+        "comparison": {
+            "title": comparison.title,
+            "scenario": comparison.scenario,
+            "score": comparison.score,
+            "settings": list(comparison.settings),
+            "axes": {axis.name: {k: list(v) for k, v in axis.values.items()} for axis in comparison.axes},
+            "repeats": [axis.name for axis in comparison.repeats],
+        },
+        "cells": [outcome.as_json() for outcome in sorted(outcomes, key=lambda o: o.cell.slug)],
+        "means": _means(comparison, outcomes),
+    }
+
+
+def _means(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    names, found, groups = [axis.name for axis in comparison.shown], [], Groups.of(comparison, outcomes)
+    measures = [measure for measure in measures_of(groups) if measure != "epsilon"]
+    for key, group in groups.by_key.items():
+        spent = [outcome.epsilon for outcome in group if outcome.epsilon]
+        worst = max(spent, key=lambda epsilon: epsilon.value, default=None)
+        found.append(
+            {
+                "labels": dict(zip(names, key, strict=True)),
+                "numbers": {measure: groups.spread(key, measure)._asdict() for measure in measures},
+                "highest_epsilon": worst._asdict() if worst else None,
+            }
+        )
+    return found

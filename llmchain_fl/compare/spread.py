@@ -1,7 +1,21 @@
-"""Means, spreads and marks over repeated runs. Nothing is written or drawn here.
+"""Means, spreads, margins and marks over repeated runs, and how they are written.
 
 A *unit* is one repetition: a seed, with a label of each axis that is averaged over (an order of the stages). Two rules
 played at the same unit saw the same split and the same start, so they are compared unit by unit.
+
+    margin of a mean difference over n units = t(0.975, n - 1) sd / sqrt(n)         (Student's t, paired by unit)
+
+=====================================  ==========================================
+value                                  text
+=====================================  ==========================================
+accuracy 0.7321 +- 0.0042              73.2 ± 0.4 (under ``accuracy, %``)
+loss 2.3068 +- 0.01                    2.307 ± 0.010
+forgetting 0.031 +- 0.004, accuracy    3.1 ± 0.4 (under ``forgotten (F), points``)
+bytes 68,800,000                       68.8 MB (the spread only if it shows)
+seconds 21.4 +- 1.2                    21.4 s
+one unit                               no ±, and no ranking
+nothing measured                       –
+=====================================  ==========================================
 """
 
 from __future__ import annotations
@@ -12,8 +26,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from llmchain_fl.compare.outcome import Outcome, metric_of
+from scipy import stats
+
+from llmchain_fl.compare.measures import measure
+from llmchain_fl.compare.outcome import Outcome, metrics_of
 from llmchain_fl.compare.plan import Axis, Comparison
+from llmchain_fl.core.tasks.metric import SHARE, Metric
+from llmchain_fl.report import wording
 
 Unit = Hashable
 Values = Mapping[Unit, float]
@@ -22,6 +41,10 @@ Key = tuple[str, ...]
 """A label of each shown axis."""
 
 BEST, TIED = "*", "~"
+DASH = "–"
+FIRST_DIGIT = 0.005
+"""A spread below this share of its mean is not written beside a size in bytes."""
+Scores = Mapping[str, Metric]
 
 
 class Spread(NamedTuple):
@@ -50,6 +73,17 @@ class Difference(NamedTuple):
     spread: Spread
     better: int
 
+    @property
+    def margin(self) -> float:
+        """What chance can make of the mean, 19 times of 20; NaN for less than two pairs."""
+        n = self.spread.n
+        return float(stats.t.ppf(0.975, n - 1)) * self.spread.sd / math.sqrt(n) if n > 1 else math.nan
+
+    @property
+    def clear(self) -> bool:
+        """Whether the mean is beyond its margin."""
+        return abs(self.spread.mean) > self.margin
+
 
 def grouped(outcomes: Iterable[Outcome], axes: Sequence[Axis]) -> dict[Key, list[Outcome]]:
     """The outcomes of each combination of shown labels, in the order of the axes' labels."""
@@ -70,17 +104,17 @@ class Groups:
 
     Attributes:
         by_key: key -> outcomes, in the order of the axes' labels.
-        metric: the score of the runs, ``accuracy`` or ``loss``.
+        metrics: the scores of the runs, the main one first.
     """
 
     comparison: Comparison
     by_key: Mapping[Key, list[Outcome]]
-    metric: str
+    metrics: Mapping[str, Metric]
 
     @classmethod
     def of(cls, comparison: Comparison, outcomes: Sequence[Outcome]) -> Groups:
         """Of all outcomes."""
-        return cls(comparison, grouped(outcomes, comparison.shown), metric_of(outcomes))
+        return cls(comparison, grouped(outcomes, comparison.shown), metrics_of(outcomes))
 
     def values(self, key: Key, measure: str) -> dict[Unit, float]:
         """Unit -> one measure of the finished outcomes of one key; empty where there is no such key."""
@@ -108,28 +142,63 @@ def difference(of: Values, to: Values, *, lower: bool = False) -> Difference:
 
 
 def marks(column: Mapping[Key, Values], *, lower: bool) -> dict[Key, str]:
-    """``*`` for the best mean of a column, ``~`` for those within one standard error of it.
-
-    The standard error is that of the difference to the best, unit by unit: sd(d) / sqrt(n).
+    """``*`` for the best mean of a column, ``~`` for those that cannot be told apart from it, unit by unit.
 
     | case | mark |
     |---|---|
     | equal means | all of them are best |
-    | one unit in common, or none | no spread is known: ``~`` for nobody |
+    | the best mean rests on one unit | none: one run of each is no ranking |
+    | less than two units in common with the best | ``~``: nothing tells them apart |
     | nothing was measured | none |
     | a single row | none: it has nothing to be better than |
     """
-    means = {key: Spread.of(found.values()).mean for key, found in column.items() if found}
+    means = {key: Spread.of(found.values()) for key, found in column.items() if found}
     if len(means) < 2:
         return {}
-    top = (min if lower else max)(means.values())
-    best = next(key for key, mean in means.items() if mean == top)
-    sign = -1.0 if lower else 1.0
-    return {key: BEST for key, mean in means.items() if mean == top} | {
-        key: TIED for key, mean in means.items() if mean != top and _tied(column[best], column[key], sign)
+    top = (min if lower else max)(spread.mean for spread in means.values())
+    best = next(key for key, spread in means.items() if spread.mean == top)
+    if means[best].n < 2:
+        return {}
+    told = {key: difference(column[best], column[key]) for key in means}
+    return {key: BEST for key, spread in means.items() if spread.mean == top} | {
+        key: TIED for key, spread in means.items() if spread.mean != top and not told[key].clear
     }
 
 
-def _tied(best: Values, mine: Values, sign: float) -> bool:
-    gap = difference(best, mine).spread
-    return gap.n > 1 and sign * gap.mean <= gap.sd / math.sqrt(gap.n)
+def heading(name: str, scores: Scores, *, change: bool = False) -> str:
+    """A measure's name with its unit; ``scores``: those of the runs, here and below."""
+    one = measure(name)
+    title = f"average {one.metric(scores).name}" if name == "average_accuracy" else one.title
+    if one.kind not in ("score", "difference") or one.unit(scores) != SHARE:
+        return title
+    return f"{title}, {'%' if one.kind == 'score' and not change else 'points'}"
+
+
+def of_spread(spread: Spread, name: str, scores: Scores) -> str:
+    """Mean and spread of one measure, in the unit of its heading."""
+    if spread.n == 0 or math.isnan(spread.mean):
+        return DASH
+    kind = measure(name).kind
+    if kind == "bytes":
+        shown = spread.sd > FIRST_DIGIT * spread.mean
+        return wording.size(spread.mean) + (f" ± {wording.size(spread.sd)}" if shown else "")
+    if kind == "seconds":
+        return wording.duration(spread.mean)
+    if kind in ("score", "difference"):
+        return _plus_minus(spread.mean, spread.sd, measure(name).unit(scores))
+    return f"{spread.mean:.3g}" + (f" ± {spread.sd:.2g}" if spread.n > 1 else "")
+
+
+def of_difference(gap: Difference, name: str, scores: Scores) -> str:
+    """``+1.2 ± 0.4 (3 of 3)``: with its margin, and in brackets in how many pairs it is better."""
+    if gap.spread.n == 0:
+        return DASH
+    text = _plus_minus(gap.spread.mean, gap.margin, measure(name).unit(scores), sign="+")
+    return f"{text} ({gap.better} of {gap.spread.n})"
+
+
+def _plus_minus(mean: float, spread: float, unit: str, sign: str = "") -> str:
+    factor, digits = (100.0, 1) if unit == SHARE else (1.0, 3)
+    text = f"{factor * mean:{sign}.{digits}f}"
+    text = text.lstrip("+-") if not text.strip("+-0.") else text  # no sign on a zero
+    return text + (f" ± {factor * spread:.{digits}f}" if math.isfinite(spread) else "")

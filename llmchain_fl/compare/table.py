@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llmchain_fl.compare.measures import MEASURES, lower_is_better
+from llmchain_fl.compare.measures import measure
 from llmchain_fl.compare.outcome import Outcome
 from llmchain_fl.compare.plan import Comparison
-from llmchain_fl.compare.spread import BEST, TIED, Groups, Key, Spread, Values, difference, marks
-from llmchain_fl.compare.written import DASH, epsilon_terms, heading, of_difference, of_epsilon, of_spread
+from llmchain_fl.compare.spread import (
+    BEST,
+    DASH,
+    TIED,
+    Groups,
+    Key,
+    Spread,
+    Values,
+    difference,
+    heading,
+    marks,
+    of_difference,
+    of_spread,
+)
+from llmchain_fl.report import wording
 
 ZERO_SHOT = "zero-shot"
 
@@ -59,12 +72,7 @@ def score_table(groups: Groups) -> Table:
     comparison, score = groups.comparison, groups.comparison.score
     *rows, last = comparison.shown
     across = [label for label in last.values if any(key[-1] == label for key in groups.by_key)]
-    alike: dict[Key, dict[Key, Values]] = {}
-    for key in groups.by_key:  # ranked among labels of the first axis, all other labels alike
-        alike.setdefault(key[1:], {})[key] = groups.values(key, score)
-    lower, marked = lower_is_better(score, groups.metric), dict[Key, str]()
-    for column in alike.values():
-        marked |= marks(column, lower=lower)
+    marked = _marks_of(groups, score)
     notes = _Notes()
     lines = [
         (key, [_entry(groups, score, (*key, label), marked, notes) for label in across])
@@ -77,7 +85,7 @@ def score_table(groups: Groups) -> Table:
         _about_privacy(groups),
         *notes.told,
     ]
-    title = f"{heading(score, groups.metric)} by {last.name}"
+    title = f"{heading(score, groups.metrics)} by {last.name}"
     return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in told if note])
 
 
@@ -96,7 +104,7 @@ def number_table(groups: Groups) -> Table:
     if "epsilon" in measures:
         told.append("epsilon: the highest of all sites and repetitions" + (f"; {terms}" if terms else ""))
     title = "what was learned and forgotten" if comparison.continual else "all numbers"
-    heads = tuple(heading(name, groups.metric) for name in measures)
+    heads = tuple(heading(name, groups.metrics) for name in measures)
     names = tuple(axis.name for axis in comparison.shown)
     return Table(title, names, heads, lines, [note for note in (*told, *notes.told) if note])
 
@@ -114,25 +122,26 @@ def difference_tables(groups: Groups) -> list[Table]:
     if axis is None or axis not in comparison.shown:
         return []
     place, lines = comparison.shown.index(axis), list[tuple[Key, list[Entry]]]()
-    names = [name for name in measures_of(groups) if MEASURES[name].kind in ("score", "difference")]
+    names = [name for name in measures_of(groups) if measure(name).kind in ("score", "difference")]
     for key in groups.by_key:
         base = (*key[:place], axis.baseline, *key[place + 1 :])
         if key != base and base in groups.by_key:
             lines.append((key, [Entry(_gap(groups, key, base, name)) for name in names]))
     if not lines:
         return []
-    heads = tuple(heading(name, groups.metric, change=True) for name in names)
+    heads = tuple(heading(name, groups.metrics, change=True) for name in names)
     note = (
-        f"each pair has the same {_unit_words(comparison)}; mean ± standard deviation (in how many pairs it is better)"
+        f"each pair has the same {unit_words(comparison)}; mean ± what chance can make of it, 19 times of 20 "
+        "(in how many pairs it is better); one pair has no margin"
     )
     labels = tuple(axis.name for axis in comparison.shown)
     return [Table(f"difference to {axis.name} {axis.baseline}", labels, heads, lines, [note])]
 
 
 def _gap(groups: Groups, key: Key, base: Key, name: str) -> str:
-    lower = lower_is_better(name, groups.metric)
+    lower = measure(name).lower_is_better(groups.metrics)
     return of_difference(
-        difference(groups.values(key, name), groups.values(base, name), lower=lower), name, groups.metric
+        difference(groups.values(key, name), groups.values(base, name), lower=lower), name, groups.metrics
     )
 
 
@@ -150,7 +159,7 @@ class _Notes:
         return [f"({number}) {text}" for text, number in self._numbers.items()]
 
 
-def _entry(groups: Groups, measure: str, key: Key, marked: Mapping[Key, str], notes: _Notes, terms: str = "") -> Entry:
+def _entry(groups: Groups, name: str, key: Key, marked: Mapping[Key, str], notes: _Notes, terms: str = "") -> Entry:
     """What stands at one place; what did not finish is numbered in the notes."""
     group = groups.by_key.get(key, [])
     left = [outcome for outcome in group if outcome.status != "finished"]
@@ -158,33 +167,40 @@ def _entry(groups: Groups, measure: str, key: Key, marked: Mapping[Key, str], no
     why = "".join(f" ({number})" for number in numbers)
     if len(left) == len(group):
         return Entry(f"{left[0].status}{why}" if left else DASH)
-    if measure == "epsilon":
+    if name == "epsilon":
         return Entry(of_epsilon(group, terms) + why)
-    spread = groups.spread(key, measure)
+    spread = groups.spread(key, name)
     few = f", n={spread.n}" if left or 0 < spread.n < _most(groups) else ""
-    return Entry(of_spread(spread, measure, groups.metric) + few + why, marked.get(key, ""))
+    return Entry(of_spread(spread, name, groups.metrics) + few + why, marked.get(key, ""))
 
 
-def _marks_of(groups: Groups, name: str) -> dict[Key, str]:
-    """Marks of one column, among labels of the first axis that share all other labels.
+def columns_of(groups: Groups, name: str) -> dict[Key, dict[Key, Values]]:
+    """Labels of the other axes -> the rows that share them, with one measure by unit.
 
-    ``joint`` and ``alone`` are references and take no part; bytes and times have no mark.
+    ``joint`` and ``alone`` are references and take no part.
     """
-    if MEASURES[name].kind not in ("score", "difference"):
-        return {}
     found: dict[Key, dict[Key, Values]] = {}
     for key, group in groups.by_key.items():
         if all(outcome.play == "sequence" for outcome in group):
             found.setdefault(key[1:], {})[key] = groups.values(key, name)
-    lower = lower_is_better(name, groups.metric)
-    return {key: mark for column in found.values() for key, mark in marks(column, lower=lower).items()}
+    return found
+
+
+def _marks_of(groups: Groups, name: str) -> dict[Key, str]:
+    """Marks of one column, among labels of the first axis that share all other labels; bytes and times have none."""
+    one = measure(name)
+    if one.kind not in ("score", "difference"):
+        return {}
+    columns, lower = columns_of(groups, name).values(), one.lower_is_better(groups.metrics)
+    return {key: mark for column in columns for key, mark in marks(column, lower=lower).items()}
 
 
 def _zero_shot(groups: Groups, names: Sequence[str]) -> tuple[Key, list[Entry]]:
     """The scores of round 0, before any training: the same for every guard."""
     found = groups.over(_all(groups), lambda outcome: outcome.zero_shot)
-    text = of_spread(Spread.of(found.values()), "average_accuracy", groups.metric)
-    entries = [Entry(text if name in ("average_accuracy", groups.metric) else DASH) for name in names]
+    text = of_spread(Spread.of(found.values()), "average_accuracy", groups.metrics)
+    scores = ("average_accuracy", next(iter(groups.metrics), ""))
+    entries = [Entry(text if name in scores else DASH) for name in names]
     return (ZERO_SHOT, *[""] * (len(groups.comparison.shown) - 1)), entries
 
 
@@ -199,7 +215,7 @@ def _most(groups: Groups) -> int:
 
 def _about_spread(groups: Groups) -> str:
     most = _most(groups)
-    return f"mean ± standard deviation over n = {most} ({_unit_words(groups.comparison)})" if most > 1 else ""
+    return f"mean ± standard deviation over n = {most} ({unit_words(groups.comparison)})" if most > 1 else ""
 
 
 def _about_privacy(groups: Groups) -> str:
@@ -210,13 +226,28 @@ def _about_privacy(groups: Groups) -> str:
 
 def _about_marks(given: Iterable[str], comparison: Comparison, others: Sequence[str] = ()) -> str:
     there, among = set(given), f" at the same {' and '.join(others)}" if others else ""
-    tied = f"; {TIED} within one standard error of it (paired by {_unit_words(comparison)})" if TIED in there else ""
-    return f"{BEST} best of its column{among}{tied}" if BEST in there else ""
+    tied = f"; {TIED} not told apart from it (paired by {unit_words(comparison)}, 95 %)" if TIED in there else ""
+    return f"{BEST} best mean of its column{among}{tied}" if BEST in there else ""
 
 
-def _unit_words(comparison: Comparison) -> str:
+def unit_words(comparison: Comparison) -> str:
     return " and ".join(["seed", *(axis.name for axis in comparison.repeats)])
 
 
 def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def of_epsilon(outcomes: Iterable[Outcome], terms: str) -> str:
+    """The highest epsilon, with its terms unless they stand for the whole table already; ``none`` without privacy."""
+    spent = [outcome.epsilon for outcome in outcomes if outcome.epsilon]
+    if not spent:
+        return "none"
+    worst = max(spent, key=lambda epsilon: epsilon.value)
+    return wording.epsilon_text(worst.value, "" if terms else worst.terms)
+
+
+def epsilon_terms(outcomes: Iterable[Outcome]) -> str:
+    """Delta, unit, accountant and who adds the noise, where they are the same everywhere; else empty."""
+    terms = {outcome.epsilon.terms for outcome in outcomes if outcome.epsilon}
+    return terms.pop() if len(terms) == 1 else ""

@@ -21,7 +21,7 @@ from typing import Any
 
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.evaluation.margin import share_half_width
-from llmchain_fl.metrics_file import main_metric
+from llmchain_fl.metrics_file import declared, main_metric
 from llmchain_fl.report.change import Change, Measured, mean
 
 __all__ = ["Curve", "Readings", "Row", "Stage", "total"]
@@ -69,6 +69,14 @@ class Readings:
     def score(self) -> Metric:
         """The run's main score, as its rows declare it."""
         return main_metric(self.rows)
+
+    @cached_property
+    def scores(self) -> dict[str, Metric]:
+        """Every score of the global adapter on records of each round, the main one first; not R, nor its changes."""
+        rows = [row for row in self.rows if row.get("scope", "global") == "global" and row["round"] == 0]
+        named = {name for scope, _, name in self._series if scope == "global"}
+        found = declared(rows or (row for row in self.rows if row.get("scope", "global") == "global"))
+        return {name: metric for name, metric in found.items() if name in named and name != CELL}
 
     @property
     def lower_is_better(self) -> bool:

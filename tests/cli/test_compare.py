@@ -17,8 +17,7 @@ from llmchain_fl.compare.check import check_cells
 from llmchain_fl.compare.measures import MEASURES
 from llmchain_fl.compare.outcome import Outcome, missed, save
 from llmchain_fl.compare.play import Job
-from llmchain_fl.compare.read import build_comparison, read_comparison
-from llmchain_fl.compare.shipped import DEFAULT, find_comparison, head, shipped
+from llmchain_fl.compare.read import DEFAULT, build_comparison, find_comparison, head, read_comparison, shipped
 from llmchain_fl.core.errors import ConfigError, DataError
 
 FILE = """
@@ -113,7 +112,7 @@ def test_a_comparison_is_played_told_and_written(plan: str, played: dict[str, An
     said = call(plan, "--out", str(tmp_path / "out"), "--jobs", "3", "--set", "train.steps=2")
     assert said.exit_code == 0, said.exception
     assert played["jobs"] == 3
-    assert "1/2 rule ffa, seed 1: accuracy, % 50.0 in" in said.stdout
+    assert "1/2 rule ffa, seed 1: accuracy 0.500 in" in said.stdout
     assert "compare.html" in said.stdout
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [cell["settings"][0] for cell in found["cells"]] == ["train.steps = 2"] * 2

@@ -10,7 +10,9 @@ import pytest
 from llmchain_fl.compare.outcome import Epsilon, Outcome
 from llmchain_fl.compare.plan import Comparison
 from llmchain_fl.compare.read import build_comparison
+from llmchain_fl.core.tasks.metric import Metric
 
+METRICS = {"accuracy": Metric("accuracy", "higher", "share", 1.0), "loss": Metric("loss", "lower", "nats", 10.0)}
 TREE: dict[str, Any] = {
     "title": "two rules at two alphas",
     "scenario": "demo",
@@ -51,6 +53,7 @@ def made() -> Callable[..., list[Outcome]]:
                 "finished",
                 play=str(found.get("play", "sequence")),
                 numbers={name: value for name, value in found.items() if name not in ("epsilon", "play", "zero")},
+                metrics=METRICS,
                 zero_shot=found.get("zero", 0.5),
                 epsilon=Epsilon(found["epsilon"], 1e-5, "record", "pld") if "epsilon" in found else None,
                 scores={"all": [[0.0, 0.5], [1.0, found.get("accuracy", 0.5)]]},

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from llmchain_fl.compare import plot
-from llmchain_fl.compare.commands import simulate_command
 from llmchain_fl.compare.held import held_equal
-from llmchain_fl.compare.marking import Marking, alone
 from llmchain_fl.compare.outcome import missed
 from llmchain_fl.compare.page import page
-from llmchain_fl.compare.plan import Comparison
-from llmchain_fl.compare.plot import Layout, against_epsilon, learned_against_forgotten, scores_against_bytes
+from llmchain_fl.compare.plan import Comparison, simulate_command
+from llmchain_fl.compare.plot import Layout, Marking, against_epsilon, learned_against_forgotten, scores_against_bytes
 from llmchain_fl.compare.read import build_comparison
 from llmchain_fl.compare.spread import Groups
 from llmchain_fl.compare.table import tables_of
 from llmchain_fl.config.read import read_config
+from llmchain_fl.core.tasks.metric import Metric
+from llmchain_fl.report.figure import by_itself as alone
 from llmchain_fl.scenario import find_scenario
 
 RULES = [f"rule{n}" for n in range(10)]
@@ -111,7 +111,12 @@ def test_guards_are_drawn_by_what_they_learn_and_forget_and_at_each_epsilon(
     texts = {e.text for e in ET.fromstring(alone(learned_against_forgotten(groups))).iter()}
     assert {"naive", "ema", "learned (LA), %", "forgotten (F), points", "privacy 8"} <= texts
     texts = {e.text for e in ET.fromstring(alone(against_epsilon(groups))).iter()}
-    assert {"7.99", "none", "naive", "epsilon spent (delta 1e-5, unit record, accountant PLD)"} <= texts
+    assert {
+        "7.99",
+        "none",
+        "naive",
+        "epsilon spent (delta 1e-5, per record, PLD accountant, noise added at each site)",
+    } <= texts
     assert against_epsilon(Groups.of(guards, outcomes[:2])) == ""
 
 
@@ -131,12 +136,12 @@ def test_the_page_holds_tables_plots_what_was_equal_and_the_commands_and_loads_n
     assert not re.search(r"""(?:src|href)=["'](?!#)|@import|url\((?!#)""", text)
 
 
-@pytest.mark.parametrize(("metric", "way"), [("accuracy", "Up"), ("loss", "Down")])
+@pytest.mark.parametrize(("better", "way"), [("higher", "Up"), ("lower", "Down")])
 def test_the_words_under_a_plot_say_which_way_is_better(
-    guards: Comparison, made: Callable[..., Any], metric: str, way: str
+    guards: Comparison, made: Callable[..., Any], better: Any, way: str
 ) -> None:
     found = {(guard, "none", 1): {"la": 0.9, "forgetting": 0.3} for guard in ("naive", "ema")}
-    outcomes = [replace(outcome, metric=metric) for outcome in made(guards, found)]
+    outcomes = [replace(outcome, metrics={"zeal": Metric("zeal", better)}) for outcome in made(guards, found)]
     groups = Groups.of(guards, outcomes)
     plots = {"learned-against-forgotten": learned_against_forgotten(groups)}
     text = page(guards, [], outcomes, tables_of(guards, outcomes), plots, "llmchain-fl compare guards")
@@ -158,7 +163,7 @@ def test_what_was_held_equal_names_what_was_not(ten: Comparison) -> None:
 
 def test_a_cell_can_be_played_alone_by_its_command(comparison: Comparison, made: Callable[..., Any]) -> None:
     (outcome,) = made(comparison, {("ffa", "0.5", 2): {}})
-    assert simulate_command(comparison, outcome) == (
+    assert simulate_command(comparison.scenario, outcome.settings) == (
         "llmchain-fl simulate demo --set privacy.enabled=false --set 'continual.guards=[]' "
         "--set 'aggregation.rule=\"ffa\"' --set train.lr=0.01 --set seed=2"
     )

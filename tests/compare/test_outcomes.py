@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.compare.measures import MEASURES, Facts, before, final, lower_is_better
+from llmchain_fl.compare.measures import MEASURES, Facts, before, final, measure
 from llmchain_fl.compare.outcome import Epsilon, load, measured, save
 from llmchain_fl.compare.plan import Cell, Comparison
-from llmchain_fl.compare.results import results_of
+from llmchain_fl.compare.run import results_of
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import find_scenario
@@ -46,7 +47,7 @@ def stream() -> list[Row]:
 
 def numbers(play: str = "sequence", rows: list[Row] | None = None) -> dict[str, float]:
     facts = Facts(Readings(rows or stream()), play)
-    return {name: measure.of(facts) for name, measure in MEASURES.items()}
+    return {name: measure(name).of(facts) for name in (*MEASURES, "accuracy", "loss")}
 
 
 def test_the_numbers_of_a_stream_are_those_of_the_definitions() -> None:
@@ -82,14 +83,20 @@ def test_a_score_that_was_not_measured_is_no_number() -> None:
     assert math.isnan(numbers(rows=[row(0, -1, "loss", 2.0)])["bytes_up"])
 
 
-def test_less_is_better_for_a_loss_and_what_is_measured_in_it() -> None:
-    assert lower_is_better("loss", "accuracy")
-    assert lower_is_better("la", "loss")
-    assert lower_is_better("worst_site", "loss")
-    assert not lower_is_better("accuracy", "loss")
-    assert lower_is_better("forgetting", "accuracy")
-    assert not lower_is_better("la", "accuracy")
-    assert not lower_is_better("bwt", "loss")
+def test_which_way_is_better_follows_from_what_the_runs_declare() -> None:
+    zeal, cost = Metric("zeal", "higher", "share"), Metric("cost", "lower")
+    first = {"zeal": zeal, "cost": cost}
+    assert measure("cost").lower_is_better(first)
+    assert not measure("zeal").lower_is_better(first)
+    assert not measure("la").lower_is_better(first)
+    assert not measure("bwt").lower_is_better(first)
+    assert measure("forgetting").lower_is_better(first)
+    second = {"cost": cost, "zeal": zeal}
+    assert measure("la").lower_is_better(second)
+    assert measure("worst_site").lower_is_better(second)
+    assert not measure("zeal").lower_is_better(second)
+    assert not measure("bwt").lower_is_better(second)
+    assert (measure("forgetting").unit(first), measure("forgetting").unit(second)) == ("share", "")
 
 
 def a_run(folder: Path, rows: list[Row], privacy: dict[str, Any]) -> Any:
@@ -111,12 +118,27 @@ def test_an_outcome_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert load(tmp_path) is None
     save(tmp_path, outcome)
     assert load(tmp_path) == outcome
+    assert [(name, metric.better) for name, metric in outcome.metrics.items()] == [
+        ("accuracy", "higher"),
+        ("loss", "lower"),
+    ]
     unbounded = replace(outcome, epsilon=outcome.epsilon._replace(value=math.inf))
     save(tmp_path, unbounded)
     assert load(tmp_path) == unbounded
     (tmp_path / "cell.json").write_text('{"labels": {}}')
     with pytest.raises(RunError, match="is damaged"):
         load(tmp_path)
+
+
+def test_a_cell_of_an_earlier_version_keeps_its_score(tmp_path: Path) -> None:
+    outcome = a_run(tmp_path / "run", stream(), {})
+    save(tmp_path, outcome)
+    old = json.loads((tmp_path / "cell.json").read_text())
+    del old["metrics"]
+    (tmp_path / "cell.json").write_text(json.dumps(old | {"metric": "loss"}))
+    found = load(tmp_path)
+    assert found is not None
+    assert [(name, metric.better) for name, metric in found.metrics.items()] == [("loss", "lower")]
 
 
 def test_an_epsilon_without_its_terms_is_refused(tmp_path: Path) -> None:

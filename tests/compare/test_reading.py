@@ -10,8 +10,7 @@ import pytest
 from llmchain_fl.compare import settings
 from llmchain_fl.compare.plan import Comparison
 from llmchain_fl.compare.read import build_comparison, read_comparison, read_only, read_seeds
-from llmchain_fl.compare.settings import setting_lines
-from llmchain_fl.compare.write import to_toml
+from llmchain_fl.compare.settings import setting_lines, to_toml
 from llmchain_fl.core.errors import ConfigError
 
 

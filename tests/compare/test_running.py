@@ -66,7 +66,7 @@ def test_every_cell_is_played_and_everything_is_written(comparison: Comparison, 
     assert len(outcomes) == 4
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {cell["status"] for cell in found["cells"]} == {"finished"}
-    assert "| fedit | 3.0" in (tmp_path / "out" / "table.md").read_text()
+    assert "| fedit | 0.5 | 0.030" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "scores-against-bytes.svg").read_text().startswith("<?xml")
     assert "llmchain-fl compare small" in (tmp_path / "out" / "compare.html").read_text()
 

@@ -29,23 +29,28 @@ def texts(table: Any) -> dict[tuple[str, ...], list[str]]:
 def test_the_score_stands_with_the_last_axis_across(comparison: Comparison, made: Callable[..., Any]) -> None:
     table = score_table(Groups.of(comparison, made(comparison, NUMBERS)))
     assert (table.labels, table.columns) == (("rule",), ("0.5", "0.1"))
-    assert texts(table) == {("ffa",): ["72.0 ± 2.8", "55.0 ± 7.1"], ("fedit",): ["81.0 ± 1.4 *", "–"]}
+    assert texts(table) == {("ffa",): ["72.0 ± 2.8 ~", "55.0 ± 7.1"], ("fedit",): ["81.0 ± 1.4 *", "–"]}
     assert "mean ± standard deviation over n = 2 (seed)" in table.notes
-    assert "* best of its column" in table.notes
+    assert "* best mean of its column; ~ not told apart from it (paired by seed, 95 %)" in table.notes
 
 
 def test_scores_are_ranked_among_rows_whose_other_labels_are_the_same(
     tree: dict[str, Any], made: Callable[..., Any]
 ) -> None:
     rank = {"name": "rank", "values": {"1": {"adapter.rank": 1}, "8": {"adapter.rank": 8}}}
-    comparison = build_comparison("x", {**tree, "seeds": [1], "axis": [*tree["axis"], rank]})
+    comparison = build_comparison("x", {**tree, "seeds": [1, 2], "axis": [*tree["axis"], rank]})
     scores = {("ffa", "0.5"): 0.7, ("fedit", "0.5"): 0.8, ("ffa", "0.1"): 0.5, ("fedit", "0.1"): 0.4}
-    found = {(*labels, rank, 1): {"accuracy": value} for labels, value in scores.items() for rank in ("1", "8")}
+    found = {
+        (*labels, rank, seed): {"accuracy": value}
+        for labels, value in scores.items()
+        for rank in ("1", "8")
+        for seed in (1, 2)
+    }
     table = score_table(Groups.of(comparison, made(comparison, found)))
-    assert texts(table)["fedit", "0.5"] == ["80.0 *", "80.0 *"]
-    assert texts(table)["ffa", "0.1"] == ["50.0 *", "50.0 *"]
-    assert texts(table)["fedit", "0.1"] == ["40.0", "40.0"]
-    assert "* best of its column at the same alpha" in table.notes
+    assert texts(table)["fedit", "0.5"] == ["80.0 ± 0.0 *", "80.0 ± 0.0 *"]
+    assert texts(table)["ffa", "0.1"] == ["50.0 ± 0.0 *", "50.0 ± 0.0 *"]
+    assert texts(table)["fedit", "0.1"] == ["40.0 ± 0.0", "40.0 ± 0.0"]
+    assert "* best mean of its column at the same alpha" in " ".join(table.notes)
 
 
 def test_every_number_stands_in_a_line_and_is_ranked_at_equal_other_labels(
@@ -53,16 +58,16 @@ def test_every_number_stands_in_a_line_and_is_ranked_at_equal_other_labels(
 ) -> None:
     table = number_table(Groups.of(comparison, made(comparison, NUMBERS)))
     assert table.columns == ("accuracy, %", "all bytes", "time")
-    assert texts(table)["ffa", "0.5"] == ["72.0 ± 2.8", "2.00 MB", "15.0 s"]
+    assert texts(table)["ffa", "0.5"] == ["72.0 ± 2.8 ~", "2.00 MB", "15.0 s"]
     assert texts(table)["fedit", "0.5"][0] == "81.0 ± 1.4 *"
-    assert "* best of its column at the same alpha" in table.notes
+    assert "* best mean of its column at the same alpha" in " ".join(table.notes)
     both = NUMBERS | {("fedit", "0.1", 1): {"accuracy": 0.2}}
     table = number_table(Groups.of(comparison, made(comparison, both)))
     assert {labels: entries[0] for labels, entries in texts(table).items()} == {
-        ("ffa", "0.5"): "72.0 ± 2.8",
+        ("ffa", "0.5"): "72.0 ± 2.8 ~",
         ("ffa", "0.1"): "55.0 ± 7.1 *",
         ("fedit", "0.5"): "81.0 ± 1.4 *",
-        ("fedit", "0.1"): "20.0, n=1",  # said wherever a combination has fewer repetitions than the others
+        ("fedit", "0.1"): "20.0, n=1 ~",  # said wherever a combination has fewer repetitions than the others
     }
 
 
@@ -79,29 +84,27 @@ def test_refused_and_failed_cells_are_numbered_with_their_reason(
     assert table.notes[-2:] == ["(1) failed: out of memory", "(2) refused: ranks differ"]
 
 
-def test_a_loss_is_lower_better_and_in_its_own_unit(tree: dict[str, Any], made: Callable[..., Any]) -> None:
-    comparison = build_comparison("x", {**tree, "score": "loss", "seeds": [1]})
-    found = made(comparison, {("ffa", "0.5", 1): {"loss": 2.5}, ("fedit", "0.5", 1): {"loss": 2}})
-    table = score_table(Groups.of(comparison, found))
+def test_a_score_is_ranked_and_written_as_the_runs_declare_it(tree: dict[str, Any], made: Callable[..., Any]) -> None:
+    comparison = build_comparison("x", {**tree, "score": "loss", "seeds": [1, 2]})
+    numbers = {(rule, "0.5", n): {"loss": v} for rule, v in (("ffa", 2.5), ("fedit", 2)) for n in (1, 2)}
+    table = score_table(Groups.of(comparison, made(comparison, numbers)))
     assert table.title == "loss by alpha"
-    assert texts(table) == {("ffa",): ["2.500"], ("fedit",): ["2.000 *"]}
+    assert texts(table) == {("ffa",): ["2.500 ± 0.000"], ("fedit",): ["2.000 ± 0.000 *"]}
 
 
 def test_a_loss_beside_an_accuracy_keeps_its_own_unit_and_direction(
     tree: dict[str, Any], made: Callable[..., Any]
 ) -> None:
     comparison = build_comparison("x", {**tree, "report": ["loss", "la"]})
-    numbers = {
-        ("ffa", "0.5", 1): {"accuracy": 0.5, "loss": 2.5, "la": 0.4},
-        ("fedit", "0.5", 1): {"loss": 2.6, "la": 0.3},
-    }
+    numbers = {("ffa", "0.5", n): {"accuracy": 0.5, "loss": 2.5, "la": 0.4} for n in (1, 2)}
+    numbers |= {("fedit", "0.5", n): {"loss": 2.6, "la": 0.3} for n in (1, 2)}
     table = number_table(Groups.of(comparison, made(comparison, numbers)))
     assert table.columns == ("accuracy, %", "loss", "learned (LA), %")
-    assert texts(table)["ffa", "0.5"][1:] == ["2.500 *", "40.0 *"]
-    losses = [replace(outcome, metric="loss") for outcome in made(comparison, numbers)]
-    table = number_table(Groups.of(comparison, losses))
+    assert texts(table)["ffa", "0.5"][1:] == ["2.500 ± 0.000 *", "40.0 ± 0.0 *"]
+    swapped = [replace(o, metrics=dict(reversed(o.metrics.items()))) for o in made(comparison, numbers)]
+    table = number_table(Groups.of(comparison, swapped))
     assert table.columns[2] == "learned (LA)"
-    assert texts(table)["fedit", "0.5"][1:] == ["2.600", "0.300 *"]
+    assert texts(table)["fedit", "0.5"][1:] == ["2.600 ± 0.000", "0.300 ± 0.000 *"]
 
 
 def test_an_epsilon_stands_with_its_terms_once_if_they_are_the_same_else_each_time(
@@ -112,13 +115,16 @@ def test_an_epsilon_stands_with_its_terms_once_if_they_are_the_same_else_each_ti
     table = number_table(Groups.of(comparison, found))
     assert texts(table)["ffa", "0.5"][-1] == "5.98"
     assert texts(table)["fedit", "0.5"][-1] == "none"
-    assert any(note.endswith("delta 1e-5, unit record, accountant PLD") for note in table.notes)
     assert any(
-        "delta 1e-5, unit record, accountant PLD" in note for note in score_table(Groups.of(comparison, found)).notes
+        note.endswith("delta 1e-5, per record, PLD accountant, noise added at each site") for note in table.notes
+    )
+    assert any(
+        "delta 1e-5, per record, PLD accountant, noise added at each site" in note
+        for note in score_table(Groups.of(comparison, found)).notes
     )
     found[1] = replace(found[1], epsilon=Epsilon(6.5, 1e-6, "person", "rdp"))
     table = number_table(Groups.of(comparison, found))
-    assert texts(table)["ffa", "0.5"][-1] == "6.50 (delta 1e-6, unit person, accountant RDP)"
+    assert texts(table)["ffa", "0.5"][-1] == "6.50 (delta 1e-6, per person, RDP accountant, noise added at each site)"
 
 
 def test_differences_are_to_the_baseline_at_the_same_other_labels(
@@ -127,8 +133,8 @@ def test_differences_are_to_the_baseline_at_the_same_other_labels(
     tree["axis"][0] = {**tree["axis"][0], "baseline": "ffa"}
     comparison = build_comparison("x", tree)
     (table,) = difference_tables(Groups.of(comparison, made(comparison, NUMBERS)))
-    # 0.10 at seed 1, 0.08 at seed 2: 9 points, sd 1.4
-    assert texts(table) == {("fedit", "0.5"): ["+9.0 ± 1.4 (2 of 2)"]}
+    # 0.10 at seed 1, 0.08 at seed 2: 9 points, sd sqrt(2); t(0.975, 1) = 12.706: 12.706 sqrt(2) / sqrt(2)
+    assert texts(table) == {("fedit", "0.5"): ["+9.0 ± 12.7 (2 of 2)"]}
     assert difference_tables(Groups.of(build_comparison("x", {**tree, "axis": tree["axis"][1:]}), [])) == []
 
 
@@ -142,23 +148,27 @@ def test_guards_stand_in_lines_with_zero_shot_first_and_references_out_of_the_ra
     found = made(
         comparison,
         {
-            ("naive", 1): {"average_accuracy": 0.60, "la": 0.9, "forgetting": 0.3, "bwt": -0.3, "zero": 0.25},
-            ("joint", 1): {"average_accuracy": 0.95, "play": "joint", "zero": 0.25},
-            ("alone", 1): {"average_accuracy": 0.92, "la": 0.92, "play": "alone", "zero": 0.25},
-            ("ema", 1): {"average_accuracy": 0.70, "la": 0.8, "forgetting": 0.1, "bwt": -0.1, "zero": 0.25},
+            (guard, seed): {**numbers, "zero": 0.25}
+            for guard, numbers in {
+                "naive": {"average_accuracy": 0.60, "la": 0.9, "forgetting": 0.3, "bwt": -0.3},
+                "joint": {"average_accuracy": 0.95, "play": "joint"},
+                "alone": {"average_accuracy": 0.92, "la": 0.92, "play": "alone"},
+                "ema": {"average_accuracy": 0.70, "la": 0.8, "forgetting": 0.1, "bwt": -0.1},
+            }.items()
+            for seed in (1, 2)
         },
     )
     main, gaps = tables_of(comparison, found)
     assert main.columns == ("average accuracy, %", "learned (LA), %", "forgotten (F), points", "BWT, points")
     assert texts(main) == {
-        ("zero-shot",): ["25.0", "–", "–", "–"],
-        ("naive",): ["60.0", "90.0 *", "30.0", "-30.0"],
-        ("joint",): ["95.0", "–", "–", "–"],
-        ("alone",): ["92.0", "92.0", "–", "–"],
-        ("ema",): ["70.0 *", "80.0", "10.0 *", "-10.0 *"],
+        ("zero-shot",): ["25.0 ± 0.0", "–", "–", "–"],
+        ("naive",): ["60.0 ± 0.0", "90.0 ± 0.0 *", "30.0 ± 0.0", "-30.0 ± 0.0"],
+        ("joint",): ["95.0 ± 0.0", "–", "–", "–"],
+        ("alone",): ["92.0 ± 0.0", "92.0 ± 0.0", "–", "–"],
+        ("ema",): ["70.0 ± 0.0 *", "80.0 ± 0.0", "10.0 ± 0.0 *", "-10.0 ± 0.0 *"],
     }
-    assert texts(gaps)["ema",][0] == "+10.0 (1 of 1)"
-    assert texts(gaps)["ema",][2] == "-20.0 (1 of 1)"
+    assert texts(gaps)["ema",][0] == "+10.0 ± 0.0 (2 of 2)"
+    assert texts(gaps)["ema",][2] == "-20.0 ± 0.0 (2 of 2)"
 
 
 def test_markdown_has_a_line_for_each_row_and_keeps_its_columns(
@@ -170,6 +180,6 @@ def test_markdown_has_a_line_for_each_row_and_keeps_its_columns(
     assert lines[2:6] == [
         "| rule | 0.5 | 0.1 |",
         "| --- | ---: | ---: |",
-        "| ffa | 72.0 ± 2.8 | 55.0 ± 7.1 |",
+        "| ffa | 72.0 ± 2.8 ~ | 55.0 ± 7.1 |",
         "| fedit | 81.0 ± 1.4 * | refused (1) |",
     ]
