@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from llmchain_fl.cli.verbosity import quiet
 from llmchain_fl.core.printable import printable
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.report.wording import duration, epsilon_text, size
@@ -120,7 +121,7 @@ class LiveView(PlainView):
 @contextmanager
 def watching(title: str, path: Path) -> Iterator[PlainView]:
     """The right view for this output."""
-    console = Console()
+    console = Console(quiet=quiet())
     console.print(
         f"{printable(title)}\nrun directory: {printable(str(path))}", highlight=False, markup=False, soft_wrap=True
     )

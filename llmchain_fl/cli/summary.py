@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmchain_fl.cli.verbosity import quiet
 from llmchain_fl.core.printable import printable
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.stages import came_to
@@ -16,7 +17,7 @@ from llmchain_fl.run_dir import RunDir
 
 def show_summary(run: RunDir) -> None:
     """The five answers of the report, its key numbers, and where to read more."""
-    console, rows, privacy = Console(), run.rows(), run.read_privacy()
+    console, rows, privacy = Console(quiet=quiet()), run.rows(), run.read_privacy()
     readings = Readings(rows)
     heads = [came_to(readings, stage) for stage in readings.stages]
     console.print()
@@ -38,7 +39,7 @@ def show_summary(run: RunDir) -> None:
 
 def show_comparison(first: RunDir, second: RunDir, change: str) -> None:
     """Two runs in one table; no ranking: each is one draw."""
-    console = Console()
+    console = Console(quiet=quiet())
     header, *lines = compare_table(first.rows(), second.rows(), ("this run", "changed"))
     title = Text(f"the same run once more, changed: {printable(change)}")
     table = Table(title=title, title_justify="left", padding=(0, 2))

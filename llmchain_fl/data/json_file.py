@@ -21,24 +21,16 @@ _BLANK = " \t\r\n"
 def read_json(path: Path, dialect: Dialect) -> Found:
     """JSON lines; or, where the file begins with a bracket, one array of objects, ``line`` their number from 1.
 
-    An element that is no object is a fault of its record. A syntax fault is one of the whole file: nobody can tell
-    where the next element begins.
+    The bracket is its writer's and of no record. An element that is no object is a fault of its record. A syntax fault
+    is one of the whole file: nobody can tell where the next element begins.
 
     Raises:
         DataError: missing file; an array that is not well formed, or followed by something.
     """
     first = next((piece.text for piece in pieces(path, ends="\n", most=2**16) if piece.text.strip()), "")
-    if not first.lstrip().startswith("[") or _is_line_of_its_own(first):
+    if not first.lstrip().startswith("["):
         return read_jsonl(path, dialect)
     return Found(str(path), None, _elements(path, read_text(path)))
-
-
-def _is_line_of_its_own(line: str) -> bool:
-    """Whether a file that begins with this line has other values on other lines: ``["x"]`` and more is no array."""
-    try:
-        return not all(isinstance(item, dict) for item in json.loads(line))
-    except (ValueError, RecursionError, MemoryError):
-        return False
 
 
 def _elements(path: Path, text: str) -> Iterator[Located | Misfit]:
