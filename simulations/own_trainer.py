@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from client.training import LocalResult, Train, check_moved
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, PrivacyError, TrainingError
-from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
+from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.units import Batch
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.work import TrainSpec
+from llmchain_fl.guards import GUARDS
 
 Record = Mapping[str, Any]
 IGNORED = -100
@@ -65,7 +66,7 @@ def refuse(config: RunConfig, backend: str) -> None:
             "an own trainer with privacy.enabled: DP-SGD clips and noises each step per person; nothing bounds what a "
             "person adds to the update of another trainer"
         )
-    inside = [guard for guard in config.continual.guards if guard in SITE_GUARDS]
+    inside = [guard for guard in config.continual.guards if GUARDS[guard].site is not None]
     if inside:
         faults.append(f"an own trainer with the guards {', '.join(inside)}: they act inside the local loop it replaces")
     if config.train.proximal:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import pandas
 import pytest
+import torch
 
 import llmchain_fl as lf
 from llmchain_fl.adapter.files import read_adapter
@@ -19,14 +20,16 @@ from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.ffa import Ffa
 from llmchain_fl.api.records import rows_of
 from llmchain_fl.cli.trained import open_trained
-from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import ConfigError, DataError, RunError
+from llmchain_fl.core.guards.site_guard import SiteGuard
+from llmchain_fl.core.tasks.kind import TASKS
+from llmchain_fl.guards.guard import Guard
 from llmchain_fl.run_dir import RunDir
 
 
 def content(result: Any) -> str:
     """Hash of the served adapter."""
-    return digest(read_adapter(result.adapter)[1])
+    return str(json.loads((result.adapter / "manifest.json").read_text(encoding="utf-8"))["content"])
 
 
 def test_importing_the_package_loads_no_torch_and_no_flower() -> None:
@@ -138,6 +141,40 @@ def test_an_own_rule_is_known_for_as_long_as_the_run_lasts(memory: Any, tmp_path
     assert not [name for name in sys.modules if name.startswith("llmchain_fl_own")]
     with pytest.raises(ConfigError, match="halved"):
         lf.run(settings, train=memory.train, test=memory.test, out=tmp_path / "after")
+
+
+class Holds(SiteGuard):
+    """Takes every step back."""
+
+    bounds: ClassVar = {}
+    adds: ClassVar = "pull"
+
+    def pull(self, task: Any, lr: float) -> None:
+        """Back to zero."""
+        with torch.no_grad():
+            task.resident.trained.zero_()
+
+
+def test_an_own_guard_acts_at_the_sites_of_the_run(memory: Any, tmp_path: Path) -> None:
+    result = lf.run(
+        memory.settings(continual={"guards": ["holds"]}),
+        train=memory.train,
+        test=memory.test,
+        plugins={"guards": {"holds": Guard("holds", site=Holds)}},
+        out=tmp_path / "run",
+    )
+    factors = {name: value for name, value in read_adapter(result.adapter)[1].items() if name.endswith("lora_B")}
+    assert factors
+    assert not any(value.any() for value in factors.values())
+
+
+def test_an_own_task_trains_and_answers_under_its_own_name(memory: Any, finished: Any, tmp_path: Path) -> None:
+    settings = memory.settings(task={"kind": "triage"}, stage=[{"name": "first", "rounds": 2}])
+    plugins = {"tasks": {"triage": TASKS["classification"]}}
+    result = lf.run(settings, train=memory.train, test=memory.test, plugins=plugins, out=tmp_path / "run")
+    assert content(result) == content(finished[0])
+    assert result.predict_top(["why", "card"]) == finished[0].predict_top(["why", "card"])
+    assert "triage" not in list(TASKS)
 
 
 @pytest.mark.parametrize(
