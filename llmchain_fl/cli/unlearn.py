@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 _OUT = "A new folder for the adapter; nothing that is there is changed."
+
+
+@contextlib.contextmanager
+def _undisturbed(path: Path) -> Iterator[None]:
+    """No process changes the run meanwhile; an adapter folder, or a run that nobody can write, has no lock."""
+    from llmchain_fl.run_dir import RunDir
+
+    if not (path / "metrics.jsonl").is_file() or not os.access(path, os.W_OK):
+        yield
+        return
+    with RunDir(path).alone():
+        yield
 
 
 def command(
@@ -27,11 +42,13 @@ def command(
     from llmchain_fl.continual import unlearn
 
     if stage:
-        kept = unlearn.remove_stage(run, stage, out)
+        with _undisturbed(run):
+            kept = unlearn.remove_stage(run, stage, out)
         typer.echo(f"{out}: the slot of {stage} is out; left: {', '.join(kept)}")
         typer.echo("slots taught after it were taught in its presence; what they took from it is not taken back")
         return
-    older, first = unlearn.remove_site(RunDir.open(run), site, out)
+    with _undisturbed(run):
+        older, first = unlearn.remove_site(RunDir.open(run), site, out)
     typer.echo(f"{out}: the adapter of stage {older.stage} (round {older.round}), from before {site} (round {first})")
     typer.echo(f'what was learnt later, from all sites, is not in it; go on without it: sites.excluded = ["{site}"]')
 
@@ -49,5 +66,6 @@ def restore(
 
     if bool(stage) == bool(number):
         raise ConfigError(["name one of --stage and --round"], remedy="nothing was written")
-    kept = unlearn.restore(RunDir.open(run), out, stage=stage, round=number)
+    with _undisturbed(run):
+        kept = unlearn.restore(RunDir.open(run), out, stage=stage, round=number)
     typer.echo(f"{out}: the adapter of stage {kept.stage} (round {kept.round}), content {kept.content[:12]}")

@@ -16,7 +16,7 @@ from rich.console import Console
 from llmchain_fl.cli import main
 from llmchain_fl.cli.live import Clock, LiveView, PlainView, round_line
 from llmchain_fl.cli.summary import show_summary
-from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import RunError, RunPaused, RunStopped
 from llmchain_fl.progress import Logged, RoundReport
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.scenario import shipped, titles
@@ -194,7 +194,7 @@ def test_how_a_command_ended_is_its_exit_code(
 class Simulator:
     """A simulator whose runs end as they are told."""
 
-    def __init__(self, *ends: LlmchainError | None, begun: bool = True) -> None:
+    def __init__(self, *ends: BaseException | None, begun: bool = True) -> None:
         self._ends, self._begun = iter(ends), begun
 
     def start(self, _config: object, _scenario: str, out: Path) -> RunDir:
@@ -238,9 +238,30 @@ def test_beside_a_run_that_was_stopped_the_other_one_is_played_all_the_same(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_run_is_thrown_away_only_where_no_site_was_asked(
-    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", [RunPaused("1 of 2 sites are connected", remedy="start them"), KeyboardInterrupt()])
+def test_a_run_is_thrown_away_only_where_no_site_was_asked_and_only_else_can_it_be_gone_on_with(
+    begun: bool,
+    end: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    failed = RunError("none of 2 sites gave an update", remedy="the run goes on from here with --resume")
-    assert simulate(Simulator(failed, begun=begun), monkeypatch, "--out", str(tmp_path / "run")) == 2
+    code = simulate(Simulator(end, begun=begun), monkeypatch, "--out", str(tmp_path / "run"))
+    assert code == (130 if isinstance(end, KeyboardInterrupt) else 2)
     assert (tmp_path / "run").exists() is begun
+    assert (f"llmchain-fl simulate --resume {tmp_path}/run" in capsys.readouterr().err) is begun
+
+
+def test_a_run_whose_sites_have_ledgers_stays_whatever_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ledgers(Simulator):
+        def simulate(self, config: object, run: RunDir, *more: object) -> None:
+            ledger = run.sites / "site-00" / "state" / "site-00" / "events.jsonl"
+            ledger.parent.mkdir(parents=True)
+            ledger.write_text("{}\n")
+            super().simulate(config, run, *more)
+
+    failed = RunError("a fault", remedy="mend it")
+    assert simulate(Ledgers(failed, begun=False), monkeypatch, "--out", str(tmp_path / "run")) == 2
+    assert (tmp_path / "run" / "sites").exists()
