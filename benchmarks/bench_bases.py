@@ -225,7 +225,7 @@ def _last(folder: Path, kind: str, cache_mb: int) -> tuple[bool, list[torch.Tens
         with torch.no_grad():
             found.append(task.losses(task.forward(examples, index)))
         found += _gradients(resident, task, examples, index)
-    return bool(examples.kept), found
+    return bool(examples.frozen_outputs), found
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from client.training import LocalResult, Train
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.compression.error_feedback import check_remembered
 from llmchain_fl.core.errors import ConfigError, TrainingError
+from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
 from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
@@ -136,12 +137,12 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     }
     for stage, one in found.items():
         one.examples.fix(shape)
-        one.examples.among = dict(work.task.among).get(stage)
+        one.examples.candidate_labels = dict(work.task.candidate_labels).get(stage)
     if kind == "noised" and plan is not None:
         group = site_group(HELD_OUT, site.data_set)
         held_out = {stage: (group, records) for stage, records in found.items()}
         return play_scores(ledger, task, plan, nlp_task, outbox.score_release(site, task, plan), held_out)
-    values = {stage: nlp_task.score(part.examples)[nlp_task.score_name] for stage, part in found.items()}
+    values = {stage: nlp_task.score(part.examples)[nlp_task.metrics[0].name] for stage, part in found.items()}
     return outbox.scores(site, task.round, values)
 
 
@@ -190,7 +191,7 @@ def _parts(
 ) -> list[rehearsal.Part]:
     """The records of the round's stage, and with the guard ``rehearsal`` kept units of earlier stages."""
     plan, stages = work.plan, [task.stage_name]
-    share = next((float(guard.value("keep")) for guard in work.guards if guard.name == rehearsal.GUARD), 0.0)
+    share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
     stages += [stage for stage in task.earlier if share and has_records(site, stage, "train")]
     key = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b""
     found = []
@@ -203,8 +204,11 @@ def _parts(
     return found
 
 
-def make_app(open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None, loop: Train | None = None) -> ClientApp:
-    """A ClientApp. ``open_site`` finds a node's site; ``watch`` sees local results (simulation only, same process)."""
+def make_app(
+    open_site: Callable[[Context], Site] = site_of, watch: Watch | None = None, loop: Train | None = None
+) -> ClientApp:
+    """A ClientApp. ``open_site`` finds a node's site. In a simulation in this process, ``watch`` sees local results
+    and ``loop`` replaces the local loop."""
     app = ClientApp()
     kept: dict[str, Kept] = {}
 

@@ -167,7 +167,7 @@ def play_scores(
     named = [(stage, group, one) for stage, (group, one) in held_out.items() if one.names]
     masks = ledger.reserve(release, [(group, one.names) for _, group, one in named])
     allowed = {stage: mask for (stage, _, _), mask in zip(named, masks, strict=True)}
-    noise, bound = SecureNoise(), nlp_task.score_bound
+    noise, bound = SecureNoise(), nlp_task.metrics[0].bound
     values = {}
     try:
         for stage in task.stages:

@@ -127,7 +127,7 @@ class References:
     def _without_a_model(self, task: str, one: Answered, prefix: str) -> list[Row]:
         if one.answers is None:
             return []
-        candidates = dict(self._task.among).get(task)
+        candidates = dict(self._task.candidate_labels).get(task)
         chance = chance_level(len(self._task.labels if candidates is None else candidates))
         rows = [share_row(prefix + "majority", majority_share(one.targets), one.size)]
         return [*rows, {"metric": prefix + "chance", "value": chance, "n": one.size, **declaration(_share("chance"))}]

@@ -46,7 +46,7 @@ class Scorer:
             source = {"dev": stage.dev or config.data.dev, "test": stage.test or config.data.test}[which]
             if source:
                 found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
-                found[stage.name].among = dict(self._work.task.among).get(stage.name)
+                found[stage.name].candidate_labels = dict(self._work.task.candidate_labels).get(stage.name)
         return found
 
     def _probe(self, config: RunConfig, source: str, labels: Sequence[str]) -> Examples:

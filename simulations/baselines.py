@@ -116,7 +116,7 @@ def _scored(name: str, site: str | None, known: Known, tests: Mapping[tuple[str,
 
 def _known(task: HasFeatures, examples: Examples) -> Known:
     features = task.frozen_features(examples).double().cpu().numpy()
-    candidates = None if examples.among is None else np.array(examples.among, dtype=np.int64)
+    candidates = None if examples.candidate_labels is None else np.array(examples.candidate_labels, dtype=np.int64)
     return Known(features, examples.targets, candidates)
 
 

@@ -46,7 +46,7 @@ class LocalScores:
         work = WorkSpec.from_json(task.work)
         _, nlp_task = open_work(work.resident, work.task)
         found = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._kept)
-        found.examples.among = dict(work.task.among).get(task.stage_name)
+        found.examples.candidate_labels = dict(work.task.candidate_labels).get(task.stage_name)
         metric = nlp_task.metrics[0]
         value = nlp_task.score(found.examples)[metric.name]
         row = {"round": task.round, "stage": task.stage, "scope": "site", "site": site.name, "task": task.stage_name}

@@ -91,7 +91,8 @@ def read_adapter(folder: Path) -> tuple[WorkSpec, Arrays]:
             f"{folder} holds no adapter of this project",
             remedy="give a run directory with a finished stage, or its adapter folder",
         )
-    work = WorkSpec.from_json((folder / "work.json").read_text(encoding="utf-8"))
+    text = (folder / "work.json").read_text(encoding="utf-8")
+    work = WorkSpec.from_json(text.replace('"among":', '"candidate_labels":'))  # as versions to 0.2.0 call it
     arrays = read_peft(folder)
     if (folder / "head.safetensors").is_file():
         arrays |= read_tensors(folder / "head.safetensors")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.tasks.classification import among
+from llmchain_fl.core.tasks.classification import only_candidates
 from llmchain_fl.core.tasks.metric import SHARE
 from llmchain_fl.core.tasks.passes import each_record
 
@@ -38,6 +38,6 @@ def best(task: Task, examples: Examples) -> NDArray[np.int64]:
     """Position of the label with the largest logit, among those that can be the answer, of each record."""
 
     def largest(index: Sequence[int]) -> tuple[Tensor, ...]:
-        return (among(task.forward(examples, index), examples.among).logits.argmax(dim=-1),)
+        return (only_candidates(task.forward(examples, index), examples.candidate_labels).logits.argmax(dim=-1),)
 
     return np.asarray(each_record(examples, BATCH, largest)[0], dtype=np.int64)

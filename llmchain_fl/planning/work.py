@@ -37,7 +37,7 @@ def work_from(
             task.scale,
             model.pooling,
             model.max_tokens,
-            _among(config, list(labels)),
+            _candidate_labels(config, list(labels)),
         ),
         train=TrainSpec(
             train.steps,
@@ -57,7 +57,7 @@ def work_from(
     )
 
 
-def _among(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _candidate_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """For each stage whose task is known at scoring, the labels that can be the answer."""
     found = ((stage.name, answers(config, stage, labels)) for stage in config.stage)
     return tuple((name, tuple(kept)) for name, kept in found if kept is not None)

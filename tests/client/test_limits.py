@@ -39,7 +39,7 @@ def public(work: WorkSpec, count: int) -> WorkSpec:
 
 
 def among(work: WorkSpec, count: int) -> WorkSpec:
-    return replace(work, task=replace(work.task, among=tuple((f"s{i}", (0,)) for i in range(count))))
+    return replace(work, task=replace(work.task, candidate_labels=tuple((f"s{i}", (0,)) for i in range(count))))
 
 
 WORK: dict[str, Callable[[WorkSpec, int], WorkSpec]] = {

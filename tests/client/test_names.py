@@ -153,7 +153,7 @@ def forged(ward: Any) -> dict[str, Any]:
         "a trained factor": task(work, trains=(FORGED,)),
         "a label": task(replace(work, task=replace(work.task, labels=((FORGED, FORGED),)))),
         "a pooling": task(replace(work, task=replace(work.task, pooling=FORGED))),
-        "a stage's labels": task(replace(work, task=replace(work.task, among=((FORGED, (9,)),)))),
+        "a stage's labels": task(replace(work, task=replace(work.task, candidate_labels=((FORGED, (9,)),)))),
         "a receipt": task(work, receipt=FORGED),
         "work": task(work, work=FORGED),
     }

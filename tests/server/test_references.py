@@ -12,7 +12,7 @@ from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.evaluation.answered import Answered
 from server.references import References
 
-SPEC = TaskSpec("classification", labels=(("a", "x"), ("b", "y"), ("c", "z")), among=(("two", (0, 1)),))
+SPEC = TaskSpec("classification", labels=(("a", "x"), ("b", "y"), ("c", "z")), candidate_labels=(("two", (0, 1)),))
 TARGETS = np.array([0, 0, 0, 1, 2, 2])
 
 

@@ -184,8 +184,8 @@ def test_no_gradient_is_kept() -> None:
 
 def test_what_was_kept_in_another_shape_is_dropped() -> None:
     examples = examples_of([3, 4], Shape(4, 16))
-    examples.kept[0] = torch.zeros(1)
+    examples.frozen_outputs[0] = torch.zeros(1)
     examples.fix(Shape(4, 16))
-    assert set(examples.kept) == {0}
+    assert set(examples.frozen_outputs) == {0}
     examples.fix(Shape(2, 16))
-    assert examples.kept == {}
+    assert examples.frozen_outputs == {}

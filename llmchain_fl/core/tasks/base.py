@@ -23,21 +23,21 @@ class Examples:
     Attributes:
         ids: token ids of each record.
         targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
-        kept: outputs of frozen layers, filled as they are computed.
-        among: classification: the labels (positions) that can be the answer when these records are scored; None: all.
+        frozen_outputs: outputs of frozen layers, filled as they are computed.
+        candidate_labels: the labels (positions) that can be the answer when these records are scored; None: all.
         shape: of every pass over these records (``passes.py``); None: padded to the longest of each batch.
     """
 
     ids: list[npt.NDArray[np.int64]]
     targets: npt.NDArray[np.int64]
-    kept: dict[int, Tensor] = field(default_factory=dict)
-    among: Sequence[int] | None = None
+    frozen_outputs: dict[int, Tensor] = field(default_factory=dict)
+    candidate_labels: Sequence[int] | None = None
     shape: Shape | None = None
 
     def fix(self, shape: Shape | None) -> None:
-        """Take every pass in ``shape`` from here on; what was kept of another one is dropped."""
+        """Take every pass in ``shape`` from here on; what was computed for another one is dropped."""
         if shape != self.shape:
-            self.kept.clear()
+            self.frozen_outputs.clear()
             self.shape = shape
 
     def __len__(self) -> int:

@@ -64,7 +64,9 @@ class CausalLM:
         deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
         asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
         fixed = examples.shape is not None
-        logits = self.resident.forward(ids, mask, examples.kept, index, asked, fixed=fixed).logits[:, :-1].float()
+        logits = (
+            self.resident.forward(ids, mask, examples.frozen_outputs, index, asked, fixed=fixed).logits[:, :-1].float()
+        )
         place = torch.arange(1, ids.shape[1], device=ids.device)
         weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
         return Output(logits, ids[:, 1:], weight.float())

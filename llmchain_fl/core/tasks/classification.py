@@ -79,7 +79,9 @@ class Classification:
     def _pooled(self, examples: Examples, index: Sequence[int]) -> Tensor:
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
         fixed = examples.shape is not None
-        return self._pool(self.resident.forward(ids, mask, examples.kept, index, fixed=fixed).last_hidden_state, mask)
+        return self._pool(
+            self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).last_hidden_state, mask
+        )
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
@@ -111,7 +113,7 @@ class Classification:
         return np.where(np.isfinite(loss), right, np.nan)
 
     def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        output = among(self.forward(examples, index), examples.among)
+        output = only_candidates(self.forward(examples, index), examples.candidate_labels)
         return (output.logits.argmax(dim=-1) == output.targets).double(), self.losses(output)
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
@@ -128,7 +130,7 @@ class Classification:
         ]
 
 
-def among(output: Output, labels: Sequence[int] | None) -> Output:
+def only_candidates(output: Output, labels: Sequence[int] | None) -> Output:
     """Only ``labels`` can be the answer (the task of these records is known); None: all can."""
     if labels is None:
         return output

@@ -14,7 +14,8 @@ from llmchain_fl.core.tasks.kind import TASKS, is_known, task_kind
 class TaskSpec:
     """What is learned: public constants only. ``labels``: (name, text) pairs in the order of the label space.
 
-    ``among``: stage -> the labels (positions) that can be the answer when its records are scored; others: all.
+    ``candidate_labels``: stage -> the labels (positions) that can be the answer when its records are scored;
+    others: all.
     """
 
     kind: str
@@ -23,7 +24,7 @@ class TaskSpec:
     scale: float = 20.0
     pooling: str = "mean"
     max_tokens: int = 64
-    among: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    candidate_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def head_size(self) -> int:
@@ -45,8 +46,10 @@ class TaskSpec:
             found.append(f"labels: at most {MOST_LABELS} different ones")
         if any(not 0 < len(text) <= 2000 for label in self.labels for text in label):
             found.append("labels: names and texts of 1 to 2,000 characters")
-        if len(self.among) > 10_000 or any(not kept or not _positions(kept, len(names)) for _, kept in self.among):
-            found.append("among: positions in the label list, at least one for each stage")
+        if len(self.candidate_labels) > 10_000 or any(
+            not kept or not _positions(kept, len(names)) for _, kept in self.candidate_labels
+        ):
+            found.append("candidate_labels: positions in the label list, at least one for each stage")
         return found
 
 
