@@ -106,7 +106,7 @@ def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None
     stop: RunStopped | None = None
     again = f"every finished round is kept, go on with: llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
     try:
-        with kept_in(run), watching(config.title or "run", run.path) as progress:
+        with kept_in(run), watching(title_of(config.model_dump()), run.path) as progress:
             tool.simulate(config, run, progress, backend)
     except RunStopped as error:
         stop = error

@@ -9,6 +9,7 @@ from rich.text import Text
 from llmchain_fl.cli.verbosity import quiet
 from llmchain_fl.core.printable import printable
 from llmchain_fl.report.readings import Readings
+from llmchain_fl.report.site_names import with_names
 from llmchain_fl.report.stages import came_to
 from llmchain_fl.report.tables import compare_table, summary_table
 from llmchain_fl.report.verdict import answers, outcome, stopped
@@ -17,7 +18,7 @@ from llmchain_fl.run_dir import RunDir
 
 def show_summary(run: RunDir) -> None:
     """The five answers of the report, its key numbers, and where to read more."""
-    console, rows, privacy = Console(quiet=quiet()), run.rows(), run.read_privacy()
+    console, (rows, privacy) = Console(quiet=quiet()), with_names(run)
     readings = Readings(rows)
     heads = [came_to(readings, stage) for stage in readings.stages]
     console.print()

@@ -36,6 +36,12 @@ class Headline:
     badges: tuple[str, ...]
 
 
+def title_of(settings: Mapping[str, Any]) -> str:
+    """One line: the author's own title where it fits the settings, else what the run is."""
+    head = headline(settings)
+    return head.words or ", ".join([head.title, *head.badges])
+
+
 def headline(settings: Mapping[str, Any]) -> Headline:
     """Of settings as resolved (``config.toml`` as a tree); what is missing is not said."""
     sites, stages = int(_of(settings, "sites", "count") or 0), settings.get("stage") or []

@@ -19,6 +19,7 @@ from llmchain_fl.report import kept, plots, references, stages, tables, verdict,
 from llmchain_fl.report.body import BODY
 from llmchain_fl.report.headline import headline
 from llmchain_fl.report.readings import Readings
+from llmchain_fl.report.site_names import with_names
 from llmchain_fl.report.spending import Spending
 from llmchain_fl.report.template import date_text, render
 from llmchain_fl.run_dir import RunDir
@@ -80,7 +81,7 @@ def write_report(run_dir: RunDir) -> Path:
 
 def _context(run_dir: RunDir) -> dict[str, Any]:
     """Everything the template names."""
-    rows, privacy = run_dir.rows(), run_dir.read_privacy()
+    rows, privacy = with_names(run_dir)
     run = Readings(rows)
     config = run_dir.config.read_text(encoding="utf-8", errors="replace")
     head = headline(parse_toml(config)[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.report.headline import fits, headline
+from llmchain_fl.report.headline import fits, headline, title_of
 
 PRIVATE = {"enabled": True, "epsilon": 8.0, "delta": 1e-5, "unit": "person"}
 
@@ -66,6 +66,12 @@ def test_a_title_is_shown_where_it_says_nothing_that_the_settings_deny(
     title: str, private: bool, guards: bool, fit: bool
 ) -> None:
     assert fits(title, settings(private=private, guards=("ema",) if guards else ())) == fit
+
+
+def test_the_line_of_the_terminal_follows_the_settings_too() -> None:
+    said = "six branches, differential privacy"
+    assert title_of(settings(said)) == said
+    assert title_of(settings(said, private=False)).startswith("Causal lm, 6 sites, 3 stages, no differential privacy")
 
 
 def test_settings_that_are_not_there_are_not_said() -> None:

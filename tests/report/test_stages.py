@@ -70,7 +70,9 @@ def test_a_stage_that_ends_where_it_began_before_training_has_learned_nothing(st
 def test_the_word_for_a_stage_follows_from_both_references(
     start: float, before: float, end: float, word: str, stream: Any
 ) -> None:
-    assert heads(stream([0.5, start], [0.5, before], [0.5, end], half_width=0.02))[1].startswith(f"Stage 2 (b), {word}: ")
+    assert heads(stream([0.5, start], [0.5, before], [0.5, end], half_width=0.02))[1].startswith(
+        f"Stage 2 (b), {word}: "
+    )
 
 
 def test_changes_that_the_run_has_counted_record_by_record_bring_their_margins(stream: Any, cell: Any) -> None:
@@ -138,7 +140,9 @@ def test_a_score_that_is_better_when_lower_is_told_the_other_way_round(stream: A
 
 
 def test_forgotten_is_what_is_clearly_below_its_best(stream: Any) -> None:
-    (said,) = forgotten(Readings(stream([0.1] * 3, [0.9, 0.5, 0.1], [0.8, 0.7, 0.1], [0.85, 0.2, 0.9], half_width=0.02)))
+    (said,) = forgotten(
+        Readings(stream([0.1] * 3, [0.9, 0.5, 0.1], [0.8, 0.7, 0.1], [0.85, 0.2, 0.9], half_width=0.02))
+    )
     assert said == (
         "Forgotten: most of all, stage 2 (b) is 50.0 points worse than its best so far (70.0%, margin 2.8), "
         f"and 10.0 points better than {UNTRAINED} (10.0%, margin 2.8)."
