@@ -102,6 +102,7 @@ def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None
     from llmchain_fl.cli.live import watching
     from llmchain_fl.cli.summary import show_summary
     from llmchain_fl.core.errors import RunPaused, RunStopped
+    from llmchain_fl.report.headline import title_of
 
     stop: RunStopped | None = None
     again = f"every finished round is kept, go on with: llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
