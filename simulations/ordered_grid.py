@@ -79,11 +79,15 @@ class OrderedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies one by one, in the order of ``messages``; those that are missing after ``timeout`` are left out.
 
+        Who is asked its name is being started on this machine: that takes as long as it takes.
+
         Raises:
             RunPaused: the run was stopped.
         """
-        asked = list(self._grid.push_messages(messages))
-        end = float("inf") if timeout is None else time.monotonic() + timeout
+        told = list(messages)
+        named = any(message.metadata.message_type == MessageType.QUERY for message in told)
+        end = float("inf") if timeout is None or named else time.monotonic() + timeout
+        asked = list(self._grid.push_messages(told))
         come: dict[str, Message] = {}
         missing, given = set(asked), 0
         while missing:

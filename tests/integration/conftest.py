@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import llmchain_fl
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+
+QUIET = 240
+"""Seconds without any progress after which a test gives up waiting for other processes."""
 
 
 def write_records(path: Path, labels: dict[str, str], count: int, seed: int) -> Path:
@@ -51,7 +54,7 @@ class TinyFederation:
             "adapter": {"rank": 2},
             "task": {"labels": list(self.labels)},
             "data": {"train": str(self.train), "test": str(self.test)},
-            "sites": {"count": 3, "held_out": 0.2, "wait_seconds": 60},
+            "sites": {"count": 3, "held_out": 0.2, "wait_seconds": 900},
             "train": {"steps": 3, "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02},
             "continual": {"guards": ["ema"]},
             "stage": [{"name": "first", "rounds": 1}, {"name": "second", "rounds": 1}],
@@ -93,15 +96,46 @@ def quiet_environment() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def still_running() -> Callable[[dict[str, str]], list[psutil.Process]]:
-    """Processes in this environment (at any depth: a child inherits it) that are there after ten seconds."""
+    """Processes in this environment (at any depth: a child inherits it) that do not end."""
 
     def look(environment: dict[str, str]) -> list[psutil.Process]:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while (found := _marked(environment["FLWR_HOME"])) and time.monotonic() < end:
             time.sleep(0.2)
         return found
 
     return look
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Waits for what happens in other processes: as long as they get on, however slow the machine is."""
+
+    def wait(done: Callable[[], bool], *watch: Path, alive: Callable[[], bool] = lambda: True) -> None:
+        """Until ``done()``; ``watch``: folders whose files change while there is progress.
+
+        Fails where nothing grows for ``QUIET`` seconds, or the process is not ``alive()``.
+        """
+        seen, end = -1, time.monotonic() + QUIET
+        while not done():
+            size = _size(watch)
+            if size != seen:
+                seen, end = size, time.monotonic() + QUIET
+            if time.monotonic() > end or not alive():
+                logs = (path for folder in watch for path in folder.rglob("*.log"))
+                pytest.fail("no progress\n" + "\n".join(path.read_text(errors="replace")[-2000:] for path in logs))
+            time.sleep(0.2)
+
+    return wait
+
+
+def _size(folders: Iterable[Path]) -> int:
+    """Bytes in all files; one that is gone before it is looked at counts for nothing."""
+    found = 0
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            found += path.stat().st_size
+    return found
 
 
 def _marked(home: str) -> list[psutil.Process]:

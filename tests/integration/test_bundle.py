@@ -16,7 +16,7 @@ from llmchain_fl.run_dir import RunDir
 from simulations.prepare import prepare_sites
 from simulations.run import simulate
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(1800)]
 IN_THE_BUNDLE = ("llmchain_fl", "client", "server")
 
 
@@ -48,7 +48,7 @@ def test_the_local_simulation_of_flwr_gives_the_numbers_of_the_in_process_grid(
     settings = ("--run-config", f'scenario="{scenario}" out="{out}" sites-dir="{sites}"')
     environment = {**only_the_bundle(), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port())}
     subprocess.run(
-        [*command, *nodes, *settings], cwd=app, env=environment, check=True, capture_output=True, timeout=200
+        [*command, *nodes, *settings], cwd=app, env=environment, check=True, capture_output=True, timeout=1200
     )
     here = RunDir.create(tmp_path / "here", to_toml(config))
     simulate(config, here, Silent(), "in-process")

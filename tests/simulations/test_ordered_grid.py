@@ -64,6 +64,13 @@ def test_a_site_that_never_answers_is_left_out_after_the_time_limit_and_nobody_e
     assert 0.4 <= time.monotonic() - begun < 5
 
 
+def test_a_site_that_is_asked_its_name_is_waited_for_however_long_it_takes_to_start() -> None:
+    inner = SlowFirst()
+    grid = OrderedGrid(inner, Stop(), Silent())
+    asked = [grid.create_message(RecordDict(), MessageType.QUERY, node, "1") for node in grid.get_node_ids()]
+    assert len(list(grid.send_and_receive(asked, timeout=1e-9))) == 3
+
+
 def test_a_wait_ends_when_the_run_is_to_stop() -> None:
     stop = Stop()
     grid = OrderedGrid(SlowFirst(silent=[4]), stop, Silent())

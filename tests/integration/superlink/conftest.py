@@ -83,7 +83,7 @@ class Lab:
     def flwr(self, *arguments: str) -> str:
         """Run ``flwr``; its output, both streams."""
         done = subprocess.run(
-            ["flwr", *arguments], env=self._environment, cwd=self.folder, timeout=200,
+            ["flwr", *arguments], env=self._environment, cwd=self.folder, timeout=1200,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
         )  # fmt: skip
         return done.stdout
@@ -109,7 +109,7 @@ class Lab:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self._started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
+                process.wait(timeout=60)
 
     def _spawn(self, name: str, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -122,7 +122,7 @@ class Lab:
         return self._started[-1]
 
     def _await_superlink(self) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while time.monotonic() < end and self._started[0].poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 return

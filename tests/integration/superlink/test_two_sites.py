@@ -11,7 +11,7 @@ import pytest
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.run_dir import RunDir
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(1800)]
 Private = Callable[[Path], Path]
 
 
