@@ -142,7 +142,11 @@ def test_a_single_site_of_another_scale_keeps_its_product(rule, number, seed, sc
     assert_same(dense(aggregate(rule, start, [site], number), SCALE), dense(site.arrays, scale))
 
 
-@EVERY_RULE
+@pytest.mark.parametrize(
+    ("rule", "number"),
+    [case for case in CASES if case[0].idempotent],
+    ids=lambda part: getattr(part, "name", str(part)),
+)
 @LAW
 @given(seed=SEEDS, weights=st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6))
 def test_equal_sites_give_what_one_of_them_gives(rule, number, seed, weights):
@@ -416,6 +420,24 @@ def test_a_turn_trains_what_it_sends_and_a_site_can_know_all_it_trains_on(rule, 
     turn = rule.turn(number)
     assert set(turn.up) <= set(turn.trains) <= set(rule.trained)
     assert moving_at_the_server(rule) <= {*turn.down, *turn.keeps}  # all else follows from the seed
+
+
+def test_what_rules_declare_beside_their_sums():
+    def those(holds):
+        return {name for name, rule in ALL.items() if holds(rule)}
+
+    assert those(lambda rule: rule.turns) == {"rolora"}
+    assert {name: rule.owns for name, rule in ALL.items() if rule.owns} == {"fedsa": ("lora_B",)}
+    assert all(set(rule.shares) | set(rule.owns) == set(rule.trained) for rule in ALL.values())
+    assert those(lambda rule: rule.weighs) == {"hetlora"}
+    assert those(lambda rule: rule.moves_one) == {"ffa", "fedsb"}
+    assert those(lambda rule: rule.averages) == {"ffa", "fedit"}
+    assert those(lambda rule: rule.folds) == {"fedex", "flora"}
+
+
+@EVERY_RULE
+def test_a_rule_that_does_not_declare_so_leaves_the_fold_alone(rule, number):
+    assert rule.folds == ("fold_A" in moving_at_the_server(rule))
 
 
 def moving_at_the_server(rule):
