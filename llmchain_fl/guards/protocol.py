@@ -1,20 +1,8 @@
 """What the half of a guard at the server may do. What a guard declares: ``guard.py``.
 
-A guard has two halves that never meet: one at the site, one at the server (post-processing of aggregates). The only
-channel between them is ``payload``: named arrays that the server already holds, so already released.
-
-One step at the site, and where each hook stands::
-
-    loss_i = task loss_i + sum of example_loss           in-step: clipped and noised together with the task's own
-    g      = noised sum of clipped gradients / divisor
-    g      = g + grad penalty                            after the noise: reads no private record
-    g      = steer(g)                                    after the noise: turns the step, such as away from old tasks
-    theta  = optimiser(theta, g)
-    theta  = pull(theta, lr)                             after the step: a proximal step or a projection
-
-Hooks are added up or applied in the order of ``continual.guards``. A penalty inside the loss under DP-SGD would be
-clipped and noised with the records; one added to the loss beside Opacus' optimizer is silently dropped (measured:
-docs/pitfalls.md). So a penalty is either ``penalty`` or ``pull`` here, and a run logs how strong both are.
+A guard has two halves that never meet: one at the site (``llmchain_fl/core/guards/site_guard.py``: where each hook
+stands in a step), one at the server (post-processing of aggregates). The only channel between them is ``payload``: named
+arrays that the server already holds, so already released. Hooks are applied in the order of ``continual.guards``.
 """
 
 from __future__ import annotations
