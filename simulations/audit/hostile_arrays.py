@@ -1,7 +1,8 @@
 """Arrays that a server might send: everything that a finite float32 array may hold.
 
-The worst known kind overflows at padding alone: lora_A along a direction that separates padding from text, lora_B at
-1e38. Were a record padded to its neighbours' length, a long record would switch the gradients of all others off.
+The worst known kind overflows at far positions alone: lora_A along a direction that tells them from near ones, lora_B
+at 1e38. Were a record padded to its neighbours' length, a long record would switch the gradients of all others off.
+(Arrays that overflow at padding, wherever it is, are refused for free: every record has some.)
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from simulations.audit.own_site import made_up_rows
 
 HUGE, FACTOR = 1e38, 4.0
 """lora_B, and how long lora_A is: s FACTOR HUGE overflows, a hundredth of it does not."""
-TEXT = 1e6
-"""How much more it matters that text is at 0 than that padding is at 1."""
+NEAR = 8
+"""Positions that short texts are padded to."""
+WEIGHT = 1e6
+"""How much more it matters that near positions are at 0 than that far ones are at 1."""
 RECORDS = 150
-"""Of two kinds, from which text and padding are learnt."""
+"""Of two kinds, from which near and far are learnt."""
 
 
 def ordinary(setting: Setting) -> Arrays:
@@ -45,11 +48,11 @@ def ill_conditioned(setting: Setting) -> Arrays:
     return {n: (v * size.get(n.rpartition(".")[2], 1.0)).astype(np.float32) for n, v in found.items()}
 
 
-def overflow_at_padding(setting: Setting) -> Arrays:
-    """Finite for text, infinite for padding: in the first layer, whose inputs are words and positions."""
+def overflow_far(setting: Setting) -> Arrays:
+    """Finite at near positions, infinite at far ones: in the first layer, whose inputs are words and positions."""
     found = ordinary(setting)
     module = _first_module(setting.resident().shapes)
-    direction = _padding_direction(setting, module)
+    direction = _far_direction(setting, module)
     shapes = setting.resident().shapes
     a, b = (np.zeros(shapes[f"{module}.{factor}"], dtype=np.float32) for factor in ("lora_A", "lora_B"))
     a[0], b[:, 0] = FACTOR * direction, HUGE
@@ -72,7 +75,7 @@ ARRAYS: Mapping[str, Callable[[Setting], Arrays]] = MappingProxyType(
         "ordinary": ordinary,
         "zero": zero,
         "ill-conditioned": ill_conditioned,
-        "overflowing": overflow_at_padding,
+        "overflowing": overflow_far,
         "of no number": queries_of_no_number,
     }
 )
@@ -86,8 +89,8 @@ def _first_module(arrays: Iterable[str]) -> str:
     return (queries or modules)[0]
 
 
-def _padding_direction(setting: Setting, module: str) -> Array:
-    """a with a x = 0 for inputs x of text and 1 for those of padding, as far as weighed ridge regression can."""
+def _far_direction(setting: Setting, module: str) -> Array:
+    """a with a x = 0 for inputs x at near positions and 1 for those at far ones, as well as weighed ridge can tell."""
     resident, task = open_work(setting.work.resident, setting.work.task)
     examples = task.encode(made_up_rows(setting.work.task, ["a"] * RECORDS, seed=8))
     known = sorted(set(resident.base.tokenizer.get_vocab().values()) - {resident.base.tokenizer.pad_token_id})
@@ -102,8 +105,8 @@ def _padding_direction(setting: Setting, module: str) -> Array:
             task.forward(Examples(examples.ids, np.zeros(len(examples), dtype=np.int64)), range(len(examples)))
     finally:
         handle.remove()
-    _, mask = examples.batch(range(len(examples)), 0, torch.device("cpu"))
-    x, is_text = inputs[0].double().cpu().reshape(mask.numel(), -1), mask.reshape(-1).bool()
-    weighed = x * torch.where(is_text, TEXT, 1.0)[:, None]
+    given = inputs[0].double().cpu()
+    x, near = given.reshape(-1, given.shape[-1]), (torch.arange(given.shape[1]) < NEAR).repeat(len(given))
+    weighed = x * torch.where(near, WEIGHT, 1.0)[:, None]
     gram = x.T @ weighed + 1e-6 * torch.eye(x.shape[1], dtype=torch.float64)
-    return np.asarray(torch.linalg.solve(gram, x[~is_text].sum(dim=0)).numpy(), dtype=np.float32)
+    return np.asarray(torch.linalg.solve(gram, x[~near].sum(dim=0)).numpy(), dtype=np.float32)
