@@ -37,9 +37,7 @@ def next_steps(run: Readings, spending: Spending) -> tuple[str, bool | None, lis
         found.append("A site is over its target: let its owner decide before the adapter goes anywhere.")
     head = references.against(run).get(references.RIDGE_ALL)
     if head is not None and head.clear < 0:
-        found.append(
-            "A closed-form head on the frozen base does better: use that, or train longer first."
-        )
+        found.append("A closed-form head on the frozen base does better: use that, or train longer first.")
     if any(drop.clear < 0 for _, drop in drops(run)):
         found.append("An earlier stage is clearly below its best: compare guards (`llmchain-fl compare --continual`).")
     counts = [n for task in run.begun if (n := run.records(task))]

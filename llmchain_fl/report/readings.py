@@ -14,26 +14,18 @@ their reason).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.evaluation.margin import share_half_width
 from llmchain_fl.metrics_file import declared, main_metric
 from llmchain_fl.report.change import Change, Measured, mean
+from llmchain_fl.report.run_rows import EVERYTHING, Curve, Row, RunRows, series_of, total
 
-__all__ = ["Curve", "Readings", "Row", "Stage", "total"]
-
-Row = Mapping[str, Any]
-Curve = list[tuple[int, float]]
-"""(round, value), by round, one value a round."""
+__all__ = ["EVERYTHING", "Curve", "Readings", "Row", "Stage", "total"]
 
 CELL = "r_matrix"
-STOPPED = "stopped"
-EVERYTHING = "all"
-"""The task name of records that belong to no single stage."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +43,8 @@ class Stage:
         return f"stage {self.index + 1}" + ("" if self.name == EVERYTHING else f" ({self.name})")
 
 
-class Readings:
-    """A run's rows (``RunDir.rows``), read once; what it says is worked out when it is asked for."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.rows: Sequence[Row] = list(rows)
-        self._series: dict[tuple[str, str, str], dict[int, float]] = {}
-        for row in self.rows:
-            self._series.setdefault(_key(row), {})[row["round"]] = float(row["value"])
+class Readings(RunRows):
+    """A run's scores, their references and margins."""
 
     @cached_property
     def metric(self) -> str:
@@ -74,7 +60,7 @@ class Readings:
     def scores(self) -> dict[str, Metric]:
         """Every score of the global adapter on records of each round, the main one first; not R, nor its changes."""
         rows = [row for row in self.rows if row.get("scope", "global") == "global" and row["round"] == 0]
-        named = {name for scope, _, name in self._series if scope == "global"}
+        named = {name for scope, _, name in self.series if scope == "global"}
         found = declared(rows or (row for row in self.rows if row.get("scope", "global") == "global"))
         return {name: metric for name, metric in found.items() if name in named and name != CELL}
 
@@ -86,7 +72,7 @@ class Readings:
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks scored, in the order of the stream; ``all`` only where there is no other."""
-        found = [task for scope, task, metric in self._series if scope == "global" and metric in (self.metric, CELL)]
+        found = [task for scope, task, metric in self.series if scope == "global" and metric in (self.metric, CELL)]
         found = list(dict.fromkeys(found))
         return [task for task in found if task != EVERYTHING] or found
 
@@ -100,62 +86,13 @@ class Readings:
         names = dict(enumerate(self.tasks))
         return [Stage(i, names.get(i, EVERYTHING), min(found), max(found)) for i, found in sorted(seen.items())]
 
-    @cached_property
-    def sites(self) -> list[str]:
-        """The names of all sites that occur, sorted."""
-        return sorted({who for scope, who, _ in self._series if scope == "site"})
-
-    @cached_property
-    def rounds(self) -> int:
-        """The last round written; 0 where nothing but the score before training is there."""
-        return max((row["round"] for row in self.rows if row["metric"] != STOPPED), default=0)
-
-    @cached_property
-    def stopped(self) -> tuple[int, int, str] | None:
-        """(rounds done, rounds planned, why) of a run that ended before its plan did; None of any other."""
-        found = [row for row in self.rows if row["metric"] == STOPPED]
-        return (int(found[-1]["value"]), int(found[-1]["planned"]), str(found[-1]["reason"])) if found else None
-
-    @cached_property
-    def skipped(self) -> dict[int, str]:
-        """Round -> why nobody trained in it."""
-        return {row["round"]: str(row["reason"]) for row in self.rows if row["metric"] == "skipped"}
-
     def curve(self, task: str) -> Curve:
         """The held-out score of one task on the global adapter, round by round."""
-        return self._curve("global", task, self.metric)
+        return self.values("global", task, self.metric)
 
     def other_curve(self, metric: str, task: str) -> Curve:
         """Another score of one task on the global adapter, round by round."""
-        return self._curve("global", task, metric)
-
-    def run_curve(self, metric: str) -> Curve:
-        """One metric of the whole run, round by round."""
-        return self._curve("run", "", metric)
-
-    def run_curves(self, beginning: str) -> dict[str, Curve]:
-        """Every metric of the whole run whose name begins so, sorted by name."""
-        names = sorted(metric for scope, _, metric in self._series if scope == "run" and metric.startswith(beginning))
-        return {name: self.run_curve(name) for name in names}
-
-    def site_curves(self, metric: str) -> dict[str, Curve]:
-        """One metric of each site, round by round; sites sorted by name, those without it left out."""
-        curves = {site: self._curve("site", site, metric) for site in self.sites}
-        return {site: curve for site, curve in curves.items() if curve}
-
-    @cached_property
-    def quarantines(self) -> list[tuple[int, str, str, int, int]]:
-        """(round, site, why, last round of it, how often so far) of each quarantine; why "" and 0: the site is back."""
-        found = [row for row in self.rows if row["metric"] == "quarantine"]
-        return sorted((row["round"], row["site"], row["reason"], row["until"], row["times"]) for row in found)
-
-    def bytes_per_round(self, metric: str) -> Curve:
-        """``bytes_up`` or ``bytes_down``, summed over the sites, round by round."""
-        totals: dict[int, float] = {}
-        for curve in self.site_curves(metric).values():
-            for round, value in curve:
-                totals[round] = totals.get(round, 0.0) + value
-        return sorted(totals.items())
+        return self.values("global", task, metric)
 
     @cached_property
     def r(self) -> dict[tuple[int, str], float]:
@@ -196,7 +133,9 @@ class Readings:
         value = self.r.get((stage.index, task), until[-1] if until else math.nan)
         return self.measured(task, value, stage.last)
 
-    def changed(self, task: str, old: Measured, new: Measured, reference: str = "", round: int = -1) -> Change:
+    def changed(
+        self, task: str, old: Measured, new: Measured, reference: str = "", round: int = -1, prefix: str = ""
+    ) -> Change:
         """The change of a task's score, with the margin of its ``change_<reference>`` row of ``round`` if there is one.
 
         Args:
@@ -205,8 +144,9 @@ class Readings:
             new: the score at ``round``.
             reference: ``untrained``, ``previous`` (end of the stage before) or ``taught`` (end of its own stage).
             round: of the new score.
+            prefix: before the name of the row: ``test_`` on records that were kept for the end.
         """
-        row = self._paired.get((f"change_{reference}", task, round), {})
+        row = self._paired.get((f"{prefix}change_{reference}", task, round), {})
         return Change(old, new, self.score, float(row.get("half_width") or math.nan))
 
     def from_untrained(self, task: str, stage: Stage) -> Change:
@@ -226,7 +166,7 @@ class Readings:
 
     @cached_property
     def _paired(self) -> dict[tuple[str, str, int], Row]:
-        rows = (row for row in self.rows if row["metric"].startswith("change_") and row.get("scope") == "global")
+        rows = (row for row in self.rows if "change_" in row["metric"] and row.get("scope") == "global")
         return {(str(row["metric"]), str(row.get("task")), row["round"]): row for row in rows}
 
     def measured(self, task: str, value: float, round: int) -> Measured:
@@ -267,33 +207,5 @@ class Readings:
 
     def records(self, task: str) -> int | None:
         """How many held-out records the task's last score rests on, where that was written."""
-        mine = (row for row in reversed(self.rows) if _key(row) == ("global", task, self.metric))
+        mine = (row for row in reversed(self.rows) if series_of(row) == ("global", task, self.metric))
         return next((int(row["n"]) for row in mine if row.get("n")), None)
-
-    @cached_property
-    def updates(self) -> dict[str, list[int]]:
-        """Site -> the rounds in which it sent an update that was not refused."""
-        refused = {(round, site) for round, site, _ in self.refusals}
-        curves = self.site_curves("bytes_up")
-        return {site: [at for at, _ in curves.get(site, []) if (at, site) not in refused] for site in self.sites}
-
-    @cached_property
-    def refusals(self) -> list[tuple[int, str, str]]:
-        """(round, site, reason) of every update that was not summed, by round."""
-        refused = (row for row in self.rows if row["metric"] == "refused")
-        return sorted({(row["round"], str(row.get("site")), str(row.get("reason", ""))) for row in refused})
-
-    def _curve(self, scope: str, who: str, metric: str) -> Curve:
-        return sorted(self._series.get((scope, who, metric), {}).items())
-
-
-def total(curve: Iterable[tuple[int, float]]) -> float:
-    """The sum of a curve's values that could be measured."""
-    return math.fsum(value for _, value in curve if math.isfinite(value))
-
-
-def _key(row: Row) -> tuple[str, str, str]:
-    """(scope, site or task, metric): what makes one series."""
-    scope = str(row.get("scope", "global"))
-    who = row.get("site") if scope == "site" else row.get("task", EVERYTHING) if scope == "global" else ""
-    return scope, str(who), str(row["metric"])

@@ -32,9 +32,7 @@ def against(run: Readings) -> dict[str, Change]:
     """
     apart = kept_apart(run)
     now = apart or run.now
-    found = {UNTRAINED: _from_untrained(run)}
-    if apart:
-        found = {UNTRAINED: Change(reference(run, APART + UNTRAINED), now, run.score)}
+    found = {UNTRAINED: _from_untrained_apart(run) if apart else _from_untrained(run)}
     for name in (CHANCE, MAJORITY, RIDGE_ALL):
         found[name] = Change(reference(run, (APART if apart else "") + name), now, run.score)
     return {name: change for name, change in found.items() if math.isfinite(change.gain)}
@@ -44,6 +42,14 @@ def _from_untrained(run: Readings) -> Change:
     if not run.stages:
         return Change(run.start, run.now, run.score)
     return mean_change([run.from_untrained(task, run.stages[-1]) for task in run.begun], run.score)
+
+
+def _from_untrained_apart(run: Readings) -> Change:
+    changes = []
+    for task, row in _apart(run).items():
+        old = reference(run, APART + UNTRAINED, tasks=[task])
+        changes.append(run.changed(task, old, run.with_half(row), UNTRAINED, row["round"], prefix=APART))
+    return mean_change(changes, run.score)
 
 
 def reference(run: Readings, metric: str, site: str = "", tasks: Sequence[str] = ()) -> Measured:
@@ -66,9 +72,13 @@ def alone(run: Readings) -> dict[str, Change]:
 
 def kept_apart(run: Readings) -> Measured | None:
     """The mean score on test records that were kept apart until the end; None where there were none."""
-    rows = {str(row.get("task")): row for row in run.rows if row["metric"] == APART + run.metric}
-    found = [run.with_half(row) for task, row in rows.items() if task in run.tasks]
+    found = [run.with_half(row) for row in _apart(run).values()]
     return mean(found) if found else None
+
+
+def _apart(run: Readings) -> dict[str, Row]:
+    rows = {str(row.get("task")): row for row in run.rows if row["metric"] == APART + run.metric}
+    return {task: row for task, row in rows.items() if task in run.tasks}
 
 
 def recalls(run: Readings) -> dict[tuple[str, str], float]:

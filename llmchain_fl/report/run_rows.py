@@ -1,0 +1,107 @@
+"""The rows of a run by series and by event: what happened, site by site and round by round. No score is judged here.
+
+Where a measurement was written twice, as after a resumed round, the last one counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+Row = Mapping[str, Any]
+Curve = list[tuple[int, float]]
+"""(round, value), by round, one value a round."""
+
+STOPPED = "stopped"
+EVERYTHING = "all"
+"""The task name of records that belong to no single stage."""
+
+
+class RunRows:
+    """A run's rows (``RunDir.rows``), read once; what they say is worked out when it is asked for."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows: Sequence[Row] = list(rows)
+        self.series: dict[tuple[str, str, str], dict[int, float]] = {}
+        for row in self.rows:
+            self.series.setdefault(series_of(row), {})[row["round"]] = float(row["value"])
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The names of all sites that occur, sorted."""
+        return sorted({who for scope, who, _ in self.series if scope == "site"})
+
+    @cached_property
+    def rounds(self) -> int:
+        """The last round written; 0 where nothing but the score before training is there."""
+        return max((row["round"] for row in self.rows if row["metric"] != STOPPED), default=0)
+
+    @cached_property
+    def stopped(self) -> tuple[int, int, str] | None:
+        """(rounds done, rounds planned, why) of a run that ended before its plan did; None of any other."""
+        found = [row for row in self.rows if row["metric"] == STOPPED]
+        return (int(found[-1]["value"]), int(found[-1]["planned"]), str(found[-1]["reason"])) if found else None
+
+    @cached_property
+    def skipped(self) -> dict[int, str]:
+        """Round -> why nobody trained in it."""
+        return {row["round"]: str(row["reason"]) for row in self.rows if row["metric"] == "skipped"}
+
+    def run_curve(self, metric: str) -> Curve:
+        """One metric of the whole run, round by round."""
+        return self.values("run", "", metric)
+
+    def run_curves(self, beginning: str) -> dict[str, Curve]:
+        """Every metric of the whole run whose name begins so, sorted by name."""
+        names = sorted(metric for scope, _, metric in self.series if scope == "run" and metric.startswith(beginning))
+        return {name: self.run_curve(name) for name in names}
+
+    def site_curves(self, metric: str) -> dict[str, Curve]:
+        """One metric of each site, round by round; sites sorted by name, those without it left out."""
+        curves = {site: self.values("site", site, metric) for site in self.sites}
+        return {site: curve for site, curve in curves.items() if curve}
+
+    @cached_property
+    def quarantines(self) -> list[tuple[int, str, str, int, int]]:
+        """(round, site, why, last round of it, how often so far) of each quarantine; why "" and 0: the site is back."""
+        found = [row for row in self.rows if row["metric"] == "quarantine"]
+        return sorted((row["round"], row["site"], row["reason"], row["until"], row["times"]) for row in found)
+
+    def bytes_per_round(self, metric: str) -> Curve:
+        """``bytes_up`` or ``bytes_down``, summed over the sites, round by round."""
+        totals: dict[int, float] = {}
+        for curve in self.site_curves(metric).values():
+            for round, value in curve:
+                totals[round] = totals.get(round, 0.0) + value
+        return sorted(totals.items())
+
+    @cached_property
+    def updates(self) -> dict[str, list[int]]:
+        """Site -> the rounds in which it sent an update that was not refused."""
+        refused = {(round, site) for round, site, _ in self.refusals}
+        curves = self.site_curves("bytes_up")
+        return {site: [at for at, _ in curves.get(site, []) if (at, site) not in refused] for site in self.sites}
+
+    @cached_property
+    def refusals(self) -> list[tuple[int, str, str]]:
+        """(round, site, reason) of every update that was not summed, by round."""
+        refused = (row for row in self.rows if row["metric"] == "refused")
+        return sorted({(row["round"], str(row.get("site")), str(row.get("reason", ""))) for row in refused})
+
+    def values(self, scope: str, who: str, metric: str) -> Curve:
+        """One series, round by round."""
+        return sorted(self.series.get((scope, who, metric), {}).items())
+
+
+def total(curve: Iterable[tuple[int, float]]) -> float:
+    """The sum of a curve's values that could be measured."""
+    return math.fsum(value for _, value in curve if math.isfinite(value))
+
+
+def series_of(row: Row) -> tuple[str, str, str]:
+    """(scope, site or task, metric): what makes one series."""
+    scope = str(row.get("scope", "global"))
+    who = row.get("site") if scope == "site" else row.get("task", EVERYTHING) if scope == "global" else ""
+    return scope, str(who), str(row["metric"])
