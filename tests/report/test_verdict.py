@@ -346,6 +346,15 @@ def test_records_kept_for_the_end_decide_where_there_are_some() -> None:
     assert enough.lines[1].startswith("It is 40.0 points better than the untrained adapter (20.0%")
 
 
+def test_the_same_records_kept_for_the_end_bring_a_margin_of_their_own() -> None:
+    rows = [*held_against(test_untrained=0.59), scored(1, 0, "a", 0.6, "test_accuracy", n=1000)]
+    assert answers(rows, {})[0].good is None
+    paired = scored(1, 0, "a", 0.01, "test_change_untrained", half_width=0.005, better="higher", unit="share")
+    assert answers([*rows, paired], {})[0].lines[1] == (
+        "It is 1.0 points better than the untrained adapter (59.0%, margin 0.5)."
+    )
+
+
 def test_a_reference_that_lacks_a_task_is_left_out() -> None:
     rows = two_stages("accuracy", 0.1, 0.9, 0.8, n=1000)
     assert "most frequent" not in " ".join(
