@@ -1,8 +1,8 @@
 """What the half of a guard at the server may do. What a guard declares: ``guard.py``.
 
 A guard has two halves that never meet: one at the site (``llmchain_fl/core/guards/site_guard.py``: where each hook
-stands in a step), one at the server (post-processing of aggregates). The only channel between them is ``payload``: named
-arrays that the server already holds, so already released. Hooks are applied in the order of ``continual.guards``.
+stands in a step), one at the server (post-processing of aggregates). The only channel between them is ``payload``:
+named arrays that the server already holds, so already released. Hooks are applied in the order of ``continual.guards``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -183,3 +185,13 @@ def test_what_stays_at_a_site_is_scored_there_and_is_no_teacher() -> None:
 def test_all_faults_are_told_at_once() -> None:
     found = told("flora", "slots", "ema", "route", optimizer="adam", play="alone", public=False)
     assert len(found) == 7
+
+
+def test_a_configuration_without_guards_is_read_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "from llmchain_fl.config.read import build\n"
+        "build({'task': {'labels': ['a']}, 'data': {'train': 'x'}, 'aggregation': {'rule': 'flora'}})\n"
+        "assert not {'torch', 'transformers', 'flwr'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
