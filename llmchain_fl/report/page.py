@@ -52,7 +52,11 @@ WORDS = (
         "What chance alone can make of a difference of two scores on so few records, 19 times of 20 (Agresti and Caffo "
         "2000). A change within it is not called learning or forgetting.",
     ),
-    ("closed-form head", "Ridge regression on the outputs of the frozen base: no rounds, no adapter, seconds of work."),
+    (
+        "closed-form head",
+        "Ridge regression on the outputs of the frozen base, from all training records in one place (or those of one "
+        "site), without privacy: no rounds, no adapter, seconds of work.",
+    ),
     ("LA", "Mean score of each task at the end of its own stage."),
     ("F", "Mean, over earlier tasks, of the best score at the end of an earlier stage minus the score now."),
     ("BWT, FWT", "Mean change of a task after its own stage, and before it."),

@@ -162,7 +162,7 @@ def _lowest_site(run: Readings) -> list[str]:
     ranked = sorted(scores, key=lambda site: run.score.sign * scores[site])
     low, high = ranked[0], ranked[-1]
     texts = [f"{wording.score(scores[site], run.score.unit)} at {site}" for site in (low, high)]
-    return [f"On their own held-out records sites score from {texts[0]} (worst served) to {texts[1]}."]
+    return [f"On their own held-out records sites score from {texts[0]}, the worst served, to {texts[1]}."]
 
 
 def _who(run: Readings) -> Answer:

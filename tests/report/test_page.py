@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.report import plots
-from llmchain_fl.report.figure import apart, styles
+from llmchain_fl.report.figure import NIGHT, apart, by_itself, styles
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.run_dir import RunDir
@@ -270,6 +270,40 @@ def test_dollar_signs_in_a_name_are_no_formula(make_rows: Maker) -> None:
     rows = [row | {"site": "a $\\frac$ b"} if row["site"] == "site-05" else row for row in make_rows()]
     assert "a $\\frac$ b" in Page(plots.site_scores(Readings(rows))).text
     assert "a $\\frac$ b" in Page(plots.epsilon(Readings(rows), {})).text
+
+
+def test_a_page_can_be_dark_and_narrow_and_paper_is_always_light(standard: str) -> None:
+    dark = standard[standard.index("@media screen and (prefers-color-scheme: dark)") :]
+    assert all(f"--p{day[1:]}: {night};" in dark[: dark.index("* { box-sizing")] for day, night in NIGHT.items())
+    assert standard.count("prefers-color-scheme") == 1  # for the screen alone
+    assert "@media screen and (max-width: 40rem)" in standard
+    assert "@page { size: A4;" in standard
+
+
+def test_every_colour_of_a_plot_is_another_one_on_a_dark_page(standard: str) -> None:
+    drawn = "".join(re.findall(r"<svg.*?</svg>", standard, re.S))
+    used = set(re.findall(r"(?<!, )#[0-9a-f]{6}\b", drawn))
+    assert used == set()
+    assert set(re.findall(r"var\(--p[0-9a-f]{6}, (#[0-9a-f]{6})\)", drawn)) <= set(NIGHT)
+
+
+def test_a_plot_by_itself_brings_its_own_colours(make_rows: Maker) -> None:
+    alone = by_itself(plots.scores(Readings(make_rows())))
+    assert "var(" not in alone
+    assert "#0072b2" in alone
+    assert "background: white" in alone
+
+
+def test_scores_are_drawn_over_what_they_are_held_against(make_rows: Maker) -> None:
+    rows = make_rows()
+    base = {"round": 0, "stage": -1, "scope": "baseline", "n": 150}
+    rows += [base | {"task": task, "metric": "majority", "value": 0.11} for task in ("cards", "travel", "utility")]
+    rows += [base | {"task": "cards", "metric": "ridge_all", "value": 0.93}]
+    text = Page(plots.scores(Readings(rows))).text
+    assert text.count("majority 11.0%") == 3
+    assert text.count("head on frozen base 93.0%") == 1
+    assert "untrained 62.0%" in text
+    assert "chance" not in text
 
 
 def test_lines_differ_in_more_than_colour() -> None:

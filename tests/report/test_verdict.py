@@ -176,9 +176,9 @@ def test_privacy_that_nobody_has_spent_yet_is_not_called_absent() -> None:
 
 def test_the_worst_served_site_is_named_whichever_way_the_score_counts(make_rows: Maker) -> None:
     said = sentence(verdict(make_rows(), {}), "On their own held-out records")
-    assert "at site-05 (worst served) to" in said
+    assert "at site-05, the worst served, to" in said
     said = sentence(verdict(make_rows("loss"), {}), "On their own held-out records")
-    assert "at site-05 (worst served) to 2.120 at site-00" in said
+    assert "at site-05, the worst served, to 2.120 at site-00" in said
 
 
 def test_a_site_with_several_tasks_is_scored_by_the_mean_of_its_latest_round() -> None:
