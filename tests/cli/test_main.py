@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from llmchain_fl import __version__
 from llmchain_fl.cli import main
 from llmchain_fl.cli.live import Clock, LiveView, PlainView, round_line
 from llmchain_fl.cli.summary import show_summary
+from llmchain_fl.cli.verbosity import Once
 from llmchain_fl.core.errors import RunError, RunPaused, RunStopped
 from llmchain_fl.progress import Logged, RoundReport
 from llmchain_fl.run_dir import RunDir
@@ -265,3 +268,44 @@ def test_a_run_whose_sites_have_ledgers_stays_whatever_happened(
     failed = RunError("a fault", remedy="mend it")
     assert simulate(Ledgers(failed, begun=False), monkeypatch, "--out", str(tmp_path / "run")) == 2
     assert (tmp_path / "run" / "sites").exists()
+
+
+# -- options of every command ------------------------------------------------------------------------------------------
+
+
+def test_it_runs_as_a_module_and_tells_its_version() -> None:
+    for module in ("llmchain_fl", "llmchain_fl.cli.main"):
+        said = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+        assert said.stdout == f"llmchain-fl {__version__}\n"
+
+
+def test_a_shell_can_complete_it() -> None:
+    asked = {**os.environ, "_LLMCHAIN_FL_COMPLETE": "complete_bash", "COMP_WORDS": "llmchain-fl sim", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['llmchain-fl']; from llmchain_fl.cli.main import main; main()"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=asked)
+    assert said.stdout.split() == ["simulate"]
+
+
+def test_a_quiet_run_says_nothing_and_a_verbose_one_what_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("llmchain_fl")
+    level = logger.level
+    try:
+        for options, expected in ((["--quiet"], logging.ERROR), ([], logging.WARNING), (["-v"], logging.INFO)):
+            monkeypatch.setattr("llmchain_fl.cli.apps.simulator", lambda: Simulator(None))
+            out = tmp_path / f"run{expected}"
+            monkeypatch.setattr("sys.argv", ["llmchain-fl", *options, "simulate", "demo", "--out", str(out)])
+            with pytest.raises(SystemExit) as ended:
+                main.main()
+            assert ended.value.code == 0
+            assert logger.level == expected
+            assert ("run directory" in capsys.readouterr().out) is (options != ["--quiet"])
+    finally:
+        logger.setLevel(level)
+
+
+def test_the_same_line_is_logged_once() -> None:
+    once = Once()
+    records = [logging.LogRecord("x", logging.WARNING, "", 0, text, (), None) for text in ("a", "b", "a")]
+    assert [once.filter(record) for record in records] == [True, True, False]
