@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
 from client.site import Site
 from llmchain_fl.core.adapter.resident import ResidentSpec
 from llmchain_fl.core.data.columns import only_labels
@@ -24,6 +26,8 @@ from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 PERSON = "person"
+UNKNOWN = 0.5
+"""Share of unknown tokens above which the site's log says so."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> Sit
         left = left + others
     examples, rows, left = _encoded(task, rows, left)
     _tell(site, rows, left)
+    _warn_of_unknown(site, task, examples)
     if not rows.records and work.plan is None:
         raise DataError(
             "holds no record that fits", where=source, remedy="give the site records for this stage, or leave it out"
@@ -143,6 +148,19 @@ def _tell(site: Site, rows: Rows, left: LeftOut) -> None:
         log.warning("%s: of %d records %s", site.name, len(rows) + left.total, left)
     if not rows.records:
         log.error("%s: no record fits this stage; with privacy its rounds are paid for and hold noise alone", site.name)
+
+
+def _warn_of_unknown(site: Site, task: Task, examples: Examples) -> None:
+    """Texts in another language than the base's are [UNK] to it: nothing of them can be learned."""
+    told = task.resident.base.tokenizer
+    unknown = getattr(told, "unk_token_id", None)
+    if not len(examples) or unknown is None or unknown in (told.eos_token_id, told.pad_token_id):
+        return
+    share = float((np.concatenate(examples.ids) == unknown).mean())
+    if share > UNKNOWN:
+        log.warning(
+            "%s: the base's tokenizer does not know %.0f %% of the tokens of its records", site.name, 100 * share
+        )
 
 
 def _declared_alone(site: Site, rows: Rows) -> Units:

@@ -21,6 +21,7 @@ from llmchain_fl.core.adapter.routing import is_beside
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import encode
 from llmchain_fl.core.errors import LlmchainError, ModelError, TrainingError, WireError
+from llmchain_fl.core.first_pass import text_config
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.sampling import seeded_uniform
@@ -83,6 +84,7 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) 
     guards = SiteGuards(work.guards, task.guard_arrays)
     result = train_round(nlp_task, examples, [list(units)], spec, work.plan, guards, task.lr)
     if result.unusable == 1.0:
+        nlp_task.losses(nlp_task.forward(examples, [0]))  # says why, where a record cannot be computed at all
         raise TrainingError(
             "not one made-up record has a gradient that is finite",
             remedy="look at the adapter's arrays and the base: lower train.lr, or start from an earlier adapter",
@@ -126,7 +128,7 @@ def check_memory(work: WorkSpec, resident: Resident, rows: int, allowed_mb: int,
             f"{trained} trained numbers, the site allows {most_trained}",
             remedy="lower adapter.rank or adapter.targets, or let the data holder decide on limits.max_trained",
         )
-    config = resident.base.module.config
+    config = text_config(resident.base.module)
     layers, width = int(getattr(config, "num_hidden_layers", 1) or 1), resident.base.hidden_size
     weights = sum(value.numel() * value.element_size() for value in resident.base.module.parameters())
     tokens = rows * work.task.max_tokens

@@ -201,3 +201,14 @@ def test_a_folder_without_a_tokenizer_is_refused(small: Any, tmp_path: Path) -> 
     with pytest.raises(ModelError, match="knows no words"):
         open_work(work.resident, work.task)
     load_base.cache_clear()
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said_to_be_the_tokenizer(small: Any, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from transformers import LlamaForCausalLM
+
+    LlamaForCausalLM.from_pretrained(small.llama).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded") as caught:
+        load_base(replace(small.base("causal-lm"), path=str(tmp_path)))
+    assert "tokenizer files" in caught.value.remedy

@@ -158,7 +158,7 @@ def load_base(spec: BaseSpec) -> Base:
         module.to(device).requires_grad_(False)
     except ModelError:
         raise
-    except Exception as error:  # a tokenizer's library raises bare ones
+    except Exception as error:
         raise ModelError(
             f"model.path = {spec.path!r} cannot be loaded: {first_line(error)}",
             remedy="check the directory; without a hub connection give a local directory (made by save_pretrained)",
@@ -188,7 +188,13 @@ def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]
         )
     loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
     module = loader.from_pretrained(path, dtype=DTYPES[spec.dtype], use_safetensors=True, **options)
-    tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    except Exception as error:  # its library raises bare ones
+        raise ModelError(
+            f"model.path = {spec.path!r}: its tokenizer cannot be loaded: {first_line(error)}",
+            remedy="put the base's tokenizer files into its folder (tokenizer.save_pretrained)",
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return module, tokenizer
@@ -229,8 +235,6 @@ def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:
         if isinstance(part, nn.ModuleList) and 0 < len(part) <= wanted and all([*block.children()] for block in part)
     ]
     if not lists:
-        raise ModelError(
-            f"{type(module).__name__} has no list of {wanted} equal transformer layers", remedy=TEXT_BASES
-        )
+        raise ModelError(f"{type(module).__name__} has no list of {wanted} equal transformer layers", remedy=TEXT_BASES)
     weights = [sum(weight.numel() for weight in part.parameters()) for _, part in lists]
     return lists[max(range(len(lists)), key=lambda place: (len(lists[place][1]) == wanted, weights[place]))]

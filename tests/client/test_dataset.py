@@ -73,6 +73,16 @@ def test_columns_of_the_file_are_mapped(ward: Any, small: Any) -> None:
     assert found.examples.targets.tolist() == [list(small.labels).index("rates")]
 
 
+@pytest.mark.parametrize(("text", "said"), [("kaputte Karte", True), ("lost card kaputt", False)])
+def test_texts_that_the_tokenizer_does_not_know_are_said_and_not_quoted(
+    ward: Any, caplog: pytest.LogCaptureFixture, text: str, said: bool
+) -> None:
+    ward.write("cards.jsonl", [{"text": f"{text} {text}", "label": "rates"}] * 3)
+    read(ward, ward.work(), {})
+    assert ("does not know 67 % of the tokens of its records" in caplog.text) is said
+    assert "kaputt" not in caplog.text
+
+
 # -- whose records they are -------------------------------------------------------------------------------------------
 
 
