@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from statistics import fmean
 
-from llmchain_fl.continual.federated_metrics import LOCAL, spatial_forgetting
-from llmchain_fl.continual.probe_sets import probe_deltas
+from llmchain_fl.continual.federated_metrics import LOCAL
+from llmchain_fl.continual.probe_sets import SCOPE
 from llmchain_fl.report import wording
-from llmchain_fl.report.change import Change, Measured, mean
+from llmchain_fl.report.change import Change, mean
 from llmchain_fl.report.figure import HEAT
-from llmchain_fl.report.readings import Readings, Stage
+from llmchain_fl.report.readings import Readings, Row, Stage
 from llmchain_fl.report.stages import UNTRAINED
 
 GUARD = "guard_"
@@ -88,66 +88,47 @@ def guards_told(run: Readings) -> dict[str, tuple[str, str]]:
 
 
 def probe_lines(run: Readings) -> list[str]:
-    """What happened to abilities that are not taught, one sentence a group; none without probes."""
+    """What happened to abilities that are not taught, one sentence a group; none without probes.
+
+    TRACE's Delta R (``continual/probe_sets.py``): the mean over a group's sets, in the last round that scored them all.
+    """
+    groups: dict[str, dict[int, dict[str, Row]]] = {}
+    for row in run.rows:
+        if row.get("scope") == SCOPE and row["metric"] == run.metric:
+            name = str(row.get("task"))
+            groups.setdefault(name.partition("/")[0], {}).setdefault(row["round"], {})[name] = row
     sentences = []
-    for group, curve in probe_deltas(run.rows, run.metric).items():
-        (number, delta), name = curve[-1], group.capitalize()
-        if number == 0 or not math.isfinite(delta):
-            continue
-        half = _probe_half(run, group, number)
-        change = Change(Measured(0.0, half[0]), Measured(run.score.sign * delta, half[1]), run.score)
-        sentences.append(f"{name}: {_moved(change)} {UNTRAINED} (after round {number}).")
+    for group, rounds in sorted(groups.items()):
+        whole = max(map(len, rounds.values()))
+        measured = {n: mean([run.with_half(row) for row in found.values()]) for n, found in rounds.items()}
+        last = max((n for n, found in rounds.items() if len(found) == whole and measured[n].there), default=0)
+        if last and 0 in rounds:
+            told = Change(measured[0], measured[last], run.score).than(UNTRAINED)
+            sentences.append(f"{group.capitalize()}: {told}, after round {last}.")
     return sentences
 
 
 def averaging_lines(run: Readings) -> list[str]:
-    """What averaging took from the sites' own models, one sentence a stage; none where nobody could measure it."""
-    gaps = spatial_forgetting(run.rows, run.metric)
+    """What averaging took from the sites' own models, one sentence a stage; none where nobody could measure it.
+
+    The difference of the means is ``spatial_forgetting`` of ``continual/federated_metrics.py``.
+    """
     sentences = []
-    for number, gap in sorted(gaps.items()):
-        stage = next((stage for stage in run.stages if stage.last == number), None)
-        if stage is None or not math.isfinite(gap):
-            continue
-        margin = _averaging_margin(run, number)
-        change = Change(Measured(0.0, 0.0), Measured(-run.score.sign * gap, margin), run.score)
-        sentences.append(f"{stage.name}: after round {number} the common model was {_moved(change)} the sites' own.")
+    for stage in run.stages:
+        own, common = (_of_sites(run, metric, stage.last) for metric in (LOCAL + run.metric, run.metric))
+        shared = sorted(own.keys() & common.keys())
+        old = mean([run.with_half(own[key]) for key in shared])
+        new = mean([run.with_half({**common[key], "n": own[key].get("n")}) for key in shared])
+        if old.there and new.there:
+            told = Change(old, new, run.score).than("the sites' own")
+            sentences.append(f"{stage.name}: after round {stage.last} the common model was {told}.")
     return sentences
 
 
-def _averaging_margin(run: Readings, number: int) -> float:
-    """The margin of the mean gap: each site's two scores are of the same held-out records."""
-    own = {row.get("site"): row for row in run.rows if (row["metric"], row["round"]) == (LOCAL + run.metric, number)}
-    rows = [row for row in run.rows if (row["metric"], row["round"], row.get("scope")) == (run.metric, number, "site")]
-    pairs = [(own[row["site"]], {**row, "n": own[row["site"]].get("n")}) for row in rows if row["site"] in own]
-    margins = [math.hypot(run.with_half(old).half, run.with_half(new).half) for old, new in pairs]
-    return math.sqrt(math.fsum(margin**2 for margin in margins)) / len(margins) if margins else math.nan
-
-
-def _moved(change: Change) -> str:
-    """A change of which only the difference is known: ``5.0 points worse (margin 9.1) than``."""
-    unit = change.metric.unit
-    margin = wording.change(change.margin, unit, signed=False).removesuffix(" points")
-    known = f"margin {margin}" if math.isfinite(change.margin) else "margin not known"
-    amount = wording.change(abs(change.gain), unit, signed=False)
-    if math.isfinite(change.margin) and not change.clear:
-        return f"within chance (change {wording.change(change.gain, unit)}, {known}) of"
-    if not change.gain:
-        return f"as good ({known}) as"
-    return f"{amount} {'better' if change.gain > 0 else 'worse'} ({known}) than"
-
-
-def _probe_half(run: Readings, group: str, number: int) -> tuple[float, float]:
-    """Half-widths of a group's mean before training and after a round."""
-    found = []
-    for at in (0, number):
-        rows = [
-            row
-            for row in run.rows
-            if (row.get("scope"), row["metric"], row["round"]) == ("probe", run.metric, at)
-            and str(row.get("task")).partition("/")[0] == group
-        ]
-        found.append(mean([run.with_half(row) for row in rows]).half)
-    return found[0], found[1]
+def _of_sites(run: Readings, metric: str, number: int) -> dict[tuple[str, str], Row]:
+    """(site, task) -> its row of one metric in one round."""
+    rows = (row for row in run.rows if (row.get("scope"), row["metric"], row["round"]) == ("site", metric, number))
+    return {(str(row.get("site")), str(row.get("task"))): row for row in rows}
 
 
 def _mark(run: Readings, stage: Stage, name: str) -> str:

@@ -119,9 +119,9 @@ def test_a_probe_says_better_or_worse_than_before_training(stream: Any, cell: An
     told += [(2, "general/x", 0.45), (2, "safety", 0.6), (2, "same", 0.4)]
     rows = [*stream(*TWO), *(cell(r - 1, name, value, "probe", "accuracy") for r, name, value in told)]
     assert kept.probe_lines(Readings(rows)) == [
-        "General: 5.0 points worse (margin not known) than the untrained adapter (after round 2).",
-        "Safety: 10.0 points better (margin not known) than the untrained adapter (after round 2).",
-        "Same: as good (margin not known) as the untrained adapter (after round 2).",
+        "General: 5.0 points worse than the untrained adapter (50.0%, margin not known), after round 2.",
+        "Safety: 10.0 points better than the untrained adapter (50.0%, margin not known), after round 2.",
+        "Same: the same as the untrained adapter (40.0%, margin not known), after round 2.",
     ]
     assert kept.probe_lines(Readings(stream(*TWO))) == []
 
@@ -137,8 +137,8 @@ def test_what_averaging_cost_is_said_for_each_stage_that_was_measured(stream: An
     rows += [site(first.last, "local_accuracy", 0.7, "b"), site(first.last, "accuracy", 0.7, "b")]
     rows += [site(second.last, "accuracy", 0.8)]
     assert kept.averaging_lines(Readings(rows)) == [
-        f"{first.name}: after round {first.last} the common model was within chance "
-        "(change -5.0 points, margin 32.1) of the sites' own."
+        f"{first.name}: after round {first.last} the common model was within chance of the sites' own "
+        "(80.0%, change -5.0 points, margin 32.1)."
     ]
     assert kept.averaging_lines(Readings(stream(*TWO))) == []
 
@@ -170,7 +170,7 @@ def test_the_page_shows_the_section_with_colours_that_print(
     assert len(re.findall(r'style="background:#[0-9a-f]{6}"', part)) == 6
     assert "▼ 7.8" in part
     assert "What the guards serve is, on earlier stages, 2.4 points better than what was trained" in part
-    assert "General: 9.0 points worse (margin not known) than the untrained adapter" in part
+    assert "General: 9.0 points worse than the untrained adapter (50.0%, margin not known)" in part
     assert "share of the round&#39;s step that was taken" in part
     assert part.count("<svg") == 2
     assert "print-color-adjust: exact" in text
