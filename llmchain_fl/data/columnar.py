@@ -22,6 +22,7 @@ from llmchain_fl.core.foreign import attempt
 from llmchain_fl.core.regular_file import kind_of
 from llmchain_fl.data.arrow_cells import column_cells
 from llmchain_fl.data.json_file import read_text
+from llmchain_fl.extras import need
 
 if TYPE_CHECKING:
     import pyarrow
@@ -72,6 +73,7 @@ def read_saved_dataset(path: Path, split: str) -> Found:
     """A directory of ``Dataset.save_to_disk`` (all of it) or ``DatasetDict.save_to_disk`` (its split ``split``).
 
     Raises:
+        ConfigError: ``datasets`` is not installed.
         DataError: no such split, or files that ``datasets`` cannot load.
     """
     index = path / "dataset_dict.json"
@@ -85,6 +87,7 @@ def read_saved_dataset(path: Path, split: str) -> Found:
     parts = _parts(path)
     if parts == []:
         return Found(str(path), None, ())  # datasets cannot load what it saved without rows
+    need("hub", f"{path}: a saved data set")
     table = attempt(lambda: _saved_table(path)) if parts else None
     if table is None:
         raise DataError("no data set can be loaded", where=str(path), remedy="save it again: save_to_disk")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from llmchain_fl.core.data.tables import check_header
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.foreign import attempt
 from llmchain_fl.core.regular_file import kind_of
+from llmchain_fl.extras import need
 
 
 def read_excel(path: Path, dialect: Dialect) -> Found:
@@ -28,16 +28,12 @@ def read_excel(path: Path, dialect: Dialect) -> Found:
     Empty rows, and columns without a name, are left out.
 
     Raises:
-        DataError: openpyxl is not installed, no workbook, two columns of one name.
+        ConfigError: openpyxl is not installed.
+        DataError: no workbook, two columns of one name.
     """
     if kind_of(path) != "file":
         raise missing_file(path)
-    if importlib.util.find_spec("openpyxl") is None:
-        raise DataError(
-            "Excel files need the package openpyxl",
-            where=str(path),
-            remedy="pip install 'llmchain-fl[files]', or save the sheet as \"CSV UTF-8\"",
-        )
+    need("files", f"{path}: an Excel file")
     rows = attempt(lambda: _rows(path))
     if rows is None:
         raise DataError("is not a readable Excel workbook", where=str(path), remedy="save it again as .xlsx, or as CSV")

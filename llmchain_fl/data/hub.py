@@ -6,14 +6,17 @@ from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.foreign import attempt
 from llmchain_fl.data.columnar import table_rows
+from llmchain_fl.extras import need
 
 
 def load(name: str, split: str, seed: int, size: int | None) -> Found:
     """``org/name[:config]`` from the hub or its local cache.
 
     Raises:
+        ConfigError: ``datasets`` is not installed.
         DataError: offline, not found, no such config or split; with how to use a local copy instead.
     """
+    need("hub", f"hub:{name}")
     import datasets
 
     repository, _, config = name.partition(":")

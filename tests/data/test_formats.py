@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import logging
+import sys
 from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -264,8 +265,8 @@ def test_a_workbook_is_the_rows_of_its_first_sheet(tmp_path: Path) -> None:
 
 def test_without_openpyxl_an_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workbook(tmp_path / "a.xlsx", ["text"], ["x"])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'llmchain-fl\[files\]'"):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ConfigError, match=r"pip install 'llmchain-fl\[files\]'"):
         texts(path)
 
 
