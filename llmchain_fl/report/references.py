@@ -81,10 +81,10 @@ def _apart(run: Readings) -> dict[str, Row]:
     return {task: row for task, row in rows.items() if task in run.tasks}
 
 
-def recalls(run: Readings) -> dict[tuple[str, str], float]:
-    """(task, label) -> the share of the label's records that is answered rightly, as last measured."""
+def recalls(run: Readings) -> dict[tuple[str, str], tuple[float, int]]:
+    """(task, label) -> the share of the label's records that is answered rightly, as last measured; how many (0: ?)."""
     rows = (row for row in run.rows if row["metric"] == "recall" and row.get("label") is not None)
-    return {(str(row.get("task")), str(row["label"])): float(row["value"]) for row in rows}
+    return {(str(row.get("task")), str(row["label"])): (float(row["value"]), row.get("n") or 0) for row in rows}
 
 
 def site_scores(run: Readings) -> dict[str, float]:

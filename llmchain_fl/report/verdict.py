@@ -101,11 +101,11 @@ def _good_enough(run: Readings) -> Answer:
 
 
 def _held_against(against: Mapping[str, Change]) -> tuple[str, bool | None]:
-    """The reference that is furthest ahead decides."""
+    """The reference that is furthest ahead decides, of those that are clearly ahead."""
     if not against:
         return "Not known: there is nothing to hold the score against.", None
-    name, change = min(against.items(), key=lambda item: item[1].gain)
-    if change.clear < 0:
+    if ahead := {name: change for name, change in against.items() if change.clear < 0}:
+        name, change = min(ahead.items(), key=lambda item: item[1].gain)
         reached = wording.score(change.old.value, change.metric.unit)
         lost = wording.change(abs(change.gain), change.metric.unit, signed=False)
         margin = wording.change(change.margin, change.metric.unit, signed=False).removesuffix(" points")
@@ -130,12 +130,13 @@ def _weakest(run: Readings) -> list[str]:
     found = references.recalls(run)
     if not found:
         return []
-    (task, label), value = min(found.items(), key=lambda item: item[1])
+    (task, label), (value, n) = min(found.items(), key=lambda item: item[1])
     macro = [curve[-1][1] for task in run.tasks if (curve := run.other_curve("macro_f1", task))]
     average = f"Macro-F1 is {wording.score(sum(macro) / len(macro), wording.SHARE)}. " if macro else ""
     where = f" of {task}" if len(run.tasks) > 1 else ""
     return [
-        f"{average}The label answered worst is {label}{where}: {wording.score(value, wording.SHARE)} of its records."
+        f"{average}The label answered worst is {label}{where}: {wording.score(value, wording.SHARE)} of its "
+        f"{wording.count(n, 'record') if n else 'records'}."
     ]
 
 

@@ -338,6 +338,15 @@ def test_a_model_is_held_against_whatever_was_measured(references: dict[str, flo
     assert (enough.good, enough.short[: len(said)]) == (good, said)
 
 
+def test_a_reference_that_is_clearly_ahead_counts_though_another_is_further_ahead_and_unsure() -> None:
+    rows = held_against()
+    rows += [
+        scored(0, -1, "a", value, name, scope="baseline", half_width=half)
+        for name, value, half in (("ridge_all", 0.9, 0.5), ("majority", 0.85, 0.001))
+    ]
+    assert answers(rows, {})[0].short.startswith("No: always giving the most frequent label reaches 85.0%")
+
+
 def test_records_kept_for_the_end_decide_where_there_are_some() -> None:
     apart = {"test_untrained": 0.2, "test_majority": 0.1, "test_ridge_all": 0.85}
     rows = [*held_against(ridge_all=0.5, **apart), scored(1, 0, "a", 0.6, "test_accuracy", n=1000)]
@@ -380,11 +389,11 @@ def test_the_common_model_is_held_against_each_site_alone() -> None:
 def test_the_label_that_is_answered_worst_is_named() -> None:
     rows = [*held_against(), scored(1, 0, "a", 0.7, "macro_f1", better="higher", unit="share")]
     rows += [
-        scored(1, 0, "a", value, "recall", label=label, better="higher", unit="share")
+        scored(1, 0, "a", value, "recall", label=label, better="higher", unit="share", n=20)
         for label, value in (("lost", 0.05), ("found", 0.9))
     ]
     assert answers(rows, {})[0].lines[-1] == (
-        "Macro-F1 is 70.0%. The label answered worst is lost: 5.0% of its records."
+        "Macro-F1 is 70.0%. The label answered worst is lost: 5.0% of its 20 records."
     )
 
 
