@@ -32,11 +32,11 @@ from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event
 from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.planning.calibrate import LARGEST_TARGET, smallest_noise
+from llmchain_fl.planning.calibrate import smallest_noise
 from llmchain_fl.report.wording import epsilon_text
 from server.privacy_book import PrivacyBook
 
-MOST = 10.0
+MOST = 4.0
 """How many times the noise so far is still worth a round."""
 Ahead = tuple[tuple[Event, ...], int]
 """What was spent of a group, and how many rounds (or scores) are still to be charged to it."""
@@ -84,11 +84,7 @@ def _training_noise(
     if not ahead:
         return plan.noise_multiplier
     target, now = config.privacy.epsilon, plan.noise_multiplier
-    try:
-        noise = smallest_noise(spent, target)
-    except PrivacyError:
-        noise = MOST * now + 1.0
-    if noise > MOST * now:
+    if spent(MOST * now) > target:
         gone = epsilon_text(max(book.epsilon({"": past}) for past, _ in ahead), book.terms)
         raise PrivacyError(
             f"{max(n for _, n in ahead)} more rounds do not fit into privacy.epsilon = {target:g}: epsilon {gone} "
@@ -96,7 +92,7 @@ def _training_noise(
             remedy=f"with the noise so far it would come to epsilon {epsilon_text(spent(now))}: set privacy.epsilon, "
             "ask for fewer rounds, or give privacy.noise_multiplier; nothing was changed",
         )
-    return noise
+    return smallest_noise(spent, target)
 
 
 def _training_ahead(
@@ -111,8 +107,9 @@ def _training_ahead(
 def _score_noise(
     config: RunConfig, book: PrivacyBook, plan: PrivacyPlan, sites: Collection[str], done: int, ended: Ended
 ) -> float:
-    if not plan.score_noise:
-        return 0.0
+    target = config.privacy.epsilon
+    if not (plan.score_noise and target):
+        return plan.score_noise
     ends = [span.last for span in calendar(config, ended) if span.last > done]
     ahead = {
         (tuple(book.spent(site).get(HELD_OUT, ())), sum(len(to_score(config, site, end, ended)) for end in ends))
@@ -123,12 +120,7 @@ def _score_noise(
         noised = replace(plan, score_noise=z)
         return max(book.epsilon({"": [*past, *([score_event(noised, n)] if n else [])]}) for past, n in ahead)
 
-    target = config.privacy.epsilon or min(LARGEST_TARGET, spent(plan.score_noise))
-    try:
-        noise = smallest_noise(spent, target)
-    except PrivacyError:
-        noise = MOST * plan.score_noise + 1.0
-    if noise > MOST * plan.score_noise:
+    if spent(MOST * plan.score_noise) > target:
         log.warning("sites are asked for no more scores of their own: the budget of their held-out records is used up")
         return 0.0
-    return noise
+    return smallest_noise(spent, target)

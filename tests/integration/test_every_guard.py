@@ -14,7 +14,7 @@ from llmchain_fl.config.write import to_toml
 from llmchain_fl.guards import GUARDS
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
-from simulations.run import simulate
+from simulations.run import extend, simulate
 
 STRONG = {
     "agem": {},
@@ -101,6 +101,20 @@ def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path:
         assert same(arrays(run), arrays(whole))
         kept = [[r for r in one.rows() if r["metric"] in ("r_matrix", "forgetting")] for one in (run, whole)]
         assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("guard", sorted(GUARDS))
+def test_a_guarded_run_that_is_extended_twice_ends_as_one_that_was_planned_so(
+    tiny: Any, tmp_path: Path, guard: str
+) -> None:
+    """Guards are told of the end of a stage when it is known what follows it."""
+    whole = config(tiny, guard)
+    first, second = whole.stage
+    run = play(whole.model_copy(update={"stage": [first]}), tmp_path / "run")
+    for rounds in (1, 2):
+        further = whole.model_copy(update={"stage": [first, second.model_copy(update={"rounds": rounds})]})
+        play(extend(further, run), run.path)
+    assert same(arrays(run), arrays(play(whole, tmp_path / "whole")))
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))

@@ -60,22 +60,17 @@ def same(one: RunDir, other: RunDir) -> bool:
     return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
-GUARDS = {
+KINDS = {
     "none": {"continual": {"guards": []}},
-    "ema": {"continual": {"guards": ["ema"]}},
-    "anchor": {"continual": {"guards": ["anchor"], "anchor": {"strength": 1e3}}},
-    "merge": {"continual": {"guards": ["merge"]}},
-    "olora": {"continual": {"guards": ["olora"]}, "aggregation": {"rule": "fedit"}},
     "an optimizer": {"continual": {"guards": []}, "aggregation": {"rule": "ffa", "optimizer": "adam"}},
 }
 
 
-@pytest.mark.parametrize("kind", GUARDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_extended_twice_ends_as_one_that_was_planned_so(kind: str, tiny: Any, tmp_path: Path) -> None:
-    """Guards are told of the end of a stage when it is known what follows it."""
     stages = [FIRST, {**SECOND, "rounds": 2}, THIRD]
-    whole = play(tiny.config(stage=stages, **GUARDS[kind]), tmp_path / "whole")
-    run = play(tiny.config(stage=[FIRST, SECOND], **GUARDS[kind]), tmp_path / "run")
+    whole = play(tiny.config(stage=stages, **KINDS[kind]), tmp_path / "whole")
+    run = play(tiny.config(stage=[FIRST, SECOND], **KINDS[kind]), tmp_path / "run")
     begun = last_state(run.state)
     further(run, stage=stages[:2])
     further(run, stage=stages)
