@@ -163,7 +163,7 @@ def names_in(path: Path) -> set[str]:
     [
         ({"aggregation": {"rule": "fedsa"}}, "set sites.held_out above 0"),
         ({"aggregation": {"personal_head": True}, "sites": {"held_out": 0.2}}, 'needs task.head = "trained"'),
-        ({"aggregation": {"rule": "flora"}, "continual": {"guards": ["ema"]}}, "turns the factors in every round"),
+        ({"aggregation": {"rule": "flora"}, "continual": {"guards": ["ema"]}}, "re-factorises them every round"),
     ],
 )
 def test_what_does_not_go_with_a_rule_is_refused_before_round_1(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from llmchain_fl import replies
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.rule import sent_names
-from llmchain_fl.config.read import build
+from llmchain_fl.config.read import parse
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.messages import HelloReply
 from llmchain_fl.core.wire import read_train_task, write_hello, write_update
@@ -79,7 +79,7 @@ class Federation:
         self._kinds, self._contents = kinds, contents or KINDS
         tree: dict[str, Any] = {"task": {"labels": ["x"]}, "data": {"train": "x"}, "sites": {"count": len(kinds)}}
         tree |= {"aggregation": {"rule": rule, "max_update_norm": bound, **aggregation}}
-        self.config = build(tree | {"adapter": {"rank": 3, "alpha": 6.0}})
+        self.config = parse(tree | {"adapter": {"rank": 3, "alpha": 6.0}})
         work = work_from(self.config, {"x": "x"}, RULES[rule].trained, None)
         screen = None if robust == "none" else ROBUST[robust](RobustSettings(hostile=1))
         self.strategy = FederatedLora(

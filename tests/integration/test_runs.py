@@ -328,7 +328,7 @@ def test_a_server_optimizer_goes_on_with_its_moments_after_a_stop(tiny: Any, tmp
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"continual": {"guards": ["ema"]}, "aggregation": {"rule": "fedsvd"}}, "turns the factors in every round"),
+        ({"continual": {"guards": ["ema"]}, "aggregation": {"rule": "fedsvd"}}, "re-factorises them every round"),
         (
             {
                 "aggregation": {"rule": "flexlora"},
@@ -336,7 +336,7 @@ def test_a_server_optimizer_goes_on_with_its_moments_after_a_stop(tiny: Any, tmp
                 "sites": {"count": 3, "minimum": 2},
                 "privacy": {"enabled": True, "unit": "site", "noise_multiplier": 1.0},
             },
-            "needs a linear one",
+            "is not linear",
         ),
     ],
 )
