@@ -48,6 +48,7 @@ td.tie { font-weight: 600; }
 .wide td.n, .wide th.n { padding-right: .5rem; padding-left: .4rem; }
 .wide thead th.n { white-space: normal; vertical-align: bottom; }
 .wide tbody th, .wide thead th { white-space: nowrap; padding-right: 1rem; overflow-wrap: normal; }
+.held th:last-child, .held td:last-child { min-width: 6rem; }
 section p.note { margin: 0 0 .3rem; }
 .answer ul.said { color: var(--ink); font-size: 1rem; }
 @media print { .wide table { font-size: 8pt; } }
@@ -99,7 +100,7 @@ PAGE = """{% extends "frame" %}
 
 <section>
 <h2>What was held equal</h2>
-<table>
+<table class="held">
 <thead><tr><th scope="col"></th><th scope="col">the same in every cell</th><th scope="col">differs</th></tr></thead>
 <tbody>
 {%- for group, equal, differs in held %}

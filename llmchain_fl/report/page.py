@@ -49,8 +49,8 @@ WORDS = (
     ("untrained", "The adapter before round 1: the base model as it is, with a head that has seen nothing."),
     (
         "margin",
-        "What chance alone can make of a difference of two scores on so few records, 19 times of 20 (Agresti and Caffo "
-        "2000). A change within it is not called learning or forgetting.",
+        "What chance alone can make of a difference on so few records, 19 times of 20: of the same records one by one "
+        "where the run compared them so, else of two draws. A change within it is not called learning or forgetting.",
     ),
     (
         "closed-form head",

@@ -51,6 +51,7 @@ p { margin: 0 0 .8rem; }
 .answer li { overflow-wrap: anywhere; }
 code { font: .92em "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 .wide { overflow-x: auto; }
+.many tbody th { white-space: nowrap; }
 .off { border-left: 4px solid var(--warn); background: var(--warm); padding: .7rem 1.1rem; }
 .note { color: var(--grey); font-size: .88rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size: .92rem;
@@ -101,7 +102,10 @@ footer { margin-top: 2.6rem; border-top: 1px solid var(--line); padding-top: .8r
 @media print {
   html { font-size: 10pt; }
   body { font-size: 10pt; }
-  .lead { font-size: 12pt; }
+  .lead { font-size: 11pt; }
+  .answer { padding: .35rem .8rem .1rem; margin-bottom: .4rem; }
+  .answer p { font-size: 10pt; margin-bottom: .15rem; }
+  .answer ul { font-size: 8.5pt; line-height: 1.35; margin-bottom: .15rem; }
   .key tbody { grid-template-columns: 1fr 1fr; }
   main { max-width: none; padding: 0; }
   h2 { margin-top: 1.5rem; }

@@ -127,7 +127,7 @@ def test_the_page_holds_tables_plots_what_was_equal_and_the_commands_and_loads_n
     configs = [read_config(find_scenario("demo"), outcome.settings) for outcome in outcomes]
     tables, plots = tables_of(ten, outcomes), {"scores-against-bytes": scores_against_bytes(Groups.of(ten, outcomes))}
     text = page(ten, configs, outcomes, tables, plots, "llmchain-fl compare ten --jobs 2")
-    assert text.count("<table>") == 3
+    assert text.count("<table") == 3
     assert all(rule in text for rule in RULES)
     assert "llmchain-fl compare ten --jobs 2" in text
     assert "--set sites.alpha=0.1" in text
