@@ -28,7 +28,6 @@ from llmchain_fl.run_dir import RunDir
 from server.build import build
 from server.loop import Loop
 from server.upload import upload_of
-from simulations.dealing import site_names
 from simulations.prepare import simulated_site
 
 MOST_TEXTS = 2000
@@ -37,8 +36,8 @@ CUT, UNKNOWN, NOTHING_KNOWN = 0.05, 0.02, 0.5
 """Shares of texts that are cut, and of tokens that are unknown, worth a warning; and above which nothing is learned."""
 
 
-def check_model(config: RunConfig) -> Findings:
-    """See the module."""
+def check_model(config: RunConfig, *, train: bool = True) -> Findings:
+    """See the module. ``train``: whether training records are here."""
     found = Findings()
     with tempfile.TemporaryDirectory() as home:
         run = RunDir.create(Path(home) / "run", to_toml(config))
@@ -46,7 +45,7 @@ def check_model(config: RunConfig) -> Findings:
             loop = found.attempt("model", build, config, run, Silent())
             if loop is not None:
                 _describe(found, config, loop)
-                _texts(found, config, loop.parts.scorer.resident.base.tokenizer)
+                _texts(found, loop.parts.scorer.resident.base.tokenizer, config, _shown(config, train=train))
                 found.attempt("model", _try, config, loop, run)
         except Exception as error:  # whatever somebody's model does
             found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
@@ -80,19 +79,16 @@ def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
 
 def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:
     """A site of the first round, and what it is told."""
-    strategy, names = loop.parts.strategy, site_names(config)
+    strategy, names = loop.parts.strategy, [f"site-{number:06d}" for number in range(config.sites.count)]
     nodes = {name: number for number, name in enumerate(names)}
     planned = strategy.rounds[1]
     tasks = strategy.asker.tasks(planned, names[:1], nodes, loop.parts.start, {}, {})
     return names[0], tasks[names[0]]
 
 
-def _texts(found: Findings, config: RunConfig, tokenizer: Any) -> None:
+def _texts(found: Findings, tokenizer: Any, config: RunConfig, texts: list[str]) -> None:
     """How long public texts are in tokens, and how many of these the tokenizer knows."""
-    if tokenizer is None:
-        return
-    texts = _shown(config)
-    if not texts:
+    if tokenizer is None or not texts:
         return
     ids = tokenizer(texts, truncation=False)["input_ids"]
     lengths, most = np.array([len(one) for one in ids]), config.model.max_tokens
@@ -115,12 +111,13 @@ def _texts(found: Findings, config: RunConfig, tokenizer: Any) -> None:
         found.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
 
 
-def _shown(config: RunConfig) -> list[str]:
+def _shown(config: RunConfig, *, train: bool) -> list[str]:
     """Public texts of every stage: those it is tested on, else those that the simulation deals out."""
     columns = [column for column in task_kind(config.task.kind).columns if column != "label"]
     sources, labels, texts = Sources(), list(public_labels(config)), list[str]()
     for stage in stages_in_order(config):
-        which = next((one for one in ("test", "dev", "train") if named(config, stage, one)), "")
+        public = ("test", "dev", "train") if train else ("test", "dev")
+        which = next((one for one in public if named(config, stage, one)), "")
         if not which or "{site}" in named(config, stage, which):
             continue
         rows: Sequence[dict[str, str]] = sources.stage(config, stage, which, labels).records[:MOST_TEXTS]

@@ -28,6 +28,9 @@ def command(
     model: Annotated[
         bool, typer.Option("--model/--no-model", help="Also open the base model and try one step on made-up records.")
     ] = True,
+    real: Annotated[
+        bool, typer.Option("--real-sites", help="The sites are real: training records are not here.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the page.")] = False,
 ) -> None:
     """Check a scenario without a round: settings, records, texts, model, one dummy step, privacy. Exit code 2 with
@@ -40,7 +43,7 @@ def command(
     file = found.attempt("settings", find_scenario, scenario)
     config = found.attempt("settings", read_config, file, list(settings or [])) if file else None
     if config is not None:
-        _check(found, config, model=model)
+        _check(found, config, model=model, train=not real)
     _show(scenario, found, as_json=as_json)
     if found.faulty:
         raise typer.Exit(2)
@@ -100,15 +103,15 @@ def _conclude(found: Iterable[Finding]) -> None:
         logging.getLogger("llmchain_fl").warning("%s", line)
 
 
-def _check(found: Findings, config: RunConfig, *, model: bool) -> None:
+def _check(found: Findings, config: RunConfig, *, model: bool, train: bool) -> None:
     from llmchain_fl.cli.apps import tool
     from llmchain_fl.planning.checks import check_records
     from llmchain_fl.planning.privacy_line import check_privacy
 
-    found += check_records(config)
+    found += check_records(config, train=train)
     found += check_privacy(config)
     if model and not found.faulty:
-        found += tool("simulations.dummy").check_model(config)
+        found += tool("simulations.dummy").check_model(config, train=train)
 
 
 def _show(scenario: str, found: Findings, *, as_json: bool) -> None:

@@ -36,14 +36,20 @@ SOME, MANY = 0.01, 0.3
 Record = tuple[str, ...]
 
 
-def check_records(config: RunConfig, sources: Sources | None = None) -> Findings:
-    """See the module. ``sources``: of other configurations that were checked before, so that nothing is read twice."""
+def check_records(config: RunConfig, sources: Sources | None = None, *, train: bool = True) -> Findings:
+    """See the module.
+
+    Args:
+        config: of the run.
+        sources: of other configurations that were checked before, so that nothing is read twice.
+        train: whether training records are here; with real sites they are not.
+    """
     found = Findings()
     labels = list(found.attempt("labels", public_labels, config) or ())
     if not found.faulty:
         found.attempt("labels", check_stages, config, labels)
     if not found.faulty:
-        _Check(config, labels, found, sources or Sources()).all()
+        _Check(config, labels, found, sources or Sources(), train).all()
     return found
 
 
@@ -53,6 +59,7 @@ class _Check:
     labels: Sequence[str]
     found: Findings
     read: Sources
+    train: bool
 
     def all(self) -> None:
         """Every stage; then what only all of them tell."""
@@ -66,7 +73,8 @@ class _Check:
             counts = ", ".join(f"{_count(len(rows))} to {which}" for which, rows in tests.items() if rows)
             twice = len(here) - len(set(here))
             repeated = f" ({twice:,} of them repeat another)" if twice else ""
-            told = f'stage "{stage.name}": {_count(len(here))} to train{repeated}, {counts or "none to test"}'
+            trained = f"{_count(len(here))} to train{repeated}" if self.train else "training records at the sites"
+            told = f'stage "{stage.name}": {trained}, {counts or "none to test"}'
             (found.warn if twice > MANY * len(here) else found.fact)("records", told)
         if ("fault", "records") not in {(one.level, one.about) for one in found}:
             self._check_labels(train)
@@ -98,8 +106,10 @@ class _Check:
     def _files(self, stage: StageConfig) -> list[str]:
         """The sources of a stage's training records: one, or one a site."""
         source, count = named(self.config, stage, "train"), self.config.sites.count
+        if not self.train or not source:
+            return []
         if "{site}" not in source:
-            return [source] if source else []
+            return [source]
         whole, _ = without_rows(source)
         before, _, after = whole.replace("{split}", "train").partition("{site}")
         files = sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
@@ -149,7 +159,7 @@ class _Check:
             return
         known = set(train)
         both = sum(record in known for record in tested)
-        if both == len(tested):
+        if train and both == len(tested):
             self.found.warn(
                 "records",
                 "every test record is a training record: scores will say what was memorised, not what was learned",

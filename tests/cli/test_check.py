@@ -100,6 +100,14 @@ def test_the_label_list_is_asked_about_the_records_that_a_stage_keeps(tmp_path: 
     assert lines(told(path), "fault") == []
 
 
+def test_with_real_sites_training_records_are_not_looked_for(tmp_path: Path) -> None:
+    path = scenario(tmp_path, TRAIN, APART)
+    (tmp_path / "train.jsonl").unlink()
+    found = check_records(read_config(path), train=False)
+    assert lines(found) == []
+    assert lines(found, "fact") == ['stage "one": training records at the sites, 10 records to test']
+
+
 def test_all_faults_of_all_stages_are_told_at_once(tmp_path: Path) -> None:
     path = scenario(tmp_path, TRAIN, APART)
     path.write_text(path.read_text() + '[[stage]]\nname = "two"\nrounds = 1\ntrain = "gone.csv"\ntest = "away.csv"\n')
