@@ -79,7 +79,7 @@ def test_the_optimizer_shows_the_rule_to_the_rest_of_the_server(rule):
 
 @pytest.mark.parametrize("name", [rule.name for rule in ALL.values() if not rule.steady])
 def test_a_rule_that_turns_its_factors_takes_no_optimizer(name):
-    with pytest.raises(ModelError, match=f"rule \"{name}\" "):
+    with pytest.raises(ModelError, match=f'rule "{name}" '):
         ServerOptimizer(ALL[name], "adam")
 
 
