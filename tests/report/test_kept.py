@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.continual.federated_metrics import spatial_forgetting
+from llmchain_fl.continual.probe_sets import probe_deltas
 from llmchain_fl.report import kept, plots
 from llmchain_fl.report.page import write_report
 from llmchain_fl.report.readings import Readings
@@ -123,6 +125,9 @@ def test_a_probe_says_better_or_worse_than_before_training(stream: Any, cell: An
         "Safety: 10.0 points better than the untrained adapter (50.0%, margin not known), after round 2.",
         "Same: the same as the untrained adapter (40.0%, margin not known), after round 2.",
     ]
+    deltas = {group: curve[-1] for group, curve in probe_deltas(rows, "accuracy").items()}  # by another road
+    assert deltas["general"] == (2, pytest.approx(-0.05))
+    assert deltas["safety"] == (2, pytest.approx(0.1))
     assert kept.probe_lines(Readings(stream(*TWO))) == []
 
 
@@ -140,6 +145,7 @@ def test_what_averaging_cost_is_said_for_each_stage_that_was_measured(stream: An
         f"{first.name}: after round {first.last} the common model was within chance of the sites' own "
         "(80.0%, change -5.0 points, margin 32.1)."
     ]
+    assert spatial_forgetting(rows, "accuracy")[first.last] == pytest.approx(0.05)  # by another road
     assert kept.averaging_lines(Readings(stream(*TWO))) == []
 
 
