@@ -10,7 +10,8 @@ run                                                   rows
 no labels, or a main score that is no share           none
 a task without ``frozen_features``                    none
 ``data.baseline`` = 0                                 none
-more records than ``data.baseline``                   so many, drawn by the seed, the same share of each site
+more records than ``data.baseline``                   so many, drawn by the seed, the same share of each site;
+                                                      ``records`` and ``of_records`` say it
 more than MOST_ALONE sites                            ``ridge_all`` alone
 a site without a record                               no ``ridge_alone`` of it
 ====================================================  ======================================================
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +42,7 @@ from server.references import BASELINE, KEPT_APART, share_row
 from server.scoring import Opening, Scorer
 
 Row = dict[str, Any]
+Record = dict[str, str]
 MOST_ALONE = 100
 
 
@@ -53,11 +55,18 @@ class HasFeatures(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """Records as a head sees them: features [n, d], positions of their labels [n], which labels can be the answer."""
+    """Records as a head sees them: features [n, d], positions of their labels [n], which labels can be the answer, and
+    of how many they were drawn (0: they are all)."""
 
     features: NDArray[np.float64]
     labels: NDArray[np.int64]
     candidates: NDArray[np.int64] | None = None
+    drawn_of: int = 0
+
+    @property
+    def held(self) -> int:
+        """How many records there are, drawn or not."""
+        return max(self.drawn_of, len(self.labels))
 
 
 def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
@@ -68,8 +77,11 @@ def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
         wanted = config.data.baseline and task_kind(config.task.kind).labelled and scorer.main.unit == SHARE
         if not wanted or not isinstance(task, HasFeatures):
             return []
-        read = {site: task.encode(found) for site, found in _records(config, folder, names).items()}
-        known = {site: _known(task, examples) for site, examples in read.items()}
+        held = _records(config, folder, names)
+        known = {
+            site: replace(_known(task, task.encode(found)), drawn_of=len(held[site]))
+            for site, found in drawn(held, config.data.baseline, config.seed).items()
+        }
         apart = {"test": KEPT_APART} if scorer.only_at_the_end else {}
         tests = {
             (prefix, stage): _known(task, examples)
@@ -96,7 +108,9 @@ def baseline_rows(
     if not sites:
         return []
     everything = Known(
-        np.concatenate([one.features for one in sites.values()]), np.concatenate([one.labels for one in sites.values()])
+        np.concatenate([one.features for one in sites.values()]),
+        np.concatenate([one.labels for one in sites.values()]),
+        drawn_of=sum(one.held for one in sites.values()),
     )
     rows = _scored("ridge_all", None, everything, tests, count)
     if len(sites) <= alone:
@@ -107,6 +121,7 @@ def baseline_rows(
 def _scored(name: str, site: str | None, known: Known, tests: Mapping[tuple[str, str], Known], count: int) -> list[Row]:
     head = fit(known.features, known.labels, count)
     base = {"round": 0, "stage": -1, "scope": BASELINE, "site": site, "records": len(known.labels)}
+    base["of_records"] = known.held
     rows = []
     for (prefix, stage), test in tests.items():
         right = head.answers(test.features, test.candidates) == test.labels
@@ -120,18 +135,21 @@ def _known(task: HasFeatures, examples: Examples) -> Known:
     return Known(features, examples.targets, candidates)
 
 
-def _records(config: RunConfig, folder: Path, names: Sequence[str]) -> dict[str, list[dict[str, str]]]:
-    """Site -> its training records of all stages that it learns; of too many, the same share of each site."""
-    found = {site: [row for stage in site_order(config, site) for row in _read(folder / site, stage)] for site in names}
-    total, most = sum(len(rows) for rows in found.values()), config.data.baseline
-    if total <= most:
-        return found
-    draw = np.random.default_rng([config.seed, 13])
-    sizes = {site: max(1, len(rows) * most // total) for site, rows in found.items() if rows}
-    return {
-        site: [found[site][int(i)] for i in sorted(draw.permutation(len(found[site]))[:size])]
-        for site, size in sizes.items()
-    }
+def _records(config: RunConfig, folder: Path, names: Sequence[str]) -> dict[str, list[Record]]:
+    """Site -> its training records of all stages that it learns."""
+    return {site: [row for stage in site_order(config, site) for row in _read(folder / site, stage)] for site in names}
+
+
+def drawn(held: Mapping[str, list[Record]], most: int, seed: int) -> dict[str, list[Record]]:
+    """At most ``most`` records (at least one a site), the same share of every site; sites without a record are out."""
+    total = sum(len(rows) for rows in held.values())
+    draw = np.random.default_rng([seed, 13])
+    found = {}
+    for site, rows in held.items():
+        size = len(rows) if total <= most else max(1, len(rows) * most // total)
+        if rows:
+            found[site] = [rows[int(i)] for i in sorted(draw.permutation(len(rows))[:size])]
+    return found
 
 
 def _read(folder: Path, stage: str) -> list[dict[str, str]]:

@@ -70,6 +70,17 @@ def alone(run: Readings) -> dict[str, Change]:
     return {site: change for site, change in found.items() if math.isfinite(change.gain)}
 
 
+def drawn(run: Readings) -> str:
+    """That the closed-form heads were fitted on a part of the records; empty where it was all of them."""
+    row = next((row for row in run.rows if row["metric"].endswith(RIDGE_ALL)), {})
+    count, every = row.get("records"), row.get("of_records")
+    if count is None or every is None or count >= every:
+        return ""
+    return (
+        f"Closed-form heads were fitted on {count:,} of {every:,} records, drawn at random: on all, they may be better."
+    )
+
+
 def kept_apart(run: Readings) -> Measured | None:
     """The mean score on test records that were kept apart until the end; None where there were none."""
     found = [run.with_half(row) for row in _apart(run).values()]

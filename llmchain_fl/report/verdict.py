@@ -152,7 +152,9 @@ def _better_than_alone(run: Readings) -> Answer:
     counts = f"better at {clear[1]}, within chance at {clear[0]}, worse at {clear[-1]} of {len(alone)} sites"
     worst = min(alone, key=lambda site: alone[site].gain)
     lines.insert(0, f"At {worst}, where alone does best, the model is {alone[worst].than('its own records alone')}.")
-    good = True if clear[1] == len(alone) else False if clear[-1] else None
+    part = references.drawn(run)
+    lines[1:1] = [part] if part else []
+    good = True if clear[1] == len(alone) and not part else False if clear[-1] else None
     return Answer(question, f"Against {what}, the common model is {counts}.", good, lines)
 
 

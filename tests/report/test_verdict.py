@@ -384,6 +384,10 @@ def test_the_common_model_is_held_against_each_site_alone() -> None:
         "At west, where alone does best, the model is 10.0 points worse than its own records alone (90.0%, margin 3.3)."
     )
     assert answers([*held_against(), *alone[:1]], {})[1].good is True
+    whole = scored(0, -1, "a", 0.6, "ridge_all", scope="baseline", n=1000, records=500, of_records=2000)
+    unsure = answers([*held_against(), *alone[:1], whole], {})[1]
+    assert unsure.good is None, "heads from a part of the records do not settle it"
+    assert "500 of 2,000 records" in unsure.lines[1]
 
 
 def test_the_label_that_is_answered_worst_is_named() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from simulations.baselines import Known, baseline_rows
+from simulations.baselines import Known, baseline_rows, drawn
 
 EAST, WEST = np.eye(4)[[0, 0, 1, 1]], np.eye(4)[[2, 2, 3, 3]]
 SITES = {
@@ -34,3 +36,15 @@ def test_only_what_can_be_the_answer_is_answered() -> None:
 
 def test_without_a_record_there_is_no_baseline() -> None:
     assert baseline_rows({"none": SITES["none"]}, TESTS, 5) == []
+
+
+def test_of_many_records_the_same_share_of_every_site_is_drawn_and_the_rows_say_so() -> None:
+    held = {site: [{"text": f"{site}{i}"} for i in range(count)] for site, count in (("a", 80), ("b", 20), ("c", 0))}
+    found = drawn(held, 50, seed=3)
+    assert {site: len(rows) for site, rows in found.items()} == {"a": 40, "b": 10}
+    assert all(row in held[site] for site, rows in found.items() for row in rows)
+    assert drawn(held, 50, seed=3) == found != drawn(held, 50, seed=4)
+    assert drawn(held, 100, seed=3) == {"a": held["a"], "b": held["b"]}
+    part = replace(SITES["a"], drawn_of=40)
+    row, *_ = baseline_rows({"a": part, "b": SITES["b"]}, TESTS, 5)
+    assert (row["records"], row["of_records"]) == (8, 44)
