@@ -114,12 +114,6 @@ def span_of(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> S
     return next((s for s in site_calendar(config, site, ended) if s.first <= number <= s.last), None)
 
 
-def stage_of(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> int | None:
-    """Which stage ``site`` is at in round ``number``: its place in the order taught, None: not there."""
-    span = span_of(config, site, number, ended)
-    return None if span is None else span.stage
-
-
 def trained_as(config: RunConfig, stage: str) -> str:
     """The name of the records a site at ``stage`` trains on, and is charged for: its own, or all of them together."""
     return JOINT if config.stream.play == "joint" else stage

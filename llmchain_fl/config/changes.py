@@ -40,6 +40,7 @@ EXTENDS = frozenset(
     {
         "task.labels",
         "sites.count",
+        "sites.cohort",
         "adapter.site_ranks",
         "adapter.site_alphas",
         "aggregation.weights",
@@ -171,6 +172,8 @@ def _future_faults(new: RunConfig, done: int, ended: Ended) -> list[str]:
 
 
 def _site_count_faults(old: RunConfig, new: RunConfig, done: int, known: Collection[str]) -> list[str]:
+    if new.sites.count != old.sites.count and new.sites.hostile:
+        return ["sites.count: with sites.hostile another number of sites has other attackers; begin a new run"]
     added, names = new.sites.count - old.sites.count, [site for site in new.stream.arrival if site not in known]
     if added < 0:
         return [

@@ -17,7 +17,7 @@ from llmchain_fl.config.calendar import (
     sampling_rate,
     site_calendar,
     site_order,
-    stage_of,
+    span_of,
     stages_in_order,
     stages_seen,
     to_come,
@@ -79,7 +79,8 @@ def test_in_every_round_every_site_is_where_its_list_of_rounds_says_or_not_there
     for site in SITES:
         wanted = by_hand(config, site)
         for number in range(config.total_rounds + 4):
-            at = stage_of(config, site, number)
+            span = span_of(config, site, number)
+            at = None if span is None else span.stage
             assert (None if at is None else order[at]) == wanted.get(number)
 
 

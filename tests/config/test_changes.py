@@ -104,6 +104,10 @@ def test_what_comes_after_what_was_done_is_an_extension(sections: dict[str, Any]
         ),
         ({"stages": [*STAGES, {"name": "c"}], "sites": {"count": 3}}, "1 new, and stream.arrival names 0"),
         ({"stages": [*STAGES, {"name": "c"}], "sites": {"count": 1}}, "a site that has gone still counts"),
+        (
+            {"stages": [*STAGES, {"name": "c"}], "sites": {"count": 3, "hostile": 0.3}, "stream": {}},
+            "other attackers",
+        ),
         ({"stages": [*STAGES, {"name": "c"}], "stream": {"play": "joint"}}, 'stream.play = "joint"'),
         ({"stages": [*STAGES, {"name": "c"}], "adapter": {"rank": 4}}, "adapter.rank = 4, was 8"),
     ],

@@ -252,3 +252,47 @@ def test_what_the_run_declares_about_persons_stands_in_the_site_file(tmp_path: P
     (site,) = prepare_sites(wanted, tmp_path / "sites")
     assert site.data.one_record_per_person
     assert read_site(tmp_path / "sites" / "site-00" / "site.toml") == site
+
+
+# -- what an extension adds -------------------------------------------------------------------------------------------
+
+
+def by_branch(path: Path, branches: dict[str, int], stage: str) -> list[dict[str, str]]:
+    rows = [
+        {"text": f"{stage} {branch} {number}", "label": "ab"[number % 2], "branch": branch, "stage": stage}
+        for branch, count in branches.items()
+        for number in range(count)
+    ]
+    old = path.read_text() if path.exists() else ""
+    path.write_text(old + "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def test_a_stage_that_comes_later_goes_to_the_sites_where_its_groups_are_and_new_groups_to_who_is_new(
+    tmp_path: Path,
+) -> None:
+    source, sites = tmp_path / "all.jsonl", tmp_path / "sites"
+    column = {"partition": "column", "column": "branch"}
+    first = {"name": "first", "where": {"stage": "first"}}
+    second = {"name": "second", "where": {"stage": "second"}}
+    by_branch(source, {"east": 9, "north": 7, "south": 5}, "first")
+    prepare_sites(config(str(source), 2, sites=column, stage=[first]), sites)
+    branches = {
+        name: {text.split()[1] for text in texts(sites / name / "first.jsonl")} for name in ("site-00", "site-01")
+    }
+    kept = (sites / "site-00" / "first.jsonl").read_bytes()
+    by_branch(source, {"south": 40, "north": 4, "east": 3, "west": 6}, "second")
+    arrival = {"arrival": {"site-02": {"joins": 6}}}
+    prepare_sites(config(str(source), 3, sites=column, stage=[first, second], stream=arrival), sites)
+    assert (sites / "site-00" / "first.jsonl").read_bytes() == kept
+    assert not (sites / "site-02" / "first.jsonl").exists()
+    for name, held in branches.items():
+        assert {text.split()[1] for text in texts(sites / name / "second.jsonl")} == held
+    assert {text.split()[1] for text in texts(sites / "site-02" / "second.jsonl")} == {"west"}
+
+
+def test_names_of_sites_that_are_there_do_not_change(tmp_path: Path) -> None:
+    source = str(write(tmp_path / "all.jsonl", 300))
+    prepare_sites(config(source, 100), tmp_path / "sites")
+    with pytest.raises(DataError, match="there would be no site-00, site-01"):
+        prepare_sites(config(source, 101), tmp_path / "sites")
