@@ -54,13 +54,16 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 # -- plan ---------------------------------------------------------------------------------------------------------
 
 
+TERMS = "delta 1e-5, per person, PLD accountant, noise added at each site"
+
+
 def test_a_plan_says_what_it_protects_and_what_every_milestone_costs() -> None:
     text = said("plan", "demo")
     for part in (
         "person: adding or removing one person with all of that person's records",
         "calibrated to epsilon 8",
         "end of payments",
-        "delta 1e-5, per person, PLD accountant, noise added at each site",
+        TERMS,
         "replace-one",
         "1,000",
         "nothing is spent",
@@ -192,7 +195,7 @@ def test_every_release_is_one_line_and_the_total_is_the_largest_of_what_people_w
     assert "notes/held-out  Gaussian z=4 x2" in releases[3]
     total = epsilon([Event("poisson-gaussian", 0.12, 1.5, 12)], 1e-5)
     shown = f"epsilon {-(-total // 0.01) / 100:.2f} of 8.00"
-    assert any(shown in line and "delta 1e-5, per person, PLD accountant, noise added at each site" in line for line in lines)
+    assert any(shown in line and TERMS in line for line in lines)
 
 
 def test_the_ledger_as_json_holds_the_head_and_what_is_left(tmp_path: Path) -> None:
@@ -452,7 +455,7 @@ def test_an_attack_that_finds_more_than_epsilon_allows_is_exit_code_2(
     printed = capsys.readouterr()
     assert "30 persons trained on against 150 persons the sites held out" in printed.out
     assert "AUC 1.000 +- 0.000: as a whole, members rank higher than chance explains." in printed.out
-    assert "Claim: epsilon 0.50 (delta 1e-5, per person, PLD accountant, noise added at each site) bounds every attack" in printed.out
+    assert f"Claim: epsilon 0.50 ({TERMS}) bounds every attack" in printed.out
     assert "found more than the run's epsilon allows" in printed.err
 
 

@@ -276,7 +276,8 @@ def test_a_site_that_is_in_every_adapter_is_refused_with_what_bounds_it(run: Run
         assert "nothing bounds" in said
     told = {"private": True, "delta": 1e-5, "unit": "person", "accountant": "pld", "sites": {"south": {"epsilon": 2.5}}}
     run.write_privacy(told)
-    assert "one person of it is bounded: epsilon 2.50 (delta 1e-5, per person, PLD accountant, noise added" in refusal("south")
+    bound = "epsilon 2.50 (delta 1e-5, per person, PLD accountant, noise added at each site)"
+    assert f"one person of it is bounded: {bound}" in refusal("south")
     assert "did you mean north?" in refusal("nroth")
     assert "north, south, west" in refusal("late")  # it was refused, so it gave nothing
     assert not (tmp_path / "out").exists()
