@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import LlmchainError, RunError, RunPaused, RunStopped
 from llmchain_fl.core.messages import HelloReply
 from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_update
 from llmchain_fl.guards.protocol import View
@@ -230,6 +230,23 @@ def test_for_flower_a_run_that_was_stopped_is_one_that_failed_with_that_reason(
         server_app(InProcessGrid(says, ["a", "b"]), context)
     assert "the run was stopped after 1 of 4 rounds: every site has used up its budget" in capsys.readouterr().out
     assert RunDir.open(tmp_path / "run").report.exists()
+
+
+def test_for_flower_a_run_that_can_be_gone_on_with_says_how_and_goes_on(tiny: Any, tmp_path: Path) -> None:
+    sites, stages = {"count": 2, "held_out": 0.0}, [{"name": "all", "rounds": 2}]
+    scenario = tiny.scenario(tmp_path / "run.toml", sites=sites, continual={"guards": []}, stage=stages)
+    out = str(tmp_path / "run")
+
+    def play_again(says: Says, **given_: Any) -> None:
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"out": out, **given_})
+        server_app(InProcessGrid(Scripted(says), ["a", "b"]), context)
+
+    with pytest.raises(RunPaused, match=r"resume=true out="):
+        play_again(lambda _, number: write_refusal("error") if number > 1 else None, scenario=str(scenario))
+    play_again(lambda *_: None, resume=True, set="title=again")
+    run = RunDir.open(tmp_path / "run")
+    assert max(row["round"] for row in run.rows()) == 2
+    assert run.read_changes()[0]["changed"] == {"title": ["", "again"]}
 
 
 # -- numbers that are none --------------------------------------------------------------------------------------------
