@@ -129,7 +129,7 @@ class Loop:
         replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=self._config.sites.reply_seconds)
         outcome = strategy.collect(planned, replies)
         outcome.away = sorted(set(able) - connected(state.nodes))
-        self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined, outcome.unused)
+        self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined)
         for site in (site for site in asked if site not in outcome.spared):
             self._book.charge([site], present[site], strategy.earlier(site, planned.round))
         if not outcome.admitted:

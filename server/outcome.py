@@ -50,8 +50,3 @@ class RoundOutcome:
     def spared(self) -> set[str]:
         """Sites that said no before they had reserved anything. A site that failed in training has paid."""
         return {site for site in self.declined if not is_strike(self.refused[site], declined=True)}
-
-    @property
-    def unused(self) -> set[str]:
-        """Admitted sites of which a robust step kept nothing."""
-        return {site for site, share in self.shares.items() if share == 0}

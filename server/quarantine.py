@@ -15,12 +15,10 @@ case                                            result
 an answer that is no strike (``strikes.py``)    the site stays what it is: free, or on probation
 a site that was not asked                       stays what it is; it is tried when it is asked next
 fewer than ``minimum`` sites would be asked     the least guilty come back early, on probation
-the robust rule left an update out              no strike; with ``screened`` set, that many in a row set a site aside
-... of a site on probation, ``screened`` set    stays on probation
+the robust rule left an update out              no strike: it was admitted
 ==============================================  ======================================================================
 
-A robust rule is no judge: Krum leaves out all sites but one, and the most unusual hospital is the first to go. So
-``screened`` is 0 by default.
+A robust rule is no judge: Krum leaves out all sites but one, and the most unusual hospital is the first to go.
 """
 
 from __future__ import annotations
@@ -35,8 +33,6 @@ from server.strikes import is_strike
 
 LONGEST = 16
 """No quarantine is longer than so many times the first one: a site that was repaired is found out some day."""
-SCREENED = "screened"
-"""The reason of a site that the robust rule left out time after time."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +43,17 @@ class QuarantineSettings:
         after: strikes in a row that set a site aside; 0 switches everything off.
         rounds: length of the first quarantine.
         minimum: fewest admitted replies that make a round (``sites.minimum``).
-        screened: rounds in a row, left out entirely by the robust rule, that set a site aside; 0: they do not count.
 
     Raises:
-        ConfigError: a value below its bound (1 for ``rounds`` and ``minimum``, else 0).
+        ConfigError: a value below its bound (0 for ``after``, else 1).
     """
 
     after: int = 0
     rounds: int = 4
     minimum: int = 1
-    screened: int = 0
 
     def __post_init__(self) -> None:
-        bounds = {"after": 0, "rounds": 1, "minimum": 1, "screened": 0}
+        bounds = {"after": 0, "rounds": 1, "minimum": 1}
         low = {name: least for name, least in bounds.items() if getattr(self, name) < least}
         if low:
             raise ConfigError([f"quarantine: {k} = {getattr(self, k)}, at least {least}" for k, least in low.items()])
@@ -69,11 +63,10 @@ class QuarantineSettings:
 class Standing:
     """One site's record: set aside in the rounds ``since + 1 .. until``, on probation after them, free where 0.
 
-    ``strikes`` and ``left_out`` are in a row, ``length`` is in rounds, ``times`` counts the quarantines of the run.
+    ``strikes`` are in a row, ``length`` is in rounds, ``times`` counts the quarantines of the run.
     """
 
     strikes: int = 0
-    left_out: int = 0
     since: int = 0
     until: int = 0
     length: int = 0
@@ -84,12 +77,6 @@ class Standing:
     def free(self) -> bool:
         """Neither set aside nor on probation."""
         return not self.until
-
-    def words(self, number: int) -> str:
-        """``set aside until round 12 (norm)``, as of round ``number``; empty for a free site."""
-        if self.free:
-            return ""
-        return f"set aside until round {self.until} ({self.reason})" if number <= self.until else "on probation"
 
 
 class Quarantine:
@@ -125,7 +112,6 @@ class Quarantine:
         admitted: Collection[str],
         refused: Mapping[str, str],
         declined: Collection[str] = (),
-        screened: Collection[str] = (),
     ) -> None:
         """What came of round ``number``. Sites that were not asked are in none of these.
 
@@ -134,7 +120,6 @@ class Quarantine:
             admitted: sites whose update was admitted.
             refused: site -> reason of those whose reply was not summed.
             declined: those of ``refused`` that said so themselves, by a code.
-            screened: those of ``admitted`` whose update the robust rule left out entirely.
         """
         self._changed = []
         if not self._settings.after:
@@ -142,7 +127,7 @@ class Quarantine:
         for site in sorted(set(admitted) | set(refused)):
             old = self._standing(site)
             if site in admitted:
-                new = self._admitted(old, number, site in screened)
+                new = Standing(times=old.times)
             else:
                 new = self._refused(old, number, refused[site], site in declined)
             self._standings[site] = new
@@ -150,12 +135,6 @@ class Quarantine:
                 self._changed.append(site)
             if new == Standing():
                 del self._standings[site]
-
-    def _admitted(self, old: Standing, number: int, left_out: bool) -> Standing:
-        if not (left_out and self._settings.screened):
-            return Standing(times=old.times)
-        new = replace(old, strikes=0, left_out=old.left_out + 1)
-        return self._aside(new, number, SCREENED) if new.left_out >= self._settings.screened else new
 
     def _refused(self, old: Standing, number: int, reason: str, declined: bool) -> Standing:
         if not is_strike(reason, declined=declined):
@@ -208,8 +187,7 @@ class Quarantine:
         if not all(type(count) is int and count >= 0 for count in counts) or type(reason) is not str:
             return False
         if standing.free:
-            runs = standing.strikes < self._settings.after and standing.left_out < max(1, self._settings.screened)
-            return runs and (standing.since, standing.length, reason) == (0, 0, "")
+            return standing.strikes < self._settings.after and (standing.since, standing.length, reason) == (0, 0, "")
         first = self._settings.rounds
         lengths = {min(2**power, LONGEST) * first for power in range(LONGEST)}
         return standing.until == standing.since + standing.length and standing.length in lengths and standing.times > 0

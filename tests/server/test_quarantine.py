@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.core.errors import CODES, ConfigError, RunError
-from server.quarantine import LONGEST, SCREENED, Quarantine, QuarantineSettings, Standing
+from server.quarantine import LONGEST, Quarantine, QuarantineSettings, Standing
 from server.strikes import REFUSED, is_strike
 
 SITES = ["a", "b", "c", "d"]
 OK = "admitted"
-ASIDE = {"strikes": 3, "left_out": 0, "since": 5, "until": 9, "length": 4, "times": 1, "reason": "norm"}
+ASIDE = {"strikes": 3, "since": 5, "until": 9, "length": 4, "times": 1, "reason": "norm"}
 
 
 def play(
@@ -27,9 +27,8 @@ def play(
     for number in range(1, 41):
         able = box.able(number, list(answers))
         said = {site: left[site].pop(0) if len(left[site]) > 1 else left[site][0] for site in able}
-        refused = {site: word for site, word in said.items() if word not in (OK, SCREENED)}
-        admitted = set(said) - set(refused)
-        box.record(number, admitted, refused, set(declined), {site for site in admitted if said[site] == SCREENED})
+        refused = {site: word for site, word in said.items() if word != OK}
+        box.record(number, set(said) - set(refused), refused, set(declined))
         asked.append(able)
     return box, asked
 
@@ -109,7 +108,7 @@ def test_a_site_is_tried_when_it_is_asked_next_and_not_judged_before() -> None:
     for number in range(2, 9):
         box.record(number, {"a"}, {})
     assert box.able(9, ["b"]) == ["b"]
-    assert box.standings["b"].words(9) == "on probation"
+    assert not box.standings["b"].free
     box.record(9, {"b"}, {})
     assert box.standings["b"] == Standing(times=1)
 
@@ -162,44 +161,6 @@ def test_guilt_is_the_length_of_the_quarantine_then_its_end_then_the_name() -> N
     assert box.able(31, ["x", "y", *SITES]) == ["x", "y"]  # and nobody comes back where there are enough
 
 
-# -- left out by a robust rule ----------------------------------------------------------------------------------------
-
-
-def test_being_left_out_by_the_robust_rule_is_no_fault_unless_the_run_says_so() -> None:
-    _, asked = play({"a": [OK], "b": [SCREENED]}, after=1, rounds=4)
-    assert len(rounds_of("b", asked)) == 40
-    box, asked = play({"a": [OK], "b": [SCREENED]}, after=1, rounds=4, screened=3)
-    assert rounds_of("b", asked) == [1, 2, 3, 8, 17, 34]
-    assert box.standings["b"].reason == SCREENED
-
-
-def test_an_update_that_was_left_out_brings_nobody_back_and_one_that_counted_does() -> None:
-    box = Quarantine(QuarantineSettings(after=1, rounds=2, screened=2))
-    box.record(1, {"a"}, {"b": "norm"})
-    box.record(4, {"a", "b"}, {}, screened={"b"})
-    assert not box.standings["b"].free
-    box.record(5, {"a", "b"}, {})
-    assert box.standings["b"] == Standing(times=1)
-    for number in (6, 7):
-        assert box.able(number, ["b"]) == ["b"]
-        box.record(number, {"a", "b"}, {}, screened={"b"})
-    assert box.standings["b"].words(8) == "set aside until round 9 (screened)"
-
-
-def test_on_probation_one_strike_is_enough_whatever_the_site_was_set_aside_for() -> None:
-    box = Quarantine(QuarantineSettings(after=3, rounds=2, screened=1))
-    box.record(1, {"a", "b"}, {}, screened={"b"})
-    box.record(4, {"a"}, {"b": "norm"})
-    assert box.standings["b"].words(5) == "set aside until round 8 (norm)"
-
-
-def test_an_update_that_was_left_out_still_ends_the_strikes_in_a_row() -> None:
-    box = Quarantine(QuarantineSettings(after=2, rounds=2, screened=5))
-    for admitted, refused in (({"a"}, {"b": "norm"}), ({"a", "b"}, {}), ({"a"}, {"b": "norm"})):
-        box.record(1, admitted, refused, screened={"b"})
-    assert box.standings["b"].free
-
-
 # -- what is told and kept --------------------------------------------------------------------------------------------
 
 
@@ -224,7 +185,6 @@ def test_a_row_says_who_why_until_when_and_how_often_and_one_tells_of_the_return
         {"strikes": -1}, {"strikes": 1.0}, {"since": 4}, {"until": 10}, {"until": 0}, {"times": 0}, {"reason": 7},
         {"since": 5, "length": 5, "until": 10}, {"length": 128, "until": 133}, {"strikes": True}, {"new field": 1},
         {"since": 0, "until": 0, "length": 0, "reason": "", "strikes": 3},
-        {"since": 0, "until": 0, "length": 0, "reason": "", "left_out": 1},
     ],
     ids=str,
 )  # fmt: skip
@@ -238,21 +198,21 @@ def test_a_damaged_state_is_refused_and_nothing_of_it_is_taken_up(wrong: dict[st
 
 def test_settings_out_of_bounds_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        QuarantineSettings(after=-1, rounds=0, minimum=0, screened=-2)
-    assert len(caught.value.faults) == 4
+        QuarantineSettings(after=-1, rounds=0, minimum=0)
+    assert len(caught.value.faults) == 3
 
 
 # -- any sequence of events -------------------------------------------------------------------------------------------
 
 HONEST = [(OK, False), *((code, True) for code in ("budget", "privacy", "data", "model"))]
-ANSWERS = [(OK, False), (SCREENED, False), ("no-answer", False), ("norm", False), ("duplicate", False)]
+ANSWERS = [(OK, False), ("no-answer", False), ("norm", False), ("duplicate", False)]
 ANSWERS += [("wire", False), ("wire", True), ("budget", True), ("error", True), ("unknown", True), ("data", True)]
 
 
 def expected_until(history: list[tuple[int, str, bool]], after: int, rounds: int) -> int:
     """The end of a site's last quarantine (0: free), from all its answers ``(round, word, declined)``, by hand."""
     while True:
-        good = [i for i, (_, word, _) in enumerate(history) if word in (OK, SCREENED)]
+        good = [i for i, (_, word, _) in enumerate(history) if word == OK]
         if not good:
             break
         history = history[good[-1] + 1 :]
@@ -262,11 +222,11 @@ def expected_until(history: list[tuple[int, str, bool]], after: int, rounds: int
     return bad[-1] + rounds * min(2 ** (len(bad) - after), LONGEST)
 
 
-@given(st.data(), st.integers(0, 3), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2))
+@given(st.data(), st.integers(0, 3), st.integers(1, 3), st.integers(1, 4))
 def test_any_sequence_of_answers_leaves_a_legal_state_that_survives_a_restart(
-    data: st.DataObject, after: int, rounds: int, minimum: int, screened: int
+    data: st.DataObject, after: int, rounds: int, minimum: int
 ) -> None:
-    settings = QuarantineSettings(after, rounds, minimum, screened)
+    settings = QuarantineSettings(after, rounds, minimum)
     box, histories = Quarantine(settings), {site: list[tuple[int, str, bool]]() for site in SITES}
     for number in range(1, data.draw(st.integers(1, 12)) + 1):
         there = data.draw(st.lists(st.sampled_from(SITES), unique=True))
@@ -277,21 +237,20 @@ def test_any_sequence_of_answers_leaves_a_legal_state_that_survives_a_restart(
         said = {site: data.draw(st.sampled_from(HONEST if site == "a" else ANSWERS)) for site in asked}
         for site, (word, declined) in said.items():
             histories[site].append((number, word, declined))
-        admitted = {site for site, (word, _) in said.items() if word in (OK, SCREENED)}
+        admitted = {site for site, (word, _) in said.items() if word == OK}
         refused = {site: word for site, (word, _) in said.items() if site not in admitted}
         box.record(
             number,
             admitted,
             refused,
             {site for site, (_, declined) in said.items() if declined},
-            {site for site, (word, _) in said.items() if word == SCREENED},
         )
         again = Quarantine(settings)
         again.load_state(json.loads(json.dumps(box.state())))
         assert again.state() == box.state()
         assert all(again.able(later, SITES) == box.able(later, SITES) for later in (number + 1, number + 4))
         assert "a" not in box.standings  # who is always honest has no record at all
-        if after and not screened:
+        if after:
             for site in SITES:
                 found = box.standings.get(site, Standing()).until
                 assert found == expected_until(histories[site], after, rounds)
