@@ -58,6 +58,8 @@ class Layouts:
             left &= self.differing(count)
             if not left:
                 break
+        for name in left:
+            del told[name]
         return _layers(left)
 
     def differing(self, count: int) -> set[str]:

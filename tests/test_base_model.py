@@ -162,6 +162,7 @@ class Base(nn.Module):
     def __init__(self, fault: str) -> None:
         super().__init__()
         self.table, self.fault, self.device = nn.Embedding(9, 4), fault, torch.device("cpu")
+        self.dtype = torch.float32
         self.config = type("Config", (), {"hidden_size": 4})()
         self.register_buffer("seen", torch.zeros(()))
 

@@ -65,7 +65,7 @@ def first_pass(module: Any, path: str, kind: str) -> tuple[int, bool | None]:
         raise ModelError(
             f"model.path = {path!r}: {type(module).__name__} cannot compute {tokens} token ids alone: "
             f"{first_line(error)}",
-            remedy=TEXT_BASES,
+            remedy=TEXT_BASES if module.dtype == torch.float32 else f'set model.dtype = "float32", or {TEXT_BASES}',
         ) from error
     if not given.isfinite().all():
         raise ModelError(
