@@ -1,19 +1,20 @@
 """Which files run at a site, which at the server: the closure of an app under imports, read from the source.
 
 Nothing is imported: a module's imports are read from its syntax tree, wherever they stand in it, in functions too. A
-text ``module:attribute`` in a table is code that is loaded when somebody chooses its name (``core/plugins.py``). Such a
-text counts where it names a module of ``core/``, which a task may choose; at the server, whose configuration chooses,
-all of them count. Anything else a site loads only if the data holder's own file names it.
+text ``module:attribute`` in a table is code that is loaded when somebody chooses its name (``core/plugins.py``): at a
+site a module of ``core/`` that a task names (a guard, a codec, a kind of task) or the suffix of the site's own file;
+at the server, whose configuration chooses, every one. Such files are marked ``by_name``. Anything else a site loads
+only if the data holder's own file names it.
 
-======================================  ==========================================
+======================================  ==========================================================
 in a module                             its closure holds
-======================================  ==========================================
+======================================  ==========================================================
 ``import a.b``, ``from a import b``     a, a.b (where they are the project's)
 an import within a function             the same
 an import for type checkers only        nothing
-"a.b:c" in a table                      a.b, where it lies in one of the packages ``chosen``
+"a.b:c" in a table                      a.b, by name, where it may be chosen there
 another package                         nothing
-======================================  ==========================================
+======================================  ==========================================================
 """
 
 from __future__ import annotations
@@ -33,29 +34,37 @@ _CHOSEN = re.compile(r"((?:" + "|".join(ROOMS) + r")(?:\.\w+)+):\w+")
 
 @dataclass(frozen=True)
 class Part:
-    """One file: its path under the root, its lines, the SHA-256 of its bytes."""
+    """One file: its path under the root, its lines, the SHA-256 of its bytes, and whether only a name brings it in."""
 
     path: str
     lines: int
     sha256: str
+    by_name: bool
 
 
 def parts(root: Path, app: str) -> list[Part]:
     """The files of ``app`` and of all it imports, by path."""
+    always = _closure(root, app, ())
+    whole = _closure(root, app, BY_A_TASK if app == SITE else ROOMS)
+    return [_part(root, file, file not in always) for file in sorted(whole)]
+
+
+def _closure(root: Path, app: str, chosen: tuple[str, ...]) -> set[Path]:
     found: set[Path] = set()
-    open_ends, chosen = [app], BY_A_TASK if app == SITE else ROOMS
+    open_ends = [app]
     while open_ends:
         file = _file(root, open_ends.pop())
         if file is None or file in found:
             continue
         found.add(file)
         open_ends += _imports(file.read_text(encoding="utf-8"), chosen)
-    return [_part(root, file) for file in sorted(found)]
+    return found
 
 
-def _part(root: Path, file: Path) -> Part:
+def _part(root: Path, file: Path, by_name: bool) -> Part:
     data = file.read_bytes()
-    return Part(file.relative_to(root).as_posix(), data.count(b"\n"), hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    return Part(file.relative_to(root).as_posix(), data.count(b"\n"), digest, by_name)
 
 
 def _file(root: Path, module: str) -> Path | None:

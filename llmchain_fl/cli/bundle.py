@@ -23,6 +23,8 @@ def command(
         return
     if listed:
         for part in found:
-            typer.echo(f"{part.sha256}  {part.lines:5}  {part.path}")
-    where = "the server" if server else "a site"
-    typer.echo(f"{len(found)} files, {sum(part.lines for part in found):,} lines run at {where}")
+            typer.echo(f"{part.sha256}  {part.lines:5}  {part.path}{'  by name' * part.by_name}")
+    where, who = ("the server", "its configuration") if server else ("a site", "a task or the site's own file")
+    always, named = ([part for part in found if part.by_name is by_name] for by_name in (False, True))
+    typer.echo(f"{len(always)} files, {sum(part.lines for part in always):,} lines run at {where}")
+    typer.echo(f"{len(named)} files, {sum(part.lines for part in named):,} lines more where {who} names them")

@@ -24,13 +24,34 @@ plug-ins that it allows (``limits.plugins``), as ``GROUP:NAME``; there is none b
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
 
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.words import nearest
 
 PREFIX = "llmchain_fl."
+T = TypeVar("T")
+
+
+class Named(Mapping[str, T], Generic[T]):
+    """A table of this project: name -> ``module:attribute``, imported when somebody asks for the value."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> T:
+        return cast("T", named(self._places[name]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def installed(group: str) -> dict[str, EntryPoint]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.codec import CodecSpec, Name
 from llmchain_fl.core.compression.update import Shapes, blob_size
 
 _ANY = 2**40
@@ -96,7 +97,11 @@ def link_faults(
         seconds = seconds_on(size, link_kbit)
         if seconds <= max_seconds:
             continue
-        sizes = {name: budget(shapes, replace(spec, name=name)) for name in CODECS if steady or CODECS[name].unbiased}
+        sizes = {
+            name: budget(shapes, replace(spec, name=cast("Name", name)))
+            for name in CODECS
+            if steady or CODECS[name].unbiased
+        }
         times = {name: seconds_on(other, link_kbit) for name, other in sizes.items()}
         fit = [f'"{name}" ({took:.1f} s)' for name, took in times.items() if took <= max_seconds]
         remedy = f"set it to {' or '.join(fit)}" if fit else "lower adapter.rank, or take a rule that sends less"

@@ -85,3 +85,6 @@ def from_halves(blob: Blob) -> Flat:
 def as_bytes(numbers: NDArray[np.generic]) -> Blob:
     """The memory of an array."""
     return np.frombuffer(numbers.tobytes(), dtype=np.uint8)
+
+
+PLAIN, BF16 = Plain(), Bf16()

@@ -78,3 +78,6 @@ class TopK:
         """1 - (1 - w) k / n, w of the values' codec."""
         k = kept(n, spec)
         return 1 - (1 - self.values.error(k, spec)) * k / n if n else 0.0
+
+
+TOP_K = TopK()

@@ -31,23 +31,21 @@ from typing import cast
 from llmchain_fl.core import plugins
 from llmchain_fl.core.data.lines import GZIP, Dialect, missing_file, names_in
 from llmchain_fl.core.data.rows import Found
-from llmchain_fl.core.data.tables import read_csv, read_tsv
-from llmchain_fl.core.data.text_files import read_jsonl, read_lines
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.regular_file import kind_of
 
 Reader = Callable[[Path, Dialect], Found]
 Allowed = Collection[str] | None
-READERS: Mapping[str, Reader | str] = MappingProxyType(
+READERS: Mapping[str, str] = MappingProxyType(
     {
-        "jsonl": read_jsonl,
-        "ndjson": read_jsonl,
+        "jsonl": "llmchain_fl.core.data.text_files:read_jsonl",
+        "ndjson": "llmchain_fl.core.data.text_files:read_jsonl",
         "json": "llmchain_fl.data.json_file:read_json",
-        "csv": read_csv,
-        "tsv": read_tsv,
+        "csv": "llmchain_fl.core.data.tables:read_csv",
+        "tsv": "llmchain_fl.core.data.tables:read_tsv",
         "parquet": "llmchain_fl.data.columnar:read_parquet",
         "xlsx": "llmchain_fl.data.excel:read_excel",
-        "txt": read_lines,
+        "txt": "llmchain_fl.core.data.text_files:read_lines",
     }
 )
 SAVED = "llmchain_fl.data.columnar:read_saved_dataset"

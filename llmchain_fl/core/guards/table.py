@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.guards.agem import AgemSite
-from llmchain_fl.core.guards.anchor import AnchorSite
-from llmchain_fl.core.guards.distill import DistillSite
-from llmchain_fl.core.guards.olora import OloraSite
-from llmchain_fl.core.guards.rehearsal import RehearsalSite
-from llmchain_fl.core.guards.replay import ReplaySite
 from llmchain_fl.core.guards.site_guard import SiteGuard
-from llmchain_fl.core.plugins import load
+from llmchain_fl.core.plugins import Named, load
 
-SITE_GUARDS: Mapping[str, type[SiteGuard]] = MappingProxyType(
+SITE_GUARDS: Named[type[SiteGuard]] = Named(
     {
-        "agem": AgemSite,
-        "anchor": AnchorSite,
-        "distill": DistillSite,
-        "olora": OloraSite,
-        "rehearsal": RehearsalSite,
-        "replay": ReplaySite,
+        "agem": "llmchain_fl.core.guards.agem:AgemSite",
+        "anchor": "llmchain_fl.core.guards.anchor:AnchorSite",
+        "distill": "llmchain_fl.core.guards.distill:DistillSite",
+        "olora": "llmchain_fl.core.guards.olora:OloraSite",
+        "rehearsal": "llmchain_fl.core.guards.rehearsal:RehearsalSite",
+        "replay": "llmchain_fl.core.guards.replay:ReplaySite",
     }
 )
+"""Imported when a task names them."""
 
 
 def site_half(name: str) -> type[SiteGuard]:
