@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from llmchain_fl.compare.plan import Axis, Comparison, Only
+import tomli_w
+
+from llmchain_fl.compare.plan import Axis, Comparison
 from llmchain_fl.config.read import known_keys
-from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.words import nearest
 
 
@@ -38,7 +40,7 @@ def setting_lines(table: object, where: str, faults: list[str]) -> tuple[str, ..
         if fault:
             faults.append(f"{where}: {fault}")
         else:
-            lines.append(table_to_toml({key: value}).strip())
+            lines.append(f"{key} = {one_line(value)}")
     return tuple(lines)
 
 
@@ -76,39 +78,41 @@ def _fault(key: str, value: object) -> str:
     return f"{key} is not a setting{nearest(plain, known)}"
 
 
+def one_line(value: Any) -> str:
+    """A TOML value on one line, as ``--set`` takes it; JSON strings are TOML basic strings."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{one_line(str(name))} = {one_line(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(one_line, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return tomli_w.dumps({"x": value}).partition(" = ")[2].strip()
+
+
 def to_toml(comparison: Comparison) -> str:
-    """The comparison in full, settings of the command line included."""
-    head = {
-        "title": comparison.title,
-        "about": comparison.about,
-        "scenario": comparison.scenario,
-        "seeds": list(comparison.seeds),
-        "score": comparison.score,
-        "report": list(comparison.report),
-        "continual": comparison.continual,
-    }
-    text = table_to_toml(head) + f"set = {_inline(comparison.settings)}\n"
-    text += "".join(_axis(axis) for axis in comparison.axes)
-    return text + "".join(_skip(rule) for rule in comparison.skip)
+    """The comparison in full, with the settings of the command line; ``read_comparison`` reads it back."""
+    return tomli_w.dumps(
+        {
+            "title": comparison.title,
+            "about": comparison.about,
+            "scenario": comparison.scenario,
+            "seeds": list(comparison.seeds),
+            "score": comparison.score,
+            "report": list(comparison.report),
+            "continual": comparison.continual,
+            "set": _table(comparison.settings),
+            "axis": [_axis(axis) for axis in comparison.axes],
+            "skip": [{axis: list(labels) for axis, labels in rule.items()} for rule in comparison.skip],
+        }
+    )
 
 
-def _axis(axis: Axis) -> str:
-    settings = {"name": axis.name, "repeat": axis.repeat, "baseline": axis.baseline}
-    plain = {key: value for key, value in settings.items() if value not in ("", False)}
-    lines = [f"{_quoted(label)} = {_inline(lines)}" for label, lines in axis.values.items()]
-    return "\n".join(["", "[[axis]]", table_to_toml(plain).strip(), "[axis.values]", *lines, ""])
+def _axis(axis: Axis) -> dict[str, Any]:
+    values = {label: _table(lines) for label, lines in axis.values.items()}
+    told = {"name": axis.name, "repeat": axis.repeat, "baseline": axis.baseline}
+    return {**{key: value for key, value in told.items() if value not in ("", False)}, "values": values}
 
 
-def _skip(rule: Only) -> str:
-    lines = [f"{_quoted(axis)} = [{', '.join(map(_quoted, labels))}]" for axis, labels in rule.items()]
-    return "\n".join(["", "[[skip]]", *lines, ""])
-
-
-def _inline(lines: Iterable[str]) -> str:
-    """Setting lines as one inline table, their keys quoted."""
-    parts = [f"{_quoted(key_of(line))} = {line.partition(' = ')[2]}" for line in lines]
-    return "{ " + ", ".join(parts) + " }" if parts else "{}"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+def _table(lines: Iterable[str]) -> dict[str, Any]:
+    """Setting lines as a table of dotted keys."""
+    return {key_of(line): tomllib.loads(f"x = {line.partition(' = ')[2]}")["x"] for line in lines}
