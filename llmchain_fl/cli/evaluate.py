@@ -17,14 +17,15 @@ def command(
     ] = None,
 ) -> None:
     """Score a trained adapter on records of yours."""
-    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of
+    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
     from llmchain_fl.core.tasks.kind import task_kind
     from llmchain_fl.data.source import check_labels, read_rows
 
+    told = told_columns(columns)
     folder = find_adapter(run)
     spec = task_of(folder)
     kind = task_kind(spec.kind)
-    rows = read_rows(data, mapping=own_columns(folder, columns or []), required=kind.columns, split="test", seed=1)
+    rows = read_rows(data, mapping=own_columns(folder) | told, required=kind.columns, split="test", seed=1)
     if kind.labelled:
         check_labels(rows, spec.labels)
     _, task = open_trained(folder)

@@ -110,6 +110,7 @@ def kept_in(run: RunDir) -> Iterator[None]:
     except Exception as error:
         begun = run.begun
         again = f"llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
-        kept = f"every finished round is kept, go on with: {again}" if begun else "no round was finished, so nothing is kept"
+        nothing = "no round was finished, so nothing is kept"
+        kept = f"every finished round is kept, go on with: {again}" if begun else nothing
         what, _, remedy = full_text(error, kept, run.path if begun else None).partition("\n  -> ")
         raise RunError(what, remedy=remedy) from error

@@ -27,7 +27,7 @@ def command(
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 3,
 ) -> None:
     """Use a trained adapter on new texts: labels with their probabilities, or answers."""
-    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of
+    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.core.tasks.kind import task_kind
     from llmchain_fl.data.source import read_rows
@@ -36,11 +36,11 @@ def command(
         raise ConfigError(["give either texts or --file"])
     if out is not None:
         _check_out(out)
+    told = told_columns(columns)
     folder = find_adapter(run)
     kind = task_kind(task_of(folder).kind)
     asked = kind.columns[0]
-    told = own_columns(folder, columns or [])
-    mapping = {asked: told[asked]} if asked in told else {}
+    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours == asked}
     rows = read_rows(file, mapping=mapping, required=(asked,), split="test", seed=1) if file else None
     texts = list(text or ()) if rows is None else [row[asked] for row in rows.records]
     _, task = open_trained(folder)

@@ -55,18 +55,23 @@ def task_of(adapter: Path) -> TaskRead:
     raise ModelError(fault, remedy="restore the folder; it was changed by hand or damaged")
 
 
-def own_columns(adapter: Path, told: list[str]) -> dict[str, str]:
-    """Which column holds what: as the run of this adapter has it, and on top of that ``told``, ``text=utterance``.
+def told_columns(pairs: list[str] | None) -> dict[str, str]:
+    """What ``--column text=utterance`` says.
 
     Raises:
         ConfigError: a pair without an equals sign.
     """
+    wrong = [pair for pair in pairs or [] if "=" not in pair]
+    if wrong:
+        raise ConfigError([f"--column {pair!r} is not of the form name=column" for pair in wrong])
+    return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def own_columns(adapter: Path) -> dict[str, str]:
+    """Which column holds what, as the run of this adapter has it; empty where its run is not here."""
     from llmchain_fl.config.read import read_config
     from llmchain_fl.run_dir import RunDir
 
-    wrong = [pair for pair in told if "=" not in pair]
-    if wrong:
-        raise ConfigError([f"--column {pair!r} is not of the form name=column" for pair in wrong])
     columns: dict[str, str] = {}
     try:
         run = next((RunDir.open(folder) for folder in adapter.parents if (folder / "metrics.jsonl").is_file()), None)
@@ -74,7 +79,7 @@ def own_columns(adapter: Path, told: list[str]) -> dict[str, str]:
     except LlmchainError:  # a run of another version; its adapter may well be readable
         columns = {}
     columns.pop("person", None)
-    return columns | dict(pair.split("=", 1) for pair in told)
+    return columns
 
 
 def open_trained(path: Path) -> tuple[WorkSpec, Task]:

@@ -58,7 +58,7 @@ SETTINGS = {
     "wrong type": (["train.steps=many"], ["train.steps", "'many'"]),
     "below its bound": (["train.lr=-1"], ["train.lr", "greater than 0"]),
     "not finite": (["train.lr=nan"], ["train.lr"]),
-    "unknown choice": (["aggregation.rule=fedavg"], ["aggregation.rule", "'ffa'"]),
+    "unknown choice": (["aggregation.rule=fedavg"], ["aggregation.rule", "ffa"]),
     "three faults at once": (
         ["train.lr=0", "sites.count=0", "modle.path=x"],
         ["3 faults", "sites.count", "modle.path"],
@@ -125,7 +125,7 @@ COMMANDS = {
     "a missing scenario file": (["simulate", "no/such.toml"], ["no/such.toml"]),
     "an unknown backend": (["simulate", "demo", "--backend", "mpi"], ["mpi", "ray"]),
     "resuming nothing": (["simulate", "--resume", "no-such-run"], ["no-such-run"]),
-    "resuming with other settings": (["simulate", "--resume", "x", "--set", "seed=2"], ["--resume"]),
+    "resuming with other settings": (["simulate", "--resume", "x", "--set", "seed=2"], ["x does not exist"]),
     "predicting with nothing": (["predict", "no-such-run", "hello"], ["no-such-run"]),
     "reporting nothing": (["report", "no-such-run"], ["no-such-run"]),
     "evaluating with a bad column": (["evaluate", "x", "y", "--column", "text"], ["name=column"]),
