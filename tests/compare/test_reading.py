@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmchain_fl.compare import settings
 from llmchain_fl.compare.plan import Comparison
 from llmchain_fl.compare.read import build_comparison, read_comparison, read_only, read_seeds
-from llmchain_fl.compare.settings import setting_lines, to_toml
+from llmchain_fl.compare.settings import one_line, setting_lines, to_toml
 from llmchain_fl.core.errors import ConfigError
 
 
@@ -81,6 +84,21 @@ def test_settings_may_be_dotted_or_nested_and_stand_in_one_form(tree: dict[str, 
     tree["set"] = {"train": {"lr_final": 0.5}, "stage.0.rounds": 2, "data.columns": {"text": "utterance"}}
     lines = build_comparison("x", tree).settings
     assert lines == ("train.lr_final = 0.5", "stage.0.rounds = 2", 'data.columns.text = "utterance"')
+
+
+PLAIN = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=9)
+VALUES = st.recursive(
+    PLAIN,
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=4), part, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_every_value_stands_on_one_line_and_is_read_back_as_it_was(value: Any) -> None:
+    line = one_line(value)
+    assert "\n" not in line
+    assert tomllib.loads(f"x = {line}")["x"] == value
 
 
 def test_a_table_by_name_has_the_name_in_the_middle_of_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
