@@ -9,7 +9,7 @@ case                                             result
 ``privacy.enabled``                              refused: nothing bounds what one person adds to its update
 a guard that acts inside the local loop          refused: the loop that it acts in is not played
 backend ``ray``                                  refused: a function of this process does not reach its actors
-it replaces the adapter's tensors                TrainingError: the model must be trained in place
+it replaces the adapter's tensors                their values are copied back to where the adapter is
 nothing moved, or not to finite numbers          TrainingError, as for our own loop
 ===============================================  ==========================================================
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from client.training import LocalResult, Train, check_moved
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.errors import ConfigError, PrivacyError, TrainingError
+from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.units import Batch
@@ -92,17 +92,12 @@ def loop_of(trainer: OwnTrainer) -> Train:
         if plan is not None:
             raise PrivacyError("an own trainer in a private run", remedy="set privacy.enabled = false")
         resident = task.resident
-        before, start = _storage(task), resident.trained.clone()
+        views, start = {name: one.data for name, one in resident.parameters.items()}, resident.trained.clone()
         wish = LocalSpec(lr, spec.steps, max(1, round(spec.batch_size)), spec.seed, resident.base.tokenizer)
-        trainer(model_of(task), records_of(task, examples), wish)
-        for name, parameter in resident.parameters.items():
-            parameter.requires_grad_(name in resident.trained_names)
-            parameter.grad = None
-        if _storage(task) != before:
-            raise TrainingError(
-                "the own trainer replaced tensors of the adapter", remedy="train the model in place, in float32"
-            )
-        resident.module.train()
+        try:
+            trainer(model_of(task), records_of(task, examples), wish)
+        finally:
+            _put_back(task, views)
         moved = not torch.equal(start, resident.trained)
         check_moved(resident.trained, start, moved, expected=len(examples) > 0)
         tokens = examples.tokens(range(len(examples)))
@@ -155,5 +150,14 @@ def _is_causal(task: Task) -> bool:
     return task.resident.spec.base.kind == "causal-lm"
 
 
-def _storage(task: Task) -> dict[str, int]:
-    return {name: parameter.data_ptr() for name, parameter in task.resident.parameters.items()}
+def _put_back(task: Task, views: Mapping[str, Tensor]) -> None:
+    """The adapter lies in one vector again (``core/adapter/resident.py``), with the values that it has now."""
+    resident = task.resident
+    with torch.no_grad():
+        for name, parameter in resident.parameters.items():
+            if parameter.data_ptr() != views[name].data_ptr():
+                views[name].copy_(parameter.data)
+                parameter.data = views[name]
+            parameter.requires_grad_(name in resident.trained_names)
+            parameter.grad = None
+    resident.module.train()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from llmchain_fl.api.watching import Callback, Watching
 from llmchain_fl.cli.apps import simulator
 from llmchain_fl.config.read import apply_settings, build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.errors import ConfigError, LlmchainError, RunStopped
+from llmchain_fl.core.errors import ConfigError, RunStopped
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.run_dir import RunDir, fresh
 from llmchain_fl.scenario import find_scenario
@@ -71,16 +70,24 @@ def run(
         try:
             memory.write()
             return replace(_play(tool, resolved, made, backend, trainer, callbacks), plugins=plugins)
-        except LlmchainError:
-            if not made.begun:
-                shutil.rmtree(made.path)  # nobody was asked for anything
+        except BaseException:
+            made.discard()  # unless some site was asked for something
             raise
 
 
-def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), backend: str = "in-process") -> Result:
-    """Go on with a run that broke off. One with own objects or an own trainer is not taken up again: start it anew."""
+def resume(
+    path: str | Path,
+    *,
+    settings: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    backend: str = "in-process",
+) -> Result:
+    """Go on with a run that broke off; ``settings``: changes that alter no result, as after ``--set``.
+
+    A run with own objects or an own trainer is not taken up again: start it anew.
+    """
     tool = simulator()
-    config, made = tool.reopen(Path(path))
+    config, made = tool.reopen(Path(path), settings)
     return _play(tool, config, made, backend, None, callbacks)
 
 

@@ -98,13 +98,30 @@ def replaces(model: nn.Module, records: Any, spec: Any) -> None:
     """New tensors in the place of those of the adapter."""
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data + 1.0
+            parameter.data = parameter.data + 0.5
 
 
-@pytest.mark.parametrize("trainer", [replaces, lambda model, records, spec: None], ids=["replaces", "does nothing"])
-def test_a_trainer_that_does_not_train_in_place_gives_no_update(memory: Any, tmp_path: Path, trainer: Any) -> None:
+def test_tensors_that_a_trainer_replaces_are_copied_back_and_later_runs_are_as_ever(
+    memory: Any, tmp_path: Path
+) -> None:
+    def run(name: str, trainer: Any = None) -> dict[str, Any]:
+        result = lf.run(memory.settings(), train=memory.train, test=memory.test, trainer=trainer, out=tmp_path / name)
+        return {key: value for key, value in read_adapter(result.adapter)[1].items() if key.endswith("lora_B")}
+
+    before = run("before")
+    assert all(np.allclose(value, 0.5) for value in run("own", replaces).values())
+    assert all(np.array_equal(value, before[key]) for key, value in run("after").items())
+
+
+def test_a_trainer_that_does_nothing_gives_no_update(memory: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="none of 2 sites gave an update \\(training\\)"):
-        lf.run(memory.settings(), train=memory.train, test=memory.test, trainer=trainer, out=tmp_path / "run")
+        lf.run(
+            memory.settings(),
+            train=memory.train,
+            test=memory.test,
+            trainer=lambda model, records, spec: None,
+            out=tmp_path / "run",
+        )
 
 
 @pytest.mark.parametrize(
