@@ -12,7 +12,7 @@ llmchain_fl.rules    an aggregation rule (``llmchain_fl.aggregation.rule.Rule``)
 llmchain_fl.robust   a robust step, as its class (``llmchain_fl.robust.protocol.Robust``)
 llmchain_fl.guards   a guard against forgetting (``llmchain_fl.guards.guard.Guard``)
 llmchain_fl.tasks    a task (``llmchain_fl.core.tasks.kind.TaskKind``)
-llmchain_fl.readers  a reader of files: suffix -> function (``llmchain_fl.core.data.readers``)
+llmchain_fl.readers  a reader of files, its name their suffix (``llmchain_fl.core.data.readers.Reader``)
 llmchain_fl.sources  records by name, ``NAME:rest`` (``llmchain_fl.core.data.source``)
 llmchain_fl.bases    a base model by name: a function that gives its folder
 ===================  ==========================================================================

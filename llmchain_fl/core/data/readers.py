@@ -1,4 +1,4 @@
-"""A path -> records. One reader per format, in one table by suffix; directories hold splits.
+"""A path -> records. One reader per format, in one table by suffix; directories: ``llmchain_fl/data/directories.py``.
 
 =========================  =====================================  ==================================
 suffix                     a record is                            ``line.number`` counts
@@ -21,15 +21,13 @@ wrong with the whole file (``Found``) and hands on what is wrong with one record
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
 from llmchain_fl.core import plugins
-from llmchain_fl.core.data.lines import GZIP, Dialect, missing_file, names_in
+from llmchain_fl.core.data.lines import GZIP, Dialect, missing_file
 from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.regular_file import kind_of
@@ -48,36 +46,13 @@ READERS: Mapping[str, str] = MappingProxyType(
         "txt": "llmchain_fl.core.data.text_files:read_lines",
     }
 )
-SAVED = "llmchain_fl.data.columnar:read_saved_dataset"
-PLAIN = "txt"
-"""In a directory such files count only where there is no other format: they may be notes about the data."""
-
-# The words by which a file name says its split (those of ``datasets``), between any of - _ . and digits.
-SPLIT_WORDS: dict[str, str] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
+DIRECTORY = "llmchain_fl.data.directories:found_in"
 
 
 def found_in(
     path: Path, *, split: str = "train", dialect: Callable[[Path], Dialect], allowed: Allowed = None
 ) -> Iterator[Found]:
-    """A file, or the files of one split of a directory, one after the other.
-
-    ===========================================  ========================================================
-    ``path`` is                                  read is
-    ===========================================  ========================================================
-    a file                                       all of it, whatever ``split``
-    a directory of ``DatasetDict.save_to_disk``  the split
-    a directory of ``Dataset.save_to_disk``      all of it, whatever ``split``
-    a directory of files (or its ``data/``)      the files whose names hold the split's word, sorted
-    ... whose names hold no split's word         all of them for "train"; a fault for any other split
-    a directory of directories train, test, ...  the files in the one of the split
-    ===========================================  ========================================================
-
-    Files in a directory are read by our own readers and not by ``datasets.load_dataset``: a fault can name its
-    line, and no second copy of a site's records is left in a cache.
+    """A file, all of it whatever ``split``; or the files of one split of a directory, one after the other.
 
     Args:
         path: a file with a suffix in ``READERS``, or a directory.
@@ -89,83 +64,30 @@ def found_in(
         DataError: nothing there, an unknown suffix, no such split, a file that is no such file at all.
     """
     if kind_of(path) != "folder":
-        yield _read_file(path, dialect, allowed)
-    elif _is_saved(path):
-        yield cast(Callable[[Path, str], Found], plugins.named(SAVED))(path, split)
-    else:
-        for file in _files_of_split(path, split):
-            yield _read_file(file, dialect, allowed)
+        yield read_file(path, dialect, allowed)
+        return
+    within = cast(Callable[[Path, str], "list[Path] | Found"], plugins.named(DIRECTORY))(path, split)
+    if isinstance(within, Found):
+        yield within
+        return
+    for file in within:
+        yield read_file(file, dialect, allowed)
 
 
-def _is_saved(path: Path) -> bool:
-    """Whether ``datasets``' ``save_to_disk`` wrote this directory."""
-    names = names_in(path)
-    return "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names)
-
-
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
     """The suffix by which a file is read, without its dot."""
-    name = path.name.lower().removesuffix(GZIP)
-    return Path(name).suffix.removeprefix(".")
+    return Path(path.name.lower().removesuffix(GZIP)).suffix.removeprefix(".")
 
 
-def _read_file(path: Path, dialect: Callable[[Path], Dialect], allowed: Allowed) -> Found:
+def read_file(path: Path, dialect: Callable[[Path], Dialect], allowed: Allowed) -> Found:
+    """One file by its suffix."""
     if kind_of(path) != "file":
         raise missing_file(path)
-    if _format(path) not in plugins.names_of("readers", READERS):
-        raise DataError(f"cannot be read: its suffix is '{path.suffix}'", where=str(path), remedy=_use())
-    return cast(Reader, plugins.load("readers", _format(path), READERS, allowed))(path, dialect(path))
+    if format_of(path) not in plugins.names_of("readers", READERS):
+        raise DataError(f"cannot be read: its suffix is '{path.suffix}'", where=str(path), remedy=formats())
+    return cast(Reader, plugins.load("readers", format_of(path), READERS, allowed))(path, dialect(path))
 
 
-def _use() -> str:
+def formats() -> str:
+    """What can be read, as a remedy."""
     return f"use {', '.join(f'.{name}' for name in plugins.names_of('readers', READERS))}"
-
-
-def _files_of_split(folder: Path, split: str) -> list[Path]:
-    wanted, known = SPLIT_WORDS.get(split, split), set(SPLIT_WORDS.values())
-    words = {file: _words(file) for file in _readable(folder) or _readable(folder / "data")}
-    if not known & set().union(*words.values()):
-        inner = [folder / name for name in names_in(folder) if known & _words(folder / name)]
-        words = {file: _words(one) for one in inner for file in _readable(one)} or words
-    if not words:
-        raise DataError("no file of records in this directory", where=str(folder), remedy=_use())
-    there = sorted(known & set().union(*words.values())) or ["train"]
-    chosen = [file for file in words if wanted in words[file]]
-    if not chosen and wanted == "train" and there == ["train"]:
-        chosen = list(words)
-    if not chosen:
-        raise no_split(split, there, str(folder))
-    kinds = sorted({f".{_format(file)}" for file in chosen})
-    if len(kinds) > 1:
-        raise DataError(
-            f"split '{split}' is there in {len(kinds)} formats: {', '.join(kinds)}",
-            where=str(folder),
-            remedy="keep one of them, or give one file's path",
-        )
-    return chosen
-
-
-def _readable(folder: Path) -> list[Path]:
-    known = plugins.names_of("readers", READERS)
-    found = [folder / name for name in names_in(folder) if _format(Path(name)) in known]
-    found = [file for file in found if kind_of(file) == "file"]
-    return [file for file in found if _format(file) != PLAIN] or found
-
-
-def _words(file: Path) -> set[str]:
-    """The words of a file's name, a split's word under the split's own name."""
-    return {SPLIT_WORDS.get(word, word) for word in re.split(r"[-_.\s\d]+", file.stem.lower())}
-
-
-def no_split(split: str, splits: list[str], where: str) -> DataError:
-    """The error for a split that a source does not have.
-
-    Args:
-        split: the split that was asked for.
-        splits: those that are there, by the names of files and folders.
-        where: the source.
-    """
-    near = difflib.get_close_matches(split, splits, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    there = f"it has {', '.join(splits) if splits else 'no split'}"
-    return DataError(f"has no split '{split}'", where=where, remedy=f"{hint}{there}")
