@@ -63,6 +63,17 @@ def test_no_held_out_records_are_an_error_that_says_so(ward: Any) -> None:
         site_records(bare, "cards", "held_out", work, open_work(work.resident, work.task)[1], {})
 
 
+def test_the_sites_file_says_how_its_text_files_are_written(ward: Any) -> None:
+    rows = "text;label\nlost cärd;rates\n".encode("windows-1252")
+    (ward.folder / "cards.csv").write_bytes(rows)
+    told = {"train": str(ward.folder / "{stage}.csv"), "encoding": "windows-1252", "delimiter": ";"}
+    site = ward.site.model_copy(update={"data": ward.site.data.model_copy(update=told)})
+    work = ward.work()
+    assert len(site_records(site, "cards", "train", work, open_work(work.resident, work.task)[1], {}).examples) == 1
+    other = site.model_copy(update={"data": site.data.model_copy(update={"encoding": ""})})
+    assert len(site_records(other, "cards", "train", work, open_work(work.resident, work.task)[1], {}).examples) == 0
+
+
 def test_columns_of_the_file_are_mapped(ward: Any, small: Any) -> None:
     ward.write("cards.jsonl", [{"note": "lost card", "ward": "rates"}])
     data = ward.site.data.model_copy(update={"columns": {"text": "note", "label": "ward"}})
