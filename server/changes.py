@@ -74,7 +74,8 @@ def _extended_faults(config: RunConfig, old: RunConfig, labels: Mapping[str, str
     if list(labels.items())[: len(before_labels)] != before_labels:
         faults.append(f"{LABELS}; new labels go to its end")
     known = sorted(state.nodes)
-    if len(known) == old.sites.count and config.sites.count >= old.sites.count:
+    same = (old.adapter.rank, old.adapter.alpha) == (config.adapter.rank, config.adapter.alpha)
+    if same and len(known) == old.sites.count and config.sites.count >= old.sites.count:
         names = sorted({*known, *config.stream.arrival})
         if len(names) == config.sites.count:
             now, was = shapes(names, config.adapter), shapes(known, old.adapter)
