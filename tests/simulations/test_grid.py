@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from client.app import make_app
-from client.site import Site
-from llmchain_fl.config.read import build as build_config
-from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.write import to_toml
-from llmchain_fl.progress import Silent
-from llmchain_fl.run_dir import RunDir
-from server.app import build
-from server.roll_call import RollCall
 from simulations.grid import SERVER_NODE, InProcessGrid
-from simulations.prepare import prepare_sites
 
 SITES = ["north", "south", "west"]
 
@@ -138,49 +122,3 @@ def test_flowers_own_fedavg_runs_on_it_as_it_comes() -> None:
     stock = FedAvg(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
     result = stock.start(grid=InProcessGrid(toy(), SITES), initial_arrays=start, num_rounds=2)
     np.testing.assert_allclose(result.arrays["w"].numpy(), [12.0, 22.0])  # each round adds the mean of 0, 1, 2
-
-
-@pytest.fixture
-def one_stage(small: Any, tmp_path: Path) -> RunConfig:
-    """Two rounds of one stage, three sites, no guard: nothing happens outside the strategy."""
-    for name, count, seed in (("train", 60, 1), ("test", 12, 2)):
-        rows = small.rows(count, seed=seed)
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tree: dict[str, object] = {
-        "model": {"path": str(small.bert), "threads": 1, "max_tokens": 16},
-        "adapter": {"rank": 2},
-        "task": {"labels": list(small.labels)},
-        "data": {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
-        "sites": {"count": 3},
-        "train": {"steps": 2, "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02, "lr_final": 0.5},
-        "aggregation": {"rule": "fedit"},
-        "stage": [{"name": "only", "rounds": 2}],
-    }
-    return build_config(tree)
-
-
-@pytest.fixture
-def sites(one_stage: RunConfig, tmp_path: Path) -> dict[str, Site]:
-    return {site.name: site for site in prepare_sites(one_stage, tmp_path / "sites")}
-
-
-@pytest.fixture
-def grid(sites: dict[str, Site]) -> Iterator[Grid]:
-    return InProcessGrid(make_app(lambda context: sites[str(context.node_config["site-name"])]), sites)
-
-
-def test_flowers_own_loop_drives_our_strategy_to_the_adapter_of_our_loop(
-    one_stage: RunConfig, grid: Grid, tmp_path: Path
-) -> None:
-    ours = build(one_stage, RunDir.create(tmp_path / "ours", to_toml(one_stage)), Silent())
-    ours.play(grid)
-    theirs = build(one_stage, RunDir.create(tmp_path / "theirs", to_toml(one_stage)), Silent())._strategy
-    start = build(one_stage, RunDir.create(tmp_path / "start", to_toml(one_stage)), Silent())._state.current
-    theirs.nodes = RollCall(one_stage.sites).first(grid)
-    initial = ArrayRecord({name: Array(value) for name, value in start.items()})
-    result = theirs.start(grid=grid, initial_arrays=initial, num_rounds=2)
-    assert result.arrays.keys() == ours._state.current.keys()
-    for name, value in ours._state.current.items():
-        np.testing.assert_array_equal(result.arrays[name].numpy(), value, err_msg=name)
-    assert any((value != start[name]).any() for name, value in ours._state.current.items())
-    assert {number: record["admitted"] for number, record in result.train_metrics_clientapp.items()} == {1: 3, 2: 3}
