@@ -104,7 +104,16 @@ _add(
     n_group=1,
     topk_group=1,
 )
-_add((C,), "jamba", **_EXPERTS, num_experts=2, mamba_d_state=4, attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False)
+_add(
+    (C,),
+    "jamba",
+    **_EXPERTS,
+    num_experts=2,
+    mamba_d_state=4,
+    attn_layer_period=2,
+    attn_layer_offset=1,
+    use_mamba_kernels=False,
+)
 _add((C,), "recurrent_gemma", lru_width=16, attention_window_size=4, block_types=["recurrent", "attention"])
 _add((C,), "rwkv", attention_hidden_size=16)
 _add((C,), "mamba falcon_mamba", state_size=4, time_step_rank=4)

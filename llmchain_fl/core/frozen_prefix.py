@@ -28,7 +28,7 @@ from llmchain_fl.core.remembered import Remembered
 
 log = logging.getLogger("llmchain_fl.client")
 EXACT = 1e-5
-"""Largest difference of a replayed pass from a direct one over the largest output; in half precision a few roundings."""
+"""Largest difference of a replayed pass from a direct one over the largest output; more in half precision."""
 
 
 class Replay(nn.Module):
