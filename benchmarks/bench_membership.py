@@ -28,9 +28,9 @@ from bench import last, need, play, show, write
 from numpy.typing import NDArray
 
 from llmchain_fl.cli.trained import open_trained
-from llmchain_fl.data.source import read_rows
 from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.data.label_list import read_label_list
+from llmchain_fl.data.source import read_rows
 from llmchain_fl.privacy.attacks.canaries import Canaries, by_copies, exposure, make_canaries, words_of
 from llmchain_fl.privacy.attacks.membership import Claim, Membership, record_scores, tell_apart
 from llmchain_fl.run_dir import RunDir

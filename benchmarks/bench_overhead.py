@@ -76,9 +76,9 @@ def run_loop(tricks: bool) -> float:
     import torch
 
     from client.site import Site
-    from llmchain_fl.data.source import read_rows
     from llmchain_fl.core.privacy.sampling import poisson_batches, seeded_uniform
     from llmchain_fl.core.work import open_work
+    from llmchain_fl.data.source import read_rows
     from llmchain_fl.data.stages import public_labels
     from llmchain_fl.planning.work import work_from
     from simulations.prepare import prepare_sites

@@ -31,11 +31,11 @@ from opacus.grad_sample import GradSampleHooks
 from client.training import train_round
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import read_config
-from llmchain_fl.data.source import read_rows
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.work import TrainSpec, open_work
+from llmchain_fl.data.source import read_rows
 from llmchain_fl.planning.calibrate import calibrate
 from llmchain_fl.planning.work import work_from
 from llmchain_fl.privacy.attacks.token_recovery import (

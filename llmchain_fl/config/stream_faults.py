@@ -150,7 +150,7 @@ def _relabel_faults(run: RunConfig, labels: Sequence[str] | None) -> Iterator[st
     for site, arrival in run.stream.arrival.items():
         key = f'stream.arrival."{site}".relabel'
         if arrival.relabel and not task_kind(run.task.kind).labelled:
-            yield f'{key} needs labels, and a {run.task.kind} task has none'
+            yield f"{key} needs labels, and a {run.task.kind} task has none"
             continue
         for name in dict.fromkeys([*arrival.relabel, *arrival.relabel.values()]):
             if labels is not None and name not in labels:

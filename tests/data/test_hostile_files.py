@@ -122,7 +122,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, door: str, monke
     def refuse(*_: object) -> int:
         raise PermissionError(13, CANARY)
 
-    for suffix in (*(set(READERS) - {"parquet", "xlsx"}), "toml"):
+    for suffix in (*sorted(set(READERS) - {"parquet", "xlsx"}), "toml"):
         (tmp_path / f"a.{suffix}").write_text("text\nx\n")
         with monkeypatch.context() as patch:
             patch.setattr("llmchain_fl.core.regular_file.os.open", refuse)
