@@ -73,8 +73,8 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made by `make docs` from `llmchain_fl/config/schema.py` and from what rules and guards declare. Settings are in",
-        "a scenario's TOML file; on the command line `--set key=value`. `--set stage.rounds=2` changes every stage,",
+        "Made by `make docs` from `llmchain_fl/config/schema.py` and from what rules and guards declare. Settings are",
+        "in a scenario's TOML file; on the command line `--set key=value`. `--set stage.rounds=2` changes every stage,",
         "`--set stage.0.rounds=2` the first one.",
         "",
         "| setting | default | bounds | meaning |",
