@@ -7,6 +7,7 @@ of a file they cannot read is never passed on: it may quote a cell.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -130,7 +131,9 @@ def table_rows(table: pyarrow.Table, features: object, where: str) -> Found:
 def _rows(columns: Columns, features: object, where: str) -> Found:
     header = check_header([name for name, _ in columns], where)
     cells = {name: None if column is None else attempt(partial(column_cells, column)) for name, column in columns}
-    whole = {name: found for name, found in cells.items() if found is not None}
+    lengths = Counter(len(found) for found in cells.values() if found is not None)
+    usual = max(lengths, key=lengths.__getitem__, default=0)
+    whole = {name: found for name, found in cells.items() if found is not None and len(found) == usual}
     if cells and not whole:
         raise DataError("no column of it can be read", where=where, remedy="write it, or copy it here, again")
     if len(whole) < len(cells):

@@ -22,7 +22,7 @@ from llmchain_fl.replies import read_reply
 
 DISTILL = GuardSpec("distill", (("batch", 4.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0)))
 PUBLIC = GuardSpec("distill", (("batch", 4.0), ("data", "public"), ("temperature", 2.0), ("weight", 1.0)))
-ANCHOR = GuardSpec("anchor", (("decay", 1.0), ("importance", "plain"), ("strength", 1.0)))
+ANCHOR = GuardSpec("anchor", (("strength", 1.0),))
 OLORA = GuardSpec("olora", (("form", "squared"), ("rows", 4.0), ("strength", 1.0)))
 AGEM = GuardSpec("agem", (("batch", 4.0), ("strength", 1.0)))
 REPLAY = GuardSpec("replay", (("batch", 4.0), ("data", "public"), ("weight", 1.0)))

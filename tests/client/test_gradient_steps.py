@@ -194,11 +194,11 @@ def test_records_whose_pass_raises_count_as_zero_and_leave_nothing_behind(case_o
     assert case.apart(case.private(1e3), case.clipped(case.each(), 1e3)) < 1e-5
 
 
-def test_records_that_give_a_trained_layer_no_gradient_count_as_zero(case_of: Any) -> None:
+def test_records_that_give_a_trained_layer_no_gradient_add_nothing(case_of: Any) -> None:
     """What the layer held from the pass before must not be taken for theirs."""
     case = case_of(head="trained")
     beside = lambda index: torch.stack([case.resident.parameters["head.weight"].sum()] * len(index))  # noqa: E731
     with gradient_of(case.resident, case.fixed(), 1, case.small.plan(noise_multiplier=0.0)) as gradient:
         assert gradient(case.small.units(range(case.count)), case.loss).any()
         assert not gradient(case.small.units(range(case.count)), beside).any()
-        assert gradient.unusable == 0.5
+        assert gradient.unusable == 0.0  # a gradient of zero is one

@@ -20,7 +20,7 @@ from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.replies import read_reply
 
 BOTH = ("lora_A", "lora_B")
-ANCHOR = GuardSpec("anchor", (("decay", 1.0), ("importance", "plain"), ("strength", 1e6)))
+ANCHOR = GuardSpec("anchor", (("strength", 1e6),))
 
 
 def work_of(ward: Any, *, rank: int = 2, feedback: bool = False, guards: tuple[GuardSpec, ...] = ()) -> Any:

@@ -21,7 +21,7 @@ from llmchain_fl.core.work import GuardSpec, open_work
 
 LONGEST, HUGE = 16, 3e38
 DISTILL = GuardSpec("distill", (("batch", 4.0), ("data", "batch"), ("temperature", 2.0), ("weight", 3.0)))
-ANCHOR = GuardSpec("anchor", (("decay", 1.0), ("importance", "plain"), ("strength", 5.0)))
+ANCHOR = GuardSpec("anchor", (("strength", 5.0),))
 CASES: dict[str, dict[str, Any]] = {
     "bert": {"base": "bert"},
     "bert, a trained head, distill, kept": {"base": "bert", "head": "trained", "guard": DISTILL, "last_layers": 1},
