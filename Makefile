@@ -20,7 +20,7 @@ demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy and guards on, besi
 
 test: check      ## every check and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m flower
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m flower
 
 check: $(STAMP)  ## ruff, format, types, import contracts
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
@@ -17,23 +18,20 @@ from simulations.prepare import prepare_sites
 from simulations.run import simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(1800)]
-IN_THE_BUNDLE = ("llmchain_fl", "client", "server")
 
 
-def test_the_bundle_holds_the_three_rooms_that_a_site_and_a_server_need_and_nothing_else(
+def test_the_bundle_holds_what_a_site_and_a_server_run_and_no_other_room(
     app: Path, only_the_bundle: Callable[[], dict[str, str]], tmp_path: Path
 ) -> None:
     subprocess.run(["flwr", "build", "--app", str(app)], env=only_the_bundle(), cwd=tmp_path, check=True)
     bundle = next(tmp_path.glob("*.fab"))
     with zipfile.ZipFile(bundle) as opened:
         packed = set(opened.namelist())
-    files = [file for room in IN_THE_BUNDLE for file in (app / room).rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".py", ".toml"}  # Flower packs no other kind that we have
-    rooms = {file.relative_to(app).as_posix() for file in files}
-    assert packed == rooms | {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
-    assert {
-        f"llmchain_fl/{name}" for name in ("scenarios/demo.toml", "report/template.py", "data/generated/__init__.py")
-    } <= packed
+    assert {part.path for part in [*parts(app, SITE), *parts(app, SERVER)]} <= packed
+    assert {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT", "llmchain_fl/scenarios/demo.toml"} <= packed
+    rooms = {"/".join(name.split("/")[:2]) for name in packed}
+    assert not rooms & {"llmchain_fl/cli", "llmchain_fl/compare", "llmchain_fl/comparisons", "llmchain_fl/api"}
+    assert not any(name.startswith(("simulations/", "llmchain_fl/privacy/a", "tests/")) for name in packed)
 
 
 def test_the_local_simulation_of_flwr_gives_the_numbers_of_the_in_process_grid(
@@ -52,7 +50,7 @@ def test_the_local_simulation_of_flwr_gives_the_numbers_of_the_in_process_grid(
     )
     here = RunDir.create(tmp_path / "here", to_toml(config))
     simulate(config, here, Silent(), "in-process")
-    only_here = ("seconds", "local_")  # what one process alone can see: the sites' own models
+    only_here = ("seconds", "local_", "ridge_")  # what one process alone can see: the sites' own models and records
     ours, theirs = (
         {key(row): row["value"] for row in run.rows() if not row["metric"].startswith(only_here)}
         for run in (here, RunDir.open(out))
