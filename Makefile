@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy and guards on, beside the same run without guards
-	$(BIN)/llmchain-fl simulate demo --beside 'continual.guards=[]' --beside data.baseline=0
+	$(BIN)/llmchain-fl simulate demo --beside 'continual.guards=[]'
 
 test: check      ## every check and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower"

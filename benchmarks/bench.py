@@ -23,8 +23,6 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 from llmchain_fl.cli.live import PlainView  # noqa: E402
 from llmchain_fl.config.read import read_config  # noqa: E402
 from llmchain_fl.config.write import to_toml  # noqa: E402
-from llmchain_fl.core.base_model import load_base  # noqa: E402
-from llmchain_fl.planning.work import base_spec  # noqa: E402
 from llmchain_fl.run_dir import RunDir  # noqa: E402
 from llmchain_fl.scenario import find_scenario  # noqa: E402
 
@@ -51,7 +49,7 @@ def play(
     """
     from rich.console import Console
 
-    from simulations.run import simulate
+    from simulations.run import share_outputs, simulate
 
     os.chdir(ROOT)
     path = keep or Path(tempfile.mkdtemp(prefix="bench-")) / "run"
@@ -60,7 +58,7 @@ def play(
     config = read_config(find_scenario(scenario), settings)
     run = RunDir.create(path, to_toml(config))
     if remember:
-        load_base(base_spec(config)).remembered.limit_mb = 2048
+        share_outputs(config)
     simulate(config, run, PlainView(Console(stderr=True)), backend)
     return run
 

@@ -20,9 +20,11 @@ from client.training import LocalResult
 from llmchain_fl.config.read import build, read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.core.base_model import load_base
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.extras import need
+from llmchain_fl.planning.work import base_spec
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir, fresh
 from server.app import run_all
@@ -38,6 +40,9 @@ from simulations.local_scores import LocalScores
 from simulations.own_trainer import OwnTrainer, loop_of, refuse
 from simulations.prepare import dealt_in, prepare_sites, write_site_files
 
+REMEMBERED_MB = 2048
+"""At most, in each process."""
+
 
 def start(config: RunConfig, scenario: str, out: Path | None) -> RunDir:
     """A new run directory with the resolved configuration in it."""
@@ -48,6 +53,11 @@ def reopen(path: Path, settings: Sequence[str] = ()) -> tuple[RunConfig, RunDir]
     """An existing run and its configuration, with ``settings`` laid over it."""
     run = RunDir.open(path)
     return read_config(run.config, settings), run
+
+
+def share_outputs(config: RunConfig) -> None:
+    """From here on runs of this process over the same base compute what frozen layers give for a text once."""
+    load_base(base_spec(config)).remembered.limit_mb = REMEMBERED_MB
 
 
 def extend(config: RunConfig, run: RunDir) -> RunConfig:

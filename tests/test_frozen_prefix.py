@@ -252,6 +252,26 @@ def test_another_run_over_the_same_texts_computes_only_those_that_are_new(rememb
         assert torch.allclose(known, plain, atol=1e-5)
 
 
+def test_passes_of_a_fixed_shape_share_only_what_passes_of_this_length_left_and_give_the_same_bits() -> None:
+    torch.manual_seed(2)
+    module = ARCHITECTURES["mpnet, whose layers return tuples"]().eval().requires_grad_(False)
+    ids, mask, remembered = torch.randint(3, 30, (4, 12)), torch.ones(4, 12, dtype=torch.int64), Remembered()
+    mask[:, 9:], remembered.limit_mb, calls = 0, 1, []
+    module.encoder.layer[0].register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
+    with torch.no_grad():
+        plain = FrozenPrefix(module, 2, 16).run(ids, mask, {}, range(4), fixed=True)[0]
+        prefix = FrozenPrefix(module, 2, 16, remembered)
+        twice = [0, 1, 0, 1]
+        prefix.run(ids[twice], mask[twice], {}, twice, fixed=True)
+        assert len(remembered) == 2
+        assert torch.equal(prefix.run(ids, mask, {}, range(4), fixed=True)[0], plain)
+        assert calls == [4, 4, 4]  # two texts were known, the two others went through a pass of four rows
+        assert torch.equal(prefix.run(ids, mask, {}, range(4), fixed=True)[0], plain)
+        assert calls == [4, 4, 4]
+        prefix.run(ids, mask, {}, range(4))
+        assert len(remembered) == 8  # without a fixed shape they are others
+
+
 def test_a_new_prefix_over_layers_that_return_tuples_goes_on_with_what_is_remembered() -> None:
     """It must know what its layers return although none of them was run in it."""
     torch.manual_seed(1)

@@ -41,10 +41,10 @@ def command(
     if resume is not None:
         ended = [_resume(resume, list(settings or []), backend)]
     else:
-        first, stop = _run(scenario, list(settings or []), out, backend)
+        first, stop = _run(scenario, list(settings or []), out, backend, shared=bool(beside))
         ended = [stop]
         if beside:
-            second, stop = _run(scenario, [*(settings or []), *beside], _beside(out), backend)
+            second, stop = _run(scenario, [*(settings or []), *beside], _beside(out), backend, shared=True)
             ended.append(stop)
             _compare(first, second, ", ".join(beside))
     for stop in filter(None, ended):
@@ -63,8 +63,13 @@ def _beside(out: Path | None) -> Path | None:
     return out.with_name(f"{out.name}-beside") if out else None
 
 
-def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> tuple[RunDir, RunStopped | None]:
-    """The run, and why its budget ended before its plan did (None: it did not)."""
+def _run(
+    scenario: str, settings: list[str], out: Path | None, backend: str, *, shared: bool
+) -> tuple[RunDir, RunStopped | None]:
+    """The run, and why its budget ended before its plan did (None: it did not).
+
+    ``shared``: what frozen layers give for a text is kept for another run of this process.
+    """
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.cli.check import check_before
     from llmchain_fl.config.read import read_config
@@ -76,6 +81,8 @@ def _run(scenario: str, settings: list[str], out: Path | None, backend: str) -> 
     tool = simulator()
     run: RunDir = tool.start(config, Path(scenario).stem, out)
     try:
+        if shared:
+            tool.share_outputs(config)
         return run, play(tool, config, run, backend)
     except (LlmchainError, KeyboardInterrupt):
         run.discard()  # nobody was asked for anything: leave no empty run behind

@@ -20,13 +20,10 @@ from llmchain_fl.cli.apps import simulator
 from llmchain_fl.compare.folder import tidy
 from llmchain_fl.compare.outcome import Outcome, load, measured, missed, save
 from llmchain_fl.compare.plan import Cell
-from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError, RunStopped
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 
-REMEMBERED_MB = 2048
-"""At most, in each worker."""
 Tell = Callable[[int, int], None]
 """Called with rounds done and rounds in all."""
 
@@ -72,7 +69,7 @@ def _play(job: Job, tell: Tell) -> Outcome:
     tool = simulator()
     config, _ = tool.reopen(run.path)
     try:
-        _remember(config)
+        tool.share_outputs(config)
         tool.simulate(config, run, Told(tell))
     except RunStopped:  # its budget ended early: it is measured as far as it went
         pass
@@ -84,14 +81,6 @@ def _play(job: Job, tell: Tell) -> Outcome:
     outcome = measured(job.cell, run, config)
     save(run.path, outcome)
     return outcome
-
-
-def _remember(config: RunConfig) -> None:
-    """What frozen layers give for a text is computed once per worker and not once per cell."""
-    from llmchain_fl.core.base_model import load_base
-    from llmchain_fl.planning.work import base_spec
-
-    load_base(base_spec(config)).remembered.limit_mb = REMEMBERED_MB
 
 
 def _run_of(job: Job) -> RunDir:

@@ -5,7 +5,7 @@ on the kept hidden states instead of computing them, so nothing else of the arch
 keeps its position, because some architectures choose mask and rotation by it (sliding windows: Gemma, Qwen), and hands
 on what kind of value the layer it stands for does (MPNet, GPT: a tuple or list, hidden states first).
 Exact up to the padding of the batch (float32: about 1e-6), because dropout is off in the base; in fixed shapes
-(``tasks/passes.py``) every pass has the same one, and what other runs remember of other shapes is not used.
+(``tasks/passes.py``) every pass has the same one, and what runs remember for each other is of passes of this length.
 
 Where layers hand on more than hidden states (RWKV), hold them in another order (XLNet), or let padding into a text's
 numbers (FNet, ConvBERT), replayed layers give something else: that is found by trying (``prove``): nothing is kept.
@@ -124,17 +124,11 @@ class FrozenPrefix:
 
         ``fixed``: all passes have the shape of ``ids``, also that over the texts whose outputs are not kept yet.
         """
-        missing = [row for row, text in enumerate(index) if text not in kept]
-        if fixed and missing:
-            missing += missing[:1] * (len(index) - len(missing))
-        fresh: dict[int, Tensor] = {}
-        if missing:
-            outputs = self._compute if fixed else self._outputs
-            fresh = outputs(ids[missing], mask[missing], [index[row] for row in missing])
-            for text, value in fresh.items():
-                if self.used + value.nbytes <= self._limit and text not in kept:
-                    kept[text] = value
-                    self._memory.hold(value)
+        fresh = self._outputs(ids, mask, {text: row for row, text in enumerate(index) if text not in kept}, fixed)
+        for text, value in fresh.items():
+            if self.used + value.nbytes <= self._limit:
+                kept[text] = value
+                self._memory.hold(value)
         rows = [kept[text] if text in kept else fresh[text] for text in index]
         self._hand_over(_pad(rows, ids.shape[1]))
         setattr(self._parent, self._attribute, self._short)
@@ -148,23 +142,31 @@ class FrozenPrefix:
         for replay in self._replays:
             replay.hidden = hidden
 
-    def _outputs(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
-        """Of the frozen layers, for each text; what is remembered is not computed."""
-        if not self._remembered.limit_mb:
-            return self._compute(ids, mask, texts)
-        lengths = mask.sum(dim=1).tolist()
-        tokens = [ids[row, : int(lengths[row])].cpu().numpy().tobytes() for row in range(len(texts))]
-        known = {text: self._remembered.get(self.first, tokens[row]) for row, text in enumerate(texts) if self._seen}
-        found = {text: output for text, output in known.items() if output is not None}
-        rows = [row for row, text in enumerate(texts) if text not in found]
-        if rows:
-            computed = self._compute(ids[rows], mask[rows], [texts[row] for row in rows])
-            for row in rows:
-                self._remembered.put(self.first, tokens[row], computed[texts[row]])
-            found |= computed
-        return found
+    def _outputs(self, ids: Tensor, mask: Tensor, wanted: dict[int, int], fixed: bool) -> dict[int, Tensor]:
+        """Of the frozen layers, for each text of ``wanted`` (text -> its row); what is remembered is not computed."""
+        lengths, length = mask.sum(dim=1).tolist(), ids.shape[1] * fixed
+        found, asked = {}, wanted
+        if self._remembered.limit_mb:
+            tokens = {text: ids[row, : int(lengths[row])].cpu().numpy().tobytes() for text, row in wanted.items()}
+            known = {
+                text: self._remembered.get((self.first, length, told)) for text, told in tokens.items() if self._seen
+            }
+            found = {text: output for text, output in known.items() if output is not None}
+            asked = {text: row for text, row in wanted.items() if text not in found}
+        if not asked:
+            return found
+        rows = list(asked.values())
+        rows += rows[:1] * (len(ids) - len(rows)) * fixed
+        outputs = self._compute(ids[rows], mask[rows])
+        computed = {
+            text: outputs[place, : int(lengths[row])].clone() for place, (text, row) in enumerate(asked.items())
+        }
+        if self._remembered.limit_mb:
+            for text, value in computed.items():
+                self._remembered.put((self.first, length, tokens[text]), value)
+        return found | computed
 
-    def _compute(self, ids: Tensor, mask: Tensor, texts: Sequence[int]) -> dict[int, Tensor]:
+    def _compute(self, ids: Tensor, mask: Tensor) -> Tensor:
         caught: list[Tensor] = []
 
         def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -181,8 +183,7 @@ class FrozenPrefix:
         finally:
             setattr(self._parent, self._attribute, self._stack)
             hook.remove()
-        lengths = mask.sum(dim=1).tolist()
-        return {text: caught[0][row, : int(lengths[row])].clone() for row, text in enumerate(texts)}
+        return caught[0]
 
 
 def _pad(rows: Sequence[Tensor], length: int) -> Tensor:
