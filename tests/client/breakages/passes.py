@@ -1,6 +1,6 @@
 """Broken here: records that go through the model together.
 
-Each fault is done to the real code and found by the check made for it. ``benchmarks/bench_gate.py`` prints the table.
+Each fault is done to the real code; ``test_gate_breakages.py`` tries them all.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import pytest
 import torch
 
 from client import gradients, steady
-from llmchain_fl.core.adapter import resident
 from llmchain_fl.core.frozen_prefix import FrozenPrefix
 from llmchain_fl.core.guards.distill import DistillSite
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.tasks import base as tasks_base
 from llmchain_fl.core.tasks.classification import Classification
-from simulations.audit.gate import EFFORTS, run_check
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
@@ -205,24 +203,3 @@ MISSED = (
     "kept outputs by place, not by record",
 )
 """What no check found when the list was first tried."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: Patch) -> Any:
-    """No model that an earlier test has looked at; a disk that does not flush."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    resident._resident.cache_clear()
-    yield
-    resident._resident.cache_clear()
-
-
-@pytest.mark.parametrize("what", BREAKAGES)
-def test_a_breakage_is_found_by_the_check_made_for_it(what: str, monkeypatch: Patch) -> None:
-    apply, check, finding = BREAKAGES[what]
-    apply(monkeypatch)
-    failed = [found.name for found in run_check(check, EFFORTS["quick"]) if not found.passed]
-    assert finding in failed
-
-
-def test_what_was_missed_at_first_is_in_the_list() -> None:
-    assert set(MISSED) <= set(BREAKAGES)

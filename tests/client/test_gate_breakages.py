@@ -1,0 +1,66 @@
+"""Deliberate faults, done to the real code: each is found by the gate's check that is made for it.
+
+The tables are in ``breakages/``; ``benchmarks/bench_gate_mutants.py`` prints what each fault costs to find. Those that
+no check found when a list was first tried are its ``MISSED``: the checks came first, the lists after them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from llmchain_fl.core.adapter import resident
+from simulations.audit.gate import EFFORTS, run_check
+
+
+def _table(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"breakages_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TABLES = {path.stem: _table(path) for path in sorted((Path(__file__).parent / "breakages").glob("*.py"))}
+FAULTS = [(group, what) for group, table in TABLES.items() for what in table.BREAKAGES]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No model that an earlier test has looked at; a disk that does not flush."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    resident._resident.cache_clear()
+    yield
+    resident._resident.cache_clear()
+
+
+def failed(check: str) -> list[str]:
+    return [found.name for found in run_check(check, EFFORTS["quick"]) if not found.passed]
+
+
+@pytest.mark.parametrize(("group", "what"), FAULTS)
+def test_a_breakage_is_found_by_the_check_made_for_it(group: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply, check, finding = TABLES[group].BREAKAGES[what]
+    apply(monkeypatch)
+    assert finding in failed(check)
+
+
+@pytest.mark.parametrize("group", TABLES)
+def test_what_was_missed_at_first_is_in_the_list(group: str) -> None:
+    assert set(getattr(TABLES[group], "MISSED", ())) <= set(TABLES[group].BREAKAGES)
+
+
+@pytest.mark.parametrize(
+    ("group", "what"),
+    [("noise", "no noise"), ("sums", "no clipping"), ("sums", "each record clipped, not each person")],
+)
+def test_the_canary_audit_refutes_a_claim_that_is_grossly_false(
+    group: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TABLES[group].BREAKAGES[what][0](monkeypatch)
+    assert "canaries" in failed("canaries")
