@@ -6,19 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmchain_fl.aggregation.factors import SiteShape, check_thin, names_of, rank_of, rescaled, sliced
+from llmchain_fl.aggregation.factors import SiteShape, check_thin, rank_of, rescaled, sliced
 from llmchain_fl.aggregation.mean import Noise, no_noise
 from llmchain_fl.aggregation.rule import (
     LORA_A,
     LORA_B,
     Adapter,
     Arrays,
-    FactorMean,
     Rule,
-    SiteFactors,
     modules,
 )
-from llmchain_fl.aggregation.stack import ProductMean, best_pair, check_pairs
+from llmchain_fl.aggregation.stack import ProductRound, best_pair
 
 
 class FlexLora(Rule):
@@ -80,17 +78,7 @@ class FlexLora(Rule):
         return _Truncated(global_arrays, scale)
 
 
-class _Truncated:
-    def __init__(self, global_arrays: Arrays, scale: float) -> None:
-        self._head = FactorMean(global_arrays, scale, names_of((), global_arrays))
-        self._global, self._scale = self._head.finish(), scale
-        self._products = ProductMean(global_arrays)
-
-    def add(self, site: SiteFactors) -> None:
-        check_pairs(site, self._global, self._scale, rank_of(self._global))
-        self._head.add(site)
-        self._products.add(site)
-
+class _Truncated(ProductRound):
     def finish(self, noise: Noise | None = None) -> Adapter:
         no_noise(noise)
         arrays = self._head.finish()

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.aggregation.factors import SiteShape, names_of, product_pair, rank_of, rescaled, sliced
+from llmchain_fl.aggregation.factors import SiteShape, product_pair, rescaled, sliced
 from llmchain_fl.aggregation.mean import Noise, no_noise
 from llmchain_fl.aggregation.rule import (
     FOLD_A,
@@ -16,14 +16,12 @@ from llmchain_fl.aggregation.rule import (
     LORA_B,
     Adapter,
     Arrays,
-    FactorMean,
     Rule,
-    SiteFactors,
     Turn,
     WeightOf,
     modules,
 )
-from llmchain_fl.aggregation.stack import ProductMean, check_pairs, folded
+from llmchain_fl.aggregation.stack import ProductRound, folded
 
 
 class Flora(Rule):
@@ -86,17 +84,7 @@ class Flora(Rule):
         return _Stacked(global_arrays, scale)
 
 
-class _Stacked:
-    def __init__(self, global_arrays: Arrays, scale: float) -> None:
-        self._head = FactorMean(global_arrays, scale, names_of((), global_arrays))
-        self._global, self._scale = self._head.finish(), scale
-        self._products = ProductMean(global_arrays)
-
-    def add(self, site: SiteFactors) -> None:
-        check_pairs(site, self._global, self._scale, rank_of(self._global))
-        self._head.add(site)
-        self._products.add(site)
-
+class _Stacked(ProductRound):
     def finish(self, noise: Noise | None = None) -> Adapter:
         no_noise(noise)
         arrays = self._head.finish()

@@ -6,8 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation.admission import refuse
-from llmchain_fl.aggregation.factors import FOLD_A, FOLD_B, LORA_A, LORA_B, Arrays, SiteFactors, modules
-from llmchain_fl.aggregation.mean import fits
+from llmchain_fl.aggregation.factors import (
+    FOLD_A,
+    FOLD_B,
+    LORA_A,
+    LORA_B,
+    Arrays,
+    SiteFactors,
+    modules,
+    names_of,
+    rank_of,
+)
+from llmchain_fl.aggregation.mean import FactorMean, fits
 from llmchain_fl.core.errors import ModelError
 
 Floats = NDArray[np.float64]
@@ -73,6 +83,21 @@ class ProductMean:
     def pair(self, module: str) -> Pair:
         """The mean of one module, float64: d_out x n and n x d_in, n <= the sum of the ranks and <= 1.5 m + r_k."""
         return self._stacks[module].pair()
+
+
+class ProductRound:
+    """A round of a rule over whole products: the mean of the head, and that of the products."""
+
+    def __init__(self, global_arrays: Arrays, scale: float) -> None:
+        self._head = FactorMean(global_arrays, scale, names_of((), global_arrays))
+        self._global, self._scale = self._head.finish(), scale
+        self._products = ProductMean(global_arrays)
+
+    def add(self, site: SiteFactors) -> None:
+        """Count one site in, or raise AdmissionError and count nothing of it."""
+        check_pairs(site, self._global, self._scale, rank_of(self._global))
+        self._head.add(site)
+        self._products.add(site)
 
 
 class _Stack:
