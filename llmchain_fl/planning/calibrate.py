@@ -1,4 +1,4 @@
-"""Epsilon wanted -> noise multiplier, and epsilon over the rounds to come."""
+"""Epsilon wanted -> noise multiplier."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ MULTIPLIERS = (0.05, 1e4)
 
 LARGEST_TARGET = 100.0
 """Above this, a target epsilon is no protection worth the noise."""
-
-
-def epsilon_curve(event_per_round: Event, rounds: int, delta: float, accountant: str = "pld") -> list[float]:
-    """Cumulative epsilon after 1, 2, ..., ``rounds`` equal rounds: the very numbers that :func:`epsilon` gives."""
-    event = event_per_round
-    totals = (Event(event.kind, event.sampling_rate, event.noise_multiplier, k * event.steps) for k in _count(rounds))
-    return [epsilon((total,), delta, accountant) for total in totals]
 
 
 def calibrate(
@@ -84,9 +77,3 @@ def _bracket(spent: Callable[[float], float], target: float) -> tuple[float, flo
                 remedy="ask for a smaller epsilon, or set the noise multiplier yourself",
             )
     return z / 2, z
-
-
-def _count(rounds: int) -> range:
-    if rounds < 0:
-        raise PrivacyError(f"{rounds!r} rounds", remedy="the number of rounds must be >= 0")
-    return range(1, rounds + 1)
