@@ -203,6 +203,9 @@ class Simulator:
     def start(self, _config: object, _scenario: str, out: Path) -> RunDir:
         return written_run(out)
 
+    def share_outputs(self, _config: object) -> None:
+        pass
+
     def simulate(self, _config: object, run: RunDir, *_: object) -> None:
         if self._begun:
             (run.state / "round-000000.safetensors").write_bytes(b"")

@@ -24,11 +24,14 @@ class Simulator:
     """Plays two rounds, one row each; raises ``error`` before round ``at``."""
 
     def __init__(self, error: LlmchainError | None = None, at: int = 0) -> None:
-        self.error, self.at, self.begun_at = error, at, []
+        self.error, self.at, self.begun_at, self.shared = error, at, [], False
 
     def reopen(self, path: Path) -> tuple[RunConfig, RunDir]:
         run = RunDir.open(path)
         return read_config(run.config), run
+
+    def share_outputs(self, _config: RunConfig) -> None:
+        self.shared = True
 
     def simulate(self, config: RunConfig, run: RunDir, progress: Progress) -> None:
         done = len(run.rows())
@@ -57,7 +60,9 @@ def played(job: Job, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def test_a_cell_is_played_measured_and_tidied(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome, told = played(job, Simulator(), monkeypatch)
+    simulator = Simulator()
+    outcome, told = played(job, simulator, monkeypatch)
+    assert simulator.shared  # cells of one process share what frozen layers give
     assert (outcome.status, outcome.numbers["accuracy"]) == ("finished", pytest.approx(0.2))
     assert told == [(0, 2), (1, 2), (2, 2)]
     assert load(job.folder) == outcome
