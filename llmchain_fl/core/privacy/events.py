@@ -15,8 +15,17 @@ MOST_STEPS = 10**9
 KINDS: dict[str, str] = {
     "poisson-gaussian": "Gaussian noise z * C on a sum over a Poisson sample at rate q, composed over `steps` steps",
     "gaussian": "Gaussian noise z * S on a vector of L2 sensitivity S, everybody in it (q = 1), released `steps` times",
+    "poisson-discrete-gaussian": "as poisson-gaussian, in integers: shares of discrete Gaussian noise on a whole sum",
+    "discrete-gaussian": "as gaussian, in integers: shares of discrete Gaussian noise on a whole vector",
 }
 """Kinds of release that can be accounted for; an unknown one is an error, never ignored."""
+
+UNSAMPLED = frozenset({"gaussian", "discrete-gaussian"})
+"""Kinds in which everybody takes part: q = 1."""
+
+DISCRETE = frozenset({"poisson-discrete-gaussian", "discrete-gaussian"})
+"""Kinds of integer noise. z^2 = (sum of the variances of all shares) / S^2, each share's at least ``LEAST_SHARE``
+(``integer_noise.py``); S: the largest L2 norm of the integer vector by which one unit moves the sum."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,8 @@ class Event:
     """One release, as the accountants see it.
 
     Raises:
-        PrivacyError: unknown kind, q outside (0, 1] (for "gaussian": not 1), z negative or not finite, steps not a
-            whole number from 1 to MOST_STEPS.
+        PrivacyError: unknown kind, q outside (0, 1] (of UNSAMPLED: not 1), z negative or not finite, steps not a whole
+            number from 1 to MOST_STEPS.
     """
 
     kind: str
@@ -43,7 +52,7 @@ class Event:
                 f"no such release: q={q!r}, z={z!r}, steps={steps if whole else 'out of range'}",
                 remedy=f"0 < q <= 1, z >= 0 and finite, steps a whole number from 1 to {MOST_STEPS}",
             )
-        if self.kind == "gaussian" and q != 1:
+        if self.kind in UNSAMPLED and q != 1:
             raise PrivacyError(
                 f"no such release: a {self.kind!r} one with q={q!r}", remedy="q = 1: it is not sampled, nobody hides"
             )
