@@ -13,7 +13,8 @@
     │   └── BudgetExhausted       the next round would pass the site's limit
     ├── AdmissionError            a reply that must not be summed
     ├── WireError                 a message that does not follow the protocol
-    └── TrainingError             local training that did not do what it was asked
+    ├── TrainingError             local training that did not do what it was asked
+    └── SecureSumError            a step of the secure sum that a site or the server must not take
 
 Client side: only ``code`` leaves the site, never ``str(error)`` (see ``client/app.py``).
 """
@@ -116,6 +117,16 @@ class TrainingError(LlmchainError):
     code = "training"
 
 
+class SecureSumError(LlmchainError):
+    """A step of the secure sum that must not be taken; ``check`` is its word in ``core/secure/checks.py``."""
+
+    code = "secure"
+
+    def __init__(self, check: str, what: str, *, remedy: str) -> None:
+        super().__init__(f"{check}: {what}", remedy=remedy)
+        self.check = check
+
+
 CODES = frozenset(
     kind.code
     for kind in (
@@ -129,6 +140,7 @@ CODES = frozenset(
         AdmissionError,
         WireError,
         TrainingError,
+        SecureSumError,
     )
 )
 """Every word a refusal may consist of."""

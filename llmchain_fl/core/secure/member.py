@@ -1,0 +1,276 @@
+"""A site's side of the secure sum: the server learns the sum over those who stay, and of no smaller set.
+
+A round, as one member sees it; every answer is asked for again as often as the network needs it, and is the same::
+
+    key -> shares -> masked -> [confirm] -> unmask         key and shares of round t + 1 travel with round t
+
+* ``key``      signed public keys of the round
+* ``shares``   under the directory of all keys: shares of the two secrets, sealed for each neighbour
+* ``masked``   given the neighbours' shares: the numbers under all masks, and a statement whom they are masked against
+* ``confirm``  given who uploaded, and their statements: "this is the list I was given". Only where somebody who gave
+  shares did not upload, or the graph is sparse
+* ``unmask``   given a quorum of such confirmations: of each neighbour *one* share, of the self seed of a survivor or of
+  the mask key of one that is gone
+
+Source: Bonawitz et al. 2017, CCS, "Practical secure aggregation", against a server that may send anything to anybody
+and know all that ``colluders`` members know. Why it opens no smaller sum, with terms as in ``policy.py``:
+
+1. Nobody's two secrets are both opened: each takes ``threshold`` shares, and honest holders give one share each.
+2. All mask against the same members: a share of a survivor's self seed is given only if that survivor has signed the
+   list of those who gave shares that the giver has itself.
+3. All unmask the same list: a mask key is opened only under a list that a quorum has confirmed, and no two lists of a
+   round find one, because a member speaks for one list. (Without this step a server that tells different members that
+   different others are gone opens the sum of a part: with 5 members and threshold 3, of 2.)
+4. So the honest survivors are those of one list, at least ``floor`` less the colluders, and their masks connect them.
+
+NOT promised: that the sum is right (a member or the server can spoil it; the server then mostly sees whose fault it
+was); that it says little about one member (it is a sum of ``floor`` numbers, with whatever noise they carry); anything
+against somebody who may write the store, the record of ``once`` and the site file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llmchain_fl.core.secure.checks import refuse
+from llmchain_fl.core.secure.directory import read_directory
+from llmchain_fl.core.secure.exchange import PAIR, public_of, secrets_of
+from llmchain_fl.core.secure.identity import Body, Identity, check_place, digest, unhex
+from llmchain_fl.core.secure.policy import Policy, Terms
+from llmchain_fl.core.secure.seat import Seat
+from llmchain_fl.core.secure.shamir import SHARE
+from llmchain_fl.core.secure.store import Kept, Once, RunFile, SecretStore
+from llmchain_fl.core.secure.survivors import check_survivors, endorsed
+from llmchain_fl.core.secure.words import Words
+
+
+class Member:
+    """One site in all its secure sums. What is refused, and by which word: ``checks.py``.
+
+    Args:
+        name: this site's.
+        identity: its private half.
+        policy: what the site asks for.
+        store: where it remembers.
+        once: what must not happen twice, recorded elsewhere than in the store.
+
+    Raises:
+        SecureSumError: own-key; the policy lists another identity under ``name``.
+    """
+
+    def __init__(self, name: str, identity: Identity, policy: Policy, store: SecretStore, once: Once) -> None:
+        if policy.peers.get(name, identity.public) != identity.public:
+            raise refuse("own-key", f"another identity is listed for {name!r}")
+        self._name, self._identity, self._policy = name, identity, policy
+        self._listed = {**policy.peers, name: identity.public}
+        self._store, self._once_recorded = store, once
+
+    def key(self, run: str, number: int) -> bytes:
+        """This site's signed keys of a round. The round before the last one is forgotten.
+
+        Raises:
+            SecureSumError: old-round, store.
+        """
+        check_place(run, number, self._name)
+        with self._store.opened(run) as file:
+            if number not in file.rounds:
+                if number < max(file.oldest, max(file.rounds, default=0) - 1):
+                    raise refuse("old-round", f"round {number} is over")
+                file.rounds[number] = Kept(seed=os.urandom(32).hex())
+                file.forget(max(file.rounds) - 1)
+            return self._key(run, number, file.rounds[number])
+
+    def shares(self, run: str, number: int, directory: Sequence[bytes], context: str) -> bytes:
+        """Shares of this site's secrets for its neighbours, sealed and signed: one message a line.
+
+        Args:
+            run, number: the round.
+            directory: everybody's signed keys.
+            context: digest of the plan that all members must have in common.
+
+        Raises:
+            SecureSumError: signature, stranger, twice, round, own-key, few-peers, threshold, one-directory, plan,
+                old-round, store.
+        """
+        with self._store.opened(run) as file:
+            kept, seat, terms = self._seat(file, run, number, directory, context)
+            if not kept.bundle:
+                bundle, own = seat.give(terms)
+                kept = replace(
+                    kept,
+                    directory=seat.directory.digest,
+                    context=context,
+                    bundle=bundle.decode("ascii"),
+                    sparse=seat.directory.sparse,
+                    holders=tuple(seat.directory.holders(self._name)),
+                    quorum=terms.quorum,
+                    floor=terms.floor,
+                    held={self._name: own},
+                )
+                self._keep(file, number, kept)
+            if kept.context != context:
+                raise refuse("plan", "shares of this round were given under another plan")
+            self._check_once(run, number, kept, "directory")
+            return kept.bundle.encode("ascii")
+
+    def masked(
+        self,
+        run: str,
+        number: int,
+        directory: Sequence[bytes],
+        shared: Sequence[str],
+        shares: Sequence[bytes],
+        words: Words,
+        bits: int,
+    ) -> bytes:
+        """The upload: a signed statement whom it is masked against, a line end, the masked words packed.
+
+        Asked again it gives the same bytes, whatever ``words`` are by then: nothing is ever masked twice.
+
+        Args:
+            run, number: the round.
+            directory: everybody's signed keys, as for :meth:`shares`.
+            shared: everybody who gave shares.
+            shares: what the neighbours among them gave for this site.
+            words: uint32 [d] below 2**bits.
+            bits: the modulus.
+
+        Raises:
+            SecureSumError: what :meth:`shares` raises; own-shares, share, one-upload, words.
+        """
+        with self._store.opened(run) as file:
+            if not self._kept(file, number).bundle:
+                raise refuse("one-directory", "this site gave no shares in this round")
+            kept, seat, terms = self._seat(file, run, number, directory, self._kept(file, number).context)
+            self._check_once(run, number, kept, "directory")
+            if not kept.upload:
+                taken = seat.take(shares, shared, self._listed, terms)
+                kept = replace(kept, shared=tuple(sorted(shared)), quorum=taken.quorum, floor=taken.floor)
+                statement = self._identity.signed("upload", self._place(run, number, kept))
+                upload = statement + b"\n" + seat.masked(words, bits, kept.shared)
+                kept = replace(kept, held={**kept.held, **taken.held}, upload=hashlib.sha256(upload).hexdigest())
+                file.write_upload(number, upload)
+                self._keep(file, number, kept)
+            if sorted(shared) != list(kept.shared):
+                raise refuse("one-upload", "the upload is masked against others")
+            self._check_once(run, number, kept, "upload")
+            upload = file.read_upload(number)
+            if hashlib.sha256(upload).hexdigest() != kept.upload:
+                raise refuse("store", "the masked upload is damaged or gone")
+            return upload
+
+    def confirm(self, run: str, number: int, survivors: Sequence[str], statements: Sequence[bytes]) -> bytes:
+        """That these are the survivors that this site was told of, signed; it will unmask for no others.
+
+        Args:
+            run, number: the round.
+            survivors: everybody who uploaded.
+            statements: theirs whom they are masked against, at least the neighbours'.
+
+        Raises:
+            SecureSumError: upload-first, survivors, few-survivors, not-among, one-list, one-shared-set, old-round.
+        """
+        with self._store.opened(run) as file:
+            kept = self._listed_once(file, run, number, survivors, statements)
+            return self._identity.signed("survivors", self._place(run, number, kept, survivors=kept.survivors))
+
+    def unmask(
+        self,
+        run: str,
+        number: int,
+        survivors: Sequence[str],
+        statements: Sequence[bytes],
+        confirmations: Sequence[bytes] = (),
+    ) -> bytes:
+        """One share of each neighbour that gave shares: of the self seed of a survivor, of the mask key of the others.
+
+        They stand in the order of the names. No confirmations are asked for where everybody who gave shares survived,
+        and all are neighbours: then nobody's mask key is opened.
+
+        Args:
+            run, number: the round.
+            survivors: everybody who uploaded.
+            statements: theirs, at least the neighbours'.
+            confirmations: of a quorum of them.
+
+        Raises:
+            SecureSumError: what :meth:`confirm` raises; confirmations.
+        """
+        with self._store.opened(run) as file:
+            kept = self._listed_once(file, run, number, survivors, statements)
+            if kept.sparse or sorted(survivors) != list(kept.shared):
+                expected = self._place(run, number, kept, survivors=kept.survivors)
+                told = endorsed(confirmations, "survivors", expected, self._listed) & set(survivors)
+                if len(told) < kept.quorum:
+                    raise refuse(
+                        "confirmations", f"{len(told)} members confirm the list of survivors, of {kept.quorum}"
+                    )
+            shares = ""
+            for owner in sorted(set(kept.holders) & set(kept.shared)):
+                pair = unhex(kept.held[owner], PAIR)
+                shares += (pair[:SHARE] if owner in survivors else pair[SHARE:]).hex()
+            return self._identity.signed(
+                "answer", self._place(run, number, kept, survivors=kept.survivors, shares=shares)
+            )
+
+    def forget(self, run: str, before_round: int) -> None:
+        """Drop the secrets of earlier rounds, for ever; ``key`` does so by itself for all but the last two."""
+        with self._store.opened(run) as file:
+            file.forget(before_round)
+
+    def _kept(self, file: RunFile, number: int) -> Kept:
+        kept = file.rounds.get(number)
+        if kept is None:
+            raise refuse("old-round", f"this site has no secrets of round {number}")
+        return kept
+
+    def _keep(self, file: RunFile, number: int, kept: Kept) -> None:
+        file.rounds[number] = kept
+        file.save()
+
+    def _key(self, run: str, number: int, kept: Kept) -> bytes:
+        secrets = secrets_of(unhex(kept.seed, 32))
+        told: Body = {"run": run, "round": number, "site": self._name, "identity": self._identity.public}
+        told |= {"mask": public_of(secrets.mask).hex(), "box": public_of(secrets.box).hex()}
+        return self._identity.signed("key", {**told, "self": hashlib.sha256(secrets.self_seed).hexdigest()})
+
+    def _seat(
+        self, file: RunFile, run: str, number: int, messages: Sequence[bytes], context: str
+    ) -> tuple[Kept, Seat, Terms]:
+        """Checks of the directory: signatures, names, round, own key, number, threshold; the first one given stays."""
+        kept, policy = self._kept(file, number), self._policy
+        directory = read_directory(messages, (run, number), self._listed, policy.all_pairs, policy.neighbours)
+        if self._key(run, number, kept) not in messages:
+            raise refuse("own-key", f"the keys of {self._name!r} are not in the directory as it gave them")
+        terms = policy.terms(len(directory.names), len(directory.holders(self._name)))
+        if kept.directory and kept.directory != directory.digest:
+            raise refuse("one-directory", "this site gave shares under another directory of this round")
+        seat = Seat(self._name, run, number, self._identity, secrets_of(unhex(kept.seed, 32)), directory, context)
+        return kept, seat, terms
+
+    def _listed_once(
+        self, file: RunFile, run: str, number: int, survivors: Sequence[str], statements: Sequence[bytes]
+    ) -> Kept:
+        """Checks of a list of survivors; it is the only one of the round from here on."""
+        kept = self._kept(file, number)
+        if kept.upload:
+            self._check_once(run, number, kept, "upload")
+        stated = endorsed(statements, "upload", self._place(run, number, kept), self._listed)
+        listed = replace(kept, survivors=check_survivors(kept, self._name, survivors, stated))
+        self._check_once(run, number, listed, "survivors")
+        if kept != listed:
+            self._keep(file, number, listed)
+        return listed
+
+    def _place(self, run: str, number: int, kept: Kept, **more: str) -> Body:
+        place: Body = {"run": run, "round": number, "site": self._name, "directory": kept.directory}
+        return {**place, "shared": digest(list(kept.shared)), **more}
+
+    def _check_once(self, run: str, number: int, kept: Kept, step: str) -> None:
+        """Record what this round's step was, or refuse it where another one is recorded."""
+        done = {"directory": digest([kept.directory, kept.context, kept.bundle])}
+        done |= {"upload": kept.upload, "survivors": kept.survivors}
+        self._once_recorded(f"secure-sum/{digest(run)[:32]}/{number}/{step}", done[step])

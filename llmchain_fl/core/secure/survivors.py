@@ -1,0 +1,72 @@
+"""Who is still there, and who says so: what a member checks before it gives away a share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llmchain_fl.core.secure.checks import refuse
+from llmchain_fl.core.secure.identity import Body, digest, read
+from llmchain_fl.core.secure.store import Kept
+
+
+def check_survivors(kept: Kept, name: str, survivors: Sequence[str], stated: set[str]) -> str:
+    """The digest of a list of survivors that ``name`` may unmask for.
+
+    ======================================================  ========================
+    list                                                    refused
+    ======================================================  ========================
+    in a round without an upload of this member             upload-first
+    a name twice                                            twice
+    somebody who gave no shares                             survivors
+    this member is not in it                                not-among
+    fewer than the largest floor of all whose shares it has few-survivors
+    a neighbour in it is not in ``stated``                  one-shared-set
+    another list than before                                one-list
+    ======================================================  ========================
+
+    Args:
+        kept: what the member knows of the round.
+        name: the member.
+        survivors: the list.
+        stated: who has signed that it is masked against the same members.
+
+    Raises:
+        SecureSumError: see the table.
+    """
+    alive = set(survivors)
+    if not kept.upload:
+        raise refuse("upload-first", f"{name!r} has not uploaded")
+    if len(alive) < len(survivors):
+        raise refuse("twice", "a site stands twice among the survivors")
+    if not alive <= set(kept.shared):
+        raise refuse("survivors", "a survivor gave no shares: nothing is masked against it")
+    if name not in alive:
+        raise refuse("not-among", f"{name!r} uploaded and is called gone")
+    if len(alive) < kept.floor:
+        raise refuse("few-survivors", f"{len(alive)} survivors of {kept.floor} that are asked for")
+    if not alive & set(kept.holders) <= stated | {name}:
+        raise refuse("one-shared-set", "a survivor has not stated that it is masked against the same members")
+    told = digest(sorted(alive))
+    if kept.survivors not in ("", told):
+        raise refuse("one-list", "the round has another list of survivors")
+    return told
+
+
+def endorsed(messages: Sequence[bytes], kind: str, expected: Body, listed: Mapping[str, str]) -> set[str]:
+    """Who has signed ``expected`` as its own; whoever signed something else does not count.
+
+    Raises:
+        SecureSumError: form, twice, stranger, signature; a message is none, or not of whom it says.
+    """
+    if len(messages) > len(listed):
+        raise refuse("twice", f"{len(messages)} messages of {len(listed)} listed sites")
+    found: set[str] = set()
+    for message in messages:
+        told = read(message, kind)
+        name = told.text("site")
+        if name not in listed:
+            raise refuse("stranger", f"{name!r} is not listed")
+        told.check(listed[name])
+        if told.body == {**expected, "site": name}:
+            found.add(name)
+    return found
