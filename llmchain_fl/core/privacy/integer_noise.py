@@ -63,7 +63,7 @@ def share_variance(noise_multiplier: float, bits: int, shares: int) -> int:
             f"no share of noise {noise_multiplier!r} on a grid of {bits} bits among {shares} sites",
             remedy="a finite noise multiplier, a grid of at least 0 bits, at least 1 site",
         )
-    variance = math.ceil(Fraction(noise_multiplier) * Fraction(noise_multiplier) * 4**bits / shares)
+    variance = math.ceil(Fraction(noise_multiplier) * Fraction(noise_multiplier) * (1 << 2 * bits) / shares)
     if not LEAST_SHARE <= variance <= MOST_VARIANCE:
         raise PrivacyError(
             f"a share of noise of variance {variance}, must be {LEAST_SHARE} to {MOST_VARIANCE}",
