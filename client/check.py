@@ -132,7 +132,7 @@ def _check_size(site: Site, work: WorkSpec) -> None:
         "tokens": (work.task.max_tokens, limits.max_tokens),
         "labels": (len(work.task.labels), limits.max_labels),
         "public records a step": (public, limits.max_public),
-        "stages": (len(work.task.candidate_labels), limits.max_stages),
+        "stages": (max(len(work.task.candidate_labels), len(work.task.stage_labels)), limits.max_stages),
     }
     over = [f"{count} {what}, the site allows {most}" for what, (count, most) in asked.items() if count > most]
     if over:

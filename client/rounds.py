@@ -101,7 +101,7 @@ def _trained(
     trial.load(nlp_task.resident, task, between.personal)
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
-    guards = SiteGuards(work.guards, task.guard_arrays)
+    guards = SiteGuards(work.guards, task.guard_arrays, work.task.taught(task.stage_name, task.earlier))
     result = (loop or train_round)(nlp_task, examples, batches, spec, plan, guards, task.lr)
     _tell(site, task, work, result)
     if watch is not None:

@@ -73,17 +73,18 @@ def train_round(
 
     def loss(index: Sequence[int]) -> Tensor:
         output = task.forward(examples, index)
-        return task.losses(output) + guards.example_loss(task, examples, index, output)
+        return task.losses(guards.restrict(task, output)) + guards.example_loss(task, examples, index, output)
 
     theta = torch.nn.Parameter(resident.trained)
     start = resident.trained.clone()
     optimizer = OPTIMIZERS[spec.optimizer](theta, lr, spec.momentum)
     steps, records, tokens, strength = 0, 0, 0, _Strength()
-    stepped = False
+    stepped, pushed = False, not guards.restricts
     per_unit = plan if plan is not None and plan.unit != "site" else None
     with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
         for batch in batches:
             step = gradient(batch, loss) / spec.batch_size
+            pushed = pushed or bool(step.any())
             with gradient.paused():
                 theta.grad = _guarded(task, guards, step, strength)
             before = resident.trained.clone()
@@ -97,7 +98,7 @@ def train_round(
             steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
         unusable = gradient.unusable
     noised = per_unit is not None and per_unit.is_private
-    check_moved(resident.trained, start, stepped, expected=records > 0 and not noised)
+    check_moved(resident.trained, start, stepped, expected=pushed and records > 0 and not noised)
     means = strength.penalty / max(1, steps), strength.pull / max(1, steps)
     return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens, *means, unusable)
 

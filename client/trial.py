@@ -29,7 +29,7 @@ from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.passes import Shape
-from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.tasks.spec import StageLabels, TaskSpec
 from llmchain_fl.core.work import WorkSpec
 
 LENGTHS = (8, 16)
@@ -77,11 +77,12 @@ def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape:
 
 
 def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) -> None:
-    examples = _records(work, nlp_task)
+    labels = work.task.taught(task.stage_name, task.earlier)
+    examples = _records(work, nlp_task, labels)
     examples.fix(shape)
     units = Units.of_records(len(examples)).members
     spec = replace(work.train, steps=1, micro_batch=len(units))
-    guards = SiteGuards(work.guards, task.guard_arrays)
+    guards = SiteGuards(work.guards, task.guard_arrays, labels)
     result = train_round(nlp_task, examples, [list(units)], spec, work.plan, guards, task.lr)
     if result.unusable == 1.0:
         nlp_task.losses(nlp_task.forward(examples, [0]))  # says why, where a record cannot be computed at all
@@ -98,11 +99,14 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) 
         encode(delta, work.codec, seeded_uniform(1, "trial", 1))
 
 
-def _records(work: WorkSpec, nlp_task: Task) -> Examples:
-    """Made-up texts as the task encodes them, and records of made-up ids."""
+def _records(work: WorkSpec, nlp_task: Task, labels: StageLabels | None) -> Examples:
+    """Made-up texts as the task encodes them, and records of made-up ids; all of a label that the round teaches."""
     texts = nlp_task.encode(made_up_rows(work.task))
     full = made_up_records(known_ids(nlp_task.resident), [min(length, work.task.max_tokens) for length in LENGTHS])
-    return Examples([*texts.ids, *full.ids], np.concatenate([texts.targets, full.targets]))
+    targets = np.concatenate([texts.targets, full.targets])
+    if labels is not None:
+        targets[:] = labels.own[0]
+    return Examples([*texts.ids, *full.ids], targets)
 
 
 def made_up_rows(spec: TaskSpec) -> Sequence[Mapping[str, str]]:

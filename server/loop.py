@@ -257,7 +257,7 @@ class Loop:
 
     def _view(self, planned: ScheduledRound) -> View:
         """What guards may look at in this round."""
-        return view_of(self._config, self._work, self._scorer, planned, self._before)
+        return view_of(self._config, self._work, self._scorer, planned, self._before, self._state.ended)
 
     def _keep(self, planned: ScheduledRound) -> None:
         self._state.round = planned.round

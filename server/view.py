@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from llmchain_fl.config.calendar import NONE, Ended, taught_in
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.work import WorkSpec
@@ -11,7 +14,9 @@ from server.schedule import ScheduledRound, as_guards_see
 from server.scoring import Scorer
 
 
-def view_of(config: RunConfig, work: WorkSpec, scorer: Scorer, planned: ScheduledRound, before: Arrays) -> View:
+def view_of(
+    config: RunConfig, work: WorkSpec, scorer: Scorer, planned: ScheduledRound, before: Arrays, ended: Ended = NONE
+) -> View:
     """The view of round ``planned``, which began with the global arrays ``before``."""
     stage, stages, last = as_guards_see(config, planned)
     return View(
@@ -27,4 +32,10 @@ def view_of(config: RunConfig, work: WorkSpec, scorer: Scorer, planned: Schedule
         public=scorer.public,
         public_rows=scorer.public_rows,
         noise=known_noise(config, work.plan),
+        labels=_labels(work, taught_in(config, planned.round, ended)),
     )
+
+
+def _labels(work: WorkSpec, stages: Iterable[str]) -> tuple[int, ...]:
+    told = dict(work.task.stage_labels)
+    return tuple(sorted({label for stage in stages for label in told.get(stage, ())}))

@@ -136,6 +136,12 @@ def present_sites(config: RunConfig, sites: Iterable[str], number: int, ended: E
     return found if len(found) >= config.sites.minimum else {}
 
 
+def taught_in(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:
+    """The records that sites train on in round ``number``, by the run's calendar and by those of sites of their own."""
+    spans = (span_of(config, site, number, ended) for site in (_NO_ARRIVAL, *config.stream.arrival))
+    return list(dict.fromkeys(trained_as(config, span.name) for span in spans if span is not None))
+
+
 def absent_sites(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:
     """The sites that by a calendar of their own are not there yet in round ``number``, or are done."""
     return [site for site in config.stream.arrival if span_of(config, site, number, ended) is None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.config.stream_faults import stream_faults
+from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.planning.compatible import Parts, faults
 from llmchain_fl.robust import ROBUST, RobustSettings
@@ -88,6 +88,8 @@ def part_faults(run: RunConfig) -> list[str]:
             generates=kind.generates,
             probed={name: bool(source) for name, source in dev.items()},
             apart=any(dev.values()) and not tests & set(dev.values()),
+            labelled=kind.labelled,
+            own_labels={stage.name: len(labels_named(stage)) for stage in run.stage},
         )
     )
 

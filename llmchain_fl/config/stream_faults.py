@@ -103,11 +103,14 @@ def kind_faults(run: RunConfig, labels: Sequence[str] | None) -> list[str]:
     """
     faults = list(_relabel_faults(run, labels))
     check = KINDS.get(run.stream.kind)
-    return faults if check is None else [*faults, *check(run, [_labels_of(stage, labels) for stage in run.stage])]
+    return faults if check is None else [*faults, *check(run, [labels_named(stage, labels) for stage in run.stage])]
 
 
-def _labels_of(stage: StageConfig, labels: Sequence[str] | None) -> Labels:
-    """What a stage names; empty for all. A range that is none is left to ``stage_labels``."""
+def labels_named(stage: StageConfig, labels: Sequence[str] | None = None) -> Labels:
+    """What a stage names; empty for all. A range that is none is left to ``stage_labels``.
+
+    ``labels``: the label list; None while it is not read.
+    """
     if not isinstance(stage.labels, str):
         return frozenset(stage.labels)
     found = re.fullmatch(r"\s*(\d{1,6})\s*:\s*(\d{1,6})\s*", stage.labels)

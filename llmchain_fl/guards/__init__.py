@@ -20,6 +20,7 @@ GUARDS: Table[Guard] = Table(
         "distill": "llmchain_fl.guards.distill:GUARD",
         "ema": "llmchain_fl.guards.ema:GUARD",
         "gate": "llmchain_fl.guards.gate:GUARD",
+        "mask": "llmchain_fl.guards.mask:GUARD",
         "merge": "llmchain_fl.guards.merge:GUARD",
         "olora": "llmchain_fl.guards.olora:GUARD",
         "rehearsal": "llmchain_fl.guards.rehearsal:GUARD",

@@ -87,6 +87,7 @@ class Guard:
         refactors: it makes new factors of the adapter that sites train, so that no server optimizer can step along
             them, unless only one factor moves.
         teaches: it keeps outputs, so the head must be one that all share.
+        asks_labels: it asks which labels are of which stage.
         probes: it decides by the scores of ``data.dev``.
         idle_at_zero: settings of which 0 makes it do nothing.
         notes: key of what its server half notes of a round -> what the number is, for the report.
@@ -106,6 +107,7 @@ class Guard:
     holds_start: bool = False
     refactors: bool = False
     teaches: bool = False
+    asks_labels: bool = False
     probes: bool = False
     idle_at_zero: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)

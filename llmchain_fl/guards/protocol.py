@@ -35,6 +35,7 @@ class View:
         public_rows: the same records as rows, for guards that send them to sites; column ``stage`` where they have one.
         noise: standard deviation of the known noise on each entry of the released arrays: 0 where nothing is noised,
             None where there is noise whose size in the arrays is not known (an Adam step, a factorisation after it).
+        labels: the labels (positions) of all stages that sites were at in this round; empty where no guard asks.
     """
 
     round: int
@@ -49,6 +50,7 @@ class View:
     public: Examples | None = None
     public_rows: tuple[Mapping[str, str], ...] = ()
     noise: float | None = 0.0
+    labels: tuple[int, ...] = ()
 
 
 class ServerGuard:

@@ -8,7 +8,7 @@ No part is asked for its name: a rule, a guard or a robust step of another packa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmchain_fl.aggregation import RULES
@@ -40,6 +40,8 @@ class Parts:
         generates: whether the task's model writes records.
         probed: stage -> whether ``data.dev`` has records of it.
         apart: whether these are others than the test set.
+        labelled: whether the task has a label list.
+        own_labels: stage -> how many labels it names; 0: it keeps all.
     """
 
     rule: Rule
@@ -57,11 +59,13 @@ class Parts:
     generates: bool = False
     probed: Mapping[str, bool] | None = None
     apart: bool = True
+    labelled: bool = True
+    own_labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def faults(parts: Parts) -> list[str]:
     """Everything that does not go together, one line each."""
-    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes)
+    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes, _labels)
     return [fault for check in checks for fault in check(parts)]
 
 
@@ -204,3 +208,23 @@ def _probes(parts: Parts) -> Iterator[str]:
             yield f'{told} has no public records for stage "{stage}" to probe: give data.dev records of every stage'
         if not parts.apart:
             yield f"{told} would choose by the test set: set data.dev to public records kept apart from it"
+
+
+def _labels(parts: Parts) -> Iterator[str]:
+    """
+
+    | a guard asks which labels are of which stage, and | fault |
+    |---|---|
+    | the task has none | yes |
+    | a stage names none | yes |
+    | a stage names one, and is played by itself | yes: there is nothing to tell it apart from |
+    """
+    for guard in (guard for guard, _ in parts.guards if guard.asks_labels):
+        told = f'guard "{guard.name}"'
+        if not parts.labelled:
+            yield f"{told} trains over the labels of each stage, but this task.kind has no labels"
+            continue
+        for stage in (stage for stage, count in parts.own_labels.items() if count == 0):
+            yield f'{told} asks which labels are of stage "{stage}": set labels in that [[stage]] table'
+        for stage in (stage for stage, count in parts.own_labels.items() if count == 1 and parts.play != "joint"):
+            yield f'{told} has nothing to tell the one label of stage "{stage}" apart from: give the stage another one'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmchain_fl.config.calendar import sampling_rate
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.stream import JOINT
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
@@ -12,7 +13,7 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec
-from llmchain_fl.data.stages import answers
+from llmchain_fl.data.stages import answers, stage_labels
 
 
 def base_spec(config: RunConfig) -> BaseSpec:
@@ -38,6 +39,7 @@ def work_from(
             model.pooling,
             model.max_tokens,
             _candidate_labels(config, list(labels)),
+            _stage_labels(config, list(labels)),
         ),
         train=TrainSpec(
             train.steps,
@@ -61,6 +63,17 @@ def _candidate_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, 
     """For each stage whose task is known at scoring, the labels that can be the answer."""
     found = ((stage.name, answers(config, stage, labels)) for stage in config.stage)
     return tuple((name, tuple(kept)) for name, kept in found if kept is not None)
+
+
+def _stage_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The labels of each stage that names some, where a guard asks; with ``play = "joint"`` of all stages together."""
+    if not any(guard.asks_labels for guard, _ in config.continual.composed):
+        return ()
+    kept = {stage.name: stage_labels(stage, labels) or () for stage in config.stage}
+    found = {name: tuple(map(labels.index, dict.fromkeys(told))) for name, told in kept.items() if told}
+    if config.stream.play == "joint":
+        return ((JOINT, tuple(sorted({position for told in found.values() for position in told}))),)
+    return tuple(found.items())
 
 
 def guard_specs(config: RunConfig) -> tuple[GuardSpec, ...]:

@@ -110,6 +110,13 @@ IMPOSSIBLE: dict[str, Change] = {
     **{f"max_tokens {n}": field(("task.max_tokens", n)) for n in (0, 1, 49, 10**6)},
     "answers out of the label list": field(("task.candidate_labels", [["cards", [9]]])),
     "no answer of the label list": field(("task.candidate_labels", [["cards", []]])),
+    "labels of a stage out of the label list": field(("task.stage_labels", [["cards", [0, 4]]])),
+    "a stage without labels": field(("task.stage_labels", [["cards", []]])),
+    "a label of a stage twice": field(("task.stage_labels", [["cards", [1, 1]]])),
+    "a mask, and no labels of stages": field(("guards", [{"name": "mask", "settings": []}])),
+    "a mask, and labels of another stage": field(
+        ("guards", [{"name": "mask", "settings": []}]), ("task.stage_labels", [["accounts", [0, 1]]])
+    ),
     "an unknown codec": field(("codec.name", "zip")),
     "a codec without a block": field(("codec.block", 0)),
     "a codec that keeps nothing": field(("codec.name", "top-k"), ("codec.share", 0.0)),

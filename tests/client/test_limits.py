@@ -63,6 +63,18 @@ def test_work_is_taken_at_each_cap_and_refused_one_above_it(small: Any, cap: str
     site().check(change(small.work(), most + 1))  # by the caps that are usual it is no question
 
 
+@pytest.mark.parametrize("most", [1, 7])
+def test_stages_of_which_labels_are_told_are_counted_too(small: Any, most: int) -> None:
+    for count in (most, most + 1):
+        told = tuple((f"s{i}", (0, 1)) for i in range(count))
+        work = replace(small.work(), task=replace(small.work().task, stage_labels=told))
+        if count == most:
+            site(max_stages=most).check(work)
+        else:
+            with pytest.raises(LlmchainError, match=f"{count} stages, the site allows {most}"):
+                site(max_stages=most).check(work)
+
+
 def task(**changes: Any) -> TrainTask:
     told = {"run": "r", "round": 1, "stage": 0, "stage_name": "s", "lr": 0.1, "work": "", "arrays": {}}
     return TrainTask(**{**told, **changes})

@@ -20,6 +20,7 @@ from llmchain_fl.config.calendar import (
     span_of,
     stages_in_order,
     stages_seen,
+    taught_in,
     to_come,
     to_score,
     unknown_sites,
@@ -116,6 +117,14 @@ def test_what_a_site_has_met_is_to_score_and_what_is_to_come_follow_its_rounds(c
             assert stages_seen(config, site, number) == past
             assert to_score(config, site, number) == ([] if leaves and number > leaves else past)
             assert to_come(config, site, number) == list(dict.fromkeys(name for n, name in days.items() if n > number))
+
+
+@given(streams(), st.integers(1, 20))
+def test_what_is_taught_in_a_round_is_where_the_run_is_and_where_each_site_is(config: RunConfig, number: int) -> None:
+    there = [by_hand(config, site).get(number) for site in ("on the run's calendar", *config.stream.arrival)]
+    assert set(taught_in(config, number)) == {name for name in there if name is not None}
+    joint = config.model_copy(update={"stream": config.stream.model_copy(update={"play": "joint"})})
+    assert taught_in(joint, number) == (["joint"] if any(there) else [])
 
 
 @given(streams())

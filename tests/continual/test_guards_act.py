@@ -179,7 +179,7 @@ def play(small: Any, view: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
 
 def test_every_guard_with_a_half_at_the_site_is_in_the_cases() -> None:
-    assert {case.guard for case in CASES.values()} | {"rehearsal"} == set(SITE_GUARDS)
+    assert {case.guard for case in CASES.values()} | {"rehearsal", "mask"} == set(SITE_GUARDS)
 
 
 @EITHER

@@ -195,3 +195,21 @@ def test_a_configuration_without_guards_is_read_without_torch() -> None:
         "assert not {'torch', 'transformers', 'flwr'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_trains_over_the_labels_of_a_stage_must_know_two_of_each() -> None:
+    assert told("ffa", "mask", own_labels={"cards": 2, "loans": 3}) == []
+    first, second = told("ffa", "mask", own_labels={"cards": 0, "loans": 1, "cash": 2})
+    assert 'labels are of stage "cards"' in first
+    assert "[[stage]]" in first
+    assert 'the one label of stage "loans"' in second
+    assert told("ffa", "mask", own_labels={"cards": 2, "loans": 1}, play="joint") == []
+    (fault,) = told("ffa", "mask", own_labels={"all": 0}, labelled=False)
+    assert "has no labels" in fault
+    assert told("ffa", "ema", own_labels={"cards": 0, "loans": 1}, labelled=False) == []
+
+
+@pytest.mark.parametrize("guard", sorted(set(GUARDS) - {"mask", "route"}))
+def test_a_mask_goes_with_every_guard_on_either_side(guard: str) -> None:
+    for guards in (("mask", guard), (guard, "mask")):
+        assert told("fedit", *guards, own_labels={"cards": 2}) == []

@@ -8,18 +8,35 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.core.guards.spec import GuardSpec
 from llmchain_fl.core.guards.table import SITE_GUARDS, site_half
 from llmchain_fl.core.tasks.base import Examples, Output, Task
+from llmchain_fl.core.tasks.spec import StageLabels
 
 __all__ = ["SITE_GUARDS", "GuardSpec", "SiteGuards", "site_half"]
 
 
 class SiteGuards:
-    """The site halves of all guards of a run; see ``site_guard.py`` for where each hook stands in a step."""
+    """The site halves of all guards of a run; see ``site_guard.py`` for where each hook stands in a step.
 
-    def __init__(self, specs: Sequence[GuardSpec], payload: Arrays) -> None:
+    ``labels``: those that the round teaches, for guards that ask.
+    """
+
+    def __init__(self, specs: Sequence[GuardSpec], payload: Arrays, labels: StageLabels | None = None) -> None:
         self._guards = [site_half(spec.name)(dict(spec.settings), payload) for spec in specs]
+        self._labels = labels
+
+    @property
+    def restricts(self) -> bool:
+        """Whether some records may have no loss, so that a round may rightly move nothing."""
+        return any(type(guard).restrict is not SiteGuard.restrict for guard in self._guards)
+
+    def restrict(self, task: Task, output: Output) -> Output:
+        """Each guard restricts what the one before it left."""
+        for guard in self._guards:
+            output = guard.restrict(task, output, self._labels)
+        return output
 
     def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor:
         """Sum over guards, float32 [n]."""

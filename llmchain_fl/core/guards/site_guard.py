@@ -5,7 +5,8 @@ channel between them is ``payload``: named arrays that the server already holds,
 
 One step at the site, and where each hook stands::
 
-    loss_i = task loss_i + sum of example_loss           in-step: clipped and noised together with the task's own
+    loss_i = task loss of restrict(output_i)             which answers the task's loss is over
+             + sum of example_loss                       in-step: clipped and noised together with the task's own
     g      = noised sum of clipped gradients / divisor
     g      = g + grad penalty                            after the noise: reads no private record
     g      = steer(g)                                    after the noise: turns the step, such as away from old tasks
@@ -28,6 +29,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.ranges import Bound
 from llmchain_fl.core.tasks.base import Examples, Output, Task
+from llmchain_fl.core.tasks.spec import StageLabels
 
 Adds = Literal["nothing", "gradient", "pull"]
 Settings = Mapping[str, float | str]
@@ -54,6 +56,13 @@ class SiteGuard:
     def rehearsed(cls, settings: Settings) -> float:
         """Share of the units of each earlier stage that a round may draw again; none by default."""
         return 0.0
+
+    def restrict(self, task: Task, output: Output, labels: StageLabels | None) -> Output:
+        """The output on which the task's own loss is taken; each row of it is made of that row and public constants.
+
+        ``labels``: what the round teaches; None where the work description does not tell.
+        """
+        return output
 
     def example_loss(self, task: Task, examples: Examples, index: Sequence[int], output: Output) -> Tensor | None:
         """Added to each record's loss, float32 [n]; clipped and noised together with it."""

@@ -11,6 +11,7 @@ SITE_GUARDS: Named[type[SiteGuard]] = Named(
         "agem": "llmchain_fl.core.guards.agem:AgemSite",
         "anchor": "llmchain_fl.core.guards.anchor:AnchorSite",
         "distill": "llmchain_fl.core.guards.distill:DistillSite",
+        "mask": "llmchain_fl.core.guards.mask:MaskSite",
         "olora": "llmchain_fl.core.guards.olora:OloraSite",
         "rehearsal": "llmchain_fl.core.guards.rehearsal:RehearsalSite",
         "replay": "llmchain_fl.core.guards.replay:ReplaySite",

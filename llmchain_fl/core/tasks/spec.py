@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,11 +11,19 @@ from llmchain_fl.core.tasks.kind import TASKS, is_known, task_kind
 
 
 @dataclass(frozen=True)
+class StageLabels:
+    """The labels (positions) that a round teaches. ``own``: its stage's; ``earlier``: those of stages it rehearses."""
+
+    own: tuple[int, ...]
+    earlier: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskSpec:
     """What is learned: public constants only. ``labels``: (name, text) pairs in the order of the label space.
 
     ``candidate_labels``: stage -> the labels (positions) that can be the answer when its records are scored;
-    others: all.
+    others: all. ``stage_labels``: stage -> the labels that it teaches; empty where no guard asks.
     """
 
     kind: str
@@ -25,11 +33,19 @@ class TaskSpec:
     pooling: str = "mean"
     max_tokens: int = 64
     candidate_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    stage_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def head_size(self) -> int:
         """Outputs of a trained head; 0 without one."""
         return task_kind(self.kind).head(self)
+
+    def taught(self, stage: str, earlier: Sequence[str] = ()) -> StageLabels | None:
+        """What a round of ``stage`` teaches that rehearses ``earlier``; None: the labels of ``stage`` are not told."""
+        told = dict(self.stage_labels)
+        if stage not in told:
+            return None
+        return StageLabels(told[stage], tuple(sorted({label for name in earlier for label in told.get(name, ())})))
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each; an empty head is one.
@@ -46,10 +62,11 @@ class TaskSpec:
             found.append(f"labels: at most {MOST_LABELS} different ones")
         if any(not 0 < len(text) <= 2000 for label in self.labels for text in label):
             found.append("labels: names and texts of 1 to 2,000 characters")
-        if len(self.candidate_labels) > 10_000 or any(
-            not kept or not _positions(kept, len(names)) for _, kept in self.candidate_labels
-        ):
-            found.append("candidate_labels: positions in the label list, at least one for each stage")
+        found += [
+            f"{field}: positions in the label list, at least one for each stage"
+            for field, told in (("candidate_labels", self.candidate_labels), ("stage_labels", self.stage_labels))
+            if len(told) > 10_000 or any(not kept or not _positions(kept, len(names)) for _, kept in told)
+        ]
         return found
 
 
