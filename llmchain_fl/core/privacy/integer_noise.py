@@ -89,15 +89,15 @@ def noised_share(total: Integers, box: int, variance: int) -> Integers:
 def discrete_gaussians(size: int, variance: int, words: Words = secure_words) -> Integers:
     """``size`` independent integers of exactly the law N_Z(0, s).
 
-    Rejection, as in Canonne et al., algorithm 3, from another proposal. With t = 2^b, from 0.58 to 1.18 sqrt(s):
+    Rejection, as in Canonne et al., algorithm 3, from another proposal. With t = 2^b, from 0.51 to 1.18 sqrt(s):
 
         v:  zeros before the first 1 in a row of random bits,  P[v] = 2^-(v + 1)
         u:  b random bits,       x = u + t v,       sign: one random bit
         accept with probability  p(x, v) = exp(v ln 2 - x^2 / (2 s) - c);  never x = 0 with the sign set
 
-    c >= max_v (v ln 2 - (t v)^2 / (2 s)), so p <= 1, as x >= t v. Proof of exactness: each x >= 0 and each sign is
-    proposed with probability 2^-(v + 1) / (2 t) and accepted with exp(-x^2 / 2 s) 2^v e^-c; the product is
-    exp(-x^2 / 2 s) times a constant, and 0 has one sign. Accepted is about every second proposal.
+    c >= max_v (v ln 2 - (t v)^2 / (2 s)), found below v = 4; so p <= 1, as x >= t v. Proof of exactness: each x >= 0
+    is proposed with each sign with probability 2^-(v + 1) / (2 t) and accepted with exp(-x^2 / 2 s) 2^v e^-c; the
+    product is exp(-x^2 / 2 s) times a constant, and 0 has one sign. Accepted is about every second proposal.
 
     "Accept with probability p" is decided as U < p for a uniform real U, by as many binary digits of U as it takes. The
     first 53 are w, so U is in [w, w + 2^-53). p' is p as computed in float64. With E the exponent, E' is off by less
