@@ -71,10 +71,14 @@ class Packing:
     left_out: Arrays
 
 
-def delta(task: TrainTask, plan: PrivacyPlan | None, trained: Arrays) -> Arrays:
-    """Trained minus received; clipped as a whole with the privacy unit ``site``."""
-    found = {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
-    return clipped(found, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else found
+def delta(task: TrainTask, trained: Arrays) -> Arrays:
+    """Trained minus received."""
+    return {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
+
+
+def bounded(task: TrainTask, plan: PrivacyPlan | None, update: Arrays) -> Arrays:
+    """The update, clipped as a whole with the privacy unit ``site``."""
+    return clipped(update, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else update
 
 
 def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]:

@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 
 from client import outbox, trial
 from client.dataset import SiteRecords
+from client.lockstep import gradient_sum
 from client.memory import Memory
 from client.rehearsal import Mask, Part, mixed
 from client.training import LocalResult, Train, train_round
@@ -25,7 +26,7 @@ from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.core.work import LOCAL, LOCKSTEP, WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
@@ -67,7 +68,7 @@ def play_round(
         release: what the ledger books; None in a run without a plan.
         watch: sees the local result (simulation, same process).
         between: what stays at the site from round to round.
-        loop: in place of ``train_round``.
+        loop: in place of what ``train.method`` says.
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.
@@ -102,7 +103,7 @@ def _trained(
     most = plan.records_per_unit if plan is not None else 1
     batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     guards = SiteGuards(work.guards, task.guard_arrays, work.task.taught(task.stage_name, task.earlier))
-    result = (loop or train_round)(nlp_task, examples, batches, spec, plan, guards, task.lr)
+    result = (loop or loop_of(spec.method))(nlp_task, examples, batches, spec, plan, guards, task.lr)
     _tell(site, task, work, result)
     if watch is not None:
         watch(task, result)
@@ -110,13 +111,19 @@ def _trained(
     leaving = {name: value for name, value in result.arrays.items() if name not in staying}
     draw = _draws(plan, spec.seed, f"{site} codec", task.round)
     packing = outbox.Packing(work.codec, draw, between.left_out)
-    packed, left_out = outbox.packed(outbox.delta(task, plan, leaving), packing)
+    change = leaving if result.direct else outbox.delta(task, leaving)
+    packed, left_out = outbox.packed(outbox.bounded(task, plan, change), packing)
     payload = outbox.payload(packed)
     if between.personal_file is not None:
         between.personal_file.keep(task.round, payload, between.personal, {**between.personal, **staying})
     if between.left_out_file is not None:
         between.left_out_file.keep(task.round, payload, between.left_out, left_out)
     return packed
+
+
+def loop_of(method: str) -> Train:
+    """What a site does in a round, by ``train.method``."""
+    return {LOCAL: train_round, LOCKSTEP: gradient_sum}[method]
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:

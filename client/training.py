@@ -43,6 +43,8 @@ class LocalResult:
     """Mean over steps of how far guards pulled back, as a share of the optimiser's step."""
     unusable: float = 0.0
     """With privacy at the site: share of drawn units whose records could not be computed and counted as zero."""
+    direct: bool = False
+    """Whether ``arrays`` are the update itself (``lockstep``), and not the trained adapter."""
 
 
 Train = Callable[[Task, Examples, Iterable[Batch], TrainSpec, PrivacyPlan | None, SiteGuards, float], LocalResult]
@@ -69,16 +71,11 @@ def train_round(
     """
     if not (math.isfinite(lr) and lr >= 0):
         raise TrainingError(f"the learning rate is {lr!r}", remedy="train.lr must be a finite number above 0")
-    resident = task.resident
-
-    def loss(index: Sequence[int]) -> Tensor:
-        output = task.forward(examples, index)
-        return task.losses(guards.restrict(task, output)) + guards.example_loss(task, examples, index, output)
-
+    resident, loss = task.resident, loss_of(task, examples, guards)
     theta = torch.nn.Parameter(resident.trained)
     start = resident.trained.clone()
     optimizer = OPTIMIZERS[spec.optimizer](theta, lr, spec.momentum)
-    steps, records, tokens, strength = 0, 0, 0, _Strength()
+    steps, records, tokens, strength = 0, 0, 0, Strength()
     stepped, pushed = False, not guards.restricts
     per_unit = plan if plan is not None and plan.unit != "site" else None
     with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
@@ -86,7 +83,7 @@ def train_round(
             step = gradient(batch, loss) / spec.batch_size
             pushed = pushed or bool(step.any())
             with gradient.paused():
-                theta.grad = _guarded(task, guards, step, strength)
+                theta.grad = guarded(task, guards, step, strength)
             before = resident.trained.clone()
             optimizer.step()
             after = resident.trained.clone()
@@ -101,6 +98,16 @@ def train_round(
     check_moved(resident.trained, start, stepped, expected=pushed and records > 0 and not noised)
     means = strength.penalty / max(1, steps), strength.pull / max(1, steps)
     return LocalResult(resident.arrays(resident.trained_names), steps, records, tokens, *means, unusable)
+
+
+def loss_of(task: Task, examples: Examples, guards: SiteGuards) -> Callable[[Sequence[int]], Tensor]:
+    """Records -> each one's whole loss, float32 [n]: the task's, and what guards add to it."""
+
+    def loss(index: Sequence[int]) -> Tensor:
+        output = task.forward(examples, index)
+        return task.losses(guards.restrict(task, output)) + guards.example_loss(task, examples, index, output)
+
+    return loss
 
 
 def proximal(theta: Tensor, start: Tensor, strength: float) -> None:
@@ -122,7 +129,7 @@ def proximal(theta: Tensor, start: Tensor, strength: float) -> None:
 
 
 @dataclass
-class _Strength:
+class Strength:
     """How strong guards are against the task, added up over steps."""
 
     penalty: float = 0.0
@@ -133,7 +140,7 @@ class _Strength:
         self.pull += float((now - after).norm()) / step if step > 0 else 0.0
 
 
-def _guarded(task: Task, guards: SiteGuards, step: Tensor, strength: _Strength) -> Tensor:
+def guarded(task: Task, guards: SiteGuards, step: Tensor, strength: Strength) -> Tensor:
     """The gradient to step along: the task's, then what reads no private record."""
     size, penalty = float(step.norm()), guards.penalty_gradient(task)
     wanted = step if penalty is None else step + penalty

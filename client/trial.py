@@ -15,7 +15,7 @@ import numpy as np
 
 from client import check
 from client.steady import known_ids, made_up_records
-from client.training import train_round
+from client.training import Train
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.routing import is_beside
 from llmchain_fl.core.adapter.value import Arrays
@@ -52,7 +52,7 @@ def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
     resident.load(own)
 
 
-def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None) -> None:
+def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train) -> None:
     """One step on made-up records, and its update packed.
 
     Args:
@@ -61,13 +61,14 @@ def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape:
         nlp_task: over the resident, focused on what is trained.
         own: the trained arrays that stay here.
         shape: of private passes; None: padded by batch.
+        loop: what the site does in a round.
 
     Raises:
         LlmchainError: why the round cannot be done.
     """
     try:
         load(nlp_task.resident, task, own)
-        _step(task, work, nlp_task, shape)
+        _step(task, work, nlp_task, shape, loop)
     except LlmchainError:
         raise
     except Exception as error:
@@ -76,14 +77,14 @@ def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape:
         ) from error
 
 
-def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) -> None:
+def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None, loop: Train) -> None:
     labels = work.task.taught(task.stage_name, task.earlier)
     examples = _records(work, nlp_task, labels)
     examples.fix(shape)
     units = Units.of_records(len(examples)).members
     spec = replace(work.train, steps=1, micro_batch=len(units))
     guards = SiteGuards(work.guards, task.guard_arrays, labels)
-    result = train_round(nlp_task, examples, [list(units)], spec, work.plan, guards, task.lr)
+    result = loop(nlp_task, examples, [list(units)], spec, work.plan, guards, task.lr)
     if result.unusable == 1.0:
         nlp_task.losses(nlp_task.forward(examples, [0]))  # says why, where a record cannot be computed at all
         raise TrainingError(
@@ -92,7 +93,7 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None) 
         )
     if work.codec.name != "none":
         delta = {
-            name: (value - task.arrays[name]).astype(np.float32)
+            name: value if result.direct else (value - task.arrays[name]).astype(np.float32)
             for name, value in result.arrays.items()
             if name in task.arrays
         }

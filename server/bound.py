@@ -9,6 +9,7 @@ run                                          U
 unit person or record, ``adam``              lr sqrt(P) sum_{t=1..T} r_t                                    (adam)
 ... ``sgd``, no guard adds to the gradient   lr T / (1 - m) (MOST_UNITS C + z C (sqrt(P) + x) / b),          (sgd)
                                              x = sqrt(2 ln(T / CHANCE))
+... in lockstep: a gradient, no step         (sgd) with lr = 1, m = 0
 a guard pulls towards something it was sent  ``DEFAULT``
 what compression left out is sent later      ``DEFAULT``
 unit site                                    ``DEFAULT``: the server clips every update itself
@@ -48,6 +49,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +57,7 @@ from numpy.typing import NDArray
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.work import TrainSpec, WorkSpec
+from llmchain_fl.core.work import LOCKSTEP, TrainSpec, WorkSpec
 from server.sound import LARGEST
 
 Floats = NDArray[np.float64]
@@ -79,16 +81,21 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
         lr: of this round.
         start: L2 norm of what it starts from, of the arrays that it sends.
     """
-    plan, adds = work.plan, {site_half(guard.name).adds for guard in work.guards}
+    plan, adds, train = work.plan, {site_half(guard.name).adds for guard in work.guards}, work.train
     if plan is None or plan.unit == "site" or "pull" in adds or work.codec.feedback:
         return DEFAULT
-    if work.train.optimizer == "adam":
-        moved = lr * math.sqrt(numbers) * adam_reach(work.train.steps, work.train.momentum)
+    sends_gradient = train.method == LOCKSTEP
+    if train.optimizer == "adam" and not sends_gradient:
+        moved = lr * math.sqrt(numbers) * adam_reach(train.steps, train.momentum)
     elif "gradient" in adds:
         return DEFAULT
     else:
-        moved = sgd_reach(work.train, plan, numbers, lr)
-    rounded = ROUNDING * work.train.steps * (start + moved)
+        moved = (
+            sgd_reach(replace(train, momentum=0.0), plan, numbers, 1.0)
+            if sends_gradient
+            else sgd_reach(train, plan, numbers, lr)
+        )
+    rounded = ROUNDING * train.steps * (start + moved)
     found = (moved + rounded) * SLACK * _lengthens(work.codec)
     return min(max(found, LEAST), LARGEST) if math.isfinite(found) else LARGEST
 

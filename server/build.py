@@ -37,7 +37,8 @@ def build(
     if saved is None and extension:
         raise RunError(f"{run.path} has not begun: there is nothing to extend", remedy="play it first (--resume)")
     check_stages(config, list(labels))
-    state, rule, quarantine = RunState(uuid.uuid4().hex), make_rule(config.aggregation), make_quarantine(config)
+    state, quarantine = RunState(uuid.uuid4().hex), make_quarantine(config)
+    rule = make_rule(config, state)
     guards, book = ServerGuards(guard_specs(config)), PrivacyBook(config, None if saved else make_plan(config))
     parts: dict[str, Stateful] = {"run": state, "rule": rule, "guards": guards, "privacy": book, "sites": quarantine}
     if saved is None:

@@ -100,10 +100,11 @@ class Inbox:
         clipped = self._central.clipped(delta) if self._central else delta
         trained = {name: handed[name] + value for name, value in clipped.items()}
         fault = unsound({**handed, **trained}, shape.scale)
+        brought = clipped if self._rule.direct else trained
         if fault:
             what = f"with the update of {site} its adapter is not fit to be used: {fault}"
             raise refuse("product", what, remedy="lower the site's learning rate")
-        return norm, SiteFactors(trained, shape.scale, self._weights[site])
+        return norm, SiteFactors(brought, shape.scale, self._weights[site])
 
     def _delta(self, site: str, reply: Message) -> Arrays | Refusal:
         """The delta of one reply, or the site's own code for why there is none.

@@ -242,8 +242,8 @@ class Loop:
         state = self._state
         state.open_end = False
         state.current = self._sound(self._guards.on_stage_end(view, state.current, state.serving))
-        if self._guards.start_new_pairs:
-            self._strategy.rule.load_state({})  # a server optimizer's moments are of the old pair
+        if self._guards.start_new_pairs or self._strategy.rule.direct:
+            self._strategy.rule.load_state({})  # the moments are of the old pair, or of the stage that has ended
 
     def _reopen(self) -> None:
         """Where the run was extended: the stage that was its last one goes on, or has ended and another one follows."""

@@ -6,30 +6,39 @@ from pathlib import Path
 
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.lockstep import Lockstep
 from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
 from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, ModelError
-from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.core.work import LOCKSTEP, WorkSpec
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings
+from server.schedule import rate_of
 from server.scoring import Scorer
+from server.state import RunState
 from server.upload import upload_faults
 
 
-def make_rule(config: AggregationConfig) -> Rule:
-    """The rule, with a server optimizer around it if the run asks for one.
+def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
+    """The rule, with the server's optimizer around it if the run asks for one.
+
+    ``state``: of the run, which knows when stages have ended; None before there is one.
 
     Raises:
-        ModelError: the rule's factors do not keep their coordinates, so that no optimizer can step along them.
+        ModelError: no optimizer can step along the rule's factors.
     """
-    rule = RULES[config.rule]
-    if config.optimizer == "none":
+    told, train = config.aggregation, config.train
+    rule = RULES[told.rule]
+    if train.method == LOCKSTEP:
+        ended = {} if state is None else state.ended
+        return Lockstep(rule, train.optimizer, train.momentum, lambda number: rate_of(config, number, ended))
+    if told.optimizer == "none":
         return rule
-    settings = Settings(config.optimizer_lr, config.optimizer_beta1, config.optimizer_beta2, config.optimizer_tau)
-    return ServerOptimizer(rule, config.optimizer, settings)
+    settings = Settings(told.optimizer_lr, told.optimizer_beta1, told.optimizer_beta2, told.optimizer_tau)
+    return ServerOptimizer(rule, told.optimizer, settings)
 
 
 def make_quarantine(config: RunConfig) -> Quarantine:

@@ -14,6 +14,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
 from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.work import LOCKSTEP
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.work import plan_from
 from llmchain_fl.report.wording import epsilon_text, guarantee
@@ -51,7 +52,8 @@ def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
     """
     if plan is None or not plan.is_private:
         return 0.0
-    plain = config.aggregation.optimizer == "none" and RULES[config.aggregation.rule].averages
+    stepped = config.aggregation.optimizer != "none" or config.train.method == LOCKSTEP
+    plain = not stepped and RULES[config.aggregation.rule].averages
     if plan.unit == "site" and plain and not config.privacy.clip_quantile:
         return plan.noise_std / plan.divisor
     return None

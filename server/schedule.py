@@ -68,6 +68,11 @@ def schedule(config: RunConfig, ended: Ended = NONE) -> Iterator[ScheduledRound]
             yield ScheduledRound(number, span.stage, span.name, _rate(config, span, number), number == span.last, fresh)
 
 
+def rate_of(config: RunConfig, number: int, ended: Ended = NONE) -> float:
+    """Learning rate of round ``number`` by the run's calendar."""
+    return next(planned.lr for planned in schedule(config, ended) if planned.round == number)
+
+
 def site_round(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> ScheduledRound | None:
     """Round ``number`` as ``site`` plays it: what it trains on, is told and is charged for. None: it is not there.
 

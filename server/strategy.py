@@ -207,7 +207,7 @@ class FederatedLora:
 
     def _measures_error(self, planned: ScheduledRound) -> bool:
         """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
-        stepped = self._config.aggregation.optimizer != "none"
+        stepped = self._config.aggregation.optimizer != "none" or self.rule.direct
         return not (self.rule.exact or self._central or stepped or self.rule.turn(planned.round).keeps)
 
 

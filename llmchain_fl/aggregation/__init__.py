@@ -18,6 +18,7 @@ RULES: Table[Rule] = Table(
         "hetlora": "llmchain_fl.aggregation.hetlora:HetLora",
         "fedsb": "llmchain_fl.aggregation.fedsb:FedSb",
         "fedsa": "llmchain_fl.aggregation.fedsa:FedSa",
+        "head": "llmchain_fl.aggregation.head:Head",
     },
     Rule,
 )

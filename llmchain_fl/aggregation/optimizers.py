@@ -128,6 +128,53 @@ OPTIMIZERS: Mapping[str, Callable[[Floats, Moments, Settings], Floats]] = Mappin
 """Kind -> (D, moments, settings) -> step; each updates the moments it was given."""
 
 
+class Steps:
+    """One optimizer over named arrays, with the moments of each. Its state outlives a round."""
+
+    def __init__(self, kind: str) -> None:
+        self._step = OPTIMIZERS[kind]
+        self._moments: dict[str, Moments] = {}
+
+    def along(self, name: str, delta: Floats, given: Settings) -> Floats:
+        """What is added to the array ``name`` for the direction D = ``delta``; moves its moments on.
+
+        Raises:
+            ModelError: the moments are those of an array of another shape.
+        """
+        past = self._moments.setdefault(name, Moments(np.zeros(delta.shape), np.zeros(delta.shape)))
+        if past.first.shape != delta.shape:
+            what = f"the moments of {name!r} have shape {past.first.shape}; the array has {delta.shape}"
+            raise ModelError(what, remedy="resume with the optimizer state of this run")
+        past.steps += 1
+        return given.lr * self._step(delta, past, given)
+
+    def state(self) -> Arrays:
+        """``first/<array>``, ``second/<array>`` and ``steps/<array>``, float64."""
+        found: dict[str, Floats] = {}
+        for name, past in self._moments.items():
+            found |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
+            found[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
+        return found
+
+    def load_state(self, state: Arrays) -> None:
+        """Take up what :meth:`state` gave; nothing: begin anew.
+
+        Raises:
+            ModelError: it is not such a state.
+        """
+        names = [key.removeprefix("steps/") for key in state if key.startswith("steps/")]
+        if {f"{part}/{name}" for part in ("first", "second", "steps") for name in names} != set(state):
+            raise ModelError("this is no state of a server optimizer", remedy="resume the run it belongs to")
+        self._moments = {
+            name: Moments(
+                state[f"first/{name}"].astype(np.float64),
+                state[f"second/{name}"].astype(np.float64),
+                int(state[f"steps/{name}"][0]),
+            )
+            for name in names
+        }
+
+
 class ServerOptimizer(Rule):
     """Any steady rule with an optimizer on its step. One object for one run: it remembers moments.
 
@@ -152,8 +199,7 @@ class ServerOptimizer(Rule):
             raise ModelError(f"there is no server optimizer {kind!r}", remedy=f"choose one of {', '.join(OPTIMIZERS)}")
         self.name, self.trained = f"{rule.name}+{kind}", rule.trained
         self.exact, self.linear, self.any_rank, self.weighs = rule.exact, rule.linear, rule.any_rank, rule.weighs
-        self._rule, self._step, self._settings = rule, OPTIMIZERS[kind], settings or Settings()
-        self._moments: dict[str, Moments] = {}
+        self._rule, self._steps, self._settings = rule, Steps(kind), settings or Settings()
 
     def turn(self, number: int) -> Turn:
         """The rule's."""
@@ -180,22 +226,12 @@ class ServerOptimizer(Rule):
         """``new`` with the optimizer's step from ``old`` in the arrays ``names``; moves the moments on."""
         for name in names:
             delta = new[name].astype(np.float64) - old[name]
-            past = self._moments.setdefault(name, Moments(np.zeros(delta.shape), np.zeros(delta.shape)))
-            if past.first.shape != delta.shape:
-                what = f"the moments of {name!r} have shape {past.first.shape}; the array has {delta.shape}"
-                raise ModelError(what, remedy="resume with the optimizer state of this run")
-            past.steps += 1
-            step = self._settings.lr * self._step(delta, past, self._settings)
-            new[name] = (old[name] + step).astype(np.float32)
+            new[name] = (old[name] + self._steps.along(name, delta, self._settings)).astype(np.float32)
         return new
 
     def state(self) -> Arrays:
-        """``first/<array>``, ``second/<array>`` and ``steps/<array>``, float64."""
-        found: dict[str, Floats] = {}
-        for name, past in self._moments.items():
-            found |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
-            found[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
-        return found
+        """The moments (:class:`Steps`)."""
+        return self._steps.state()
 
     def load_state(self, state: Arrays) -> None:
         """Take up what :meth:`state` gave.
@@ -203,17 +239,7 @@ class ServerOptimizer(Rule):
         Raises:
             ModelError: it is not such a state.
         """
-        names = [key.removeprefix("steps/") for key in state if key.startswith("steps/")]
-        if {f"{part}/{name}" for part in ("first", "second", "steps") for name in names} != set(state):
-            raise ModelError("this is no state of a server optimizer", remedy="resume the run it belongs to")
-        self._moments = {
-            name: Moments(
-                state[f"first/{name}"].astype(np.float64),
-                state[f"second/{name}"].astype(np.float64),
-                int(state[f"steps/{name}"][0]),
-            )
-            for name in names
-        }
+        self._steps.load_state(state)
 
 
 class _Stepped:

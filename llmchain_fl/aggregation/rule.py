@@ -140,6 +140,8 @@ class Rule(ABC):
             "re-factorises them every round"; empty: they keep them, so that a step between two rounds, or a mean over
             rounds, factor by factor has a meaning.
         folds: what earlier rounds have left is in the fold, which the rule itself writes.
+        direct: a site sends a direction and not trained factors: ``SiteFactors.arrays`` are it, and ``finish`` steps
+            along their mean.
         any_rank: sites may have less than the global rank. alpha may differ by site under every rule.
     """
 
@@ -152,6 +154,7 @@ class Rule(ABC):
     unsteady: str = ""
     folds: bool = False
     any_rank: bool = False
+    direct: bool = False
 
     @property
     def steady(self) -> bool:
@@ -175,8 +178,8 @@ class Rule(ABC):
 
     @property
     def moves_one(self) -> bool:
-        """Whether a single steady factor moves and the others are common and fixed: the product is linear in it."""
-        return self.steady and len(self.trained) == 1
+        """Whether one steady factor moves at most, the others being common and fixed: the product is linear in it."""
+        return self.steady and len(self.trained) <= 1
 
     @property
     def averages(self) -> bool:

@@ -76,7 +76,7 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     from llmchain_fl.data.stages import public_labels
     from llmchain_fl.planning.work import work_from
 
-    rule = app_module("server.parts").make_rule(config.aggregation)
+    rule = app_module("server.parts").make_rule(config)
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
     turn = rule.turn(1)

@@ -9,6 +9,7 @@ from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.work import LOCAL, LOCKSTEP
 from llmchain_fl.planning.compatible import Parts, faults
 from llmchain_fl.robust import ROBUST, RobustSettings
 
@@ -23,6 +24,12 @@ def cross_faults(run: RunConfig) -> list[str]:
          f"sites.minimum = {sites.minimum} is more than the sites asked in a round"),
         (sites.partition in ("column", "natural") and not sites.column,
          f'sites.partition = "{sites.partition}" needs sites.column'),
+        (run.train.method != LOCAL and run.train.steps != 1,
+         f'train.steps = {run.train.steps}: with train.method = "{run.train.method}" a round is one step, set it to 1'),
+        (run.train.method != LOCAL and run.train.proximal > 0,
+         f'train.proximal acts on local steps: set it to 0 with train.method = "{run.train.method}"'),
+        (run.train.method == LOCKSTEP and bool(weights),
+         "aggregation.weights must be empty in lockstep: each unit counts once, wherever it is"),
         (bool(weights) and len(weights) != sites.count,
          f"aggregation.weights has {len(weights)} values for sites.count = {sites.count}"),
         *((bool(values) and len(values) != sites.count,
@@ -88,6 +95,7 @@ def part_faults(run: RunConfig) -> list[str]:
             generates=kind.generates,
             probed={name: bool(source) for name, source in dev.items()},
             apart=any(dev.values()) and not tests & set(dev.values()),
+            lockstep=run.train.method == LOCKSTEP,
             labelled=kind.labelled,
             own_labels={stage.name: len(labels_named(stage)) for stage in run.stage},
         )

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from llmchain_fl.config.aggregation import AggregationConfig
@@ -153,10 +154,14 @@ class SitesConfig(Section):
 
 
 class TrainConfig(Section):
-    """The local loop at a site."""
+    """How a round learns."""
 
+    method: Literal["local", "lockstep"] = "local"
+    """`local`: sites take `steps` steps of their own and the server averages what came of them. `lockstep`: sites send
+    one gradient a round and the server takes the step, with `optimizer`, `lr` and `momentum`: as if all records were in
+    one place."""
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
-    """Optimiser steps per round."""
+    """Optimiser steps per round; 1 with `lockstep`."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Poisson sampling: each record (with privacy: each person) is drawn with this probability at each step."""
     batch_size: Annotated[float, Field(gt=0, le=1e6)] = 16.0
@@ -164,7 +169,7 @@ class TrainConfig(Section):
     micro_batch: Annotated[int, Field(ge=1, le=65_536)] = 16
     """Records per forward pass; changes memory and speed, not the result."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Local optimiser; its state does not survive the round."""
+    """Optimiser; at a site (`local`) its state does not survive the round, at the server (`lockstep`) not the stage."""
     lr: Annotated[float, Field(gt=0, le=100)] = 2e-3
     """Learning rate of the first round."""
     lr_final: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -173,6 +178,14 @@ class TrainConfig(Section):
     """Momentum of `sgd`, first beta of `adam`."""
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx mu: keeps a site near the global adapter (mu/2 ||theta - theta_global||^2); 0 switches it off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_step(cls, told: Any) -> Any:
+        """Where the server takes the step of the round, one is what there is, unless another number is given."""
+        if isinstance(told, Mapping) and told.get("method", "local") != "local":
+            return {"steps": 1, **told}
+        return told
 
 
 class PrivacyConfig(Section):

@@ -44,12 +44,25 @@ class TrainSpec:
     momentum: float
     seed: int
     proximal: float = 0.0
+    method: str = "local"
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""
-        return range_faults(self, _LOOP)
+        found = range_faults(self, _LOOP)
+        if self.method != LOCAL and (self.steps != 1 or self.proximal):
+            found.append("steps: 1, and proximal 0, where the server takes the step")
+        return found
 
 
+LOCAL, LOCKSTEP, CLOSED_FORM = "local", "lockstep", "closed-form"
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        LOCAL: "sites take `steps` steps of their own, the server averages what came of them",
+        LOCKSTEP: "sites send a gradient, the server takes the one step of the round",
+        CLOSED_FORM: "sites send sums from which the server computes the head, once a stage",
+    }
+)
+"""How a round learns."""
 _LOOP: Mapping[str, Bound] = MappingProxyType(
     {
         "steps": Range(1, 1e6),
@@ -59,6 +72,7 @@ _LOOP: Mapping[str, Bound] = MappingProxyType(
         "momentum": Range(0, 1, below=True),
         "seed": Range(0, 2**63),
         "proximal": Range(0, 1e6),
+        "method": tuple(METHODS),
     }
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.guards import GUARDS
@@ -40,6 +41,7 @@ class Parts:
         generates: whether the task's model writes records.
         probed: stage -> whether ``data.dev`` has records of it.
         apart: whether these are others than the test set.
+        lockstep: whether sites send gradients and the server takes the step.
         labelled: whether the task has a label list.
         own_labels: stage -> how many labels it names; 0: it keeps all.
     """
@@ -59,14 +61,15 @@ class Parts:
     generates: bool = False
     probed: Mapping[str, bool] | None = None
     apart: bool = True
+    lockstep: bool = False
     labelled: bool = True
     own_labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def faults(parts: Parts) -> list[str]:
     """Everything that does not go together, one line each."""
-    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes, _labels)
-    return [fault for check in checks for fault in check(parts)]
+    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes, _lockstep)
+    return [fault for check in (*checks, _labels) for fault in check(parts)]
 
 
 def _rule(parts: Parts) -> Iterator[str]:
@@ -208,6 +211,32 @@ def _probes(parts: Parts) -> Iterator[str]:
             yield f'{told} has no public records for stage "{stage}" to probe: give data.dev records of every stage'
         if not parts.apart:
             yield f"{told} would choose by the test set: set data.dev to public records kept apart from it"
+
+
+def _lockstep(parts: Parts) -> Iterator[str]:
+    """
+
+    | parts | fault |
+    |---|---|
+    | a rule that moves more than one factor, or keeps some at the sites | yes |
+    | a head of each site's own | yes: nobody would take its step |
+    | a server optimizer, a robust step | yes: one optimizer steps; updates are directions, not adapters |
+    | a guard that turns or pulls back the steps of a site | yes: a site takes none |
+    """
+    if not parts.lockstep:
+        return
+    told = 'train.method = "lockstep"'
+    if lacks(parts.rule):
+        yield f'{told} steps along one shared factor, but rule "{parts.rule.name}" {lacks(parts.rule)}: use "ffa"'
+    if parts.personal_head:
+        yield f"{told} takes the step at the server, but aggregation.personal_head keeps each head at its site"
+    if parts.optimizer != "none":
+        yield f'{told} has its optimiser in [train]: set aggregation.optimizer = "none"'
+    if parts.robust_check is not None:
+        yield f"{told} sums gradients, but aggregation.robust screens adapters"
+    for guard, _ in parts.guards:
+        if guard.site is not None and guard.site.moves_steps():
+            yield f'guard "{guard.name}" acts on the steps of a site, but with {told} the server takes them'
 
 
 def _labels(parts: Parts) -> Iterator[str]:

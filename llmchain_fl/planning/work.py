@@ -50,6 +50,7 @@ def work_from(
             train.momentum,
             config.seed,
             train.proximal,
+            train.method,
         ),
         guards=tuple(at_site(spec, half) for spec, half in _with_halves(config) if half is not None),
         plan=plan,

@@ -55,7 +55,7 @@ def test_a_code_word_that_is_not_on_the_list_does_not_leave() -> None:
 def test_an_update_is_the_difference_in_float32(ward: Any) -> None:
     task = ward.task(ward.work(private=False))
     trained = {name: value + np.float32(0.5) for name, value in task.arrays.items()}
-    reply = read_reply(outbox.release(NullLedger(), task, None, outbox.delta(task, None, trained)))
+    reply = read_reply(outbox.release(NullLedger(), task, None, outbox.delta(task, trained)))
     assert isinstance(reply, Update)
     assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
     assert {value.dtype for value in reply.arrays.values()} == {np.dtype(np.float32)}
@@ -188,7 +188,7 @@ def test_with_the_unit_site_the_update_is_clipped_to_the_rounds_clip_norm_or_the
 ) -> None:
     task, plan, ledger = reserved(ward, unit="site", sampling_rate=1.0, steps_per_round=1, clip_norm=0.25)
     trained = {name: value + 1 for name, value in task.arrays.items()}
-    leaving = outbox.delta(replace(task, clip=told), plan, trained)
+    leaving = outbox.bounded(replace(task, clip=told), plan, outbox.delta(task, trained))
     assert norm(read_reply(outbox.release(ledger, task, plan, leaving)).arrays) == pytest.approx(bound, rel=1e-5)
     assert ward.reserved() == [("*", "gaussian", 1)]
 
@@ -197,7 +197,7 @@ def test_with_another_unit_the_update_is_not_clipped_again(ward: Any) -> None:
     """It is clipped and noised step by step; and a server cannot change it by a clip norm of its own."""
     task, plan, ledger = reserved(ward, clip_norm=0.25)
     trained = {name: value + 1 for name, value in task.arrays.items()}
-    leaving = outbox.delta(replace(task, clip=0.125), plan, trained)
+    leaving = outbox.bounded(replace(task, clip=0.125), plan, outbox.delta(task, trained))
     reply = read_reply(outbox.release(ledger, task, plan, leaving))
     assert digest(reply.arrays) == digest({name: trained[name] - task.arrays[name] for name in trained})
 

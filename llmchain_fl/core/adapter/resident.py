@@ -7,6 +7,7 @@ clip, a noise draw and a swap of adapters are then each one operation on one ten
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Resident:
         self.module.train()
         self.head_start: Arrays = {}
         self.found: dict[object, object] = {}
+        self._below = b""
         self.layouts: dict[str, str] = {}
         self._lay_out(parameters, spec.adapter.trained)
         self._layers = peft_model.lora_layers(base.module)
@@ -118,6 +120,19 @@ class Resident:
         """View of the trained part of ``theta``."""
         return self.theta[: self.trained_size]
 
+    @property
+    def below_head(self) -> bytes:
+        """Names what lies below the head, as it is now: equal names give a text the same features.
+
+        Empty where they move: something below the head is trained, or there is a fold or a choice of slots.
+        """
+        moves = any(not name.startswith("head.") for name in self.trained_names)
+        if moves or not self.trained_names or self.fold.pairs or self.router.table is not None:
+            return b""
+        if not self._below:
+            self._below = hashlib.sha256(self.theta[self.trained_size :].cpu().numpy().tobytes()).digest()
+        return self._below
+
     def fresh(self) -> Arrays:
         """The start of the adapter (a public function of names, shapes, seed, and of the task's start of the head)."""
         return fresh_arrays(self.shapes, self.spec.adapter.seed) | self.head_start
@@ -144,6 +159,7 @@ class Resident:
                     f"adapter array {name} has shape {tuple(value.shape)}, the model wants {self.shapes.get(name)}",
                     remedy="the adapter belongs to another base model, rank or label list",
                 )
+        self._below = b""
         with torch.no_grad():
             for name, value in arrays.items():
                 source = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float32))
@@ -173,11 +189,13 @@ class Resident:
     def swapped(self, state: State | Tensor) -> Iterator[None]:
         """Compute with another adapter, then put the present one back. A bare vector ``theta`` has no fold."""
         keep, other = self.state(), state if isinstance(state, State) else State(state, {})
+        self._below = b""
         self.theta.copy_(other.theta)
         self.fold.pairs, self.router.table = dict(other.pairs), other.table
         try:
             yield
         finally:
+            self._below = b""
             self.theta.copy_(keep.theta)
             self.fold.pairs, self.router.table = keep.pairs, keep.table
 

@@ -29,7 +29,8 @@ class AdapterSpec:
         alpha: Delta W = alpha / rank * B A.
         targets: ``("all-linear",)`` or names of linear layers inside the transformer layers.
         last_layers: adapt only the last n layers; 0 adapts all.
-        trained: endings of the array names a site trains, such as ``("lora_B",)``; head arrays are always trained.
+        trained: endings of the array names a site trains, such as ``("lora_B",)``; none: the head alone, which is
+            trained wherever there is one.
         seed: of the start (A uniform, B zero), a public constant: a site can draw A itself.
     """
 
@@ -52,7 +53,7 @@ class AdapterSpec:
             0 < len(name) <= 200 and name.isprintable() for name in self.targets
         ):
             found.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
-        if not self.trained or not set(self.trained) <= set(FACTORS):
+        if not set(self.trained) <= set(FACTORS):
             found.append(f"trained: some of {', '.join(FACTORS)}")
         return found
 

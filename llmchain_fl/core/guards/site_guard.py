@@ -53,6 +53,11 @@ class SiteGuard:
         return True
 
     @classmethod
+    def moves_steps(cls) -> bool:
+        """Whether it acts on the steps of a site, so that it has nothing to act on where the server takes them."""
+        return cls.steer is not SiteGuard.steer or cls.pull is not SiteGuard.pull
+
+    @classmethod
     def rehearsed(cls, settings: Settings) -> float:
         """Share of the units of each earlier stage that a round may draw again; none by default."""
         return 0.0

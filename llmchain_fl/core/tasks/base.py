@@ -24,6 +24,8 @@ class Examples:
         ids: token ids of each record.
         targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
         frozen_outputs: outputs of frozen layers, filled as they are computed.
+        features: what a head is given for each record, filled as it is computed where only the head is trained.
+        features_of: of what is below the head (``Resident.below_head``).
         candidate_labels: the labels (positions) that can be the answer when these records are scored; None: all.
         shape: of every pass over these records (``passes.py``); None: padded to the longest of each batch.
     """
@@ -31,6 +33,8 @@ class Examples:
     ids: list[npt.NDArray[np.int64]]
     targets: npt.NDArray[np.int64]
     frozen_outputs: dict[int, Tensor] = field(default_factory=dict)
+    features: dict[int, Tensor] = field(default_factory=dict)
+    features_of: bytes = b""
     candidate_labels: Sequence[int] | None = None
     shape: Shape | None = None
 
@@ -38,7 +42,15 @@ class Examples:
         """Take every pass in ``shape`` from here on; what was computed for another one is dropped."""
         if shape != self.shape:
             self.frozen_outputs.clear()
+            self.features.clear()
             self.shape = shape
+
+    def features_below(self, version: bytes) -> dict[int, Tensor]:
+        """The features kept for this ``version`` of what is below the head; those of another one are dropped."""
+        if version != self.features_of:
+            self.features.clear()
+            self.features_of = version
+        return self.features
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -83,9 +83,26 @@ class Classification:
             self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).last_hidden_state, mask
         )
 
+    def _features(self, examples: Examples, index: Sequence[int]) -> Tensor:
+        """The pooled vector of each record, [n, H]; computed once for a record while only the head is trained.
+
+        In fixed shapes missing ones are computed in a pass of the shape of ``index``, filled up with copies.
+        """
+        version = self.resident.below_head
+        if not version:
+            return self._pooled(examples, index)
+        kept = examples.features_below(version)
+        missing = list(dict.fromkeys(i for i in index if i not in kept))
+        if missing:
+            fill = missing[:1] * (len(index) - len(missing) if examples.shape is not None else 0)
+            with torch.no_grad():
+                found = self._pooled(examples, missing + fill)
+            kept.update((record, found[row].clone()) for row, record in enumerate(missing))
+        return torch.stack([kept[i] for i in index])
+
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
-        pooled = self._pooled(examples, index)
+        pooled = self._features(examples, index)
         scaled = self._scale * F.normalize(pooled, dim=-1)
         logits = (
             self.resident.module["head"](scaled) if self._label_vectors is None else by_row(scaled, self._label_vectors)

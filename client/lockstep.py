@@ -1,0 +1,72 @@
+"""Lockstep: a site's part of one step that all sites take together. The server takes the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from client.gradients import gradient_of
+from client.training import LocalResult, Strength, guarded, loss_of
+from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Batch
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.work import TrainSpec
+
+
+def gradient_sum(
+    task: Task,
+    examples: Examples,
+    batches: Iterable[Batch],
+    spec: TrainSpec,
+    plan: PrivacyPlan | None,
+    guards: SiteGuards,
+    lr: float,
+) -> LocalResult:
+    """The direction of one step, ``u_k = -(g_k / b + p)``, as arrays of the trained names.
+
+    g_k: sum over the drawn batch of the units' gradients at the global adapter; with a plan each is clipped, and the
+    sum noised (``client/gradients.py``). b: ``batch_size``, a public constant. p: what guards add after the noise, a
+    function of released and public values. The server takes one optimiser step along the mean of the u_k
+    (``llmchain_fl/aggregation/lockstep.py``): for any split of the units over the sites the same step.
+
+    ``lr`` is not used: no step is taken here, so the adapter in memory stays the global one.
+
+    ==================================  ===============================================================
+    case                                result
+    ==================================  ===============================================================
+    empty batch, no plan                zeros
+    empty batch, private plan           the noise alone
+    more than one batch                 :class:`TrainingError`: a second gradient would be at the same place
+    unit ``site``                       the plain sum; the outbox clips the whole of it
+    a sum that is not finite            :class:`TrainingError`
+    ==================================  ===============================================================
+    """
+    resident, loss = task.resident, loss_of(task, examples, guards)
+    per_unit = plan if plan is not None and plan.unit != "site" else None
+    (batch,) = _only(list(batches))
+    strength = Strength()
+    with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
+        step = gradient(batch, loss) / spec.batch_size
+        with gradient.paused():
+            step = guarded(task, guards, step, strength)
+        unusable = gradient.unusable
+    if not bool(step.isfinite().all()):
+        raise TrainingError("the gradient of the round is not finite", remedy="lower train.lr, or clip")
+    flat, start = -step.cpu().numpy(), 0
+    arrays: Arrays = {}
+    for name in resident.trained_names:
+        size = resident.parameters[name].numel()
+        arrays[name] = np.ascontiguousarray(flat[start : start + size].reshape(resident.shapes[name]))
+        start += size
+    index = [int(record) for unit in batch for record in unit]
+    return LocalResult(arrays, 1, len(index), examples.tokens(index), strength.penalty, unusable=unusable, direct=True)
+
+
+def _only(batches: list[Batch]) -> list[Batch]:
+    if len(batches) != 1:
+        raise TrainingError(f"{len(batches)} batches in a lockstep round", remedy="set train.steps = 1")
+    return batches

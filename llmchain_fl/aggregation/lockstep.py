@@ -1,0 +1,141 @@
+"""Lockstep: all sites send a gradient at the same adapter, the server takes the one step of the round. Numpy only.
+
+    D   = (1 / n) sum_k u_k            u_k = -(g_k / b + p): what site k sends (``client/lockstep.py``)
+    x  <- x + lr m' / (sqrt(v') + 1e-8)        (adam: beta1 = ``train.momentum``, beta2 = 0.999)
+    x  <- x + lr m,  m <- momentum m + D       (sgd)
+
+n: sites that answered; b: ``train.batch_size``, the units that a site draws in a step on average. So n b stands for
+the batch of the federation, and the sequence of x is that of large-batch training with all units in one place, for any
+split over the sites: sums of gradients at one point add up (McMahan et al. 2017, arXiv 1602.05629, FedSGD; with clipped
+units and noise on the sum: Abadi et al. 2016, arXiv 1607.00133, algorithm 1). The optimizer sees released sums alone.
+
+Only rules whose product is linear in the one steady factor that moves are taken: of two that move, noise would enter
+the product twice. The moments begin anew with each stage: those of the last one belong to other records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmchain_fl.aggregation.optimizers import Settings, Steps
+from llmchain_fl.aggregation.rule import (
+    Accumulator,
+    Adapter,
+    Arrays,
+    FactorMean,
+    Noise,
+    Rule,
+    SiteFactors,
+    SiteShape,
+    Turn,
+    WeightOf,
+    sent_names,
+)
+from llmchain_fl.core.errors import ModelError
+
+KINDS: Mapping[str, str] = {"adam": "adam", "sgd": "momentum"}
+"""``train.optimizer`` -> the same among the server optimizers."""
+EPSILON, BETA2 = 1e-8, 0.999
+Rate = Callable[[int], float]
+"""Round -> learning rate."""
+
+
+def lacks(rule: Rule) -> str:
+    """Why ``rule`` has no lockstep, in words that follow its name; empty where it has one."""
+    if rule.owns:
+        return "keeps a part of the adapter at each site"
+    if not rule.moves_one or rule.turns:
+        return "moves more than one factor, or factors that do not keep their coordinates"
+    return ""
+
+
+class Lockstep(Rule):
+    """The step of a round around a rule that says which arrays are trained.
+
+    | case | outcome |
+    |---|---|
+    | no site | the global adapter; the moments stay as they are |
+    | sgd, momentum 0 | x + lr D |
+    | sites of another rank or alpha | ModelError before round 1: their gradients are of other factors |
+    | a rule that :func:`lacks` something | ModelError |
+
+    Raises:
+        ModelError: see above.
+    """
+
+    direct = True
+
+    def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate) -> None:
+        if lacks(rule):
+            what = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
+            raise ModelError(what, remedy='set aggregation.rule = "ffa", or train.method = "local"')
+        self.name, self.trained, self.exact, self.linear = f"{rule.name}+lockstep", rule.trained, True, True
+        self._rule, self._steps, self._rate = rule, Steps(KINDS[kind]), rate
+        self._momentum = momentum
+
+    def turn(self, number: int) -> Turn:
+        """The rule's."""
+        return self._rule.turn(number)
+
+    def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
+        """The rule's; and all sites alike."""
+        self._rule.check(arrays, sites)
+        if len(set(sites.values())) > 1:
+            raise ModelError(
+                "sites of different rank or alpha have no common gradient",
+                remedy='leave adapter.site_ranks and adapter.site_alphas empty, or set train.method = "local"',
+            )
+
+    def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
+        """The rule's."""
+        return self._rule.begin(arrays, scale, weight_of)
+
+    def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> Accumulator:
+        """Open a round; sites bring directions, not trained factors."""
+        names = sent_names(self, global_arrays, number)
+        given = Settings(self._rate(number), self._momentum, BETA2, EPSILON)
+        return _Directions(global_arrays, scale, names, lambda name, delta: self._steps.along(name, delta, given))
+
+    def state(self) -> Arrays:
+        """The moments (``Steps``)."""
+        return self._steps.state()
+
+    def load_state(self, state: Arrays) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            ModelError: it is not such a state.
+        """
+        self._steps.load_state(state)
+
+
+class _Directions:
+    """The mean of what sites send, then one step; closed once."""
+
+    def __init__(
+        self,
+        start: Arrays,
+        scale: float,
+        names: list[str],
+        along: Callable[[str, NDArray[np.float64]], NDArray[np.float64]],
+    ) -> None:
+        self._start = {name: np.array(array, dtype=np.float32) for name, array in start.items()}
+        self._mean = FactorMean(start, scale, names)
+        self._names, self._along = names, along
+        self._done: Adapter | None = None
+
+    def add(self, site: SiteFactors) -> None:
+        self._mean.add(site)
+
+    def finish(self, noise: Noise | None = None) -> Adapter:
+        if self._done is None:
+            if not self._mean.counted:
+                return dict(self._start)
+            mean, self._done = self._mean.finish(noise), dict(self._start)
+            for name in self._names:
+                step = self._along(name, mean[name].astype(np.float64))
+                self._done[name] = (self._start[name] + step).astype(np.float32)
+        return {name: array.copy() for name, array in self._done.items()}
