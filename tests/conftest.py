@@ -146,6 +146,7 @@ class Small:
         train: Mapping[str, Any] | None = None,
         guards: Sequence[Any] = (),
         plan: Any = None,
+        features: int = 0,
     ) -> Any:
         """A ``WorkSpec`` over a tiny model."""
         from llmchain_fl.core.adapter.value import AdapterSpec
@@ -166,7 +167,7 @@ class Small:
         return WorkSpec(
             base=self.base(task_kind(kind).base_kind),
             adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
-            task=TaskSpec(kind, head, labels, 20.0, pooling, max_tokens),
+            task=TaskSpec(kind, head, labels, 20.0, pooling, max_tokens, features=features, feature_seed=9),
             train=TrainSpec(**{**loop, **(train or {})}),
             guards=tuple(guards),
             plan=plan,

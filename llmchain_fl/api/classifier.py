@@ -6,6 +6,7 @@ be copied into a service of one's own:
     h(x)      = pooled token vectors of base + adapter, at unit length
     label-text:  logit_l = scale * h(x) . e_l,   e_l = h(text of l) of the base alone
     trained:     logits  = W (scale * h(x)) + b,  W, b from head.safetensors
+                 (with random features: [h ; max(0, h P)] for h, P drawn from the seed in work.json)
 
 ==================================  ===========================================================
 the folder                          result
@@ -45,6 +46,7 @@ class Classifier:
                 self._weight, self._bias = self._vectors([str(text) for _, text in task["labels"]]), 0.0
         else:
             self._weight, self._bias = head["head.weight"], head["head.bias"]
+        self._across = self._projection() if task.get("features") else None
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, base: str = "", device: str = "cpu") -> Classifier:
@@ -91,10 +93,26 @@ class Classifier:
         if not texts:
             return []
         scaled = float(self._task["scale"]) * self._vectors(texts)
-        logits = scaled @ self._weight.T + self._bias
+        logits = self._lifted(scaled) @ self._weight.T + self._bias
         best = logits.softmax(dim=-1).topk(min(count, len(self.labels)), dim=-1)
         rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [[(self.labels[i], p) for p, i in zip(ps, ix, strict=True)] for ps, ix in rows]
+
+    def _projection(self) -> Any:
+        """P of the random features, float32 [H, M]."""
+        from llmchain_fl.core.tasks.random_features import RandomFeatures
+
+        count = int(self._task["features"])
+        drawn = RandomFeatures(self._weight.shape[1] - count, count, int(self._task["feature_seed"])).projection()
+        return self._weight.new_tensor(drawn)
+
+    def _lifted(self, x: Any) -> Any:
+        """[x ; max(0, x P)], or x where there are no random features."""
+        if self._across is None:
+            return x
+        import torch
+
+        return torch.cat([x, (x @ self._across).relu()], dim=-1)
 
     def _vectors(self, texts: list[str]) -> Any:
         """h of each text, float32 [n, H]."""

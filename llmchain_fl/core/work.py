@@ -133,7 +133,7 @@ class WorkSpec:
     @property
     def resident(self) -> ResidentSpec:
         """What must be in memory to do it."""
-        return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb)
+        return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb, self.task.features)
 
 
 _MACHINE: Mapping[str, Bound] = MappingProxyType({"cache_mb": Range(0, 1e6), "threads": Range(0, 256)})

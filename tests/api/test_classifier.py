@@ -27,7 +27,15 @@ def written(small: Any, folder: Path, slots: Any = None, **settings: Any) -> Any
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"pooling": "cls"}, {"head": "trained"}, {"last_layers": 1}, {"max_tokens": 5}, {"targets": ("query",)}],
+    [
+        {},
+        {"pooling": "cls"},
+        {"head": "trained"},
+        {"head": "trained", "features": 7},
+        {"last_layers": 1},
+        {"max_tokens": 5},
+        {"targets": ("query",)},
+    ],
     ids=str,
 )
 def test_transformers_and_peft_give_the_labels_that_the_run_serves(

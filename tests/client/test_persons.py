@@ -34,8 +34,8 @@ def exact_rows(case: Any) -> np.ndarray:
     """Gradient of each record alone, all of it computed in float64 by a copy of the model [n, P]."""
     slow = copy.deepcopy(case.task)
     slow.resident.module.double()
-    if getattr(slow, "_label_vectors", None) is not None:
-        slow._label_vectors = slow._label_vectors.double()
+    if slow.resident.head is None and hasattr(slow, "label_vectors"):
+        slow.label_vectors = slow.label_vectors.double()
     parameters = [slow.resident.parameters[name] for name in slow.resident.trained_names]
     assert {parameter.dtype for parameter in parameters} == {torch.float64}
     rows = []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmchain_fl.core.base_model import load_base
 from llmchain_fl.core.tasks.classification import cls_pool, mean_pool
+from llmchain_fl.core.tasks.random_features import RandomFeatures
 
 
 def vector_by_hand(task: Any, text: str) -> Tensor:
@@ -42,8 +43,8 @@ def test_the_label_text_head_is_twenty_times_the_cosine(small: Any, cache_mb: in
 
 def test_label_vectors_do_not_follow_the_adapter(small: Any) -> None:
     first, second = small.task(moved=0.0), small.task(moved=0.5)
-    assert torch.equal(first._label_vectors, second._label_vectors)
-    assert torch.allclose(first._label_vectors.norm(dim=1), torch.ones(4))
+    assert torch.equal(first.label_vectors, second.label_vectors)
+    assert torch.allclose(first.label_vectors.norm(dim=1), torch.ones(4))
 
 
 def test_the_trained_head_begins_as_the_label_text_head(small: Any) -> None:
@@ -53,6 +54,27 @@ def test_the_trained_head_begins_as_the_label_text_head(small: Any) -> None:
     task = small.task(moved=0.0, head="trained")
     task.resident.reset()
     assert torch.allclose(task.forward(task.encode(rows), range(6)).logits, expected, atol=1e-4)
+
+
+def test_with_random_features_the_trained_head_begins_as_the_label_text_head_too(small: Any) -> None:
+    rows = small.rows(6)
+    frozen = small.task(moved=0.0)
+    expected = frozen.forward(frozen.encode(rows), range(6)).logits
+    task = small.task(moved=0.0, head="trained", features=40)
+    task.resident.reset()
+    assert task.resident.shapes["head.weight"] == (4, 32 + 40)
+    assert torch.allclose(task.forward(task.encode(rows), range(6)).logits, expected, atol=1e-4)
+
+
+def test_with_random_features_the_head_is_linear_in_both_parts(small: Any) -> None:
+    task, rows = small.task(head="trained", features=40), small.rows(4)
+    weight, bias = (task.resident.parameters[f"head.{name}"].detach().double() for name in ("weight", "bias"))
+    across = torch.tensor(RandomFeatures(32, 40, 9).projection()).double()
+    logits = task.forward(task.encode(rows), range(4)).logits
+    for row, logit in zip(rows, logits, strict=True):
+        x = vector_by_hand(task, row["text"]).double()
+        f = torch.cat([x, torch.tensor([max(0.0, float(x @ across[:, j])) for j in range(40)]).double()])
+        assert torch.allclose(logit.double(), 20.0 * (weight @ f) + bias, atol=1e-3)
 
 
 def test_the_trained_head_is_linear_in_the_scaled_unit_vector(small: Any) -> None:

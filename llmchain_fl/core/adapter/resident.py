@@ -29,12 +29,14 @@ from llmchain_fl.core.frozen_prefix import FrozenPrefix
 
 @dataclass(frozen=True)
 class ResidentSpec:
-    """Everything that decides the shape of what is in memory. ``head_size``: labels of a trained head, 0 for none."""
+    """Everything that decides the shape of what is in memory. ``head_size``: labels of a trained head, 0 for none;
+    ``features``: random ones that it is given beside the base's."""
 
     base: BaseSpec
     adapter: AdapterSpec
     head_size: int = 0
     cache_mb: int = 512
+    features: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Resident:
         self.spec, self.base = spec, base
         self.peft_config = peft_model.config_for(base.module, spec.adapter, base.public_name)
         parameters = peft_model.attach(base.module, spec.adapter)
-        self.head = RowLinear(base.hidden_size, spec.head_size).to(base.device) if spec.head_size else None
+        self.head = RowLinear(base.hidden_size + spec.features, spec.head_size) if spec.head_size else None
         if self.head is not None:
+            self.head.to(base.device)
             parameters |= {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
         parts = {"base": base.module} if self.head is None else {"base": base.module, "head": self.head}
         self.module = nn.ModuleDict(parts)

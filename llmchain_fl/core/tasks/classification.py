@@ -6,6 +6,7 @@ Two heads, one table:
   No trained parameter, so nothing in the head can be forgotten.
 * ``trained``: logits = W h + b on h = scale x pooled(x) / |pooled(x)|, trained and federated with the adapter, and
   started as the label-text head (W = label vectors, b = 0): the first round begins at zero-shot, not at chance.
+  With random features h is followed by max(0, h P) (``random_features.py``), whose weights start at 0.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from llmchain_fl.core.by_row import by_row
 from llmchain_fl.core.tasks.base import Examples, Output, Task, by_length
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
+from llmchain_fl.core.tasks.random_features import RandomFeatures
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
 
@@ -47,15 +49,23 @@ class Classification:
     metrics: tuple[Metric, ...]
 
     def __init__(
-        self, resident: Resident, labels: Mapping[str, str], pooling: str, scale: float, max_tokens: int
+        self,
+        resident: Resident,
+        labels: Mapping[str, str],
+        pooling: str,
+        scale: float,
+        max_tokens: int,
+        feature_seed: int = 1,
     ) -> None:
         self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
         self._position = {label: i for i, label in enumerate(labels)}
         self._pool = POOLINGS[pooling]
-        vectors = self._embed_labels(list(labels.values()))
-        self._label_vectors = vectors if resident.head is None else None
+        self.label_vectors = self._embed_labels(list(labels.values()))
         if resident.head is not None:
-            resident.head_start = {"head.weight": vectors.cpu().numpy()}
+            start = np.pad(self.label_vectors.cpu().numpy(), ((0, 0), (0, resident.spec.features)))
+            resident.head_start = {"head.weight": start}
+        self.random = RandomFeatures(resident.base.hidden_size, resident.spec.features, feature_seed)
+        self._across = torch.tensor(self.random.projection().T, device=resident.base.device)
 
     def _embed_labels(self, texts: Sequence[str]) -> Tensor:
         ids = token_ids(self.resident.base.tokenizer, texts, self._max_tokens)
@@ -100,12 +110,17 @@ class Classification:
             kept.update((record, found[row].clone()) for row, record in enumerate(missing))
         return torch.stack([kept[i] for i in index])
 
+    def vectors(self, examples: Examples, index: Sequence[int]) -> Tensor:
+        """float32 [n, H], unit length: each record by the present adapter."""
+        return F.normalize(self._features(examples, index), dim=-1)
+
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
-        pooled = self._features(examples, index)
-        scaled = self._scale * F.normalize(pooled, dim=-1)
+        scaled = self._scale * self.vectors(examples, index)
+        if self.random.count:
+            scaled = torch.cat([scaled, by_row(scaled, self._across).relu()], dim=-1)
         logits = (
-            self.resident.module["head"](scaled) if self._label_vectors is None else by_row(scaled, self._label_vectors)
+            by_row(scaled, self.label_vectors) if self.resident.head is None else self.resident.module["head"](scaled)
         )
         return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
 
@@ -158,4 +173,4 @@ def only_candidates(output: Output, labels: Sequence[int] | None) -> Output:
 
 def build(spec: TaskSpec, resident: Resident) -> Task:
     """The working task for ``spec``."""
-    return Classification(resident, dict(spec.labels), spec.pooling, spec.scale, spec.max_tokens)
+    return Classification(resident, dict(spec.labels), spec.pooling, spec.scale, spec.max_tokens, spec.feature_seed)

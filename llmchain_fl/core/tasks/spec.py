@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from llmchain_fl.core.ranges import Bound, Range, range_faults, value_fault
 from llmchain_fl.core.tasks.kind import TASKS, is_known, task_kind
+from llmchain_fl.core.tasks.random_features import MOST
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TaskSpec:
 
     ``candidate_labels``: stage -> the labels (positions) that can be the answer when its records are scored;
     others: all. ``stage_labels``: stage -> the labels that it teaches; empty where no guard asks.
+    ``features``: random ones, drawn by ``feature_seed``, in front of a trained head.
     """
 
     kind: str
@@ -34,6 +36,8 @@ class TaskSpec:
     max_tokens: int = 64
     candidate_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
     stage_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    features: int = 0
+    feature_seed: int = 1
 
     @property
     def head_size(self) -> int:
@@ -67,6 +71,8 @@ class TaskSpec:
             for field, told in (("candidate_labels", self.candidate_labels), ("stage_labels", self.stage_labels))
             if len(told) > 10_000 or any(not kept or not _positions(kept, len(names)) for _, kept in told)
         ]
+        if self.features and self.head != "trained":
+            found.append("features: random ones stand in front of a trained head alone")
         return found
 
 
@@ -76,6 +82,8 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "scale": Range(0, 1000, above=True),
         "pooling": ("mean", "cls"),
         "max_tokens": Range(4, 32_768),
+        "features": Range(0, MOST),
+        "feature_seed": Range(0, 2**63),
     }
 )
 MOST_LABELS = 100_000
