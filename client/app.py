@@ -22,6 +22,8 @@ from client.dataset import Kept, has_records, site_records
 from client.memory import SealOf
 from client.outbox import describe
 from client.rounds import Between, loop_of, play_round, play_scores, stays
+from client.secure_sum import Masking
+from client.secure_sum import answer as secure_answer
 from client.site import Site, read_site
 from client.steady import Brought, shape_for
 from client.training import LocalResult, Train
@@ -35,7 +37,7 @@ from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.core.tasks.passes import Shape
-from llmchain_fl.core.wire import read_score_task, read_train_task
+from llmchain_fl.core.wire import read_score_task, read_secure_query, read_train_task
 from llmchain_fl.core.work import WorkSpec, inference, open_work
 
 log = logging.getLogger("llmchain_fl.client")
@@ -86,9 +88,10 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     stopped = site.memory(task.run, STOPPED)
     if stopped.file.exists():
         raise TrainingError("the site has stopped this run: see its log", remedy="set limits.stop_unusable")
+    masking = Masking.of(site, task, work)
     brought = Brought(task.arrays, task.guard_arrays, work.guards)
     nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained, brought)
-    between = _between(site, ledger, task, work, nlp_task.resident)
+    between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
     if plan is not None:
         trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(work.train.method))
     parts = _parts(site, ledger, task, work, nlp_task, kept)
@@ -230,6 +233,14 @@ def make_app(
             message,
             context,
             lambda site: do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch, loop),
+        )
+
+    @app.query("secure")
+    def secure(message: Message, context: Context) -> Message:
+        return answer(
+            message,
+            context,
+            lambda site: outbox.secure_step(secure_answer(site, read_secure_query(message.content))),
         )
 
     @app.evaluate()

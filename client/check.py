@@ -53,6 +53,10 @@ def check_work(site: Site, work: WorkSpec) -> None:
         )
     if plan is not None:
         check_plan(site, plan)
+    if site.secure.only and work.secure is None:
+        raise PrivacyError(
+            "the site trains only where its updates are masked", remedy="set secure.sum, or secure.only = false"
+        )
     if loop.steps > limits.max_steps:
         raise PrivacyError(
             f"{loop.steps} steps in a round, the site allows {limits.max_steps}", remedy="lower train.steps"

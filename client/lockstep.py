@@ -33,6 +33,9 @@ def gradient_sum(
     function of released and public values. The server takes one optimiser step along the mean of the u_k
     (``llmchain_fl/aggregation/lockstep.py``): for any split of the units over the sites the same step.
 
+    Where noise is shared it is ``-g_k`` as integers (``PrivateGradient.integers``), without p: guards that add a
+    gradient of their own are refused before round 1.
+
     ``lr`` is not used: no step is taken here, so the adapter in memory stays the global one.
 
     ==================================  ===============================================================
@@ -49,7 +52,11 @@ def gradient_sum(
     per_unit = plan if plan is not None and plan.unit != "site" else None
     (batch,) = _only(list(batches))
     strength = Strength()
+    index = [int(record) for unit in batch for record in unit]
     with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
+        if per_unit is not None and per_unit.is_shared:
+            integers = -gradient.integers(batch, loss)
+            return LocalResult({}, 1, len(index), examples.tokens(index), unusable=gradient.unusable, integers=integers)
         step = gradient(batch, loss) / spec.batch_size
         with gradient.paused():
             step = guarded(task, guards, step, strength)

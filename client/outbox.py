@@ -3,11 +3,12 @@
 ======================  =========================================================================
 what leaves             what it is a function of
 ======================  =========================================================================
-update                  clipped, noised gradients (with a privacy plan), paid for in the ledger
+update                  clipped, noised gradients (with a privacy plan), paid for in the ledger; masked, if the run is
 receipt                 a note of the site to itself under its own key; unreadable to anybody else
 refusal code            one word of a fixed list; never the text of an error, never a function of records, but for a
                         round that was paid for and gave nothing to send: one word, sealed like an update
 hello                   the site's name and the software's version
+steps of a secure sum   keys, sealed shares, signatures: random numbers, and what the server said; no record
 noised scores           held-out records, with noise, paid for in the ledger
 exact scores            held-out records, outside of epsilon: only if the policy says ``exact``
 ======================  =========================================================================
@@ -26,21 +27,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import RecordDict
 from safetensors.numpy import load, save
 
 from client.site import Site
+from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import CodecSpec, Draw
 from llmchain_fl.core.compression.error_feedback import encode_with_memory
 from llmchain_fl.core.compression.update import encode
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError, TrainingError
-from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.messages import HelloReply, ScoreTask, SecureReply, TrainTask
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.charges import at_site, score_charge, training_charges
+from llmchain_fl.core.privacy.integer_noise import noised_share
+from llmchain_fl.core.privacy.integers import Integers, clipped_integer_sum
 from llmchain_fl.core.privacy.ledger import Ledger, Release
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_update
+from llmchain_fl.core.privacy.sharing import Sharing
+from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_secure_reply, write_update
 
 PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'
@@ -49,7 +55,9 @@ REFUSED = b'{"refused":'
 
 def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
     """What a round costs at this site, and whom."""
-    charges = at_site(training_charges(plan, task.stage_name, task.earlier), site.data_set, site.named(plan.unit))
+    counted = plan.counted(site.secure.counted_peers)
+    groups = training_charges(plan, task.stage_name, task.earlier, counted)
+    charges = at_site(groups, site.data_set, site.named(plan.unit))
     return Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name)
 
 
@@ -79,6 +87,23 @@ def delta(task: TrainTask, trained: Arrays) -> Arrays:
 def bounded(task: TrainTask, plan: PrivacyPlan | None, update: Arrays) -> Arrays:
     """The update, clipped as a whole with the privacy unit ``site``."""
     return clipped(update, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else update
+
+
+def to_sum(
+    task: TrainTask, plan: PrivacyPlan | None, result: LocalResult, leaving: Arrays
+) -> tuple[Integers | None, Arrays]:
+    """What is masked: integers with a share of noise, or the update as it would leave without masks.
+
+    With shared noise and the unit ``site`` the whole update is the one unit of its sum: clipped to C as integers
+    (``privacy/integers.py``), with this site's share of the noise.
+    """
+    update = leaving if result.direct else delta(task, leaving)
+    if plan is None or not plan.is_shared or result.integers is not None:
+        return result.integers, bounded(task, plan, update)
+    flat = np.concatenate([update[name].ravel() for name in sorted(update)]).astype(np.float64)
+    clipped_one, _ = clipped_integer_sum(torch.from_numpy(flat)[None], plan.clip_norm, plan.grid)
+    sharing = Sharing.of(plan)
+    return noised_share(clipped_one, sharing.box, sharing.variance), {}
 
 
 def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]:
@@ -182,6 +207,11 @@ def refuse(error: BaseException) -> RecordDict:
 def hello(site: Site) -> RecordDict:
     """Who is there."""
     return write_hello(HelloReply(site.name))
+
+
+def secure_step(reply: SecureReply) -> RecordDict:
+    """One step of a secure sum beside training (``client/secure_sum.py``)."""
+    return write_secure_reply(reply)
 
 
 def check_scores(site: Site, plan: PrivacyPlan | None) -> str:

@@ -15,6 +15,7 @@ from client.dataset import SiteRecords
 from client.lockstep import gradient_sum
 from client.memory import Memory
 from client.rehearsal import Mask, Part, mixed
+from client.secure_sum import Masking
 from client.training import LocalResult, Train, train_round
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SiteGuards
@@ -36,12 +37,13 @@ FEW = 0.5
 
 @dataclass(frozen=True)
 class Between:
-    """What a round takes from earlier ones (``personal``, ``left_out``), and where it leaves its own."""
+    """What a round takes from earlier ones (``personal``, ``left_out``), where it leaves its own, and its masks."""
 
     personal: Arrays = field(default_factory=dict)
     left_out: Arrays = field(default_factory=dict)
     personal_file: Memory | None = None
     left_out_file: Memory | None = None
+    masking: Masking | None = None
 
 
 def play_round(
@@ -109,6 +111,8 @@ def _trained(
         watch(task, result)
     staying = {name: value for name, value in result.arrays.items() if stays(name, task.keeps)}
     leaving = {name: value for name, value in result.arrays.items() if name not in staying}
+    if between.masking is not None:
+        return between.masking.masked(*outbox.to_sum(task, plan, result, leaving))
     draw = _draws(plan, spec.seed, f"{site} codec", task.round)
     packing = outbox.Packing(work.codec, draw, between.left_out)
     change = leaving if result.direct else outbox.delta(task, leaving)

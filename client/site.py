@@ -18,6 +18,12 @@ The server's wishes may only be stricter. A site file (TOML), named in the Super
     base_models = ["minilm"]            # or sha256:... of a folder; empty: any
     scores = "none"                     # "noised" (paid for) or "exact" (outside of epsilon)
                                         # more caps: client/limits.py
+    [secure]
+    only = true                         # only rounds in which the server learns nothing but the sum over the sites
+    counted_peers = 2                   # how many of these keep their noise to themselves
+    [secure.peers]
+    hospital-b = "ed25519:..."          # llmchain-fl identity site.toml prints a site's own
+
     [compute]
     threads = 2
 """
@@ -41,7 +47,7 @@ from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.core.words import nearest, one_line
 from llmchain_fl.core.work import WorkSpec
 
-__all__ = ["PERSON", "Site", "SiteCompute", "SiteData", "SiteLimits", "Unit", "read_site"]
+__all__ = ["PERSON", "Site", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
 
 
 class SiteData(Section):
@@ -63,6 +69,22 @@ class SiteData(Section):
     """The data holder declares that no person has two records; then no column needs to name the person."""
 
 
+class SiteSecure(Section):
+    """With whom, and on which terms, this site lets its numbers into a sum that the server opens."""
+
+    only: bool = False
+    """Take part in rounds only whose updates are masked."""
+    peers: dict[str, str] = Field(default_factory=dict)
+    """The other sites, by name, each with its identity (`ed25519:...`), given hand to hand and not by the server."""
+    identity: str = ""
+    """File of this site's private key; made when missing. Empty: `identity.key` in `state`."""
+    min_peers: Annotated[int, Field(ge=2)] = 3
+    """Fewest sites of a sum, this one among them."""
+    counted_peers: Annotated[int, Field(ge=0)] = 0
+    """How many of the others are trusted never to tell their noise to the server: so much of it the ledger counts. 0:
+    only this site's own share. The server together with all others but so many learns no more than epsilon says."""
+
+
 class Site(Section):
     """One data holder."""
 
@@ -75,6 +97,7 @@ class Site(Section):
     data: SiteData
     limits: SiteLimits = SiteLimits()
     compute: SiteCompute = SiteCompute()
+    secure: SiteSecure = SiteSecure()
 
     def named(self, unit: str) -> bool:
         """Whether units are told apart by the names of persons."""
@@ -134,6 +157,11 @@ class Site(Section):
         return Path(self.state) / self.name
 
     @property
+    def identity_file(self) -> Path:
+        """Where the site's private key of secure sums is."""
+        return Path(self.secure.identity) if self.secure.identity else Path(self.state) / "identity.key"
+
+    @property
     def anchor_file(self) -> Path:
         """The file by which a ledger that was set back is found out."""
         state = Path(os.path.abspath(self.state))
@@ -150,7 +178,7 @@ def read_site(path: Path) -> Site:
     try:
         site = Site.model_validate(tree)
     except pydantic.ValidationError as error:
-        parts = (SiteData, SiteLimits, SiteCompute, Site)
+        parts = (SiteData, SiteLimits, SiteCompute, SiteSecure, Site)
         known = [name for part in parts for name in part.model_fields]
         faults = []
         for fault in error.errors():
@@ -164,4 +192,6 @@ def read_site(path: Path) -> Site:
         return spec if not spec or path_of(spec) is None else str(base / spec)
 
     data = site.data.model_copy(update={"train": here(site.data.train), "held_out": here(site.data.held_out)})
-    return site.model_copy(update={"data": data, "state": here(site.state), "anchor": here(site.anchor)})
+    secure = site.secure.model_copy(update={"identity": here(site.secure.identity)})
+    moved = {"data": data, "secure": secure, "state": here(site.state), "anchor": here(site.anchor)}
+    return site.model_copy(update=moved)

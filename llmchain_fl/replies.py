@@ -23,11 +23,14 @@ from llmchain_fl.core.messages import (
     HelloReply,
     Refusal,
     Scores,
+    SecureReply,
     Update,
 )
 from llmchain_fl.core.section import NAME
 
 T = TypeVar("T")
+MAX_SECURE_BYTES = 2**24
+"""Longest answer to a step of a secure sum: shares for hundreds of sites."""
 _SAME = "server and site must run the same version"
 
 
@@ -109,6 +112,27 @@ def _scores(record: MetricRecord) -> dict[str, float]:
         what = f"a score that is no number, or more than {MAX_SCORES} of them"
         raise WireError(what, remedy=_SAME)
     return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+
+
+def read_secure_reply(content: RecordDict) -> SecureReply | Refusal:
+    """A site's answer to a step of a secure sum; its bytes are checked by who hears them (``secure_sum.py``).
+
+    Raises:
+        WireError: it is neither, or too long.
+    """
+    return _only_wire_errors(lambda: _secure_reply(content), "the answer of a site cannot be read")
+
+
+def _secure_reply(content: RecordDict) -> SecureReply | Refusal:
+    refused = content.config_records.get("config")
+    if refused is not None:
+        code = refused.get("refused")
+        return Refusal(code if isinstance(code, str) and code in CODES else "unknown")
+    told = content.config_records["secure"]
+    data, more = told["data"], told["more"]
+    if type(data) is not bytes or type(more) is not bytes or len(data) + len(more) > MAX_SECURE_BYTES:
+        raise WireError("a step of a secure sum is no bytes, or too many", remedy=_SAME)
+    return SecureReply(data, more)
 
 
 def read_hello(content: RecordDict) -> HelloReply:

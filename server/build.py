@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections.abc import Callable
 
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
@@ -14,13 +16,15 @@ from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.central import CentralPrivacy
 from server.changes import accept, note_noise
-from server.checkpoint import Stateful, load_state, read_state
+from server.checkpoint import Stateful, load_state, read_state, save_state
 from server.further_noise import further_plan
 from server.loop import Loop, Parts
+from server.masked_round import MaskedRounds
 from server.parts import make_quarantine, make_robust, make_rule, start_arrays
 from server.privacy_book import PrivacyBook, make_plan
 from server.references import References
 from server.scoring import Opening, Scorer
+from server.secure_sums import SecureSums
 from server.state import RunState
 from server.strategy import FederatedLora
 
@@ -70,12 +74,33 @@ def build(
         run.write_settings(to_toml(config), state.changes)
     run.truncate_after(state.round if state.round else -1)
     strategy = FederatedLora(config, work, rule, state, central, make_robust(config.aggregation))
-    made = Parts(state, strategy, guards, scorer, book, quarantine, references, parts, start)
+
+    def save() -> None:
+        save_state(run.state, state.round, parts)
+
+    masked = _masked(strategy, save)
+    if masked is not None:
+        parts["sums"] = masked.sums
+        if saved:
+            load_state(saved, {"sums": masked.sums})
+    made = Parts(state, strategy, guards, scorer, book, quarantine, references, masked, parts, start)
     return Loop(config, work, made, run, progress)
+
+
+def _masked(strategy: FederatedLora, save: Callable[[], None]) -> MaskedRounds | None:
+    """The rounds of a run whose updates are masked."""
+    if strategy.work.secure is None:
+        return None
+
+    def size_of(number: int) -> int:
+        return sum(math.prod(shape) for shape in strategy.sent(number)[0].values())
+
+    sums = SecureSums(strategy.work, lambda: strategy.state.run, size_of, strategy.reply_seconds)
+    return MaskedRounds(sums, strategy, save)
 
 
 def _central(config: RunConfig, book: PrivacyBook) -> CentralPrivacy | None:
     """The server's own noise, with privacy unit ``site``."""
-    if book.plan is None or book.plan.unit != "site":
+    if book.plan is None or book.plan.unit != "site" or book.plan.is_shared:
         return None
     return CentralPrivacy(book.plan, config.privacy.clip_quantile)

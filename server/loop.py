@@ -20,6 +20,7 @@ from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.checkpoint import Stateful, save_state
 from server.ending import Ending
+from server.masked_round import MaskedRounds
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
 from server.quarantine import Quarantine
@@ -47,6 +48,8 @@ class Parts:
     book: PrivacyBook
     quarantine: Quarantine
     references: References
+    masked: MaskedRounds | None
+    """Plays the rounds where the server learns sums only; None: each update is seen."""
     stateful: Mapping[str, Stateful]
     """Everything that remembers something from round to round, by the name under which it is saved."""
     start: Arrays
@@ -122,12 +125,17 @@ class Loop:
         ]
         state.nodes = self._roll.again(grid, able)
         here = [site for site in able if site in connected(state.nodes)]
-        asked = strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
+        masked = self.parts.masked
+        asked = masked.pending(planned.round) if masked is not None else []
+        asked = asked or strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
         if not asked:
             return self._skip(planned, grid, "nobody can pay" if present and not able else "nobody is there")
         self._progress.round_started(planned.round, planned.stage_name, len(asked))
-        replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=self._config.sites.reply_seconds)
-        outcome = strategy.collect(planned, replies)
+        if masked is not None:
+            outcome = masked.play(planned, grid, asked)
+        else:
+            replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=strategy.reply_seconds)
+            outcome = strategy.collect(planned, replies)
         outcome.away = sorted(set(able) - connected(state.nodes))
         self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined)
         for site in (site for site in asked if site not in outcome.spared):

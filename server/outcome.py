@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from llmchain_fl.core.adapter.value import Arrays
@@ -43,7 +44,12 @@ class RoundOutcome:
         self.refused[site] = reason
 
     def blame(self) -> None:
-        """In a void round: the admitted site with the longest update, by name where several are as long."""
+        """In a void round: the admitted site with the longest update, by name where several are as long.
+
+        Nobody, where the server has seen no update of any site.
+        """
+        if any(math.isnan(norm) for norm in self.admitted.values()):
+            return
         self.drop(max(sorted(self.admitted), key=self.admitted.__getitem__), "sum")
 
     @property

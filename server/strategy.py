@@ -8,29 +8,33 @@ weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 from flwr.app import Message, MessageType
 
-from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
+from llmchain_fl.aggregation.admission import update_norm
+from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error, sent_names
 from llmchain_fl.config.calendar import present_sites, stages_seen
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import AdmissionError, LlmchainError
-from llmchain_fl.core.messages import TrainTask, size_of
+from llmchain_fl.core.messages import SecureTask, TrainTask, size_of
 from llmchain_fl.core.wire import write_train_task
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.robust import Robust
 from server.asking import Asker
+from server.bound import update_bound
 from server.central import CentralPrivacy
 from server.cohort import choose
+from server.handing import shapes
 from server.handled import code_of, handled
 from server.inbox import Inbox
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound, schedule
-from server.sound import unsound
+from server.sound import LARGEST, unsound
 from server.state import RunState
 
 log = logging.getLogger("llmchain_fl")
@@ -92,8 +96,25 @@ class FederatedLora:
         known = [site for site in self.present(self.rounds[number]) if site in allowed]
         return choose(known, self._config.sites.cohort, self._config.seed, number)
 
-    def ask(self, planned: ScheduledRound, sites: Iterable[str]) -> list[Message]:
-        """One train message a site."""
+    @property
+    def asked(self) -> Mapping[str, TrainTask]:
+        """What each site was told in this round."""
+        return self._asked
+
+    @property
+    def work(self) -> WorkSpec:
+        """What every site knows."""
+        return self._work
+
+    @property
+    def reply_seconds(self) -> float:
+        """How long the server waits for the replies of a trip."""
+        return self._config.sites.reply_seconds
+
+    def ask(
+        self, planned: ScheduledRound, sites: Iterable[str], secure: Callable[[str], SecureTask] | None = None
+    ) -> list[Message]:
+        """One train message a site; ``secure``: what it needs to mask its update."""
         state = self.state
         tasks = self.asker.tasks(planned, sites, state.nodes, state.current, self.guard_arrays, state.ended)
         self._asked = {
@@ -102,6 +123,7 @@ class FederatedLora:
                 receipt=state.receipts.get(site, ""),
                 clip=self.clip,
                 earlier=self.earlier(site, planned.round),
+                secure=None if secure is None else secure(site),
             )
             for site, task in tasks.items()
         }
@@ -114,6 +136,27 @@ class FederatedLora:
             )
             for site, told in self._asked.items()
         ]
+
+    # -- one mean for all: where the server learns the sum only ---------------------------------------------------
+
+    def sent(self, number: int) -> tuple[dict[str, tuple[int, ...]], Arrays, float]:
+        """(name -> shape of what each site sends in round ``number``; what it was handed; its scale); all are alike."""
+        shape = next(iter(shapes(self.state.nodes, self._config.adapter).values()))
+        handed = dict(self.rule.handed(self.state.current, self._work.adapter.scale, shape))
+        return {name: handed[name].shape for name in sent_names(self.rule, handed, number)}, handed, shape.scale
+
+    def bound(self, planned: ScheduledRound, sent: Mapping[str, tuple[int, ...]], handed: Arrays) -> float:
+        """Longest mean of the round: what one site's update may be at most."""
+        given = self._config.aggregation.max_update_norm
+        numbers = sum(math.prod(shape) for shape in sent.values())
+        start = update_norm({name: handed[name] for name in sent})
+        return min(given, LARGEST) if given else update_bound(self._work, numbers, planned.lr, start)
+
+    def close_with(self, planned: ScheduledRound, mean: SiteFactors, outcome: RoundOutcome) -> None:
+        """The new global arrays from the mean of the round, as from one site that stands for all."""
+        total = self.rule.start(self.state.current, self._work.adapter.scale, planned.round)
+        total.add(mean)
+        self._close(planned, total, [], outcome)
 
     # -- admitting and summing ------------------------------------------------------------------------------------
 

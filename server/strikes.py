@@ -18,6 +18,8 @@ error                              site    yes     its program crashed
 training                           site    yes     it trained, and may have paid, for an update that it cannot give
 unknown, or a code not listed      site    yes     it does not follow the protocol
 budget, privacy                    site    no      its right; it says so at once and has paid nothing
+secure                             site    no      it takes no part in this secure sum, or gave no keys for it
+secure                             server  yes     a masked update that is none, or not signed by the site
 data, config, model, run, wire,    site    no      an honest no, at once and for free: a stage may have no records there
 admission
 =================================  ======  ======  ====================================================================
@@ -47,6 +49,7 @@ REFUSED: Mapping[str, bool] = {
     "duplicate": False,
     "weight": False,
     "scale": False,
+    "secure": True,
 }
 """Why the server did not sum a reply -> whether that is a strike."""
 
@@ -62,6 +65,7 @@ DECLINED: Mapping[str, bool] = {
     "run": False,
     "wire": False,
     "admission": False,
+    "secure": False,
 }
 """The code with which a site declined -> whether that is a strike."""
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from client.site import Site, SiteCompute, SiteData, SiteLimits
+from client.site import Site, SiteCompute, SiteData, SiteLimits, SiteSecure
 from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.config.calendar import unknown_sites
 from llmchain_fl.config.schema import RunConfig
@@ -19,6 +19,7 @@ from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.guards import SITE_GUARDS
 from llmchain_fl.core.messages import MAX_BYTES
+from llmchain_fl.core.secure.identity import make_identity, read_identity
 from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.tasks.spec import MOST_LABELS
 from llmchain_fl.data.stages import check_stages, public_labels
@@ -46,6 +47,7 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
             there already would have other names.
     """
     names, done = site_names(config), dealt_in(folder)
+    _make_identities(config, folder)
     stages = [stage.name for stage in config.stage]
     if done is None or not (set(stages) <= set(done.stages) and set(names) <= set(done.sites)):
         labels = list(public_labels(config))
@@ -102,7 +104,31 @@ def simulated_site(config: RunConfig, folder: Path, name: str) -> Site:
         one_record_per_person=config.data.one_record_per_person,
     )
     compute = SiteCompute(threads=config.model.threads, micro_batch=config.train.micro_batch)
-    return Site(name=name, state=str(home / "state"), data=data, limits=limits, compute=compute)
+    return Site(
+        name=name,
+        state=str(home / "state"),
+        data=data,
+        limits=limits,
+        compute=compute,
+        secure=_secure(config, folder, name),
+    )
+
+
+def _secure(config: RunConfig, folder: Path, name: str) -> SiteSecure:
+    """With whom a simulated site adds up; their identities are made where the records were dealt."""
+    told, count = config.secure, config.sites.count
+    if not told.sum:
+        return SiteSecure()
+    peers = {other: read_identity(folder / other / "identity.key").public for other in site_names(config)}
+    trusted = count - 1 if told.counted_peers < 0 else told.counted_peers
+    return SiteSecure(peers=peers, identity=str(folder / name / "identity.key"), counted_peers=trusted)
+
+
+def _make_identities(config: RunConfig, folder: Path) -> None:
+    if config.secure.sum:
+        for name in site_names(config):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            make_identity(folder / name / "identity.key")
 
 
 def _caps(config: RunConfig) -> dict[str, int]:
@@ -134,5 +160,7 @@ def write_site_files(config: RunConfig, folder: Path) -> None:
     for name in site_names(config):
         site = simulated_site(config, folder, name)
         data = {"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"}
-        local = site.model_copy(update={"state": "state", "data": site.data.model_copy(update=data)})
+        key = {"identity": "identity.key" if site.secure.identity else ""}
+        moved = {"data": site.data.model_copy(update=data), "secure": site.secure.model_copy(update=key)}
+        local = site.model_copy(update={"state": "state", **moved})
         atomic_write(folder / name / "site.toml", table_to_toml(local.model_dump()).encode())

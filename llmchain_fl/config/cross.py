@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.secure_faults import secure_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.work import LOCAL, LOCKSTEP
@@ -58,7 +59,7 @@ def cross_faults(run: RunConfig) -> list[str]:
     for stage in run.stage:
         if not (stage.train or run.data.train):
             found.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
-    return found + dev_faults(run) + stream_faults(run) + part_faults(run)
+    return found + dev_faults(run) + secure_faults(run) + stream_faults(run) + part_faults(run)
 
 
 def dev_faults(run: RunConfig) -> list[str]:
@@ -96,6 +97,8 @@ def part_faults(run: RunConfig) -> list[str]:
             probed={name: bool(source) for name, source in dev.items()},
             apart=any(dev.values()) and not tests & set(dev.values()),
             lockstep=run.train.method == LOCKSTEP,
+            masked=run.secure.sum,
+            shared=run.privacy.enabled and run.privacy.noise == "sum",
             labelled=kind.labelled,
             own_labels={stage.name: len(labels_named(stage)) for stage in run.stage},
         )

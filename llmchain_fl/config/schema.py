@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
+from llmchain_fl.config.secure import SecureConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
 from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
@@ -200,6 +201,9 @@ class PrivacyConfig(Section):
     stages: Literal["shared", "disjoint"] = "shared"
     """`shared`: persons may be in several stages, all rounds add up. `disjoint`: a person takes part in the first stage
     that meets it and is left out of the others, enforced at the site; then only the largest stage counts."""
+    noise: Literal["site", "sum"] = "site"
+    """`site`: each site adds all of the noise (unit `site`: the server does). `sum`: the sites share it, so that their
+    sum has it once; needs secure.sum, and rounds of one step (train.method = "lockstep") or the unit `site`."""
     epsilon: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Budget of a site over all rounds and stages; the noise is calibrated to it. 0: give noise_multiplier instead."""
     noise_multiplier: Annotated[float, Field(ge=0, le=1000)] = 0.0
@@ -232,10 +236,17 @@ class RunConfig(Section):
     aggregation: AggregationConfig = AggregationConfig()
     compression: CompressionConfig = CompressionConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    secure: SecureConfig = SecureConfig()
     stream: StreamConfig = StreamConfig()
     continual: ContinualConfig = ContinualConfig()
     stage: Annotated[list[StageConfig], Field(min_length=1, max_length=1000)] = [StageConfig()]
     """The stream: one table [[stage]] for each task, in order."""
+
+    @property
+    def survivors(self) -> int:
+        """Fewest sites of an opened sum: as told; else all, of more than 3 one in ten (at least one) may be missing."""
+        asked = self.sites.cohort or self.sites.count
+        return self.secure.survivors or (asked - max(1, asked // 10) if asked > 3 else asked)
 
     @property
     def total_rounds(self) -> int:

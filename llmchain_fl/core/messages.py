@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays, count_bytes
 
-PROTOCOL = 4
+PROTOCOL = 5
 MAX_BYTES = 2**31
 MAX_RECEIPT = 1024
 """Longest receipt a server keeps, in characters."""
@@ -30,13 +30,48 @@ class HelloReply:
 
 
 @dataclass(frozen=True)
+class SecureTask:
+    """What a site needs to mask its part of a sum: everybody's signed keys, who gave shares, those meant for it."""
+
+    directory: tuple[bytes, ...]
+    shared: tuple[str, ...]
+    shares: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class SecureQuery:
+    """One step of a secure sum beside training. ``step``: key, shares, confirm, unmask (``client/secure_sum.py``).
+
+    ``next_directory``: with ``unmask``, the keys of the round after: shares for it are given with the answer.
+    """
+
+    step: str
+    run: str
+    round: int
+    work: str = ""
+    directory: tuple[bytes, ...] = ()
+    survivors: tuple[str, ...] = ()
+    statements: tuple[bytes, ...] = ()
+    confirmations: tuple[bytes, ...] = ()
+    next_directory: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class SecureReply:
+    """Signed bytes of a site; ``more``: its shares for the next round."""
+
+    data: bytes
+    more: bytes = b""
+
+
+@dataclass(frozen=True)
 class TrainTask:
     """One round's work for one site. ``arrays``: the part of the global adapter that does not follow from the seed.
 
     ``receipt``: the last one this site gave; ``federation``: who asks; ``clip``: this round's clip norm of the whole
     update with the privacy unit ``site`` (0: the plan's); ``trains``: which factors this round trains (empty: all that
     the work description names); ``keeps``: which of them stay at the site, so are not sent back;
-    ``earlier``: the stages this site has been through, for the guard ``rehearsal``.
+    ``earlier``: the stages this site has been through, for the guard ``rehearsal``; ``secure``: for a masked sum.
     """
 
     run: str
@@ -53,6 +88,7 @@ class TrainTask:
     trains: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
+    secure: SecureTask | None = None
 
     @property
     def key(self) -> str:
@@ -110,4 +146,5 @@ class Refusal:
 
 def size_of(task: TrainTask) -> int:
     """Bytes that one site receives for one round."""
-    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode())
+    told = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
+    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))

@@ -5,6 +5,7 @@ message type   server -> site      site -> server
 =============  ==================  =====================================================================
 query          Hello               HelloReply: the site's name, versions
 train          TrainTask           Update: the changed arrays and a receipt, or Refusal: one code word
+query.secure   SecureQuery         SecureReply: signed bytes of a secure sum, or Refusal
 evaluate       ScoreTask           Scores (only where the site's policy shares them), or Refusal
 =============  ==================  =====================================================================
 
@@ -23,15 +24,27 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import WireError
-from llmchain_fl.core.messages import MAX_ARRAYS, MAX_BYTES, HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.messages import (
+    MAX_ARRAYS,
+    MAX_BYTES,
+    HelloReply,
+    ScoreTask,
+    SecureQuery,
+    SecureReply,
+    SecureTask,
+    TrainTask,
+)
 
 __all__ = [
     "read_score_task",
+    "read_secure_query",
     "read_train_task",
     "write_hello",
     "write_refusal",
     "write_score_task",
     "write_scores",
+    "write_secure_query",
+    "write_secure_reply",
     "write_train_task",
     "write_update",
 ]
@@ -91,6 +104,13 @@ def _texts(config: ConfigRecord, name: str) -> tuple[str, ...]:
     return tuple(map(str, value))
 
 
+def _parts(config: ConfigRecord, name: str) -> tuple[bytes, ...]:
+    value = config.get(name)
+    if not isinstance(value, list) or not all(type(item) is bytes for item in value):
+        raise WireError(f"the message's {name} is not a list of bytes", remedy=SAME)
+    return tuple(item for item in value if isinstance(item, bytes))
+
+
 def write_train_task(task: TrainTask) -> RecordDict:
     """``TrainTask`` -> records."""
     config = ConfigRecord(
@@ -112,6 +132,9 @@ def write_train_task(task: TrainTask) -> RecordDict:
     content = RecordDict({"arrays": _record(task.arrays), "config": config})
     if task.guard_arrays:
         content["guard"] = _record(task.guard_arrays)
+    if task.secure is not None:
+        told = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
+        content["secure"] = ConfigRecord({**told, "shared": list(task.secure.shared)})
     return content
 
 
@@ -121,7 +144,7 @@ def read_train_task(content: RecordDict) -> TrainTask:
     Raises:
         WireError: anything missing or of a wrong type.
     """
-    config = _config(content)
+    config, secure = _config(content), content.config_records.get("secure")
     return TrainTask(
         run=_text(config, "run"),
         round=_whole(config, "round"),
@@ -137,7 +160,41 @@ def read_train_task(content: RecordDict) -> TrainTask:
         trains=_texts(config, "trains"),
         keeps=_texts(config, "keeps"),
         earlier=_texts(config, "earlier"),
+        secure=None
+        if secure is None
+        else SecureTask(_parts(secure, "directory"), _texts(secure, "shared"), _parts(secure, "shares")),
     )
+
+
+def write_secure_query(query: SecureQuery) -> RecordDict:
+    """``SecureQuery`` -> records."""
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(query).items()}
+    return RecordDict({"config": ConfigRecord(told)})
+
+
+def read_secure_query(content: RecordDict) -> SecureQuery:
+    """Records -> ``SecureQuery``.
+
+    Raises:
+        WireError: anything missing or of a wrong type.
+    """
+    config = _config(content)
+    return SecureQuery(
+        _text(config, "step"),
+        _text(config, "run"),
+        _whole(config, "round"),
+        _text(config, "work"),
+        _parts(config, "directory"),
+        _texts(config, "survivors"),
+        _parts(config, "statements"),
+        _parts(config, "confirmations"),
+        _parts(config, "next_directory"),
+    )
+
+
+def write_secure_reply(reply: SecureReply) -> RecordDict:
+    """``SecureReply`` -> records."""
+    return RecordDict({"secure": ConfigRecord({"data": reply.data, "more": reply.more})})
 
 
 def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = "") -> RecordDict:

@@ -28,7 +28,7 @@ from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.core.tasks.kind import build_task
 from llmchain_fl.core.tasks.spec import TaskSpec
 
-__all__ = ["GuardSpec", "TrainSpec", "WorkSpec", "inference", "open_work"]
+__all__ = ["GuardSpec", "SecureSpec", "TrainSpec", "WorkSpec", "inference", "open_work"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,30 @@ _LOOP: Mapping[str, Bound] = MappingProxyType(
 
 
 @dataclass(frozen=True)
+class SecureSpec:
+    """That the server learns the sum over the sites only (``core/secure/``).
+
+    Attributes:
+        members: most sites in one sum.
+        survivors: fewest sites in a sum that is opened.
+        largest: numbers beyond it are cut off, where no noise is shared; shared noise has the grid of its plan.
+    """
+
+    members: int
+    survivors: int
+    largest: float = 16.0
+
+    def faults(self) -> list[str]:
+        """Fields outside their bounds, one line each."""
+        return range_faults(self, _SECURE)
+
+
+_SECURE: Mapping[str, Bound] = MappingProxyType(
+    {"members": Range(2, 2**16), "survivors": Range(2, 2**16), "largest": Range(0, 1e9, above=True)}
+)
+
+
+@dataclass(frozen=True)
 class WorkSpec:
     """Everything but the round: model, adapter, task, loop, guards, privacy plan."""
 
@@ -92,6 +116,7 @@ class WorkSpec:
     codec: CodecSpec = field(default_factory=CodecSpec)
     cache_mb: int = 512
     threads: int = 0
+    secure: SecureSpec | None = None
 
     def faults(self) -> list[str]:
         """Everything in it that is out of bounds, one line each; what the site allows of the rest is its own policy."""
@@ -99,7 +124,21 @@ class WorkSpec:
         found += [fault for guard in self.guards for fault in guard.faults()]
         if len({guard.name for guard in self.guards}) < len(self.guards):
             found.append("a guard is named twice")
-        return found + range_faults(self, _MACHINE)
+        return found + self._sum_faults() + range_faults(self, _MACHINE)
+
+    def _sum_faults(self) -> list[str]:
+        """Noise of a sum that would be opened one by one, or of fewer sites; a codec whose words do not add up."""
+        plan, secure, found = self.plan, self.secure, []
+        if plan is not None and plan.is_shared:
+            if secure is None or secure.survivors < plan.shares or secure.members > plan.members:
+                found.append("shared noise needs a secure sum of plan.shares to plan.members sites")
+            if plan.unit != "site" and self.train.method != LOCKSTEP:
+                found.append("shared noise needs one gradient a round (lockstep), or the privacy unit site")
+        if secure is None:
+            return found
+        if self.codec.name != "none":
+            found.append("masked numbers cannot be made small by a codec")
+        return found + secure.faults()
 
     def to_json(self) -> str:
         """JSON text; ``from_json`` gives an equal value."""

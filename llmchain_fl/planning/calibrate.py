@@ -23,6 +23,7 @@ def calibrate(
     total_steps: int,
     accountant: str = "pld",
     tolerance: float = 0.01,
+    kind: str = "poisson-gaussian",
 ) -> float:
     """Smallest noise multiplier, to within ``tolerance`` in epsilon, that keeps ``total_steps`` at or below the target.
 
@@ -39,7 +40,7 @@ def calibrate(
         )
 
     def spent(z: float) -> float:
-        return epsilon((Event("poisson-gaussian", sampling_rate, z, total_steps),), delta, accountant)
+        return epsilon((Event(kind, sampling_rate, z, total_steps),), delta, accountant)
 
     return smallest_noise(spent, target_epsilon, tolerance)
 

@@ -15,6 +15,7 @@ from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.guards import GUARDS
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Parts:
         probed: stage -> whether ``data.dev`` has records of it.
         apart: whether these are others than the test set.
         lockstep: whether sites send gradients and the server takes the step.
+        masked: whether the server learns the sum of the updates only.
+        shared: whether the sites share the noise of that sum.
         labelled: whether the task has a label list.
         own_labels: stage -> how many labels it names; 0: it keeps all.
     """
@@ -62,13 +65,28 @@ class Parts:
     probed: Mapping[str, bool] | None = None
     apart: bool = True
     lockstep: bool = False
+    masked: bool = False
+    shared: bool = False
     labelled: bool = True
     own_labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def faults(parts: Parts) -> list[str]:
     """Everything that does not go together, one line each."""
-    checks = (_rule, _head, _needs, _settings, _records, _stages, _optimizer, _order, _pairs, _probes, _lockstep)
+    checks = (
+        _rule,
+        _head,
+        _needs,
+        _settings,
+        _records,
+        _stages,
+        _optimizer,
+        _order,
+        _pairs,
+        _probes,
+        _lockstep,
+        _masked,
+    )
     return [fault for check in (*checks, _labels) for fault in check(parts)]
 
 
@@ -257,3 +275,28 @@ def _labels(parts: Parts) -> Iterator[str]:
             yield f'{told} asks which labels are of stage "{stage}": set labels in that [[stage]] table'
         for stage in (stage for stage, count in parts.own_labels.items() if count == 1 and parts.play != "joint"):
             yield f'{told} has nothing to tell the one label of stage "{stage}" apart from: give the stage another one'
+
+
+def _masked(parts: Parts) -> Iterator[str]:
+    """
+
+    | parts | fault |
+    |---|---|
+    | masked updates, and a rule that is not linear or keeps a part at the sites | yes: there is one mean for all |
+    | masked updates, and a robust step | yes: it looks at each |
+    | masked updates, and a head of each site's own | yes |
+    | shared noise, and a guard that adds a gradient after the noise | yes: the integers are closed by then |
+    """
+    if not parts.masked:
+        return
+    rule, told = parts.rule, "secure.sum"
+    if not rule.linear or rule.owns:
+        yield f'{told} opens one mean, but rule "{rule.name}" is not linear, or keeps a part of it at the sites'
+    if parts.robust_check is not None:
+        yield f"{told} hides each update, but aggregation.robust screens them"
+    if parts.personal_head:
+        yield f"{told} opens one mean for all, but aggregation.personal_head keeps each head at its site"
+    for guard, _ in parts.guards:
+        if parts.shared and guard.site is not None and guard.site.penalty is not SiteGuard.penalty:
+            told_noise = 'privacy.noise = "sum" closes the integers with the noise'
+            yield f'guard "{guard.name}" adds a gradient after the noise, but {told_noise}'

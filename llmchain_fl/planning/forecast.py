@@ -93,7 +93,9 @@ class Forecast:
         """The noise multiplier that the whole run would need for epsilon ``target``; None where none reaches it."""
         event = self.events(self.rounds)[0]
         try:
-            return calibrate(target, self.delta, event.sampling_rate, event.steps, self.accountant)
+            return calibrate(
+                target, self.delta, event.sampling_rate, event.steps, self.accountant, kind=self.round_event.kind
+            )
         except PrivacyError:
             return None
 
@@ -159,7 +161,7 @@ def calibrated_noise(config: RunConfig) -> float:
         return privacy.noise_multiplier
     event = _round_event(config, 1.0)
     steps = event.steps * (config.total_rounds if _adds_up(config) else max(stage.rounds for stage in config.stage))
-    return calibrate(privacy.epsilon, privacy.delta, event.sampling_rate, steps, privacy.accountant)
+    return calibrate(privacy.epsilon, privacy.delta, event.sampling_rate, steps, privacy.accountant, kind=event.kind)
 
 
 def scores_asked(config: RunConfig) -> int:
@@ -238,6 +240,7 @@ def _adds_up(config: RunConfig) -> bool:
 
 def _round_event(config: RunConfig, noise: float) -> Event:
     """One round, as ``charges.training_event`` books it for the plan of the run (a test compares them)."""
+    discrete = "discrete-" * (config.privacy.noise == "sum")
     if config.privacy.unit == "site":
-        return Event("gaussian", 1.0, noise, 1)
-    return Event("poisson-gaussian", sampling_rate(config), noise, config.train.steps)
+        return Event(f"{discrete}gaussian", 1.0, noise, 1)
+    return Event(f"poisson-{discrete}gaussian", sampling_rate(config), noise, config.train.steps)

@@ -12,7 +12,7 @@ from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec
+from llmchain_fl.core.work import GuardSpec, SecureSpec, TrainSpec, WorkSpec
 from llmchain_fl.data.stages import answers, stage_labels
 
 
@@ -57,6 +57,7 @@ def work_from(
         codec=codec_from(config),
         cache_mb=model.cache_mb,
         threads=model.threads,
+        secure=secure_from(config),
     )
 
 
@@ -106,17 +107,26 @@ def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) ->
     privacy, train = config.privacy, config.train
     if not privacy.enabled:
         return None
-    central = privacy.unit == "site"
+    central, shared = privacy.unit == "site", privacy.noise == "sum"
     return PrivacyPlan(
         unit=privacy.unit,
         sampling_rate=1.0 if central else sampling_rate(config),
         noise_multiplier=noise_multiplier,
         clip_norm=privacy.clip_norm,
         steps_per_round=1 if central else train.steps,
-        divisor=float(config.sites.minimum) if central else train.batch_size,
+        divisor=float(config.sites.minimum) if central and not shared else train.batch_size,
         delta=privacy.delta,
         records_per_unit=privacy.records_per_person if privacy.unit == "person" else 1,
         stages=privacy.stages,
         score_noise=score_noise,
         rehearsal="earlier" if config.continual.charged else "none",
+        shares=config.survivors if shared else 1,
+        members=config.sites.count if shared else 1,
+        grid=config.secure.grid if shared else 0,
     )
+
+
+def secure_from(config: RunConfig) -> SecureSpec | None:
+    """The secure sum of a run; None where the server sees each update."""
+    told = config.secure
+    return SecureSpec(config.sites.count, config.survivors, told.largest) if told.sum else None

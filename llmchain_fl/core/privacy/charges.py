@@ -9,12 +9,14 @@ release               group                                                     
 a training round      ``training``; with disjoint stages ``training:<stage>``    q, z, steps of the plan, Poisson
 ... with rehearsal    the same of the stage and of each earlier one              the same for each group
 the same, unit site   ``site``                                                   one Gaussian release at the server
+... with shared noise the same                                                   of as many shares as are counted
 noised scores         ``held-out``                                               one Gaussian release per stage
 ====================  =========================================================  ==================================
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from llmchain_fl.core.errors import PrivacyError
@@ -45,11 +47,17 @@ def training_group(plan: PrivacyPlan, stage: str) -> str:
     return f"{TRAINING}:{stage}" if plan.stages == "disjoint" else TRAINING
 
 
-def training_event(plan: PrivacyPlan, rounds: int = 1) -> Event:
-    """``rounds`` rounds under ``plan``."""
+def training_event(plan: PrivacyPlan, rounds: int = 1, counted: int | None = None) -> Event:
+    """``rounds`` rounds under ``plan``.
+
+    With shared noise z is that of (1 + ``counted``) of the m shares: z sqrt((1 + counted) / m). None counts all of
+    them, which is what holds against the server alone; 0 only the site's own.
+    """
+    known = plan.shares if counted is None else min(1 + counted, plan.shares)
+    noise, discrete = plan.noise_multiplier * math.sqrt(known / plan.shares), "discrete-" * plan.is_shared
     if plan.unit == "site":
-        return Event("gaussian", 1.0, plan.noise_multiplier, rounds)
-    return Event("poisson-gaussian", plan.sampling_rate, plan.noise_multiplier, plan.steps_per_round * rounds)
+        return Event(f"{discrete}gaussian", 1.0, noise, rounds)
+    return Event(f"poisson-{discrete}gaussian", plan.sampling_rate, noise, plan.steps_per_round * rounds)
 
 
 def training_groups(plan: PrivacyPlan, stage: str, earlier: Sequence[str] = ()) -> tuple[str, ...]:
@@ -58,9 +66,12 @@ def training_groups(plan: PrivacyPlan, stage: str, earlier: Sequence[str] = ()) 
     return tuple(dict.fromkeys(training_group(plan, name) for name in stages))
 
 
-def training_charges(plan: PrivacyPlan, stage: str, earlier: Sequence[str] = ()) -> tuple[Charge, ...]:
+def training_charges(
+    plan: PrivacyPlan, stage: str, earlier: Sequence[str] = (), counted: int | None = None
+) -> tuple[Charge, ...]:
     """One round of ``stage``: each group pays once, whatever its share of the batches."""
-    return tuple(Charge(group, training_event(plan)) for group in training_groups(plan, stage, earlier))
+    event = training_event(plan, counted=counted)
+    return tuple(Charge(group, event) for group in training_groups(plan, stage, earlier))
 
 
 def score_event(plan: PrivacyPlan, values: int) -> Event:

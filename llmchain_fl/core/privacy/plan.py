@@ -46,6 +46,12 @@ MAX_CLIP_NORM = 1e6
 MOST_RECORDS = 10_000
 """Upper bound of ``records_per_unit``."""
 
+MOST_GRID = 20
+"""Largest k: above, float64 would not hold the sums (``integers.py``)."""
+
+MOST_SITES = 2**16
+"""Upper bound of ``shares`` and ``members``."""
+
 MIN_CLIP_NORM = 1e-12
 """Below this, squares of float32 gradients underflow and the clipped norm could no longer be promised."""
 
@@ -57,7 +63,13 @@ _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
     "delta": (lambda d: 0 < d < 1, "0 < delta < 1"),
     "score_noise": (lambda z: z >= 0, "z >= 0 and finite"),
 }
-_COUNTS: dict[str, int] = {"steps_per_round": 10**9, "records_per_unit": MOST_RECORDS}
+_COUNTS: dict[str, int] = {
+    "steps_per_round": 10**9,
+    "records_per_unit": MOST_RECORDS,
+    "shares": MOST_SITES,
+    "members": MOST_SITES,
+    "grid": MOST_GRID,
+}
 _TABLES: dict[str, dict[str, str]] = {
     "unit": UNITS,
     "adjacency": ADJACENCIES,
@@ -78,12 +90,21 @@ class PrivacyPlan:
     With unit ``site`` the site clips its whole update of a round to C and the server adds the noise: one round is one
     release (q = 1, 1 step), and ``divisor`` is the least number of sites whose updates make a round.
 
+    With m = ``shares`` above 1 the noise is that of the *opened sum* of at least m of at most ``members`` sites: each
+    adds integer noise of variance (z 2^k)^2 / m on a grid on which C is 2^k units, k = ``grid``, and nobody but they
+    knows a single site's sum (``core/secure/``). Of more sites there is more noise; of fewer no sum is opened.
+
     ======================================  ==========================================================
     edge case                               result
     ======================================  ==========================================================
     several fields out of bounds            one :class:`PrivacyError` that lists them all
     unit ``record``, several records each   refused: one record is one unit
     unit ``site``, q or steps other than 1  refused
+    shared noise and several steps a round  refused: a person moves a site's later steps through the earlier ones, and
+                                            the others' noise is added only to what comes at the end
+    shared noise without a grid, a grid     refused
+    without shared noise, ``members`` below
+    ``shares``
     disjoint stages or noised scores with   refused: the site could not tell whose records they are
     another unit than ``person``
     ``noise_multiplier`` = 0                allowed, ``is_private`` is False (epsilon is infinite)
@@ -119,10 +140,16 @@ class PrivacyPlan:
     """Noise multiplier of the scores that sites send; 0: sites send none."""
     rehearsal: str = "none"
     """Whether earlier stages are drawn from again, one of REHEARSALS."""
+    shares: int = 1
+    """m: sites whose noise makes up z together; 1: each adds all of it."""
+    members: int = 1
+    """Most sites whose sums are opened together."""
+    grid: int = 0
+    """k: C is 2^k units of the integer grid of shared noise; 0: no grid, the noise is a site's own."""
 
     def __post_init__(self) -> None:
         faults = [_real_fault(name, getattr(self, name)) for name in _REALS]
-        faults += [_count_fault(name, getattr(self, name)) for name in _COUNTS]
+        faults += [_count_fault(name, getattr(self, name), least=name != "grid") for name in _COUNTS]
         faults += [_table_fault(name, getattr(self, name)) for name in _TABLES]
         if self.unit == "record" and self.records_per_unit != 1:
             faults.append(f"records_per_unit is {self.records_per_unit!r}, must be 1 for the unit record")
@@ -130,11 +157,40 @@ class PrivacyPlan:
             faults.append('stages = "disjoint" and score_noise need the unit person: only persons can be told apart')
         if self.unit == "site" and (self.sampling_rate, self.steps_per_round) != (1, 1):
             faults.append("sampling_rate and steps_per_round must be 1 for the unit site: one round, one release")
+        faults += self._sharing_faults() if not any(faults) else []
         _refuse([fault for fault in faults if fault])
         for name in _REALS:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in _COUNTS:
             object.__setattr__(self, name, int(getattr(self, name)))
+
+    def _sharing_faults(self) -> list[str]:
+        found: list[str] = []
+        if (self.shares > 1) != (self.grid > 0) or self.members < self.shares:
+            found.append(
+                f"shares = {self.shares}, members = {self.members}, grid = {self.grid}: shared noise needs a grid and "
+                "members >= shares, noise of a site's own has none of them"
+            )
+        if self.shares > 1 and self.steps_per_round > 1:
+            found.append(
+                f"steps_per_round is {self.steps_per_round} with shared noise, must be 1: a person moves the later "
+                "steps of a site through the earlier ones, and the noise of the others comes only at the end"
+            )
+        return found
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the noise is that of the sum of several sites."""
+        return self.shares > 1
+
+    def counted(self, trusted: int) -> int:
+        """How many others' shares stand in every opened sum, untold, if ``trusted`` of the others never tell theirs.
+
+            max(0, min(trusted, N - 1) - (N - m)),      N = ``members``, m = ``shares``
+
+        (N - m of the trusted ones may have dropped out). With all others trusted: m - 1.
+        """
+        return max(0, min(trusted, self.members - 1) - (self.members - self.shares))
 
     @property
     def noise_std(self) -> float:
@@ -177,9 +233,9 @@ def _real_fault(name: str, value: object) -> str | None:
     return None if math.isfinite(number) and holds(number) else f"{name} is {number!r}, must be {bound}"
 
 
-def _count_fault(name: str, value: object) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= _COUNTS[name]:
-        return f"{name} is {value!r}, must be a whole number >= 1 and <= {_COUNTS[name]}"
+def _count_fault(name: str, value: object, least: int = 1) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= _COUNTS[name]:
+        return f"{name} is {value!r}, must be a whole number >= {least} and <= {_COUNTS[name]}"
     return None
 
 

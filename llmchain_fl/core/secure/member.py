@@ -116,6 +116,23 @@ class Member:
             self._check_once(run, number, kept, "directory")
             return kept.bundle.encode("ascii")
 
+    def check(
+        self, run: str, number: int, directory: Sequence[bytes], shared: Sequence[str], shares: Sequence[bytes]
+    ) -> None:
+        """All checks of :meth:`masked` that need no words, before anything is computed or paid for.
+
+        Raises:
+            SecureSumError: what :meth:`masked` would raise.
+        """
+        with self._store.opened(run) as file:
+            if not self._kept(file, number).bundle:
+                raise refuse("one-directory", "this site gave no shares in this round")
+            kept, seat, terms = self._seat(file, run, number, directory, self._kept(file, number).context)
+            if kept.upload and sorted(shared) != list(kept.shared):
+                raise refuse("one-upload", "the upload is masked against others")
+            if not kept.upload:
+                seat.take(shares, shared, self._listed, terms)
+
     def masked(
         self,
         run: str,
