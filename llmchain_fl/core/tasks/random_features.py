@@ -1,6 +1,6 @@
 """Fixed random features in front of a head: what one linear layer on them can tell apart, nobody trained.
 
-McDonnell et al. 2023, RanPAC (arXiv 2307.02251, section 3.2), after random kitchen sinks (Rahimi & Recht 2008). The
+McDonnell et al. 2023, RanPAC (arXiv 2307.02251, section 4), after random kitchen sinks (Rahimi & Recht 2008). The
 projection is a public function of its seed, drawn in integers: the same bits on every machine and in every version.
 """
 
@@ -69,7 +69,7 @@ def _projection(features: RandomFeatures) -> Array:
     key = hashlib.sha256(f"{features.seed}/random features/{features.width}/{features.count}".encode()).digest()
     raw = np.random.PCG64(int.from_bytes(key[:16], "little")).random_raw(features.width * features.count)
     total = raw.astype("<u8").view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64).reshape(shape)
-    drawn = ((total - _MEAN) / np.sqrt(_VARIANCE * features.count / 2)).astype(np.float32)
+    drawn: Array = ((total - _MEAN) / np.sqrt(_VARIANCE * features.count / 2)).astype(np.float32)
     drawn.flags.writeable = False
     return drawn
 

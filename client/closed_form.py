@@ -1,0 +1,105 @@
+"""What a site computes from its records for a head in closed form: sums, once a stage, no training.
+
+The server turns them into a head (``llmchain_fl/aggregation/closed_form.py``, ``class_start.py``); how they leave the
+site, and what that costs, is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.passes import Shape, each_record
+from llmchain_fl.core.tasks.random_features import COUNTS, CROSS, GRAM, Matrix, RandomFeatures, lifted
+
+BATCH, BLOCK = 128, 256
+"""Records of a pass through the model without a fixed shape; records whose features are in memory at once."""
+OPEN_BYTES = 64 * 2**20
+"""Memory for the rows of units that are handed out together."""
+
+
+class HasVectors(Protocol):
+    """A task whose head sees one vector a record."""
+
+    def vectors(self, examples: Examples, index: list[int]) -> Tensor:
+        """float32 [n, H], unit length."""
+
+
+def site_sums(task: HasVectors, examples: Examples, labels: int, features: RandomFeatures) -> dict[str, Matrix]:
+    """Sums over the records of a site, float64, of f = f(x) (``random_features.py``) and one-hot labels y:
+
+        gram = sum f f^T (upper triangle, row by row, [D (D + 1) / 2])     cross = sum f y^T [D, L]     counts = sum y
+
+    (ridge regression; McDonnell et al. 2023, arXiv 2307.02251, algorithm 1). ``sum f`` is the sum of the columns of ``cross``
+    and does not travel. In memory at once: the features of BLOCK records, and D^2 numbers.
+
+    Guarantee, for any adapter and records: one record adds at most ``bounds_i bounds_j`` to an entry of ``gram``,
+    ``bounds_i`` to one of ``cross`` and 1 to one of ``counts`` (``RandomFeatures.bounds``), whatever the others are. It
+    is no privacy: a difference of two such sums is a record.
+
+    | case | result |
+    |---|---|
+    | no record | zeros |
+    | a record whose label is not known | adds nothing |
+    | a record whose vector is not finite, or in fixed shapes cannot be computed | adds nothing |
+    | a vector longer than 1 | counts at length 1 |
+    """
+    gram, cross = np.zeros((features.size, features.size)), np.zeros((features.size, labels))
+    vectors, targets = _vectors(task, examples, features.width), examples.targets
+    known = np.flatnonzero((targets >= 0) & (targets < labels) & np.isfinite(vectors).all(axis=1))
+    across = features.projection()
+    for start in range(0, len(known), BLOCK):
+        block = known[start : start + BLOCK]
+        f, y = lifted(vectors[block], across), np.zeros((len(block), labels))
+        y[np.arange(len(block)), targets[block]] = 1.0
+        gram += f.T @ f
+        cross += f.T @ y
+    upper = np.concatenate([gram[row, row:] for row in range(features.size)])
+    counts = np.bincount(targets[known], minlength=labels).astype(np.float64)
+    return {GRAM: upper, CROSS: cross, COUNTS: counts}
+
+
+def class_sums(task: HasVectors, examples: Examples, units: Units, labels: int, width: int) -> Iterator[Tensor]:
+    """For each unit, in order, ``sum y x^T`` over its records, [L, H] as one row: blocks float32 [k, L H], to clip.
+
+    The sum of the clipped rows, noised once, is what a private head starts from (``aggregation/class_start.py``): the
+    class means of Snell et al. 2017 (arXiv 1703.05175), as a sum.
+
+    Guarantee, for any adapter and records: a unit's row is a function of its own records and of public constants, bit
+    for bit (``core/tasks/passes.py``): one unit more is one row more. ``examples`` without a shape get one of one row.
+
+    | case | result |
+    |---|---|
+    | no unit | no block |
+    | a record whose label is not known | adds nothing |
+    | a record whose vector is not finite or cannot be computed | NaN in its unit's row: clipping makes that zero |
+    | n records of one label | a row of length <= n |
+    """
+    examples.fix(examples.shape or Shape(1, max(map(examples.length, range(len(examples))), default=1)))
+    vectors = torch.from_numpy(_vectors(task, examples, width)).float()
+    many = max(1, OPEN_BYTES // (4 * labels * width))
+    for start in range(0, len(units), many):
+        members = units.members[start : start + many]
+        rows = torch.zeros((len(members), labels, width))
+        for row, records in zip(rows, members, strict=True):
+            for record in records:
+                target = int(examples.targets[record])
+                if 0 <= target < labels:
+                    row[target] += vectors[record]
+        yield rows.flatten(1)
+
+
+def _vectors(task: HasVectors, examples: Examples, width: int) -> npt.NDArray[np.float64]:
+    """x of every record, [n, H], of length at most 1; NaN where it cannot be computed."""
+    if not len(examples):
+        return np.zeros((0, width))
+    found = each_record(examples, BATCH, lambda index: tuple(task.vectors(examples, list(index)).cpu().T), width).T
+    with np.errstate(invalid="ignore"):
+        return np.ascontiguousarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0))
