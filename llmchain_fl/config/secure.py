@@ -17,7 +17,7 @@ class SecureConfig(Section):
     survivors: Annotated[int, Field(ge=0, le=65_536)] = 0
     """Fewest sites in a sum that is opened; shared noise is made for so many. 0: all, of more than 3 one in ten (at
     least one) may be missing."""
-    largest: Annotated[float, Field(gt=0, le=1e9)] = 16.0
+    largest: Annotated[float, Field(gt=0, le=1e9)] = 128.0
     """Numbers beyond it are cut off where no noise is shared; the grid of the sum is as fine as 32 bits allow."""
     grid: Annotated[int, Field(ge=8, le=20)] = 13
     """Shared noise: privacy.clip_norm is 2^grid units of the integers that are summed. 13 leaves 0.99 of it to ten

@@ -89,7 +89,7 @@ class SecureSpec:
 
     members: int
     survivors: int
-    largest: float = 16.0
+    largest: float = 128.0
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""

@@ -11,6 +11,7 @@ otherwise                         real numbers up to L         sum_k u_k, each r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,7 @@ from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.secure.words import Numbers, Words, wrapped
 from llmchain_fl.core.work import WorkSpec
 
+log = logging.getLogger("llmchain_fl.client")
 Vectors = Mapping[str, NDArray[np.floating]]
 
 
@@ -47,6 +49,9 @@ def words_of(work: WorkSpec, integers: Numbers | None, update: Vectors) -> Words
     if integers is not None:
         return wrapped(integers, word_width(work))
     flat = np.concatenate([np.asarray(update[name], dtype=np.float64).ravel() for name in sorted(update)])
+    over = int((np.abs(flat) > work.secure.largest).sum())
+    if over:
+        log.warning("%d numbers of the update were cut off at secure.largest = %g", over, work.secure.largest)
     return to_words(flat, work.secure.largest, work.secure.members)
 
 
