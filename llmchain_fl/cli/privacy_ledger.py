@@ -18,6 +18,7 @@ from rich.text import Text
 from llmchain_fl.cli.apps import app_root
 from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.printable import printable
+from llmchain_fl.core.privacy.events import UNSAMPLED
 from llmchain_fl.report import wording
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def release_lines(reading: Reading) -> list[str]:
 
 def mechanism(event: Any) -> str:
     """An event in a few signs: Gaussian, z, q where units were sampled, steps."""
-    sampled = "" if event.kind == "gaussian" else f" q={event.sampling_rate:g}"
+    sampled = "" if event.kind in UNSAMPLED else f" q={event.sampling_rate:g}"
     return f"Gaussian z={event.noise_multiplier:.4g}{sampled} x{event.steps}"
 
 

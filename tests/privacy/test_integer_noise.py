@@ -25,6 +25,7 @@ import llmchain_fl.core.privacy.integer_noise as integer_noise
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.integer_noise import (
     LEAST_SHARE,
+    LEAST_TOTAL,
     MOST_VARIANCE,
     _Law,
     discrete_gaussians,
@@ -280,16 +281,18 @@ def test_a_negative_size_is_refused() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.floats(0.02, 50), st.integers(8, 20), st.integers(1, 200))
+@given(st.floats(0.02, 50), st.integers(8, 24), st.integers(1, 10_000))
 def test_the_share_is_the_smallest_integer_of_which_enough_make_the_noise(z: float, bits: int, shares: int) -> None:
     needed = Fraction(z) * Fraction(z) * 4**bits
     try:
         share = share_variance(z, bits, shares)
     except PrivacyError:
-        assert not LEAST_SHARE * shares - shares < needed <= MOST_VARIANCE * shares
+        share = -(-needed.numerator // (needed.denominator * shares))
+        assert shares * share < LEAST_TOTAL or share < LEAST_SHARE or share > MOST_VARIANCE
         return
     assert shares * share >= needed > shares * (share - 1)
-    assert share >= LEAST_SHARE
+    assert LEAST_SHARE <= share <= MOST_VARIANCE
+    assert shares * share >= LEAST_TOTAL
 
 
 @pytest.mark.parametrize(
@@ -301,10 +304,24 @@ def test_shares_that_hide_nothing_or_cannot_be_are_refused(z: float, bits: int, 
         share_variance(z, bits, shares)
 
 
-def test_a_share_of_less_than_the_accountant_assumes_is_refused() -> None:
-    assert share_variance(1.0, 5, 10) == 103
-    with pytest.raises(PrivacyError, match="variance 94"):
-        share_variance(1.0, 5, 11)
+def test_noise_of_less_than_the_accountant_assumes_is_refused_and_a_finer_grid_is_the_way_out() -> None:
+    assert share_variance(0.25, 10, 2) == 2**15
+    with pytest.raises(PrivacyError, match="variance 65013 in the sum, 21671 in a share") as found:
+        share_variance(0.249, 10, 3)
+    assert "finer grid" in str(found.value.remedy)
+    assert share_variance(0.249, 11, 3) == 86_684
+
+
+def test_a_share_so_small_that_the_sum_of_shares_is_another_law_is_refused() -> None:
+    assert share_variance(0.25, 10, 4096) == 16
+    with pytest.raises(PrivacyError, match="69915 in the sum, 15 in a share"):
+        share_variance(0.255, 10, 4661)
+
+
+def test_a_share_beyond_what_can_be_drawn_is_refused_and_a_coarser_grid_is_the_way_out() -> None:
+    with pytest.raises(PrivacyError, match="most is") as found:
+        share_variance(40.0, 20, 1)
+    assert "coarser grid" in str(found.value.remedy)
 
 
 def test_what_a_site_gives_is_its_sum_in_the_box_and_noise_on_top() -> None:

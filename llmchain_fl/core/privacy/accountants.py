@@ -13,7 +13,7 @@ z above MOST_NOISE                                     MOST_NOISE: to the safe s
 q below LEAST_RATE, q above 1 - LEAST_RATE             LEAST_RATE, 1: to the safe side
 more than MOST_PIECES different ones                   by "rdp" at few orders, looser: minutes otherwise
 more than MOST_COMPOSED sampled steps                  by "rdp", also for "pld"
-integer noise among them                               by "rdp" at whole orders, also for "pld": :func:`_rdp`
+integer noise                                          continuous noise of a little less: :func:`_within`
 whatever the library cannot do all the same            :class:`PrivacyError`
 =====================================================  =================================================================
 """
@@ -47,6 +47,7 @@ HOPELESS = 2000.0
 _FINEST, _COARSEST, _CELLS = 2.0**-16, 2.0**-10, 1e5
 _ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 _ALL_ORDERS = tuple(map(float, RdpAccountant().orders))
+_ROUNDED = 1 - 2.0**-13
 _Piece = tuple[float, float, int]
 _Floats = npt.NDArray[np.float64]
 
@@ -69,8 +70,27 @@ def compose(events: Sequence[Event], delta: float, accountant: str) -> float:
 
 
 def _within(event: Event) -> Event:
+    """The event inside the limits of the module's table; integer noise as continuous noise that costs no less:
+
+        (poisson-)discrete-gaussian, z   ->   (poisson-)gaussian, z (1 - 2^-13)
+
+    The integers are a random rounding of that noise. N_Z(c, w), c any real: P[x] ~ exp(-(x - c)^2 / (2 w)), x whole.
+    For w >= 8 these terms add up to sqrt(2 pi w) within a factor 1 +- e, whatever c is; e = 2.0001 exp(-2 pi^2 8) is
+    below 1e-68 (Poisson summation). So, as Gaussians convolve, up to a factor within exp(+-3 e) at each integer,
+
+    1. N_Z(0, s) + N_Z(0, s') is N_Z(0, s + s') if s s' / (s + s') >= 8, as for s, s' >= 16 (LEAST_SHARE): m shares are
+       one noise (closer bounds: Kairouz, Liu & Steinke 2021, arXiv 2102.06387);
+    2. x is N_Z(D, V) if y ~ N(D, V - 8) and then x ~ N_Z(y, 8), entry by entry. V: the variance of the opened sum, D:
+       what all units add up to, whole numbers.
+
+    The rounding sees y alone. So what an accountant says of y, over any draws and adaptive steps, holds of x:
+    continuous noise of variance V - 8 >= z^2 S^2 (1 - 2^-13), as V >= z^2 S^2 and V >= 2^16 (LEAST_TOTAL). The factors
+    of T steps of d entries are within exp(+-t), t = 3 e m d T; (epsilon, delta) of y is (epsilon + 2 t, e^t delta) for
+    x. With m <= 2^16 and d, T <= 10^9 t is below 1e-44; the root leaves half of 2^-13 over.
+    """
+    kind, least = (DISCRETE[event.kind], _ROUNDED) if event.kind in DISCRETE else (event.kind, 1.0)
     rate = 1.0 if event.sampling_rate > 1 - LEAST_RATE else max(event.sampling_rate, LEAST_RATE)
-    return Event(event.kind, rate, min(event.noise_multiplier, MOST_NOISE), event.steps)
+    return Event(kind, rate, min(least * event.noise_multiplier, MOST_NOISE), event.steps)
 
 
 def _no_number(why: str, accountant: str) -> PrivacyError:
@@ -81,36 +101,12 @@ def _no_number(why: str, accountant: str) -> PrivacyError:
 
 
 def _rdp(events: tuple[Event, ...], delta: float, orders: tuple[float, ...] = ()) -> float:
-    """Renyi divergences of all steps added up at each order; the smallest epsilon that follows from one of them.
-
-    With integer noise among the events only whole orders a are asked: there the divergence of the discrete Gaussian
-    law, in any number of coordinates, is that of the continuous one, so the library's figures hold for it. Let a unit
-    move the integer sum by D, |D| <= S; P0: the law N_Z(0, s)^d; P1: P0 moved by D; r = P1 / P0; P = (1 - q) P0 + q P1.
-    What others add moves all of these alike, and a mixture over it is no worse than its worst part.
-
-    1. To remove a unit costs what it costs under continuous noise. The sum of exp(-|x - c|^2 / (2 s)) over Z^d is the
-       same for every integer c, and j D is one, so E_P0[r^j] = exp(j (j - 1) |D|^2 / (2 s)), j = 0, 1, 2, ... By the
-       binomial theorem A = E_P0[(P / P0)^a] is the sum over j of binom(a, j) (1 - q)^(a - j) q^j times that: what
-       Mironov, Talwar & Zhang 2019 (arXiv 1908.10530, section 3.3) have. It grows with |D|: the worst is |D| = S.
-    2. To add one costs no more: B = E_P0[(P / P0)^(1 - a)] <= A. The map x -> D - x keeps Z^d and exchanges P0 and P1,
-       so r becomes 1 / r. With u = 1 - q + q r, w = 1 - q + q / r, h(t) = t^a - t^(1 - a), the pair of x and D - x adds
-       P0(x) (h(u) + r h(w)) to A - B. Take r >= 1. As h(w) = -w h(1 / w), it is to show that h(u) >= r w h(1 / w).
-       Now u - 1 = r w (1 / w - 1) and r w = q + (1 - q) r >= 1, so u >= 1 / w >= 1, and h is convex from h(1) = 0 on.
-    3. The sum of m shares N_Z(0, s) is within a factor e^(+-T) of N_Z(0, m s) at every integer, T = 10 times the sum of
-       exp(-2 pi^2 s k / (k + 1)) over k = 1 .. m - 1 (Kairouz, Liu & Steinke 2021, arXiv 2102.06387). With s >= 100
-       that is below 1e-400 m a coordinate: nothing, in float64. More than m shares are more noise.
-    """
+    """Renyi divergences of all steps added up at each order; the smallest epsilon that follows from one of them."""
     orders = orders or (_ORDERS if len(events) > MOST_PIECES else _ALL_ORDERS)
-    if _has_integers(events):
-        orders = tuple(filter(float.is_integer, orders))
     total = np.zeros(len(orders))
     for event in events:
         total += event.steps * _step_rdp(event.kind, event.sampling_rate, event.noise_multiplier, orders)
     return float(compute_epsilon(orders, total, delta)[0])
-
-
-def _has_integers(events: Sequence[Event]) -> bool:
-    return any(event.kind in DISCRETE for event in events)
 
 
 @lru_cache(maxsize=4096)
@@ -141,8 +137,6 @@ def _without_remarks() -> Iterator[None]:
 
 
 def _pld(events: tuple[Event, ...], delta: float) -> float:
-    if _has_integers(events):
-        return _rdp(events, delta)
     rough = _rdp(events, delta, _ORDERS)
     if rough > HOPELESS:
         return rough

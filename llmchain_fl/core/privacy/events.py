@@ -23,9 +23,9 @@ KINDS: dict[str, str] = {
 UNSAMPLED = frozenset({"gaussian", "discrete-gaussian"})
 """Kinds in which everybody takes part: q = 1."""
 
-DISCRETE = frozenset({"poisson-discrete-gaussian", "discrete-gaussian"})
-"""Kinds of integer noise. z^2 = (sum of the variances of all shares) / S^2, each share's at least ``LEAST_SHARE``
-(``integer_noise.py``); S: the largest L2 norm of the integer vector by which one unit moves the sum."""
+DISCRETE: dict[str, str] = {"poisson-discrete-gaussian": "poisson-gaussian", "discrete-gaussian": "gaussian"}
+"""Kinds of integer noise, each with the continuous one that it is a rounding of. S: the largest L2 norm of the integer
+vector by which one unit moves the sum; z^2 S^2: at most the variance of all shares (``share_variance``)."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ from llmchain_fl.core.privacy.integers import Integers
 Words = Callable[[int], NDArray[np.uint64]]
 """size -> that many independent uniform words of 64 bits."""
 
-LEAST_SHARE = 100
+LEAST_SHARE = 16
 """Least s of a site's share: from here on a sum of shares is one discrete Gaussian (``accountants.py``)."""
+LEAST_TOTAL = 2**16
+"""Least m s of a sum: from here on it is accounted as continuous noise that is randomly rounded."""
 MOST_VARIANCE = 2**50
 """Largest s: above, x^2 would leave the range in which the margin below is proven."""
 _CHUNK = 2**15
@@ -56,7 +58,7 @@ def share_variance(noise_multiplier: float, bits: int, shares: int) -> int:
         shares: m, the smallest number of sites whose sum is opened.
 
     Raises:
-        PrivacyError: numbers out of range, or a share outside LEAST_SHARE .. MOST_VARIANCE.
+        PrivacyError: numbers out of range, m s < LEAST_TOTAL, or s outside LEAST_SHARE .. MOST_VARIANCE.
     """
     if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0 and bits >= 0 and shares >= 1):
         raise PrivacyError(
@@ -64,11 +66,11 @@ def share_variance(noise_multiplier: float, bits: int, shares: int) -> int:
             remedy="a finite noise multiplier, a grid of at least 0 bits, at least 1 site",
         )
     variance = math.ceil(Fraction(noise_multiplier) * Fraction(noise_multiplier) * (1 << 2 * bits) / shares)
-    if not LEAST_SHARE <= variance <= MOST_VARIANCE:
-        raise PrivacyError(
-            f"a share of noise of variance {variance}, must be {LEAST_SHARE} to {MOST_VARIANCE}",
-            remedy="take a finer grid for more, a coarser one for less",
-        )
+    if shares * variance < LEAST_TOTAL or variance < LEAST_SHARE:
+        small = f"noise of variance {shares * variance} in the sum, {variance} in a share"
+        raise PrivacyError(small, remedy=f"take a finer grid: at least {LEAST_TOTAL}, {LEAST_SHARE} in a share")
+    if variance > MOST_VARIANCE:
+        raise PrivacyError(f"a share of variance {variance}, most is {MOST_VARIANCE}", remedy="take a coarser grid")
     return variance
 
 
