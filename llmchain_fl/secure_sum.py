@@ -25,6 +25,7 @@ from llmchain_fl.core.secure.directory import Directory, read_directory
 from llmchain_fl.core.secure.exchange import mask_key, sealed_bytes
 from llmchain_fl.core.secure.identity import Signed, digest, read, unhex
 from llmchain_fl.core.secure.shamir import SHARE
+from llmchain_fl.core.secure.survivors import needs_quorum
 from llmchain_fl.core.secure.words import Numbers, check_packed, low_bits, signed, unpacked
 from llmchain_fl.secure_opening import NotOpened, open_secrets, take_masks_away
 
@@ -116,7 +117,8 @@ class SecureRound:
     @property
     def confirms(self) -> bool:
         """Whether the members ask for confirmations before they unmask."""
-        return self.members.sparse or self.survivors() != self.shared()
+        members, shared, survivors = len(self.members.names), len(self.shared()), len(self.survivors())
+        return needs_quorum(members, shared, survivors, self.floor, self.members.sparse)
 
     @property
     def quorum(self) -> int:

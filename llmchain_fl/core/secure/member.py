@@ -7,8 +7,8 @@ A round, as one member sees it; every answer is asked for again as often as the 
 * ``key``      signed public keys of the round
 * ``shares``   under the directory of all keys: shares of the two secrets, sealed for each neighbour
 * ``masked``   given the neighbours' shares: the numbers under all masks, and a statement whom they are masked against
-* ``confirm``  given who uploaded, and their statements: "this is the list I was given". Only where somebody who gave
-  shares did not upload, or the graph is sparse
+* ``confirm``  given who uploaded, and their statements: "this is the list I was given". Only where many are gone, or
+  the graph is sparse (``survivors.py``)
 * ``unmask``   given a quorum of such confirmations: of each neighbour *one* share, of the self seed of a survivor or of
   the mask key of one that is gone
 
@@ -18,10 +18,11 @@ and know all that ``colluders`` members know. Why it opens no smaller sum, with 
 1. Nobody's two secrets are both opened: each takes ``threshold`` shares, and honest holders give one share each.
 2. All mask against the same members: a share of a survivor's self seed is given only if that survivor has signed the
    list of those who gave shares that the giver has itself.
-3. All unmask the same list: a mask key is opened only under a list that a quorum has confirmed, and no two lists of a
-   round find one, because a member speaks for one list. (Without this step a server that tells different members that
-   different others are gone opens the sum of a part: with 5 members and threshold 3, of 2.)
-4. So the honest survivors are those of one list, at least ``floor`` less the colluders, and their masks connect them.
+3. Where many are gone, all unmask the same list: a quorum has confirmed it, and no two lists of a round find one,
+   because a member speaks for one list. (Without this step a server that tells different members that different others
+   are gone opens the sum of a part: with 5 members and threshold 3, of 2.) Where few are gone, different lists do not
+   open too many mask keys (``survivors.py``).
+4. So ``floor`` less the colluders honest members are in any sum that is opened, and the masks between them hold.
 
 NOT promised: that the sum is right (a member or the server can spoil it; the server then mostly sees whose fault it
 was); that it says little about one member (it is a sum of ``floor`` numbers, with whatever noise they carry); anything
@@ -43,7 +44,7 @@ from llmchain_fl.core.secure.policy import Policy, Terms
 from llmchain_fl.core.secure.seat import Seat
 from llmchain_fl.core.secure.shamir import SHARE
 from llmchain_fl.core.secure.store import Kept, Once, RunFile, SecretStore
-from llmchain_fl.core.secure.survivors import check_survivors, endorsed
+from llmchain_fl.core.secure.survivors import check_survivors, endorsed, needs_quorum
 from llmchain_fl.core.secure.words import Words
 
 
@@ -105,6 +106,7 @@ class Member:
                     context=context,
                     bundle=bundle.decode("ascii"),
                     sparse=seat.directory.sparse,
+                    members=len(seat.directory.names),
                     holders=tuple(seat.directory.holders(self._name)),
                     quorum=terms.quorum,
                     floor=terms.floor,
@@ -204,21 +206,20 @@ class Member:
     ) -> bytes:
         """One share of each neighbour that gave shares: of the self seed of a survivor, of the mask key of the others.
 
-        They stand in the order of the names. No confirmations are asked for where everybody who gave shares survived,
-        and all are neighbours: then nobody's mask key is opened.
+        They stand in the order of the names.
 
         Args:
             run, number: the round.
             survivors: everybody who uploaded.
             statements: theirs, at least the neighbours'.
-            confirmations: of a quorum of them.
+            confirmations: of a quorum of them, where one is needed.
 
         Raises:
             SecureSumError: what :meth:`confirm` raises; confirmations.
         """
         with self._store.opened(run) as file:
             kept = self._listed_once(file, run, number, survivors, statements)
-            if kept.sparse or sorted(survivors) != list(kept.shared):
+            if needs_quorum(kept.members, len(kept.shared), len(survivors), kept.floor, kept.sparse):
                 expected = self._place(run, number, kept, survivors=kept.survivors)
                 told = endorsed(confirmations, "survivors", expected, self._listed) & set(survivors)
                 if len(told) < kept.quorum:

@@ -41,6 +41,7 @@ class Kept:
     bundle: str = ""
     """The sealed shares that this member gives, as they leave."""
     sparse: bool = False
+    members: int = 0
     holders: tuple[str, ...] = ()
     quorum: int = 0
     floor: int = 0

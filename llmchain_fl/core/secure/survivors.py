@@ -52,6 +52,26 @@ def check_survivors(kept: Kept, name: str, survivors: Sequence[str], stated: set
     return told
 
 
+def needs_quorum(members: int, shared: int, survivors: int, floor: int, sparse: bool) -> bool:
+    """Whether a list of survivors has to be confirmed by a quorum before anybody unmasks for it.
+
+    With n members, a floor of n - d and no confirmations a server can tell each member another list of at most g that
+    are gone. The h honest members then give at most h g shares of mask keys; one key takes more than h / 2 of them
+    (``policy.py``), so fewer than 2 g keys are opened: no more than d while 2 g <= d + 1. Whoever confirms a list
+    leaves too few others to open a key of its survivors.
+
+    =======================================================  =========
+    case                                                     confirmed
+    =======================================================  =========
+    a sparse graph                                           always
+    everybody who gave shares survived                       no: no mask key is opened
+    2 (members - survivors) <= members - floor + 1           no
+    otherwise                                                yes
+    =======================================================  =========
+    """
+    return sparse or (survivors < shared and 2 * (members - survivors) > members - floor + 1)
+
+
 def endorsed(messages: Sequence[bytes], kind: str, expected: Body, listed: Mapping[str, str]) -> set[str]:
     """Who has signed ``expected`` as its own; whoever signed something else does not count.
 
