@@ -17,10 +17,10 @@ from torch import Tensor
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import Shape, each_record
-from llmchain_fl.core.tasks.random_features import COUNTS, CROSS, GRAM, Matrix, RandomFeatures, lifted
+from llmchain_fl.core.tasks.random_features import Matrix, RandomFeatures, sums_of
 
-BATCH, BLOCK = 128, 256
-"""Records of a pass through the model without a fixed shape; records whose features are in memory at once."""
+BATCH = 128
+"""Records of a pass through the model without a fixed shape."""
 OPEN_BYTES = 64 * 2**20
 """Memory for the rows of units that are handed out together."""
 
@@ -37,8 +37,8 @@ def site_sums(task: HasVectors, examples: Examples, labels: int, features: Rando
 
         gram = sum f f^T (upper triangle, row by row, [D (D + 1) / 2])     cross = sum f y^T [D, L]     counts = sum y
 
-    (ridge regression; McDonnell et al. 2023, arXiv 2307.02251, algorithm 1). ``sum f`` is the sum of the columns of ``cross``
-    and does not travel. In memory at once: the features of BLOCK records, and D^2 numbers.
+    (ridge regression; McDonnell et al. 2023, arXiv 2307.02251, algorithm 1). ``sum f`` is the sum of the columns of
+    ``cross`` and does not travel. In memory at once: all x, the random features of some records, and D^2 numbers.
 
     Guarantee, for any adapter and records: one record adds at most ``bounds_i bounds_j`` to an entry of ``gram``,
     ``bounds_i`` to one of ``cross`` and 1 to one of ``counts`` (``RandomFeatures.bounds``), whatever the others are. It
@@ -51,19 +51,9 @@ def site_sums(task: HasVectors, examples: Examples, labels: int, features: Rando
     | a record whose vector is not finite, or in fixed shapes cannot be computed | adds nothing |
     | a vector longer than 1 | counts at length 1 |
     """
-    gram, cross = np.zeros((features.size, features.size)), np.zeros((features.size, labels))
     vectors, targets = _vectors(task, examples, features.width), examples.targets
-    known = np.flatnonzero((targets >= 0) & (targets < labels) & np.isfinite(vectors).all(axis=1))
-    across = features.projection()
-    for start in range(0, len(known), BLOCK):
-        block = known[start : start + BLOCK]
-        f, y = lifted(vectors[block], across), np.zeros((len(block), labels))
-        y[np.arange(len(block)), targets[block]] = 1.0
-        gram += f.T @ f
-        cross += f.T @ y
-    upper = np.concatenate([gram[row, row:] for row in range(features.size)])
-    counts = np.bincount(targets[known], minlength=labels).astype(np.float64)
-    return {GRAM: upper, CROSS: cross, COUNTS: counts}
+    known = (targets >= 0) & (targets < labels) & np.isfinite(vectors).all(axis=1)
+    return sums_of(vectors[known], targets[known], labels, features)
 
 
 def class_sums(task: HasVectors, examples: Examples, units: Units, labels: int, width: int) -> Iterator[Tensor]:

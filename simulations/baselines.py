@@ -8,7 +8,8 @@ for the end). Only a simulation can say it, for it holds the records of all site
 run                                                   rows
 ====================================================  ======================================================
 no labels, or a main score that is no share           none
-a task without ``frozen_features``                    none
+a task without ``frozen_features`` and vectors of     none
+its labels
 ``data.baseline`` = 0                                 none
 more records than ``data.baseline``                   so many, drawn by the seed, the same share of each site;
                                                       ``records`` and ``of_records`` say it
@@ -16,7 +17,8 @@ more than MOST_ALONE sites                            ``ridge_all`` alone
 a site without a record                               no ``ridge_alone`` of it
 ====================================================  ======================================================
 
-Source: ``llmchain_fl/evaluation/ridge.py``. Private records are read without noise here, as a simulator may.
+Source: ``llmchain_fl/evaluation/ridge.py``, with ``RANDOM`` random features where they help, and the label texts to
+start from. Private records are read without noise here, as a simulator may.
 """
 
 from __future__ import annotations
@@ -36,7 +38,6 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.metric import SHARE
-from llmchain_fl.data.stages import public_labels
 from llmchain_fl.evaluation.ridge import fit
 from server.references import BASELINE, KEPT_APART, share_row
 from server.scoring import Opening, Scorer
@@ -44,11 +45,15 @@ from server.scoring import Opening, Scorer
 Row = dict[str, Any]
 Record = dict[str, str]
 MOST_ALONE = 100
+RANDOM = 2000
+"""Random features of the heads; sums of 2,384 features would be 2.8 million numbers from a site."""
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
     """A task that can say what the frozen base makes of a record."""
+
+    label_vectors: Tensor
 
     def frozen_features(self, examples: Examples) -> Tensor: ...
 
@@ -88,20 +93,23 @@ def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
             for which, prefix in {scorer.each_round: "", **apart}.items()
             for stage, examples in scorer.examples(which).items()
         }
-        return baseline_rows(known, tests, len(public_labels(config)))
+        return baseline_rows(known, tests, task.label_vectors.double().cpu().numpy())
 
     return rows
 
 
 def baseline_rows(
-    known: Mapping[str, Known], tests: Mapping[tuple[str, str], Known], count: int, alone: int = MOST_ALONE
+    known: Mapping[str, Known],
+    tests: Mapping[tuple[str, str], Known],
+    texts: NDArray[np.float64],
+    alone: int = MOST_ALONE,
 ) -> list[Row]:
     """The rows of what ``known`` (site -> training records) teaches, on ``tests`` ((prefix, stage) -> test set).
 
     Args:
         known: of every site; those without a record are left out.
         tests: the public test sets.
-        count: labels in the label list.
+        texts: vectors of the label list, [L, d].
         alone: most sites that get rows of their own.
     """
     sites = {site: one for site, one in sorted(known.items()) if len(one.labels)}
@@ -112,14 +120,20 @@ def baseline_rows(
         np.concatenate([one.labels for one in sites.values()]),
         drawn_of=sum(one.held for one in sites.values()),
     )
-    rows = _scored("ridge_all", None, everything, tests, count)
+    rows = _scored("ridge_all", None, everything, tests, texts)
     if len(sites) <= alone:
-        rows += [row for site, one in sites.items() for row in _scored("ridge_alone", site, one, tests, count)]
+        rows += [row for site, one in sites.items() for row in _scored("ridge_alone", site, one, tests, texts)]
     return rows
 
 
-def _scored(name: str, site: str | None, known: Known, tests: Mapping[tuple[str, str], Known], count: int) -> list[Row]:
-    head = fit(known.features, known.labels, count)
+def _scored(
+    name: str,
+    site: str | None,
+    known: Known,
+    tests: Mapping[tuple[str, str], Known],
+    texts: NDArray[np.float64],
+) -> list[Row]:
+    head = fit(known.features, known.labels, len(texts), RANDOM, texts)
     base = {"round": 0, "stage": -1, "scope": BASELINE, "site": site, "records": len(known.labels)}
     base["of_records"] = known.held
     rows = []

@@ -16,6 +16,7 @@ from client.closed_form import class_sums, site_sums
 from llmchain_fl.aggregation.closed_form import Sums, solved
 from llmchain_fl.core.privacy.clipping import clipped_sum
 from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.tasks import random_features
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.tasks.random_features import COUNTS, CROSS, GRAM, RandomFeatures, lifted
@@ -64,7 +65,7 @@ def assert_sums(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 256])
 def test_the_sums_are_those_of_the_records_one_by_one(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.closed_form, "BLOCK", block)
+    monkeypatch.setattr(random_features, "BLOCK", block)
     draw = np.random.default_rng(1)
     x = draw.normal(size=(8, 3))
     x, targets = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), draw.integers(0, 5, 8).tolist()

@@ -46,8 +46,8 @@ def test_a_sum_that_is_noise_alone_leaves_the_text() -> None:
     for sigma in (0.5, 1e5):
         found = class_start(draw.normal(scale=sigma, size=(50, 384)), sigma, texts)
         along = (found * texts).sum(axis=1)
-        assert along.min() > 0.7
-        assert along.mean() > 0.88
+        assert along.min() > 0.5
+        assert along.mean() > 0.85
     np.testing.assert_allclose(class_start(np.zeros((50, 384)), 1.0, texts), texts, atol=1e-6)
 
 

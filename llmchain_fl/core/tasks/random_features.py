@@ -20,6 +20,8 @@ Matrix = npt.NDArray[np.float64]
 GRAM, CROSS, COUNTS = "gram", "cross", "counts"
 MOST = 8192
 """Most random features: the sums of 8,576 features are 37 million numbers."""
+BLOCK = 256
+"""Records whose features are in memory at once."""
 _MEAN, _VARIANCE = 8 * 255 / 2, 8 * (256**2 - 1) / 12
 """Of a sum of eight bytes."""
 
@@ -77,6 +79,20 @@ def _projection(features: RandomFeatures) -> Array:
 def lifted(x: Matrix, projection: Array) -> Matrix:
     """``f(x) = [x ; max(0, x P)]`` for the rows of ``x`` [n, H], float64 [n, H + M]."""
     return np.hstack([x, np.maximum(x @ projection.astype(np.float64), 0.0)])
+
+
+def sums_of(x: Matrix, targets: npt.NDArray[np.int64], labels: int, features: RandomFeatures) -> dict[str, Matrix]:
+    """``gram``, ``cross``, ``counts`` (``client/closed_form.py``) of the rows of ``x`` [n, H] with ``targets`` [n]."""
+    gram, cross = np.zeros((features.size, features.size)), np.zeros((features.size, labels))
+    across = features.projection()
+    for start in range(0, len(x), BLOCK):
+        f, which = lifted(x[start : start + BLOCK], across), targets[start : start + BLOCK]
+        y = np.zeros((len(which), labels))
+        y[np.arange(len(which)), which] = 1.0
+        gram += f.T @ f
+        cross += f.T @ y
+    upper = np.concatenate([gram[row, row:] for row in range(features.size)])
+    return {GRAM: upper, CROSS: cross, COUNTS: np.bincount(targets, minlength=labels).astype(np.float64)}
 
 
 def features_version(base: str, arrays: Arrays, pooling: str, max_tokens: int, features: RandomFeatures) -> str:
