@@ -2,17 +2,22 @@
 
 In a class-incremental stream most forgetting is the softmax: on every record it pushes the labels of all other stages
 down. Here the loss of a record x with label y is over the labels S of the stage, and over E, those of the stages that
-the round rehearses; both are public, z are the logits over the whole label list [L]:
+the round rehearses; both are public, z are the logits over the whole label list [L], w is ``others``:
 
-    y in S       loss = -z_y + log sum_{l in S} exp z_l
-    y in E \\ S   loss = -z_y + log sum_{l in S or E} exp z_l        (guard ``rehearsal`` alone hands such records out)
+    y in S       loss = -z_y + log( sum_{l in S} exp z_l + w sum_{other l} exp z_l )
+    y in E \\ S   the same with S and E in place of S              (guard ``rehearsal`` alone hands such records out)
     else         loss = 0, with gradient 0
 
-so the gradient of every logit that is left out is exactly zero. Scores and predictions stay over all L.
+With w = 0 the gradient of every logit that is left out is exactly zero. Scores and predictions stay over all L.
 
 Then, at the server, with a trained head W, b of L rows:   W_l, b_l <- those before the round,   for l in no stage that
-some site was at. They moved by noise and momentum, or by what another guard added, which goes on acting on the adapter
-and on the stage's own rows. Reads released arrays: post-processing.
+some site was at. With w = 0 they moved by noise and momentum, or by what another guard added, which goes on acting on
+the adapter and on the stage's own rows. Reads released arrays: post-processing.
+
+Which w: with 0 the stage learns nothing about what tells its records from those of other stages; the rows of the
+others stay in place as well, so it need not where all stages are alike (intents of one service). Where stages are
+domains, each with records of its own kind, w = 1 keeps the difference, and the rows that are put back keep the rest
+(docs/continual.md has both measured).
 
 The masked loss is the "labels trick" (Zeno et al. 2018, arXiv 1803.10123), with E the asymmetric loss of ER-ACE (Caccia
 et al. 2022, arXiv 2104.05025, section 4); in federated learning the restricted softmax of FedRS (Li & Zhan, KDD 2021).
@@ -22,7 +27,7 @@ a stage are a public setting, so what a record adds is a function of that record
 ======================================  ==============================================================
 case                                    result
 ======================================  ==============================================================
-the stage has every label               the plain loss, bit for bit
+the stage has every label, or w = 1     the plain loss of its records, bit for bit
 a record of no label of S or E          adds exactly zero, whatever its logits are
 a round with no other records           moves nothing without privacy, and noise with it
 a stage of one label                    refused: between one label there is nothing to learn
@@ -41,6 +46,7 @@ a void round                            nothing to put back
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 
@@ -48,7 +54,7 @@ from llmchain_fl.aggregation.rule import HEAD
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.mask import MaskSite
 from llmchain_fl.core.guards.site_guard import Settings
-from llmchain_fl.guards.guard import Claim, Guard, GuardSettings
+from llmchain_fl.guards.guard import Claim, Guard, GuardSettings, within
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -79,7 +85,11 @@ class MaskServer(ServerGuard):
 
 
 class MaskSettings(GuardSettings):
-    """Each stage is trained over its own labels; scores stay over all. Has no settings."""
+    """Each stage is trained over its own labels; scores stay over all."""
+
+    others: Annotated[float, within(MaskSite.bounds["others"])] = 0.0
+    """Weight of the labels of other stages in the loss: 0 leaves them out, 1 is the plain loss (their rows of a trained
+    head are put back anyway: for stages that are domains)."""
 
     @property
     def claim(self) -> Claim:

@@ -113,9 +113,12 @@ IMPOSSIBLE: dict[str, Change] = {
     "labels of a stage out of the label list": field(("task.stage_labels", [["cards", [0, 4]]])),
     "a stage without labels": field(("task.stage_labels", [["cards", []]])),
     "a label of a stage twice": field(("task.stage_labels", [["cards", [1, 1]]])),
-    "a mask, and no labels of stages": field(("guards", [{"name": "mask", "settings": []}])),
+    "a mask, and no labels of stages": field(("guards", [{"name": "mask", "settings": [["others", 0.0]]}])),
     "a mask, and labels of another stage": field(
-        ("guards", [{"name": "mask", "settings": []}]), ("task.stage_labels", [["accounts", [0, 1]]])
+        ("guards", [{"name": "mask", "settings": [["others", 0.0]]}]), ("task.stage_labels", [["accounts", [0, 1]]])
+    ),
+    "a mask that counts others twice": field(
+        ("guards", [{"name": "mask", "settings": [["others", 2.0]]}]), ("task.stage_labels", [["cards", [0, 1]]])
     ),
     "an unknown codec": field(("codec.name", "zip")),
     "a codec without a block": field(("codec.block", 0)),

@@ -24,31 +24,32 @@ from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.guards.mask import MaskServer
 
 COUNT = 5
-MASK = GuardSpec("mask")
+MASK = GuardSpec("mask", (("others", 0.0),))
 LABELS = st.sets(st.integers(0, COUNT - 1), min_size=1).map(lambda found: tuple(sorted(found)))
+SHARES = st.just(0.0) | st.floats(1e-6, 1)
 FINITE = st.floats(-30, 30, width=32)
 ANY = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
 def losses(
-    rows: Sequence[Sequence[float]], targets: Sequence[int], labels: StageLabels | None
+    rows: Sequence[Sequence[float]], targets: Sequence[int], labels: StageLabels | None, others: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(the loss of each record, the gradient of each logit); ``labels`` None: nothing is masked."""
     logits = torch.tensor(rows, dtype=torch.float32, requires_grad=True)
     output = Output(logits, torch.tensor(targets))
-    output = output if labels is None else restricted(output, labels)
+    output = output if labels is None else restricted(output, labels, others)
     loss = F.cross_entropy(output.logits, output.targets, reduction="none")
     loss.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     return loss.detach(), logits.grad
 
 
-def by_hand(row: Sequence[float], target: int, over: Sequence[int]) -> tuple[float, list[float]]:
-    """(-z_y + log sum over ``over`` of exp z, its gradient) in Python's own numbers."""
-    highest = max(row[label] for label in over)
-    each = {label: math.exp(row[label] - highest) for label in over}
-    whole = sum(each.values())
-    gradient = [each.get(label, 0.0) / whole - (label == target) for label in range(len(row))]
+def by_hand(row: Sequence[float], target: int, among: Sequence[int], others: float) -> tuple[float, list[float]]:
+    """(-z_y + log of the sum of exp z over ``among``, and of the others' shares; its gradient), in Python's numbers."""
+    highest = max(row)
+    each = [math.exp(z - highest) * (1.0 if label in among else others) for label, z in enumerate(row)]
+    whole = sum(each)
+    gradient = [part / whole - (label == target) for label, part in enumerate(each)]
     return highest + math.log(whole) - row[target], gradient
 
 
@@ -59,59 +60,64 @@ def matrix(values: st.SearchStrategy[float]) -> st.SearchStrategy[list[list[floa
 # -- the loss ---------------------------------------------------------------------------------------------------------
 
 
-@given(matrix(FINITE), LABELS, st.data())
-def test_a_record_of_the_stage_is_judged_among_the_labels_of_the_stage(
-    rows: list[list[float]], own: tuple[int, ...], data: st.DataObject
+@given(matrix(FINITE), LABELS, SHARES, st.data())
+def test_a_record_of_the_stage_is_judged_among_the_labels_of_the_stage_and_a_share_of_the_others(
+    rows: list[list[float]], own: tuple[int, ...], others: float, data: st.DataObject
 ) -> None:
     targets = [data.draw(st.sampled_from(own)) for _ in rows]
-    loss, gradient = losses(rows, targets, StageLabels(own))
+    loss, gradient = losses(rows, targets, StageLabels(own), others)
     for place, (row, target) in enumerate(zip(rows, targets, strict=True)):
-        expected, slope = by_hand(row, target, own)
+        expected, slope = by_hand(row, target, own, others)
         assert float(loss[place]) == pytest.approx(expected, abs=1e-4)
         assert gradient[place].tolist() == pytest.approx(slope, abs=1e-5)
-        assert not gradient[place][[label for label in range(COUNT) if label not in own]].any()
+        assert others > 0 or not gradient[place][[label for label in range(COUNT) if label not in own]].any()
 
 
-@given(matrix(FINITE), LABELS, LABELS, st.data())
+@given(matrix(FINITE), LABELS, LABELS, SHARES, st.data())
 def test_a_rehearsed_record_is_judged_among_the_labels_of_its_stages_and_this_one(
-    rows: list[list[float]], own: tuple[int, ...], earlier: tuple[int, ...], data: st.DataObject
+    rows: list[list[float]], own: tuple[int, ...], earlier: tuple[int, ...], others: float, data: st.DataObject
 ) -> None:
     seen = sorted({*own, *earlier})
     targets = [data.draw(st.sampled_from(seen)) for _ in rows]
-    loss, gradient = losses(rows, targets, StageLabels(own, earlier))
+    loss, gradient = losses(rows, targets, StageLabels(own, earlier), others)
     for place, (row, target) in enumerate(zip(rows, targets, strict=True)):
-        expected, slope = by_hand(row, target, own if target in own else seen)
+        expected, slope = by_hand(row, target, own if target in own else seen, others)
         assert float(loss[place]) == pytest.approx(expected, abs=1e-4)
         assert gradient[place].tolist() == pytest.approx(slope, abs=1e-5)
 
 
 @given(matrix(ANY), st.lists(st.integers(0, COUNT - 1), min_size=4, max_size=4))
-def test_a_stage_of_every_label_has_the_plain_loss_bit_for_bit(rows: list[list[float]], targets: list[int]) -> None:
-    every = losses(rows, targets[: len(rows)], StageLabels(tuple(range(COUNT))))
-    plain = losses(rows, targets[: len(rows)], None)
-    for one, other in zip(every, plain, strict=True):
-        assert one.numpy().tobytes() == other.numpy().tobytes()
+def test_a_stage_of_every_label_and_a_whole_share_of_the_others_are_the_plain_loss_bit_for_bit(
+    rows: list[list[float]], targets: list[int]
+) -> None:
+    targets = targets[: len(rows)]
+    plain = losses(rows, targets, None)
+    for found in (
+        losses(rows, targets, StageLabels(tuple(range(COUNT)))),
+        losses(rows, targets, StageLabels(tuple(dict.fromkeys(targets))), 1.0),
+    ):
+        assert all(one.numpy().tobytes() == other.numpy().tobytes() for one, other in zip(found, plain, strict=True))
 
 
-@given(matrix(ANY), LABELS, st.integers(-3, COUNT + 3))
+@given(matrix(ANY), LABELS, SHARES, st.integers(-3, COUNT + 3))
 def test_a_record_of_no_label_of_the_stage_adds_exactly_zero_whatever_its_logits_are(
-    rows: list[list[float]], own: tuple[int, ...], target: int
+    rows: list[list[float]], own: tuple[int, ...], others: float, target: int
 ) -> None:
     if target in own:
         target = -1
-    loss, gradient = losses(rows, [target] * len(rows), StageLabels(own))
+    loss, gradient = losses(rows, [target] * len(rows), StageLabels(own), others)
     assert loss.tolist() == [0.0] * len(rows)
     assert not gradient.any()
 
 
-@given(matrix(ANY), LABELS, LABELS, st.lists(st.integers(-1, COUNT), min_size=4, max_size=4))
+@given(matrix(ANY), LABELS, LABELS, SHARES, st.lists(st.integers(-1, COUNT), min_size=4, max_size=4))
 def test_what_a_record_adds_does_not_depend_on_who_stands_beside_it(
-    rows: list[list[float]], own: tuple[int, ...], earlier: tuple[int, ...], targets: list[int]
+    rows: list[list[float]], own: tuple[int, ...], earlier: tuple[int, ...], others: float, targets: list[int]
 ) -> None:
     labels = StageLabels(own, earlier)
-    together = losses(rows, targets[: len(rows)], labels)
+    together = losses(rows, targets[: len(rows)], labels, others)
     for place, row in enumerate(rows):
-        alone = losses([row], [targets[place]], labels)
+        alone = losses([row], [targets[place]], labels, others)
         for one, other in zip(alone, together, strict=True):
             assert one[0].numpy().tobytes() == other[place].numpy().tobytes()
 

@@ -22,7 +22,7 @@ STRONG = {
     "distill": {"weight": 3.0},
     "ema": {"decay": 0.8},
     "gate": {"drop": 0.0},
-    "mask": {},
+    "mask": {"others": 0.5},
     "merge": {"beta": 0.3},
     "olora": {"strength": 1e3},
     "rehearsal": {"keep": 1.0},
