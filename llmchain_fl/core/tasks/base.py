@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +52,19 @@ class Examples:
             self.features.clear()
             self.features_of = version
         return self.features
+
+    def whole_pass(self, first: list[int], done: Container[int], least: int) -> list[int]:
+        """``first``, more records of their kind that are not ``done`` up to a whole pass, copies up to ``least``.
+
+        Without a shape: ``first``.
+        """
+        shape, taken = self.shape, set(first)
+        if shape is None:
+            return first
+        kind = shape.kind(self.length(first[0]))
+        more = (i for i in range(len(self)) if i not in done and i not in taken and shape.kind(self.length(i)) == kind)
+        rows = first + list(islice(more, max(0, shape.rows - len(first))))
+        return rows + rows[:1] * (least - len(rows))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -96,7 +96,7 @@ class Classification:
     def _features(self, examples: Examples, index: Sequence[int]) -> Tensor:
         """The pooled vector of each record, [n, H]; computed once for a record while only the head is trained.
 
-        In fixed shapes missing ones are computed in a pass of the shape of ``index``, filled up with copies.
+        In fixed shapes missing ones are computed in a whole pass, beside others of their kind that are missing too.
         """
         version = self.resident.below_head
         if not version:
@@ -104,10 +104,10 @@ class Classification:
         kept = examples.features_below(version)
         missing = list(dict.fromkeys(i for i in index if i not in kept))
         if missing:
-            fill = missing[:1] * (len(index) - len(missing) if examples.shape is not None else 0)
+            asked = examples.whole_pass(missing, kept, len(index))
             with torch.no_grad():
-                found = self._pooled(examples, missing + fill)
-            kept.update((record, found[row].clone()) for row, record in enumerate(missing))
+                found = self._pooled(examples, asked)
+            kept.update((record, found[row].clone()) for row, record in enumerate(asked))
         return torch.stack([kept[i] for i in index])
 
     def vectors(self, examples: Examples, index: Sequence[int]) -> Tensor:
