@@ -1,10 +1,8 @@
-"""Integers and shared noise: what the integer books cost, what the grid loses, how fast the noise is drawn.
+"""Integers and shared noise: what integers cost beside real numbers, what the grid loses, how fast the noise is drawn.
 
     python benchmarks/bench_shared_noise.py [--draws 1000000]
 
-* epsilon    integer noise (Renyi at whole orders) beside the two accountants of continuous noise, where the tightest of
-             them says 3 and 8; the noise that each needs for 3 and 8; and "rounded": the figure of continuous noise of
-             a little less variance, from which the integers can be made by random rounding
+* epsilon    integer noise beside continuous noise of the same size, where that costs 3 and 8; by both accountants
 * grid       k, the share of C that is kept, the error of a unit's rounding beside C, and the bits of a word
 * time       CPU seconds of a million draws, and of clipping and rounding one row, one thread
 """
@@ -12,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,16 +27,16 @@ from llmchain_fl.core.privacy.noise import SecureNoise
 
 DELTA = 1e-5
 RATE = 0.3
-ROUNDING = 8.0
-"""Variance of a random rounding: what it makes of a Gaussian is N_Z up to a factor 1 +- 1e-67 a coordinate."""
 SITES = 10
 
 
-def needed(target: float, kind: str, steps: int, accountant: str) -> float:
-    """The noise multiplier with which ``steps`` steps cost ``target``."""
-    return float(
-        brentq(lambda z: epsilon([Event(kind, RATE, z, steps)], DELTA, accountant) - target, 0.5, 100.0, xtol=1e-3)
-    )
+def needed(target: float, steps: int) -> float:
+    """The multiplier of continuous noise with which ``steps`` steps cost ``target``."""
+
+    def above(z: float) -> float:
+        return epsilon([Event("poisson-gaussian", RATE, z, steps)], DELTA) - target
+
+    return float(brentq(above, 0.5, 100.0, xtol=1e-3))
 
 
 def epsilons() -> list[dict[str, float]]:
@@ -47,23 +44,16 @@ def epsilons() -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     for steps in (30, 60, 120):
         for target in (3.0, 8.0):
-            z = needed(target, "poisson-gaussian", steps, "pld")
-            least = z * math.sqrt(1 - ROUNDING / (z * 2**10) ** 2)
-            told = {name: epsilon([Event("poisson-gaussian", RATE, z, steps)], DELTA, name) for name in ("pld", "rdp")}
-            whole = epsilon([Event("poisson-discrete-gaussian", RATE, z, steps)], DELTA)
-            rows.append(
-                {
-                    "steps": steps,
-                    "z": z,
-                    **told,
-                    "integer": whole,
-                    "integer/pld": whole / told["pld"],
-                    "rounded": epsilon([Event("poisson-gaussian", RATE, least, steps)], DELTA, "pld"),
-                    "z, rdp": needed(target, "poisson-gaussian", steps, "rdp"),
-                    "z, integer": needed(target, "poisson-discrete-gaussian", steps, "pld"),
-                }
-            )
-    lines = [[f"{value:.4g}" for value in row.values()] for row in rows]
+            z = needed(target, steps)
+            row = {"steps": float(steps), "z": z}
+            for accountant in ("pld", "rdp"):
+                real, whole = (
+                    epsilon([Event(kind, RATE, z, steps)], DELTA, accountant)
+                    for kind in ("poisson-gaussian", "poisson-discrete-gaussian")
+                )
+                row |= {accountant: real, f"{accountant}, integer": whole, f"{accountant}, ratio": whole / real}
+            rows.append(row)
+    lines = [[f"{value:.5g}" for value in row.values()] for row in rows]
     show(f"Epsilon at delta {DELTA:g}, q {RATE:g}", list(rows[0]), lines)
     return rows
 

@@ -5,9 +5,10 @@
 Two kinds of made-up sites are played. A *practice site* (``practice.py``) has a model so simple that every number of an
 update can be read; it takes the path of every round (``client/rounds.py``). A *whole site* (``own_site.py``) has files,
 a policy, a ledger and a language model, and is asked as a server asks, through ``client.app``; it plays the settings of
-a run of your own (optimiser, guards, codec, memory, steps, head, task, base), or a table of small ones.
+a run of your own (optimiser, guards, codec, memory, steps, head, task, base), or a table of small ones. The integers of
+shared noise (``integer_noise.py``) are looked at by themselves: many sites' shares, added up.
 
-A correct program fails a run of the whole gate at most once in 3,000: each of 30 kinds of statistical checks has
+A correct program fails a run of the whole gate at most once in 2,600: each of 38 kinds of statistical checks has
 probability 1e-5 (``finding.ALPHA``), shared out where one is made for many settings; everything else is a count or a
 bound. ``tests/client/test_gate_breakages*.py`` show which fault each check finds.
 """
@@ -35,6 +36,7 @@ from simulations.audit.canaries import canaries
 from simulations.audit.effort import EFFORTS, Effort
 from simulations.audit.entropy import entropy
 from simulations.audit.hostile_arrays import ARRAYS
+from simulations.audit.integer_noise import CHECKS as INTEGERS
 from simulations.audit.own_noise import own_noise
 from simulations.audit.own_people import own_people
 from simulations.audit.own_rows import own_rows
@@ -118,7 +120,7 @@ SMALL: Checks = MappingProxyType(
 )
 """Checks of a whole site under the small settings."""
 
-CHECKS: Checks = MappingProxyType({**PRACTICE, **RULES, **SMALL})
+CHECKS: Checks = MappingProxyType({**PRACTICE, **INTEGERS, **RULES, **SMALL})
 """name -> a check: it plays what it needs in the given folder and says what it found."""
 
 
@@ -131,7 +133,7 @@ def checks_of(settings: Sequence[Setting]) -> Checks:
     plan = settings[0].work.plan
     if plan is None or not plan.is_private or plan.unit == "site":
         raise ConfigError(["the run adds no noise at its sites: there is nothing that the audit could check"])
-    found: dict[str, Check] = {**PRACTICE, **RULES}
+    found: dict[str, Check] = {**PRACTICE, **INTEGERS, **RULES}
     for own in settings:
         found[f"own noise: {own.name}"] = _on(own_noise, partial(_same, own))
     plain = partial(_same, settings[0])

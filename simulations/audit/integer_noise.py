@@ -7,17 +7,18 @@ correct program (``finding.ALPHA``), by proven bounds; the rest are equalities a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy import integer_noise, integers
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.integers import Integers
@@ -26,6 +27,7 @@ from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from simulations.audit.copies import in_a_copy
 from simulations.audit.effort import Effort
+from simulations.audit.integer_people import integer_sensitivity
 from simulations.audit.second_accountant import second_epsilon
 from simulations.audit.seeds import same_seeds
 
@@ -36,6 +38,8 @@ SMALL = (1, 2, 7)
 """Variances at which each value of the law is counted."""
 PLANS = ((1.1, 10, 3, 5), (0.7, 12, 7, 10), (3.3, 10, 2, 2))
 """(z, k, m, n): noise multiplier, grid, fewest sites that are opened, sites."""
+COARSE = ((0.249, 10, 3), (0.9, 8, 1), (60.0, 2, 2), (0.255, 10, 5000))
+"""(z, k, m) whose sum has a variance below 2^16, or the last, whose shares have one below 16."""
 NOISE = 12.0
 """Deviations of the sum's noise for which a word must have room; 2**-60 needs 10.95."""
 DELTA = 1e-5
@@ -127,7 +131,12 @@ def noise_of_the_sum(folder: Path, effort: Effort) -> list[Finding]:
             total = np.stack(shares[:sites]).sum(axis=0).astype(np.float64)
             std, alpha = math.sqrt(float(claimed) * sites / fewest), ALPHA / (len(PLANS) * 5)
             findings.append(noise_law.noise_size(total, std, alpha, f"noise of the sum of {sites} {name}"))
-    return findings
+    accepted = 0
+    for plan in COARSE:
+        with suppress(PrivacyError):
+            integer_noise.share_variance(*plan)
+            accepted += 1
+    return [*findings, never("grids too coarse for the accountant", accepted, "Plans for which there was a share.")]
 
 
 def noise_is_new(folder: Path, effort: Effort) -> list[Finding]:
@@ -140,50 +149,6 @@ def noise_is_new(folder: Path, effort: Effort) -> list[Finding]:
 
     noises = [draw(), draw(), in_a_copy(draw), in_a_copy(draw), draw()]
     return [noise_law.noise_reuse(noises, name="integer noise re-use")]
-
-
-def people(width: int, bits: int, effort: Effort) -> Iterator[tuple[str, torch.Tensor]]:
-    """(what, a person's gradient): the sum of 1 to 64 records of hers, ordinary and hostile ones."""
-    draw = torch.Generator().manual_seed(7)
-    unit = 2.0**-bits
-    for records in (1, 2, 3, 8, 64):
-        yield f"{records} records", torch.randn(records, width, generator=draw).sum(dim=0)
-        yield f"{records} times one record", torch.full((width,), 0.3) * records
-    level = integers.length_before(width, bits) / math.sqrt(width)
-    for entry in (0.5, 0.5001, 1.5, level, math.floor(level) + 0.51, math.floor(level) - 0.49):
-        yield f"all entries {entry:g} units", torch.full((width,), entry * unit)
-    for size in (1e-45, 1e-30, 1e10, 3e38):
-        yield f"entries of {size:g}", torch.full((width,), size)
-    for entry in (1.0, 1.0 - unit / 3, -1.0 - unit / 3):
-        yield f"one entry of {entry:g}", torch.eye(1, width)[0] * entry
-    for bad in (math.nan, math.inf, -math.inf):
-        yield f"an entry of {bad}", torch.eye(1, width)[0] * bad
-    for _ in range(effort.hostile):
-        yield "random", torch.randn(width, generator=draw) * 10.0 ** float(torch.randint(-4, 5, (1,), generator=draw))
-
-
-def integer_sensitivity(folder: Path, effort: Effort) -> list[Finding]:
-    """A person comes and goes among others, whatever her records are: how far does the sum move, in whole units?"""
-    longest, odd, whole = Fraction(0), 0, 0
-    for width, bits in ((96, 10), (3000, 10)):
-        others = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
-        nobody = torch.zeros(0, width)
-        for _, row in people(width, bits, effort):
-            with_her, without = (_sum(rows, bits) for rows in (torch.cat([others, row[None]]), others))
-            alone = _sum(torch.cat([nobody, row[None]]), bits)
-            moved = [int(a) - int(b) for a, b in zip(with_her, without, strict=True)]
-            odd += moved != [int(value) for value in alone]
-            whole += alone.dtype != np.int64
-            longest = max(longest, Fraction(sum(value * value for value in moved), 4**bits))
-    return [
-        judge("integer sensitivity", float(longest), (0.0, 1.0), "Squared length of the largest change, over 4^k."),
-        never("changes that follow from others", odd, "People who move the sum by another vector than alone."),
-        never("sums that are not whole", whole, "Types other than int64."),
-    ]
-
-
-def _sum(rows: torch.Tensor, bits: int) -> Integers:
-    return integers.clipped_integer_sum(rows, 1.0, bits)[0]
 
 
 def box(folder: Path, effort: Effort) -> list[Finding]:
@@ -223,16 +188,21 @@ def _signed(word: int, bits: int) -> int:
 
 
 def integer_accounts(folder: Path, effort: Effort) -> list[Finding]:
-    """Epsilon on record of integer noise over that of a second accountant: Renyi costs up to an eighth, never less."""
-    shares = [
-        epsilon([Event("poisson-discrete-gaussian", *cost)], DELTA)
-        / second_epsilon([Event("poisson-gaussian", *cost)], DELTA)
-        for cost in COSTS
-    ]
-    words = "Epsilon of integer noise over that of a second accountant"
+    """Epsilon on record of integer noise over that of a second accountant, and over that of the noise it is made from.
+
+    A discrete Gaussian of variance V is a continuous one of variance V - 8 that is randomly rounded; V >= 2^16.
+    """
+    shares, made_from = [], []
+    for q, z, steps in COSTS:
+        booked = epsilon([Event("poisson-discrete-gaussian", q, z, steps)], DELTA)
+        less = z * math.sqrt(1 - 8 / 2**16)
+        shares.append(booked / second_epsilon([Event("poisson-gaussian", q, z, steps)], DELTA))
+        made_from.append(booked / epsilon([Event("poisson-gaussian", q, less, steps)], DELTA))
+    words = "Epsilon of integer noise over that of"
     return [
-        judge("least epsilon of integer noise", min(shares), (1.0, 1.2), f"{words}."),
-        judge("largest epsilon of integer noise", max(shares), (1.0, 1.2), f"{words}."),
+        judge("least epsilon of integer noise", min(shares), (1.0, 1.02), f"{words} a second accountant."),
+        judge("largest epsilon of integer noise", max(shares), (1.0, 1.02), f"{words} a second accountant."),
+        judge("epsilon of rounded noise", min(made_from), (1.0, 1.001), f"{words} the noise that is rounded."),
     ]
 
 
@@ -247,4 +217,4 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "integer accounts": integer_accounts,
     }
 )
-"""name -> a check, for ``gate.CHECKS``."""
+"""name -> a check, of ``gate.CHECKS``."""

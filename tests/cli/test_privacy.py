@@ -20,7 +20,8 @@ from client.site import read_site
 from llmchain_fl.cli import privacy, privacy_audit, privacy_ledger, privacy_membership, privacy_plan
 from llmchain_fl.cli.privacy_plot import rounds_drawn
 from llmchain_fl.core.errors import ConfigError, PrivacyError, RunError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import KINDS, Event, epsilon
+from llmchain_fl.core.privacy.events import UNSAMPLED
 from llmchain_fl.core.privacy.ledger import Charge, Release
 from llmchain_fl.planning.forecast import Forecast
 from llmchain_fl.privacy.audit.finding import Finding
@@ -182,6 +183,12 @@ def spend(file: Path) -> Any:
             book.acknowledge(book.receipt())
     book.reserve(release("abcdef0123/3/scores", "notes/held-out", SCORES, "scores"))
     return book
+
+
+def test_a_rate_stands_where_units_are_sampled_and_nowhere_else() -> None:
+    for kind in KINDS:
+        shown = privacy_ledger.mechanism(Event(kind, 1.0 if kind in UNSAMPLED else 0.2, 2.5, 3))
+        assert shown == ("Gaussian z=2.5 x3" if kind in UNSAMPLED else "Gaussian z=2.5 q=0.2 x3")
 
 
 def test_every_release_is_one_line_and_the_total_is_the_largest_of_what_people_were_in(tmp_path: Path) -> None:

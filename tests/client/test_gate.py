@@ -23,7 +23,8 @@ from simulations.audit.practice import PracticeSite, names, one_hot, plan_for
 from simulations.audit.probe import ProbeTask
 from simulations.audit.seeds import same_seeds
 
-STATISTICAL = ("noise and draws", "drawn batches", "empty steps", "telling bits", "canaries")
+SHARED = ("share law", "noise of the sum", "integer noise is new", "box")
+STATISTICAL = ("noise and draws", "drawn batches", "empty steps", "telling bits", "canaries", *SHARED)
 MEMORY = Path("/dev/shm")  # a thousand small ledgers need no disk
 SMALL = Effort(rounds=1, steps=6, quiet=256, draws=300, canaries=200, canary_rounds=1)
 
@@ -41,7 +42,7 @@ def test_the_code_as_it_is_passes(check: str) -> None:
 
 
 def test_names_of_findings_tell_checks_apart() -> None:
-    found = [name for check in ("neighbours", "own noise: sgd", "own noise: adam") for name in names_of(check)]
+    found = [name for check in ("neighbours", "own noise: sgd", "own noise: adam", *SHARED) for name in names_of(check)]
     assert len(set(found)) == len(found) > 25
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from llmchain_fl.core.adapter import resident
-from simulations.audit.gate import EFFORTS, run_check
+from simulations.audit.gate import EFFORTS, INTEGERS, run_check
 
 
 def _table(path: Path) -> ModuleType:
@@ -32,11 +33,14 @@ FAULTS = [(group, what) for group, table in TABLES.items() for what in table.BRE
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No model that an earlier test has looked at; a disk that does not flush."""
+    """No model that an earlier test has looked at; a disk that does not flush; one thread, as in the gate."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     resident._resident.cache_clear()
     yield
     resident._resident.cache_clear()
+    torch.set_num_threads(threads)
 
 
 def failed(check: str) -> list[str]:
@@ -53,6 +57,11 @@ def test_a_breakage_is_found_by_the_check_made_for_it(group: str, what: str, mon
 @pytest.mark.parametrize("group", TABLES)
 def test_what_was_missed_at_first_is_in_the_list(group: str) -> None:
     assert set(getattr(TABLES[group], "MISSED", ())) <= set(TABLES[group].BREAKAGES)
+
+
+@pytest.mark.parametrize("check", INTEGERS)
+def test_each_check_of_the_integers_has_a_fault_that_it_finds(check: str) -> None:
+    assert check in {made_for for table in TABLES.values() for _, made_for, _ in table.BREAKAGES.values()}
 
 
 @pytest.mark.parametrize(
