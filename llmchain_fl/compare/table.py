@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from llmchain_fl.compare.measures import measure
 from llmchain_fl.compare.outcome import Outcome
 from llmchain_fl.compare.plan import Comparison
+from llmchain_fl.compare.references import CLOSED_FORM, ZERO_SHOT, about_head, head_of, main_scores, zero_shot
 from llmchain_fl.compare.spread import (
     BEST,
     DASH,
     TIED,
     Groups,
     Key,
-    Spread,
     Values,
     difference,
     heading,
@@ -27,8 +27,6 @@ from llmchain_fl.compare.spread import (
     of_spread,
 )
 from llmchain_fl.report import wording
-
-ZERO_SHOT = "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,20 @@ def score_table(groups: Groups) -> Table:
     *rows, last = comparison.shown
     across = [label for label in last.values if any(key[-1] == label for key in groups.by_key)]
     marked = _marks_of(groups, score)
-    notes = _Notes()
+    notes, head = _Notes(), [head_of(groups, label) for label in across]
     lines = [
         (key, [_entry(groups, score, (*key, label), marked, notes) for label in across])
         for key in dict.fromkeys(key[:-1] for key in groups.by_key)
     ]
+    if score in main_scores(groups) and any(head):
+        lines.insert(0, ((CLOSED_FORM, *[""] * (len(rows) - 1)), [Entry(text or DASH) for text in head]))
     others = [axis.name for axis in comparison.shown[1:-1]]
     told = [
         _about_spread(groups),
         _about_marks(marked.values(), comparison, others),
         _about_privacy(groups),
         *notes.told,
+        about_head(groups),
     ]
     title = f"{heading(score, groups.metrics)} by {last.name}"
     return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in told if note])
@@ -97,8 +98,10 @@ def number_table(groups: Groups) -> Table:
     lines: list[tuple[Key, list[Entry]]] = [
         (key, [_entry(groups, name, key, marked[name], notes, terms) for name in measures]) for key in groups.by_key
     ]
+    if head := head_of(groups):
+        lines.insert(0, _reference(groups, CLOSED_FORM, head, measures))
     if comparison.continual:
-        lines.insert(0, _zero_shot(groups, measures))
+        lines.insert(0, _reference(groups, ZERO_SHOT, zero_shot(groups), measures))
     given = [mark for by_key in marked.values() for mark in by_key.values()]
     told = [_about_spread(groups), _about_marks(given, comparison, [axis.name for axis in comparison.shown[1:]])]
     if "epsilon" in measures:
@@ -106,7 +109,7 @@ def number_table(groups: Groups) -> Table:
     title = "what was learned and forgotten" if comparison.continual else "all numbers"
     heads = tuple(heading(name, groups.metrics) for name in measures)
     names = tuple(axis.name for axis in comparison.shown)
-    return Table(title, names, heads, lines, [note for note in (*told, *notes.told) if note])
+    return Table(title, names, heads, lines, [note for note in (*told, *notes.told, about_head(groups)) if note])
 
 
 def measures_of(groups: Groups) -> list[str]:
@@ -195,13 +198,10 @@ def _marks_of(groups: Groups, name: str) -> dict[Key, str]:
     return {key: mark for column in columns for key, mark in marks(column, lower=lower).items()}
 
 
-def _zero_shot(groups: Groups, names: Sequence[str]) -> tuple[Key, list[Entry]]:
-    """The scores of round 0, before any training: the same for every guard."""
-    found = groups.over(_all(groups), lambda outcome: outcome.zero_shot)
-    text = of_spread(Spread.of(found.values()), "average_accuracy", groups.metrics)
-    scores = ("average_accuracy", next(iter(groups.metrics), ""))
-    entries = [Entry(text if name in scores else DASH) for name in names]
-    return (ZERO_SHOT, *[""] * (len(groups.comparison.shown) - 1)), entries
+def _reference(groups: Groups, title: str, text: str, names: Sequence[str]) -> tuple[Key, list[Entry]]:
+    """A line that has the main score alone."""
+    entries = [Entry(text if name in main_scores(groups) else DASH) for name in names]
+    return (title, *[""] * (len(groups.comparison.shown) - 1)), entries
 
 
 def _all(groups: Groups) -> list[Outcome]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llmchain_fl.compare.measures import measure
+from llmchain_fl.compare.references import HEAD, head_of
 from llmchain_fl.compare.spread import BEST, Difference, Groups, Key, Spread, Values, difference, marks, of_spread
 from llmchain_fl.compare.table import columns_of, unit_words
 from llmchain_fl.core.tasks.metric import SHARE
 from llmchain_fl.report import wording
 
 MOST_NAMED = 6
-HEAD = "closed_form_head"
 
 
 def verdict(groups: Groups) -> list[str]:
@@ -33,10 +33,8 @@ def verdict(groups: Groups) -> list[str]:
         told = [
             f"No ranking: every number here is of a single run. Repetitions ({what}) tell a difference from chance."
         ]
-    every = [outcome for group in groups.by_key.values() for outcome in group]
-    head = Spread.of(groups.over(every, lambda outcome: outcome.number(HEAD)).values())
-    if head.n:
-        reached = of_spread(head, HEAD, groups.metrics) + (" %" if measure(HEAD).unit(groups.metrics) == SHARE else "")
+    if reached := head_of(groups):
+        reached += " %" if measure(HEAD).unit(groups.metrics) == SHARE else ""
         told.append(f"A closed-form head on the frozen base, from all records in one place, reaches {reached}.")
     return [sentence for sentence in told if sentence]
 

@@ -171,6 +171,26 @@ def test_guards_stand_in_lines_with_zero_shot_first_and_references_out_of_the_ra
     assert texts(gaps)["ema",][2] == "-20.0 ± 0.0 (2 of 2)"
 
 
+def test_a_closed_form_head_stands_above_the_rows_of_every_table_of_scores(
+    comparison: Comparison, tree: dict[str, Any], made: Callable[..., Any]
+) -> None:
+    heads = {"0.5": (0.90, 0.92), "0.1": (0.80, 0.80)}
+    numbers = {key: {**told, "closed_form_head": heads[key[1]][key[2] - 1]} for key, told in NUMBERS.items()}
+    groups = Groups.of(comparison, made(comparison, numbers))
+    score, every = score_table(groups), number_table(groups)
+    assert score.rows[0][0] == ("closed-form head",)
+    assert texts(score)["closed-form head",] == ["91.0 ± 1.4", "80.0 ± 0.0"]
+    assert every.rows[0][0] == ("closed-form head", "")
+    assert texts(every)["closed-form head", ""][1:] == ["–", "–"]
+    for table in (score, every):
+        assert sum("all records in one place, without privacy" in note for note in table.notes) == 1
+        assert "*" not in str(table.rows[0][1][0])
+    for table in tables_of(comparison, made(comparison, NUMBERS)):
+        assert not any("closed-form head" in labels for labels, _ in table.rows)
+    other = build_comparison("x", {**tree, "score": "bytes"})
+    assert ("closed-form head",) not in texts(score_table(Groups.of(other, made(other, numbers))))
+
+
 def test_markdown_has_a_line_for_each_row_and_keeps_its_columns(
     comparison: Comparison, made: Callable[..., Any]
 ) -> None:
