@@ -5,9 +5,11 @@ Each function asks some members for one step and hands the server what they answ
 
 from __future__ import annotations
 
+import itertools
+import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +21,10 @@ from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.policy import Policy
 from llmchain_fl.core.secure.store import OnceFile, SecretStore
 from llmchain_fl.core.secure.words import Numbers, wrapped
-from llmchain_fl.secure_sum import Kind, SecureRound
+from llmchain_fl.secure_sum import Kind, NotOpened, Opened, SecureRound
 
+Pattern = dict[str, int]
+"""Member -> how far it comes: 0 gives no shares, 1 no upload, 2 does not unmask, 3 stays."""
 RUN, PLAN, BITS = "drill", "00" * 32, 20
 
 
@@ -41,9 +45,8 @@ class Club:
         self.members = {name: open_member(self.home / name, name, self.policy) for name in sorted(self.policy.peers)}
 
     def copy(self, home: Path) -> Club:
-        """The same club once more, which then goes its own way."""
-        shutil.rmtree(home, ignore_errors=True)
-        shutil.copytree(self.home, home)
+        """The same club once more, which then goes its own way; its files take the place of those of the same name."""
+        shutil.copytree(self.home, home, dirs_exist_ok=True)
         twin = Club(home, self.policy, new_server(self.policy, self.number), self.number)
         twin.server.load_state(*self.server.state())
         twin.reopen()
@@ -145,6 +148,45 @@ def unmask(club: Club, names: Iterable[str]) -> None:
         [name for name in names if name in survivors],
         lambda name, member: member.unmask(RUN, club.number, survivors, server.statements_for(name), confirmations),
     )
+
+
+def every_pattern(
+    home: Path, count: int, numbers: Mapping[str, Numbers], draw: random.Random, **policy: int
+) -> Iterator[tuple[Pattern, Opened | NotOpened]]:
+    """What comes of a round in which each member goes at some time or stays: all 4**count patterns, in random order.
+
+    Members that have been asked the same until then share their folders: one for each set of those who gave shares, one
+    for each list of survivors. Those who are gone by the end are gone before they confirm.
+    """
+    club = new_club(home / "all", count, **policy)
+    names = sorted(club.members)
+    give_keys(club)
+    directory = club.server.directory()
+    shares = {name: member.shares(RUN, club.number, directory, PLAN) for name, member in club.members.items()}
+    clubs: dict[tuple[str, ...], Club] = {}
+    pairs = [(shared, some) for shared in _subsets(names) for some in _subsets(shared)]
+    draw.shuffle(pairs)
+    for shared, some in pairs:
+        if shared not in clubs:
+            clubs[shared] = club.copy(home / "-".join(("shared", *shared)))
+            for name in shared:
+                clubs[shared].server.hear("share", name, shares[name])
+        listed = clubs[shared].copy(home / "listed")
+        upload(listed, some, numbers)
+        closed, before = listed.server.state()
+        confirm(listed, some)
+        confirmed = listed.server.state()[1]
+        for there in _subsets(some):
+            told = {f"survivors/{name}" for name in there}
+            heard = {name: data for name, data in confirmed.items() if name in before or name in told}
+            listed.server.load_state(closed, heard)
+            unmask(listed, there)
+            rank = {name: sum(name in step for step in (shared, some, there)) for name in names}
+            yield rank, listed.server.opened()
+
+
+def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [some for size in range(len(names) + 1) for some in itertools.combinations(names, size)]
 
 
 def some_numbers(names: Sequence[str], size: int = 16, seed: int = 0) -> dict[str, Numbers]:

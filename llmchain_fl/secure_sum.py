@@ -136,6 +136,8 @@ class SecureRound:
 
     def opened(self) -> Opened | NotOpened:
         """The sum, or why there is none. May be asked again after more answers have come."""
+        if not self.survivors():
+            return NotOpened("few", tuple(self.members.names))
         survivors, thresholds = self.survivors(), {site: self._terms(site).whole("threshold") for site in self.shared()}
         secrets = open_secrets(self.members, survivors, self._shares(), thresholds)
         if isinstance(secrets, NotOpened):

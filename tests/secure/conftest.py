@@ -1,14 +1,17 @@
-"""Clubs on a disk that is not flushed: what is in the files matters, thousands of times."""
+"""Clubs in memory, where the system has a folder there, and never flushed: the files matter, thousands of times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llmchain_fl.secure_drill import Club, new_club
 
+MEMORY = Path("/dev/shm")
 MakeClub = Callable[..., Club]
 
 
@@ -18,11 +21,17 @@ def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_club(tmp_path: Path) -> MakeClub:
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def make_club(folder: Path) -> MakeClub:
     made: list[Club] = []
 
     def make(count: int, **policy: int) -> Club:
-        made.append(new_club(tmp_path / f"club-{len(made)}", count, **policy))
+        made.append(new_club(folder / f"club-{len(made)}", count, **policy))
         return made[-1]
 
     return make

@@ -224,7 +224,7 @@ def a_run_without_a_name(club: Club) -> None:
 
 @refused("one-directory", "keys")
 def masked_before_any_shares(club: Club) -> None:
-    masked(club, shared=NAMES, shares=[])
+    me(club).masked(RUN, 1, keys(club), NAMES, [], wrapped(NUMBERS[ME], BITS), BITS)
 
 
 @refused("old-round", "keys")

@@ -98,9 +98,9 @@ class RunFile:
 
     def _read(self, data: bytes) -> None:
         total, _, rest = data.partition(b"\n")
-        if hashlib.sha256(rest).hexdigest().encode() != total:
+        told = attempt(lambda: json.loads(rest)) if hashlib.sha256(rest).hexdigest().encode() == total else None
+        if not isinstance(told, dict):
             raise refuse("store", "the secrets of the secure sum are damaged")
-        told = json.loads(rest)
         self.oldest = told["oldest"]
         for number, values in told["rounds"].items():
             lists = {name: tuple(values[name]) for name in ("holders", "shared")}
@@ -152,9 +152,9 @@ class OnceFile:
                 data = content(self._path) or b""
                 whole = data[: data.rfind(b"\n") + 1]
                 known = self._known(whole)
-                if known.setdefault(name, digest) != digest:
+                if known.get(name, digest) != digest:
                     raise refuse("store", f"{name} was done before, and differently")
-                if canonical([name, digest]) + b"\n" not in whole.splitlines(keepends=True):
+                if name not in known:
                     append(self._path, len(whole), canonical([name, digest]) + b"\n")
 
     def _known(self, data: bytes) -> dict[str, str]:
