@@ -16,7 +16,9 @@ from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_eve
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.work import LOCKSTEP
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
+from llmchain_fl.planning.trusted_peers import FIELD, MEANS, by_trusted_peers
 from llmchain_fl.planning.work import plan_from
+from llmchain_fl.report.noised import noised_by
 from llmchain_fl.report.wording import epsilon_text, guarantee
 
 Spendings = dict[str, dict[str, list[int]]]
@@ -47,16 +49,18 @@ def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
     ==========================================  ==================================================================
     no noise                                    0
     noise at the server, a rule that averages   z C / n_min, with fixed C and no server optimizer
-    otherwise                                   None: an optimiser or a factorisation has changed its size
+    shared, and none of the sites may be gone   z C / m, under the same conditions
+    otherwise                                   None: an optimiser or a factorisation has changed its size, or it
+                                                depends on how many sites there were
     ==========================================  ==================================================================
     """
     if plan is None or not plan.is_private:
         return 0.0
     stepped = config.aggregation.optimizer != "none" or config.train.method == LOCKSTEP
     plain = not stepped and RULES[config.aggregation.rule].averages
-    if plan.unit == "site" and plain and not config.privacy.clip_quantile:
-        return plan.noise_std / plan.divisor
-    return None
+    if plan.unit != "site" or not plain or config.privacy.clip_quantile or plan.shares < plan.members:
+        return None
+    return plan.noise_std / (plan.shares if plan.is_shared else plan.divisor)
 
 
 class PrivacyBook:
@@ -100,11 +104,15 @@ class PrivacyBook:
         if plan is not None and plan != self.plan:
             self.plans.append(plan)
 
-    def spent(self, site: str) -> dict[str, list[Event]]:
-        """Group -> what ``site`` has spent of it under all plans."""
+    def spent(self, site: str, trusted: int | None = None) -> dict[str, list[Event]]:
+        """Group -> what ``site`` has spent of it under all plans.
+
+        Where noise is shared: against the server alone, or, told ``trusted``, against the server together with all
+        other sites but so many.
+        """
         groups = self._counts.get(site, {})
         return {
-            group: [_event(plan, group, n) for plan, n in zip(self.plans, each, strict=False) if n]
+            group: [_event(plan, group, n, trusted) for plan, n in zip(self.plans, each, strict=False) if n]
             for group, each in groups.items()
         }
 
@@ -169,7 +177,7 @@ class PrivacyBook:
         """What an epsilon means here, in words."""
         if self.plan is None:
             return "no differential privacy"
-        return guarantee(self.plan.delta, self.plan.unit, self._config.accountant)
+        return guarantee(self.plan.delta, self.plan.unit, self._config.accountant, noised_by(self.plan))
 
     def worst(self) -> float | None:
         """Largest epsilon over sites; None with privacy off."""
@@ -182,6 +190,7 @@ class PrivacyBook:
         if self.plan is None:
             return []
         terms = {"delta": self.plan.delta, "unit": self.plan.unit, "accountant": self._config.accountant}
+        terms["noise"] = noised_by(self.plan)
         base = {"round": number, "stage": stage, "scope": "site", "task": "all", "metric": "epsilon", "n": None}
         spent = {site: self.epsilon(self.spent(site)) for site in sites}
         return [{**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items())]
@@ -197,13 +206,23 @@ class PrivacyBook:
             **plan.to_dict(),
             **({"earlier_plans": earlier} if earlier else {}),
             "accountant": self._config.accountant,
+            "noise": noised_by(plan),
             "composition": COMPOSITION[
                 plan.stages if plan.stages == "shared" or plan.rehearsal == "none" else "rehearsal"
             ],
             "target_epsilon": self._config.epsilon or None,
             "plan_digest": plan.digest(),
             "sites": {site: self._site(site, plan) for site in sorted(sites)},
+            **self._by_trusted_peers(),
         }
+
+    def _by_trusted_peers(self) -> dict[str, Any]:
+        """Of the site that has spent most; nothing where no noise is shared, or none is spent yet."""
+        worst = max(self._counts, key=lambda site: self.epsilon(self.spent(site)), default=None)
+        if worst is None:
+            return {}
+        found = by_trusted_peers(self.plans, lambda trusted: self.epsilon(self.spent(worst, trusted)))
+        return {FIELD: {str(trusted): value for trusted, value in found.items()}, f"{FIELD}_is": MEANS} if found else {}
 
     def _site(self, site: str, plan: PrivacyPlan) -> dict[str, Any]:
         counts, events = self.spendings.get(site, {}), self.spent(site)
@@ -217,5 +236,6 @@ class PrivacyBook:
         }
 
 
-def _event(plan: PrivacyPlan, group: str, count: int) -> Event:
-    return score_event(plan, count) if group == HELD_OUT else training_event(plan, count)
+def _event(plan: PrivacyPlan, group: str, count: int, trusted: int | None = None) -> Event:
+    counted = None if trusted is None else plan.counted(trusted)
+    return score_event(plan, count) if group == HELD_OUT else training_event(plan, count, counted)

@@ -26,6 +26,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.report.noised import noise_words, noised_by
 from llmchain_fl.report.wording import epsilon_text
 
 NAME = "README.md"
@@ -63,8 +64,8 @@ def privacy_sentence(spent: float | None, terms: str, plan: PrivacyPlan | None) 
     """
     if plan is None or spent is None:
         return "none: trained without differential privacy, the adapter may tell about single records"
-    trust = "the server, which is trusted with each site's update" if plan.unit == "site" else "the sites"
-    return f"epsilon {epsilon_text(spent, terms)}, the highest of the sites, over this run; noise is added at {trust}"
+    place = noise_words(noised_by(plan), plan.unit).place
+    return f"epsilon {epsilon_text(spent, terms)}, the highest of the sites, over this run; noise is added at {place}"
 
 
 def card(work: WorkSpec, arrays: Arrays, facts: Facts) -> str:

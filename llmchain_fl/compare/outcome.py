@@ -32,11 +32,12 @@ class Epsilon(NamedTuple):
     delta: float
     unit: str
     accountant: str
+    noise: str = ""
 
     @property
     def terms(self) -> str:
         """``delta 1e-5, per record, PLD accountant, noise added at each site``."""
-        return wording.guarantee(self.delta, self.unit, self.accountant)
+        return wording.guarantee(self.delta, self.unit, self.accountant, self.noise)
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def _epsilon(run: Readings, privacy: Mapping[str, Any]) -> Epsilon | None:
         return None
     if not math.isfinite(spending.delta) or "not stated" in (spending.unit, spending.accountant):
         raise RunError("an epsilon without delta, unit and accountant", remedy="run the cell again: remove its folder")
-    value = spending.highest[1].epsilon
-    return Epsilon(value if math.isfinite(value) else math.inf, spending.delta, spending.unit, spending.accountant)
+    value = spending.highest[1].epsilon if math.isfinite(spending.highest[1].epsilon) else math.inf
+    return Epsilon(value, spending.delta, spending.unit, spending.accountant, spending.noise)
 
 
 def save(folder: Path, outcome: Outcome) -> None:

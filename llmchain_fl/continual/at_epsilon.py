@@ -26,6 +26,8 @@ class Guarantee:
     unit: str
     accountant: str
     site: str = ""
+    noise: str = ""
+    """Who adds the noise (``report/noised.py``); "" in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Spent:
                 remedy="every epsilon of a run needs the same delta, unit and accountant",
             )
         self._terms = next(iter(terms), None)
+        self._noise = str(told[-1].get("noise") or "") if told else ""
         self._sites: dict[str, dict[int, float]] = {}
         for row in told:
             value, curve = row.get("value"), self._sites.setdefault(str(row.get("site")), {})
@@ -79,7 +82,7 @@ class Spent:
             for name in asked
         }
         worst = max(spent, key=lambda name: spent[name])
-        return Guarantee(spent[worst], float(delta), unit, accountant, worst if spent[worst] else "")
+        return Guarantee(spent[worst], float(delta), unit, accountant, worst if spent[worst] else "", self._noise)
 
 
 def at_epsilon(rows: Sequence[Row], metrics: Iterable[str]) -> list[Priced]:

@@ -224,6 +224,6 @@ def _bound(run: RunDir, site: str) -> str:
     spent = told.get("sites", {}).get(site, {}).get("epsilon")
     if not told.get("private") or spent is None:
         return "Privacy was off, so nothing bounds what an adapter tells about it."
-    terms = guarantee(float(told["delta"]), told["unit"], told["accountant"])
+    terms = guarantee(float(told["delta"]), told["unit"], told["accountant"], str(told.get("noise") or ""))
     bound = epsilon_text(spent, terms)
     return f"What an adapter tells about one {told['unit']} of it is bounded: epsilon {bound}."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from llmchain_fl.planning.trusted_peers import FIELD, half_of
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import noise_words
 from llmchain_fl.report.readings import Readings, Row
 
 LARGEST_EPSILON = 20.0
@@ -41,6 +43,10 @@ class Spending:
     accountant: str
     target: float | None
     sites: dict[str, SiteSpending]
+    noise: str = ""
+    """Who adds it (``noised.py``); "" in runs of earlier versions."""
+    by_trusted_peers: Mapping[int, float] = field(default_factory=dict)
+    """Shared noise: epsilon of the site that has spent most, by how many of the others it trusts."""
 
     @classmethod
     def of(cls, run: Readings, privacy: Mapping[str, Any]) -> Spending:
@@ -65,6 +71,8 @@ class Spending:
             accountant=str(privacy.get("accountant") or last.get("accountant") or "not stated"),
             target=privacy.get("target_epsilon"),
             sites=dict(sorted(found.items())),
+            noise=str(privacy.get("noise") or last.get("noise") or ""),
+            by_trusted_peers={int(h): _number(value) for h, value in dict(privacy.get(FIELD) or {}).items()},
         )
 
     @property
@@ -75,7 +83,7 @@ class Spending:
     @property
     def guarantee(self) -> str:
         """``delta 1e-5, per record, PLD accountant, noise added at each site``."""
-        return wording.guarantee(self.delta, self.unit, self.accountant)
+        return wording.guarantee(self.delta, self.unit, self.accountant, self.noise)
 
     @property
     def protects(self) -> str:
@@ -94,25 +102,35 @@ class Spending:
         odds = f"{factor:,.2f}" if factor < 10 else f"{factor:,.0f}"
         many = " Somebody with several records is protected less." if self.unit == "record" else ""
         return (
-            f"For whoever sees what left the sites, the odds of guessing whether {self.protects} took part improve by "
-            f"a factor of at most {odds} (e to the power of epsilon), apart from a chance of about "
+            f"For {noise_words(self.noise, self.unit).seen_by}, the odds of guessing whether {self.protects} took part "
+            f"improve by a factor of at most {odds} (e to the power of epsilon), apart from a chance of about "
             f"{wording.power(self.delta)}.{many}"
         )
 
     @property
     def who_says(self) -> str:
         """Whose word it is, who has to be trusted, and the independent check."""
-        if self.unit == "site":
-            trusted = "The server clips every update and adds the noise: sites that take part trust it to do so."
-        else:
-            trusted = (
-                "Each site adds the noise before anything leaves it: it need not trust the server or another site."
-            )
+        trusted = noise_words(self.noise, self.unit).trusted
         checks = [mine.rdp for mine in self.sites.values() if math.isfinite(mine.rdp)]
         check = f" The RDP accountant, a check, says {wording.epsilon_text(max(checks))} at most." if checks else ""
         return (
             f"{trusted} The server computed this epsilon from public constants; each site keeps its own ledger and "
             f"refuses what its limit does not allow (`llmchain-fl privacy ledger`).{check}"
+        )
+
+    @property
+    def with_others(self) -> str:
+        """Shared noise: what epsilon is if some of the other sites, or all, are with the server; "" of any other."""
+        found = {trusted: wording.epsilon_text(value) for trusted, value in self.by_trusted_peers.items()}
+        if not self.private or len(found) < 2:
+            return ""
+        others, middle = max(found), ""
+        half = half_of(others)
+        if half in found and found[half] not in (found[0], found[others]):
+            middle = f"; together with {others - half} of the {others} other sites {found[half]}"
+        return (
+            f"Against the server alone epsilon is {found[others]}{middle}; by a site's own share of the noise, whoever "
+            f"is with the server, {found[0]} (highest of the sites, with the same delta, unit and accountant)."
         )
 
     def over(self, site: str) -> bool:

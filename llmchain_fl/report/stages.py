@@ -64,7 +64,7 @@ def stages_told(rows: Sequence[Row]) -> list[Told]:
     found = []
     for stage in run.stages:
         price = spent.by(stage.last)
-        terms = "" if price is None else wording.guarantee(price.delta, price.unit, price.accountant)
+        terms = "" if price is None else wording.guarantee(price.delta, price.unit, price.accountant, price.noise)
         paid = [] if price is None else [f"Epsilon by its end: {wording.epsilon_text(price.epsilon, terms)}."]
         lines = [*_now(run, stage), *_cost(run, stage), *_served(run, stage), *paid]
         found.append(Told(came_to(run, stage), lines))

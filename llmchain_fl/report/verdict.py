@@ -188,7 +188,7 @@ def _private_enough(spending: Spending) -> Answer:
         return Answer(question, "Differential privacy was asked for; no site has spent any of it yet.", None, [])
     site, most = spending.highest
     text = wording.epsilon_text(most.epsilon, spending.guarantee)
-    lines = [spending.meaning, spending.who_says]
+    lines = [line for line in (spending.meaning, spending.with_others, spending.who_says) if line]
     if spending.target is None:
         return Answer(question, f"Epsilon {text} at most, at {site}; no target was set.", None, lines)
     over = [name for name in spending.sites if spending.over(name)]

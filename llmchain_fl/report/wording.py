@@ -19,11 +19,11 @@ from __future__ import annotations
 import math
 import re
 
+from llmchain_fl.report.noised import noise_words
+
 NOT_MEASURED = "not measured"
 SHARE = "share"
 """The unit of scores that are means of values from 0 to 1; they are written in percent."""
-NOISED_BY = {False: "at each site", True: "at the server, which is trusted"}
-"""Whether the privacy unit is a whole site -> who adds the noise (``server/central.py``)."""
 LONGEST_NAME = 24
 
 
@@ -61,9 +61,12 @@ def power(value: float) -> str:
     return re.sub(r"e([+-])0+", r"e\1", f"{value:g}")
 
 
-def guarantee(delta: float, unit: str, accountant: str) -> str:
-    """What must stand beside every epsilon: ``delta 1e-5, per person, PLD accountant, noise added at each site``."""
-    return f"delta {power(delta)}, per {unit}, {accountant.upper()} accountant, noise added {NOISED_BY[unit == 'site']}"
+def guarantee(delta: float, unit: str, accountant: str, noise: str = "") -> str:
+    """What must stand beside every epsilon: ``delta 1e-5, per person, PLD accountant, noise added at each site``.
+
+    ``noise``: a value of ``noised.py``; "" in runs of earlier versions.
+    """
+    return f"delta {power(delta)}, per {unit}, {accountant.upper()} accountant, {noise_words(noise, unit).short}"
 
 
 def size(bytes_: float) -> str:

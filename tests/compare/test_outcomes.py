@@ -155,7 +155,7 @@ def test_no_epsilon_in_the_results_is_a_bare_number(comparison: Comparison, made
     def walk(value: Any, key: str = "") -> None:
         if "epsilon" in key:
             seen.append(value)
-            assert value is None or set(value) == {"value", "delta", "unit", "accountant"}
+            assert value is None or set(value) == {"value", "delta", "unit", "accountant", "noise"}
         elif isinstance(value, dict):
             for inner, part in value.items():
                 walk(part, inner)

@@ -16,7 +16,8 @@ from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
 from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from server.privacy_book import PrivacyBook, make_plan
+from llmchain_fl.planning.trusted_peers import peers_to_show
+from server.privacy_book import PrivacyBook, known_noise, make_plan
 
 STAGES = [{"name": "a", "rounds": 2}, {"name": "b", "rounds": 3}, {"name": "c", "rounds": 1}]
 COURSE = ["a", "a", "b", "b", "b", "c"]
@@ -221,6 +222,90 @@ def test_rounds_under_other_noise_count_with_the_plan_they_were_played_under() -
     again, _ = book_of(config(unit="person"), book.state())
     assert again.as_json(["north", "south"]) == book.as_json(["north", "south"])
     assert [plan["noise_multiplier"] for plan in again.as_json([])["earlier_plans"]] == [first.noise_multiplier]
+
+
+# -- noise that the sites share ------------------------------------------------------------------------------------
+
+
+def shared(count: int, survivors: int, unit: str = "person", **privacy: Any) -> RunConfig:
+    """Two rounds of lockstep, their noise on the sum."""
+    train = {"sampling_rate": 0.05, "steps": 1, "batch_size": 8, "method": "lockstep"}
+    given = {"enabled": True, "unit": unit, "noise": "sum"} | (privacy or {"noise_multiplier": 3.0})
+    return build(
+        {
+            "task": {"labels": ["x"]},
+            "data": {"train": "x"},
+            "sites": {"count": count, "minimum": 2, "held_out": 0.0},
+            "secure": {"sum": True, "survivors": survivors},
+            "train": train if unit != "site" else {},
+            "privacy": given,
+            "stage": [{"name": "a", "rounds": 2}],
+        }
+    )
+
+
+@pytest.mark.parametrize("unit", ["person", "site"])
+@pytest.mark.parametrize(("count", "survivors"), [(3, 3), (5, 4), (5, 5)])
+def test_each_number_of_trusted_peers_has_the_epsilon_of_the_shares_that_stay_unknown(
+    count: int, survivors: int, unit: str
+) -> None:
+    book, plan = book_of(shared(count, survivors, unit))
+    book.charge(["north", "south"], "a")
+    book.charge(["north"], "a")
+    found = book.as_json(["north", "south"])
+    peers = {int(h): value for h, value in found["epsilon_by_trusted_peers"].items()}
+    assert sorted(peers) == list(range(count))
+    kind = "discrete-gaussian" if unit == "site" else "poisson-discrete-gaussian"
+    for trusted, value in peers.items():
+        gone = count - survivors  # of the trusted, so many may not be there
+        known = 1 + max(0, trusted - gone)
+        event = Event(kind, plan.sampling_rate, 3.0 * math.sqrt(known / survivors), 2)
+        assert value == pytest.approx(epsilon([event], plan.delta), rel=1e-9)
+    assert peers[count - 1] == found["sites"]["north"]["epsilon"] == book.worst()
+    assert "against the server together with all the others" in found["epsilon_by_trusted_peers_is"]
+
+
+def test_rows_and_file_say_that_noise_is_shared() -> None:
+    book, _ = book_of(shared(5, 4))
+    book.charge(["north"], "a")
+    words = "noise on the sum of 4 to 5 sites, which share it; against the server alone"
+    assert book.terms == f"delta 1e-5, per person, PLD accountant, {words}"
+    assert {row["noise"] for row in book.rows(1, 0, ["north"])} == {book.as_json(["north"])["noise"]} == {"sum 4-5"}
+
+
+def test_of_many_sites_a_few_numbers_of_peers_are_shown() -> None:
+    assert peers_to_show(3) == [0, 1, 2]
+    assert peers_to_show(5) == [0, 1, 2, 3, 4]
+    assert peers_to_show(30) == [0, 15, 28, 29]
+
+
+def test_rounds_of_an_earlier_plan_count_by_the_shares_of_that_plan() -> None:
+    book, first = book_of(shared(3, 3))
+    book.charge(["north"], "a")
+    wider = replace(first, shares=4, members=4)
+    book.go_on_with(wider)
+    book.charge(["north"], "a")
+    found = book.as_json(["north"])["epsilon_by_trusted_peers"]
+    events = [training_event(first, 1, first.counted(2)), training_event(wider, 1, wider.counted(2))]
+    assert list(found) == ["0", "1", "2", "3"]
+    assert found["2"] == epsilon(events, first.delta)
+
+
+@pytest.mark.parametrize("kind", [{"unit": "person"}, {"unit": "site"}])
+def test_where_no_noise_is_shared_there_are_no_peers_to_trust(kind: dict[str, Any]) -> None:
+    book, _ = book_of(config(**kind))
+    book.charge(["north"], "a")
+    assert not any("trusted_peers" in key for key in book.as_json(["north"]))
+
+
+@pytest.mark.parametrize(
+    ("count", "survivors", "expected"), [(3, 3, 1.0 * 3.0 / 3), (5, 4, None)], ids=["all stay", "one may be gone"]
+)
+def test_guards_are_told_the_noise_of_a_mean_only_where_it_is_the_same_in_every_round(
+    count: int, survivors: int, expected: float | None
+) -> None:
+    run = shared(count, survivors, "site")
+    assert known_noise(run, make_plan(run)) == expected
 
 
 # -- what a site says of its own budget -------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""What an epsilon of shared noise is if not all of the other sites keep their noise to themselves.
+
+A site trusts h of its N - 1 others: they never tell theirs to the server. Then the others may, and epsilon counts its
+own share and ``PrivacyPlan.counted(h)`` more. h = N - 1: against the server alone. h = N - 2: against any one of the
+other sites, with the server or without. h = 0: by the site's own share, whoever is with the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+
+FEW = 5
+"""Up to so many sites each h is computed: a composition costs a tenth of a second, in every round."""
+FIELD = "epsilon_by_trusted_peers"
+"""Of ``privacy.json``: h, as text, -> epsilon of the site that has spent most."""
+MEANS = (
+    "epsilon of the site that has spent most, by how many of the other sites never tell their noise to the server: it "
+    "holds against the server together with all the others; 0: by the site's own share of the noise, whoever joins"
+)
+
+
+def peers_to_show(members: int) -> list[int]:
+    """h of a small table, ascending: all of up to FEW sites; of more 0, half of the others, N - 2 and N - 1."""
+    others = members - 1
+    return sorted({*range(members)} if members <= FEW else {0, half_of(others), others - 1, others})
+
+
+def half_of(others: int) -> int:
+    """Half of the other sites, rounded up."""
+    return (others + 1) // 2
+
+
+def by_trusted_peers(plans: Sequence[PrivacyPlan], epsilon: Callable[[int], float]) -> dict[int, float]:
+    """h -> epsilon; empty where no plan shares noise.
+
+    Args:
+        plans: of the run so far.
+        epsilon: of everything that was spent, if h others are trusted.
+    """
+    members = max((plan.members for plan in plans if plan.is_shared), default=0)
+    return {trusted: epsilon(trusted) for trusted in peers_to_show(members)} if members else {}
