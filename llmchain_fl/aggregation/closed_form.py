@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation.admission import refuse
-from llmchain_fl.aggregation.ridge import Head, Matrix, Moments, fitted, from_gram, without_records
+from llmchain_fl.aggregation.ridge import SEEN, Head, Matrix, Moments, fitted, from_gram, without_records
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.tasks.random_features import COUNTS, CROSS, GRAM, RandomFeatures
 
@@ -111,7 +111,7 @@ def parts(features: RandomFeatures) -> dict[str, slice]:
 
 def solved(sums: Sums, texts: Matrix | None = None) -> Head:
     """The head of all records that ``sums`` hold; see :func:`llmchain_fl.aggregation.ridge.fitted`."""
-    if not sums.records:
+    if sums.records < SEEN:
         return without_records(sums.labels, sums.features.size, texts)
     return fitted(sums.moments(), texts)
 

@@ -34,6 +34,7 @@ class View:
         basis: V, [d, r].
         values: s, [r], at least 0.
         cross: V^T Bc, [r, L].
+        noise: how far below 0 an eigenvalue of the sums lies; of exact sums none does.
     """
 
     name: str
@@ -41,6 +42,7 @@ class View:
     basis: Matrix
     values: Matrix
     cross: Matrix
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def fitted(moments: Moments, texts: Matrix | None = None) -> Head:
     | a label without a record | scored by its text, ``e_l . (x - mean(x))``; the other labels are as without it |
     | one record, records of one label | that label, among those that have a record |
     | n < D, features that repeat | as any other: the penalty makes it unique |
+    | noise in the sums (a grid, a lie) | no penalty below the most negative eigenvalue of Gc: that is its size |
     | equal GCV | x before the others, then the smaller pull, then the larger penalty |
 
     Where we differ: GCV with a pull (the same, of the residuals of a W0), and over features too. Measured: on five
@@ -147,6 +150,8 @@ def fitted(moments: Moments, texts: Matrix | None = None) -> Head:
     return Head(np.ascontiguousarray(weights.T), bias, best, tuple(row for _, row in rows))
 
 
+ABOVE_NOISE = 1.0
+"""Least penalty, over the noise of a view: below it, what noise made of the sums would pass for what records say."""
 SEEN = 0.5
 """Records from which on a label has been seen; sums under noise or on a grid are not whole numbers."""
 
@@ -157,7 +162,7 @@ def _tried(view: View, pull: float, texts: Matrix, n: float, spread: float) -> T
     rest = np.square(view.cross - pull * values[:, None] * texts).sum(axis=1)
     spread += pull**2 * float(values @ np.square(texts).sum(axis=1)) - 2 * pull * float((view.cross * texts).sum())
     found = []
-    for penalty in reversed(LAMBDAS):
+    for penalty in [one for one in reversed(LAMBDAS) if one >= ABOVE_NOISE * view.noise] or LAMBDAS[-1:]:
         cost = values + penalty
         freedom = 1.0 + float((values / cost).sum())
         residual = max(spread - float((rest * (cost + penalty) / np.square(cost)).sum()), 0.0)
@@ -170,7 +175,7 @@ def _tried(view: View, pull: float, texts: Matrix, n: float, spread: float) -> T
 def from_gram(name: str, part: slice, gram: Matrix, cross: Matrix) -> View:
     """The choice ``part`` of the features, from centred sums."""
     values, basis = np.linalg.eigh(gram[part, part])
-    return View(name, part, basis, np.maximum(values, 0.0), basis.T @ cross[part])
+    return View(name, part, basis, np.maximum(values, 0.0), basis.T @ cross[part], max(0.0, -float(values[0])))
 
 
 def from_records(name: str, part: slice, features: Matrix, wanted: Matrix) -> View:

@@ -189,6 +189,36 @@ def test_few_records_are_pulled_to_the_label_texts_and_many_are_not() -> None:
     assert right(2000, texts)[0] == pytest.approx(right(2000, None)[0], abs=0.05)
 
 
+def test_noise_in_the_sums_is_not_taken_for_what_records_say() -> None:
+    features, draw = RandomFeatures(24, 40), np.random.default_rng(6)
+    x, labels = drawn(1200, 6, width=24)
+    sums = sums_of(x[:600], labels[:600], 6, features)
+    right = {}
+    for size in (0.0, 0.5, 5.0):
+        total = Sums(features, 6, "v")
+        noise = {name: draw.normal(scale=size, size=value.shape) * (name != COUNTS) for name, value in sums.items()}
+        total.add({name: value + noise[name] for name, value in sums.items()}, "v")
+        head = solved(total)
+        assert head.chosen is not None
+        lowest = {view.name: view.noise for view in total.moments().views}[head.chosen.features]
+        assert head.chosen.penalty >= lowest >= 0
+        scores = head.scores(lifted(x[600:], features.projection()))
+        right[size] = float((scores.argmax(axis=1) == labels[600:]).mean())
+    assert right[0.0] > 0.8
+    assert right[0.5] > right[0.0] - 0.05
+    assert right[5.0] > right[0.0] - 0.25
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1e-30, 1.0, 1e38]))
+def test_whatever_finite_sums_come_the_head_is_finite(seed: int, size: float) -> None:
+    draw = np.random.default_rng(seed)
+    total = Sums(FEATURES, 4, "v")
+    total.add({name: draw.normal(scale=size, size=shape) for name, shape in FEATURES.shapes(4).items()}, "v")
+    head = solved(total, texts_of(4))
+    assert np.isfinite(head.weights).all()
+    assert np.isfinite(head.bias).all()
+
+
 def test_from_few_records_the_smaller_matrix_gives_the_same_head() -> None:
     for n in (8, 30):
         (x, labels), texts = drawn(n), texts_of(4)
