@@ -127,11 +127,7 @@ class Member:
             SecureSumError: what :meth:`masked` would raise.
         """
         with self._store.opened(run) as file:
-            if not self._kept(file, number).bundle:
-                raise refuse("one-directory", "this site gave no shares in this round")
-            kept, seat, terms = self._seat(file, run, number, directory, self._kept(file, number).context)
-            if kept.upload and sorted(shared) != list(kept.shared):
-                raise refuse("one-upload", "the upload is masked against others")
+            kept, seat, terms = self._given(file, run, number, directory, shared)
             if not kept.upload:
                 seat.take(shares, shared, self._listed, terms)
 
@@ -161,24 +157,20 @@ class Member:
             SecureSumError: what :meth:`shares` raises; own-shares, share, one-upload, words.
         """
         with self._store.opened(run) as file:
-            if not self._kept(file, number).bundle:
-                raise refuse("one-directory", "this site gave no shares in this round")
-            kept, seat, terms = self._seat(file, run, number, directory, self._kept(file, number).context)
-            self._check_once(run, number, kept, "directory")
+            kept, seat, terms = self._given(file, run, number, directory, shared)
             if not kept.upload:
                 taken = seat.take(shares, shared, self._listed, terms)
                 kept = replace(kept, shared=tuple(sorted(shared)), quorum=taken.quorum, floor=taken.floor)
                 statement = self._identity.signed("upload", self._place(run, number, kept))
-                upload = statement + b"\n" + seat.masked(words, bits, kept.shared)
+                upload = b"\n".join((statement, seat.masked(words, bits, kept.shared)))
                 kept = replace(kept, held={**kept.held, **taken.held}, upload=hashlib.sha256(upload).hexdigest())
                 file.write_upload(number, upload)
                 self._keep(file, number, kept)
-            if sorted(shared) != list(kept.shared):
-                raise refuse("one-upload", "the upload is masked against others")
+            else:
+                upload = file.read_upload(number)
+                if hashlib.sha256(upload).hexdigest() != kept.upload:
+                    raise refuse("store", "the masked upload is damaged or gone")
             self._check_once(run, number, kept, "upload")
-            upload = file.read_upload(number)
-            if hashlib.sha256(upload).hexdigest() != kept.upload:
-                raise refuse("store", "the masked upload is damaged or gone")
             return upload
 
     def confirm(self, run: str, number: int, survivors: Sequence[str], statements: Sequence[bytes]) -> bytes:
@@ -267,6 +259,19 @@ class Member:
         if kept.directory and kept.directory != directory.digest:
             raise refuse("one-directory", "this site gave shares under another directory of this round")
         seat = Seat(self._name, run, number, self._identity, secrets_of(unhex(kept.seed, 32)), directory, context)
+        return kept, seat, terms
+
+    def _given(
+        self, file: RunFile, run: str, number: int, messages: Sequence[bytes], shared: Sequence[str]
+    ) -> tuple[Kept, Seat, Terms]:
+        """The same of a round in which this site gave shares; whom an upload is masked against stays."""
+        kept = self._kept(file, number)
+        if not kept.bundle:
+            raise refuse("one-directory", "this site gave no shares in this round")
+        kept, seat, terms = self._seat(file, run, number, messages, kept.context)
+        self._check_once(run, number, kept, "directory")
+        if kept.upload and sorted(shared) != list(kept.shared):
+            raise refuse("one-upload", "the upload is masked against others")
         return kept, seat, terms
 
     def _listed_once(

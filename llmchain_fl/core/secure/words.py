@@ -49,8 +49,7 @@ def packed(words: Words, bits: int) -> bytes:
     """
     check_words(words, bits)
     rows = -(-words.size // WIDEST)
-    source = np.zeros((rows, WIDEST), dtype="<u4")
-    source.reshape(-1)[: words.size] = words
+    source = (np.pad(words, (0, -words.size % WIDEST)) if words.size % WIDEST else words).reshape(rows, WIDEST)
     filled = np.zeros((rows, bits), dtype="<u4")
     for start in range(0, rows, _ROWS):
         lanes = np.ascontiguousarray(source[start : start + _ROWS].T)
@@ -60,7 +59,7 @@ def packed(words: Words, bits: int) -> bytes:
             if shift + bits > WIDEST:
                 block[at + 1] |= lanes[lane] >> np.uint32(WIDEST - shift)
         filled[start : start + _ROWS] = block.T
-    return filled.tobytes()[: packed_size(words.size, bits)]
+    return filled.view(np.uint8).reshape(-1)[: packed_size(words.size, bits)].tobytes()
 
 
 def unpacked(data: bytes, count: int, bits: int) -> Words:
