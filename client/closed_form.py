@@ -6,7 +6,7 @@ site, and what that costs, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from llmchain_fl.core.privacy.units import Units
-from llmchain_fl.core.tasks.base import Examples
+from client.training import LocalResult
+from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.guards import SiteGuards
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.units import Batch, Units
+from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.core.tasks.passes import Shape, each_record
 from llmchain_fl.core.tasks.random_features import Matrix, RandomFeatures, sums_of
+from llmchain_fl.core.work import TrainSpec
 
 BATCH = 128
 """Records of a pass through the model without a fixed shape."""
@@ -54,6 +60,30 @@ def site_sums(task: HasVectors, examples: Examples, labels: int, features: Rando
     vectors, targets = _vectors(task, examples, features.width), examples.targets
     known = (targets >= 0) & (targets < labels) & np.isfinite(vectors).all(axis=1)
     return sums_of(vectors[known], targets[known], labels, features)
+
+
+def head_sums(
+    task: Task,
+    examples: Examples,
+    batches: Iterable[Batch],
+    spec: TrainSpec,
+    plan: PrivacyPlan | None,
+    guards: SiteGuards,
+    lr: float,
+) -> LocalResult:
+    """What a site does in a round in closed form: its sums as the update. Draws, guards and rate do not matter.
+
+    Raises:
+        TrainingError: another task than classification, or a run with a privacy plan: these sums are not noised.
+    """
+    if not isinstance(task, Classification) or plan is not None:
+        raise TrainingError(
+            "a head in closed form is of a classifier, and without a privacy plan",
+            remedy='set train.method = "lockstep"',
+        )
+    sums = site_sums(task, examples, len(task.labels), task.random)
+    arrays = {name: value.astype(np.float32) for name, value in sums.items()}
+    return LocalResult(arrays, 1, len(examples), examples.tokens(range(len(examples))), direct=True)
 
 
 def class_sums(task: HasVectors, examples: Examples, units: Units, labels: int, width: int) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client import outbox, trial
+from client.closed_form import head_sums
 from client.dataset import SiteRecords
 from client.lockstep import gradient_sum
 from client.memory import Memory
@@ -27,7 +28,7 @@ from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.work import LOCAL, LOCKSTEP, WorkSpec
+from llmchain_fl.core.work import CLOSED_FORM, LOCAL, LOCKSTEP, WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
@@ -127,7 +128,7 @@ def _trained(
 
 def loop_of(method: str) -> Train:
     """What a site does in a round, by ``train.method``."""
-    return {LOCAL: train_round, LOCKSTEP: gradient_sum}[method]
+    return {LOCAL: train_round, LOCKSTEP: gradient_sum, CLOSED_FORM: head_sums}[method]
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:

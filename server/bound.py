@@ -14,6 +14,7 @@ a guard pulls towards something it was sent  ``DEFAULT``
 what compression left out is sent later      ``DEFAULT``
 unit site                                    ``DEFAULT``: the server clips every update itself
 no privacy                                   ``DEFAULT``
+sums for a head in closed form               ``LARGEST``: they grow with the records
 ===========================================  ====================================================================
 
 (adam) With m_t = (1 - b1) sum_i b1^(t-i) g_i and v_t = (1 - b2) sum_i b2^(t-i) g_i^2 in each coordinate,
@@ -57,7 +58,7 @@ from numpy.typing import NDArray
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.work import LOCKSTEP, TrainSpec, WorkSpec
+from llmchain_fl.core.work import CLOSED_FORM, LOCKSTEP, TrainSpec, WorkSpec
 from server.sound import LARGEST
 
 Floats = NDArray[np.float64]
@@ -82,6 +83,8 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
         start: L2 norm of what it starts from, of the arrays that it sends.
     """
     plan, adds, train = work.plan, {site_half(guard.name).adds for guard in work.guards}, work.train
+    if train.method == CLOSED_FORM:
+        return LARGEST
     if plan is None or plan.unit == "site" or "pull" in adds or work.codec.feedback:
         return DEFAULT
     sends_gradient = train.method == LOCKSTEP

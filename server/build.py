@@ -9,6 +9,7 @@ from collections.abc import Callable
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError, RunError
+from llmchain_fl.core.work import CLOSED_FORM
 from llmchain_fl.data.stages import check_stages, public_labels
 from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.planning.work import guard_specs, work_from
@@ -20,7 +21,7 @@ from server.checkpoint import Stateful, load_state, read_state, save_state
 from server.further_noise import further_plan
 from server.loop import Loop, Parts
 from server.masked_round import MaskedRounds
-from server.parts import make_quarantine, make_robust, make_rule, start_arrays
+from server.parts import closed_form_rule, make_quarantine, make_robust, make_rule, start_arrays
 from server.privacy_book import PrivacyBook, make_plan
 from server.references import References
 from server.scoring import Opening, Scorer
@@ -52,7 +53,8 @@ def build(
         load_state(saved, {"run": state})
         grown, changed = len(labels) > len(state.labels), len(state.changes)
         accept(config, labels, state, extension=extension)
-        load_state(saved, {name: part for name, part in parts.items() if name != "run"})
+        later = {"run", "rule"} if config.train.method == CLOSED_FORM else {"run"}
+        load_state(saved, {name: part for name, part in parts.items() if name not in later})
     if extension:
         book.go_on_with(further_plan(config, book, list(state.nodes), state.round, state.ended))
         note_noise(state, book.plan)
@@ -68,6 +70,9 @@ def build(
     if saved:
         load_state(saved, {"references": references})
     start = start_arrays(config, work, rule, scorer)
+    if config.train.method == CLOSED_FORM:
+        rule = parts["rule"] = closed_form_rule(work, scorer, start)
+        load_state(saved or {"rule": {}}, {"rule": rule})
     if saved is None:
         state.current = state.serving = start
     elif not extension and len(state.changes) > changed:

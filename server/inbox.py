@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from flwr.app import Message
 
 from llmchain_fl.aggregation.admission import Schema, admit, refuse, update_norm
-from llmchain_fl.aggregation.rule import Rule, SiteFactors, sent_names
+from llmchain_fl.aggregation.rule import Rule, SiteFactors
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import decode
@@ -98,13 +98,14 @@ class Inbox:
         shape = self._asker.shapes[site]
         handed = self._asker.handed[shape]
         clipped = self._central.clipped(delta) if self._central else delta
+        if self._rule.direct:
+            return norm, SiteFactors(clipped, shape.scale, self._weights[site])
         trained = {name: handed[name] + value for name, value in clipped.items()}
         fault = unsound({**handed, **trained}, shape.scale)
-        brought = clipped if self._rule.direct else trained
         if fault:
             what = f"with the update of {site} its adapter is not fit to be used: {fault}"
             raise refuse("product", what, remedy="lower the site's learning rate")
-        return norm, SiteFactors(brought, shape.scale, self._weights[site])
+        return norm, SiteFactors(trained, shape.scale, self._weights[site])
 
     def _delta(self, site: str, reply: Message) -> Arrays | Refusal:
         """The delta of one reply, or the site's own code for why there is none.
@@ -138,10 +139,10 @@ class Inbox:
             return min(given, LARGEST)
         expected, handed = self._expected(site), self._asker.handed[self._asker.shapes[site]]
         numbers = sum(math.prod(shape) for shape in expected.values())
-        start = update_norm({name: handed[name] for name in expected})
+        start = update_norm({name: handed[name] for name in expected if name in handed})
         return update_bound(self._work, numbers, self._tasks[site].lr, start)
 
     def _expected(self, site: str) -> dict[str, tuple[int, ...]]:
         """Name -> shape of what this site sends in this round."""
         handed = self._asker.handed[self._asker.shapes[site]]
-        return {name: handed[name].shape for name in sent_names(self._rule, handed, self._number)}
+        return self._rule.sends(handed, self._number)

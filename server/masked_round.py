@@ -134,8 +134,9 @@ class MaskedRounds:
         if not update_norm(mean) <= strategy.bound(planned, shapes, handed):
             outcome.void = "the mean of the round is longer than any site's update may be"
             return
-        brought = mean if strategy.rule.direct else {name: handed[name] + value for name, value in mean.items()}
-        strategy.close_with(planned, SiteFactors({**handed, **brought}, scale, 1.0), outcome)
+        if not strategy.rule.direct:
+            mean = {**handed, **{name: handed[name] + value for name, value in mean.items()}}
+        strategy.close_with(planned, SiteFactors(mean, scale, float(len(opened.sites))), outcome)
 
 
 def _update(reply: Message) -> Update | Refusal:

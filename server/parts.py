@@ -6,13 +6,16 @@ from pathlib import Path
 
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation.closed_form_rule import ClosedForm
 from llmchain_fl.aggregation.lockstep import Lockstep
 from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
 from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, ModelError
-from llmchain_fl.core.work import LOCKSTEP, WorkSpec
+from llmchain_fl.core.tasks.classification import Classification
+from llmchain_fl.core.tasks.random_features import features_version
+from llmchain_fl.core.work import CLOSED_FORM, LOCKSTEP, WorkSpec
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings
@@ -32,6 +35,8 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
     """
     told, train = config.aggregation, config.train
     rule = RULES[told.rule]
+    if train.method == CLOSED_FORM:
+        return rule  # until the features are known (closed_form_rule)
     if train.method == LOCKSTEP:
         ended = {} if state is None else state.ended
         return Lockstep(rule, train.optimizer, train.momentum, lambda number: rate_of(config, number, ended))
@@ -39,6 +44,21 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
         return rule
     settings = Settings(told.optimizer_lr, told.optimizer_beta1, told.optimizer_beta2, told.optimizer_tau)
     return ServerOptimizer(rule, told.optimizer, settings)
+
+
+def closed_form_rule(work: WorkSpec, scorer: Scorer, start: Arrays) -> ClosedForm:
+    """The rule of a run whose heads are computed from sums, over the features of the adapter ``start``.
+
+    Raises:
+        ModelError: the task has no trained head over features.
+    """
+    task, spec = scorer.task, work.task
+    if not isinstance(task, Classification) or not spec.head_size:
+        raise ModelError('train.method = "closed-form" computes a classifier', remedy='set task.head = "trained"')
+    version = features_version(
+        f"{work.base.path}@{work.base.revision}", start, spec.pooling, spec.max_tokens, task.random
+    )
+    return ClosedForm(task.random, spec.head_size, version, spec.scale, task.label_vectors.double().cpu().numpy())
 
 
 def make_quarantine(config: RunConfig) -> Quarantine:
@@ -91,6 +111,8 @@ def earlier_adapter(config: RunConfig, fresh: Arrays) -> Arrays:
     if not config.adapter.start:
         return {}
     work, arrays = read_adapter(Path(config.adapter.start))
+    if config.train.method == CLOSED_FORM:  # its head is computed, whatever the earlier one was
+        fresh, arrays = without_head(dict(fresh)), without_head(arrays)
     same = {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in fresh.items()}
     if not same or work.adapter.scale != config.adapter.alpha / config.adapter.rank:
         what = f"adapter.start = {config.adapter.start}: rank {work.adapter.rank}, alpha {work.adapter.alpha:g}"

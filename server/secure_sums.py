@@ -70,6 +70,10 @@ class SecureSums:
             told = self._query("shares", number, work=self._work.to_json(), directory=directory)
             self._ask(grid, "share", current, {site: nodes[site] for site in self._given(current)}, lambda _: told)
         self._rounds = {n: one for n, one in self._rounds.items() if n >= number}
+        late = {site: node for site, node in nodes.items() if site not in current.shared()}
+        if late:
+            coming = self._rounds.setdefault(number + 1, self._new(number + 1))
+            self._ask(grid, "key", coming, late, lambda _: self._query("key", number + 1))
         return [site for site in current.shared() if site in nodes]
 
     def task_for(self, number: int, site: str) -> SecureTask:
@@ -124,6 +128,10 @@ class SecureSums:
             lambda site: self._query("unmask", number, statements=tuple(current.statements_for(site)), **told),
             coming,
         )
+        if coming is not None:
+            late = {site: nodes[site] for site in coming.members.names if site in nodes and site not in survivors}
+            query = self._query("shares", number + 1, work=self._work.to_json(), directory=tuple(coming.directory()))
+            self._ask(grid, "share", coming, late, lambda _: query)
         found = current.opened()
         del self._rounds[number]
         if isinstance(found, NotOpened):

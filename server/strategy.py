@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Message, MessageType
 
 from llmchain_fl.aggregation.admission import update_norm
-from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error, sent_names
+from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
 from llmchain_fl.config.calendar import present_sites, stages_seen
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
@@ -143,13 +143,13 @@ class FederatedLora:
         """(name -> shape of what each site sends in round ``number``; what it was handed; its scale); all are alike."""
         shape = next(iter(shapes(self.state.nodes, self._config.adapter).values()))
         handed = dict(self.rule.handed(self.state.current, self._work.adapter.scale, shape))
-        return {name: handed[name].shape for name in sent_names(self.rule, handed, number)}, handed, shape.scale
+        return self.rule.sends(handed, number), handed, shape.scale
 
     def bound(self, planned: ScheduledRound, sent: Mapping[str, tuple[int, ...]], handed: Arrays) -> float:
         """Longest mean of the round: what one site's update may be at most."""
         given = self._config.aggregation.max_update_norm
         numbers = sum(math.prod(shape) for shape in sent.values())
-        start = update_norm({name: handed[name] for name in sent})
+        start = update_norm({name: handed[name] for name in sent if name in handed})
         return min(given, LARGEST) if given else update_bound(self._work, numbers, planned.lr, start)
 
     def close_with(self, planned: ScheduledRound, mean: SiteFactors, outcome: RoundOutcome) -> None:

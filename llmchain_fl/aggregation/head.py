@@ -19,8 +19,10 @@ class Head(Rule):
     | a site trains and sends | head.weight, head.bias |
     | it is sent | the head; and the factors where they are not those of the seed (``adapter.start``) |
     | exact in the product | yes: nothing of it moves |
-    | linear in what is sent | yes |
+    | linear in what is sent | yes: the sum of secure aggregation is all it needs |
+    | DP noise | enters once, through the head |
     | sites of different rank | no |
+    | sites of different alpha | yes: the product is that of the start |
 
     | case | outcome |
     |---|---|

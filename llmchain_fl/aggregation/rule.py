@@ -33,7 +33,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,11 +238,15 @@ class Rule(ABC):
         """
         return rescaled(arrays, scale / shape.scale)
 
-    def state(self) -> Arrays:
+    def sends(self, handed: Arrays, number: int) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what a site sends in round ``number``; by default of its part of what it was ``handed``."""
+        return {name: handed[name].shape for name in sent_names(self, handed, number)}
+
+    def state(self) -> Mapping[str, Any]:
         """What the rule remembers beyond the global arrays; most rules nothing."""
         return {}
 
-    def load_state(self, state: Arrays) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave; a rule without saved state keeps its start.
 
         Raises:

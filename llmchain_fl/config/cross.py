@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.rule import Rule
+from llmchain_fl.config.closed_form_faults import closed_form_faults
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.secure_faults import secure_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
@@ -42,7 +43,7 @@ def cross_faults(run: RunConfig) -> list[str]:
          "aggregation.weights must be empty with privacy.unit = \"site\": the noise covers equal weights only"),
         (privacy.enabled and privacy.unit != "person" and privacy.stages == "disjoint",
          "privacy.stages = \"disjoint\" needs privacy.unit = \"person\": only persons can be told apart"),
-        (privacy.enabled and privacy.unit == "site" and sites.minimum < min(2, sites.count),
+        (privacy.enabled and privacy.unit == "site" and privacy.noise == "site" and sites.minimum < min(2, sites.count),
          "sites.minimum must be 2 or more with privacy.unit = \"site\": the noise is made for so many sites"),
         (privacy.enabled and run.data.one_record_per_person and privacy.stages == "disjoint",
          "privacy.stages = \"disjoint\" needs records that name persons, so not data.one_record_per_person"),
@@ -59,7 +60,14 @@ def cross_faults(run: RunConfig) -> list[str]:
     for stage in run.stage:
         if not (stage.train or run.data.train):
             found.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
-    return found + dev_faults(run) + secure_faults(run) + stream_faults(run) + part_faults(run)
+    return (
+        found
+        + dev_faults(run)
+        + secure_faults(run)
+        + [*closed_form_faults(run)]
+        + stream_faults(run)
+        + part_faults(run)
+    )
 
 
 def dev_faults(run: RunConfig) -> list[str]:

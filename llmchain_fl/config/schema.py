@@ -17,6 +17,7 @@ from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.secure import SecureConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
+from llmchain_fl.config.usual import with_closed_form
 from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
 from llmchain_fl.core.tasks.kind import TASKS, is_known
@@ -90,6 +91,8 @@ class TaskConfig(Section):
     label -> text."""
     scale: Annotated[float, Field(gt=0, le=1000)] = 20.0
     """Label-text head: logit = scale x cosine."""
+    features: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Fixed random features in front of a trained head, beside the base's own; 0: none. For heads in closed form."""
 
 
 class DataConfig(Section):
@@ -157,12 +160,13 @@ class SitesConfig(Section):
 class TrainConfig(Section):
     """How a round learns."""
 
-    method: Literal["local", "lockstep"] = "local"
+    method: Literal["local", "lockstep", "closed-form"] = "local"
     """`local`: sites take `steps` steps of their own and the server averages what came of them. `lockstep`: sites send
     one gradient a round and the server takes the step, with `optimizer`, `lr` and `momentum`: as if all records were in
-    one place."""
+    one place. `closed-form`: sites send sums, one round a stage, and the server computes the head that fits all records
+    of all stages so far best; no privacy but that of the masked sum."""
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
-    """Optimiser steps per round; 1 with `lockstep`."""
+    """Optimiser steps per round; 1 where sites take none of their own."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Poisson sampling: each record (with privacy: each person) is drawn with this probability at each step."""
     batch_size: Annotated[float, Field(gt=0, le=1e6)] = 16.0
@@ -241,6 +245,12 @@ class RunConfig(Section):
     continual: ContinualConfig = ContinualConfig()
     stage: Annotated[list[StageConfig], Field(min_length=1, max_length=1000)] = [StageConfig()]
     """The stream: one table [[stage]] for each task, in order."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _closed_form(cls, told: Any) -> Any:
+        """Where heads are computed from sums, what that needs is usual."""
+        return with_closed_form(told) if isinstance(told, Mapping) else told
 
     @property
     def survivors(self) -> int:

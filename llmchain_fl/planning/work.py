@@ -40,6 +40,8 @@ def work_from(
             model.max_tokens,
             _candidate_labels(config, list(labels)),
             _stage_labels(config, list(labels)),
+            task.features,
+            config.seed,
         ),
         train=TrainSpec(
             train.steps,

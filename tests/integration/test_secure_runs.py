@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from client.app import make_app
+from client.site import SiteSecure
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.core.errors import RunError, RunPaused
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all
+from server.secure_sums import SecureSums
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
@@ -62,3 +67,163 @@ def test_local_steps_may_be_masked_too(tiny: Any, tmp_path: Path, rule: str) -> 
     masked = played(tiny, tmp_path / "masked", **sections, secure={"sum": True})[1]
     for name, value in plain.items():
         np.testing.assert_allclose(masked[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+class Lossy(InProcessGrid):
+    """Loses what the rule ``lost`` says of a message: its type, its group (the round) and the site."""
+
+    def __init__(self, app: Any, sites: Any, lost: Callable[[str, str, str], bool]) -> None:
+        super().__init__(app, sites)
+        self._names, self._lost = dict(enumerate(sites, start=2)), lost
+        self.seen: list[tuple[str, str, str]] = []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        kept = []
+        for message in messages:
+            told = message.metadata
+            what = (self._kind(message), told.group_id, self._names[told.dst_node_id])
+            self.seen.append(what)
+            if not self._lost(*what):
+                kept.append(message)
+        yield from super().send_and_receive(kept, timeout=timeout)
+
+    def _kind(self, message: Message) -> str:
+        if message.metadata.message_type != "query.secure":
+            return str(message.metadata.message_type)
+        return str(message.content.config_records["config"]["step"])
+
+
+def lossy(
+    tiny: Any, folder: Path, lost: Callable[[str, str, str], bool], **sections: Any
+) -> tuple[RunDir, Lossy, list[Any]]:
+    """A run over a grid that loses messages; which sites trained in which round."""
+    config = tiny.config(**sections)
+    run = RunDir.create(folder, to_toml(config))
+    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
+    trained: list[Any] = []
+    app = make_app(
+        lambda context: by_name[str(context.node_config["site-name"])],
+        lambda site, task, _result: trained.append((task.round, site.name)),
+    )
+    grid = Lossy(app, by_name, lost)
+    run_all(config, run, grid, Logged())
+    return run, grid, trained
+
+
+FOUR = {**LOCKSTEP, "sites": {"count": 4, "held_out": 0.0}}
+
+
+def test_a_round_without_drop_outs_costs_two_trips_and_keys_ride_along(tiny: Any, tmp_path: Path) -> None:
+    _, grid, _ = lossy(tiny, tmp_path / "run", lambda *_: False, **FOUR, secure={"sum": True})
+    first = [kind for kind, number, _ in grid.seen if number == "1"]
+    later = [[kind for kind, number, _ in grid.seen if number == str(round_)] for round_ in (2, 3, 4)]
+    assert set(first) == {"key", "shares", "train", "unmask"}
+    assert [sorted(set(kinds)) for kinds in later] == [["train", "unmask"]] * 3
+
+
+@pytest.mark.parametrize("step", ["key", "shares", "train", "unmask"])
+def test_a_site_that_drops_out_at_any_step_leaves_the_exact_mean_of_the_others(
+    tiny: Any, tmp_path: Path, step: str
+) -> None:
+    """Where it is gone before its update counts, the others' mean; where after, the mean of all."""
+    linear = {**FOUR, "train": {**LOCKSTEP["train"], "optimizer": "sgd", "momentum": 0.0, "lr": 0.05}}
+    linear |= {"stage": [{"name": "only", "rounds": 1}]}
+    lost = lambda kind, number, site: (kind, number, site) == (step, "1", "site-03")  # noqa: E731
+    run, _, _ = lossy(tiny, tmp_path / "masked", lost, **linear, secure={"sum": True})
+    gone = [] if step == "unmask" else ["site-03"]
+    plain, _, _ = lossy(
+        tiny, tmp_path / "plain", lambda kind, _number, site: kind == "train" and site in gone, **linear
+    )
+    ours, theirs = read_adapter(run.adapter)[1], read_adapter(plain.adapter)[1]
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_site_that_came_back_is_in_the_sum_of_the_round_after_next(tiny: Any, tmp_path: Path) -> None:
+    lost = lambda kind, number, site: (kind, number, site) == ("train", "1", "site-03")  # noqa: E731
+    _, _, trained = lossy(tiny, tmp_path / "run", lost, **FOUR, secure={"sum": True})
+    rounds = {number: {site for told, site in trained if told == number} for number in (1, 2, 3, 4)}
+    assert "site-03" not in rounds[1]
+    assert len(rounds[2]) >= 3
+    assert "site-03" in rounds[3] | rounds[4]
+
+
+def test_a_server_killed_between_the_trips_goes_on_at_the_second_and_nobody_trains_or_pays_again(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    privacy = {"enabled": True, "epsilon": 8.0, "noise": "sum"}
+    config = tiny.config(**LOCKSTEP, secure={"sum": True}, privacy=privacy)
+    run = RunDir.create(tmp_path / "run", to_toml(config))
+    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
+    trained: list[int] = []
+    app = make_app(
+        lambda context: by_name[str(context.node_config["site-name"])],
+        lambda _site, task, _result: trained.append(task.round),
+    )
+    real = SecureSums.open
+
+    def killed(self: SecureSums, grid: Any, number: int, nodes: Any) -> Any:
+        if number == 2:
+            raise KeyboardInterrupt
+        return real(self, grid, number, nodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SecureSums, "open", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(config, run, InProcessGrid(app, by_name), Logged())
+    assert trained.count(2) == 3
+    run_all(config, run, InProcessGrid(app, by_name), Logged())
+    assert [trained.count(number) for number in (1, 2, 3, 4)] == [3, 3, 3, 3]
+    assert all(site.open_ledger("person").spent().events[0].steps == 4 for site in by_name.values())
+    found = {row["value"] for row in run.rows() if row["metric"] == "epsilon" and row["round"] == 4}
+    assert max(found) <= 8.0
+
+
+def test_a_site_that_counts_its_own_share_alone_books_more(tiny: Any, tmp_path: Path) -> None:
+    """Against the server together with all others the noise of one share is what counts, and its limit decides."""
+    privacy = {"enabled": True, "epsilon": 2.0, "noise": "sum"}
+    config = tiny.config(**LOCKSTEP, secure={"sum": True, "counted_peers": 0}, privacy=privacy)
+    run = RunDir.create(tmp_path / "run", to_toml(config))
+    sites = {
+        site.name: site.model_copy(update={"limits": site.limits.model_copy(update={"epsilon": 100.0})})
+        for site in prepare_sites(config, run.sites)
+    }
+    app = make_app(lambda context: sites[str(context.node_config["site-name"])])
+    run_all(config, run, InProcessGrid(app, sites), Logged())
+    told = {row["value"] for row in run.rows() if row["metric"] == "epsilon" and row["round"] == 4}
+    assert max(told) <= 2.0
+    spent = [site.open_ledger("person").spent() for site in sites.values()]
+    assert all(one.epsilon > 3.0 for one in spent)
+    alone = {event.noise_multiplier for one in spent for event in one.events}
+    (z,) = {run.read_privacy()["noise_multiplier"]}
+    assert alone == {z * (1 / 3) ** 0.5}
+
+
+def test_a_budget_that_the_own_share_does_not_keep_is_refused_before_anything_is_spent(
+    tiny: Any, tmp_path: Path
+) -> None:
+    privacy = {"enabled": True, "epsilon": 8.0, "noise": "sum"}
+    with pytest.raises(RunError, match="used up its budget"):
+        played(tiny, tmp_path / "run", **LOCKSTEP, secure={"sum": True, "counted_peers": 0}, privacy=privacy)
+
+
+def test_a_site_that_wants_masked_rounds_only_trains_in_no_other(tiny: Any, tmp_path: Path) -> None:
+    config = tiny.config(**LOCKSTEP)
+    run = RunDir.create(tmp_path / "run", to_toml(config))
+    sites = {
+        site.name: site.model_copy(update={"secure": SiteSecure(only=True)})
+        for site in prepare_sites(config, run.sites)
+    }
+    app = make_app(lambda context: sites[str(context.node_config["site-name"])])
+    with pytest.raises(RunPaused, match="privacy"):
+        run_all(config, run, InProcessGrid(app, sites), Logged())
+
+
+def test_whole_sites_are_protected_without_trusting_the_server(tiny: Any, tmp_path: Path) -> None:
+    """Unit site with noise on the sum: local steps, clipped whole; the server sees the noised sum alone."""
+    privacy = {"enabled": True, "unit": "site", "epsilon": 8.0, "noise": "sum", "clip_norm": 0.5}
+    run, _ = played(tiny, tmp_path / "run", sites={"count": 3, "held_out": 0.0}, privacy=privacy, secure={"sum": True})
+    found = [row["value"] for row in run.rows() if row["metric"] == "epsilon" and row["round"] == 2]
+    assert len(found) == 3
+    assert 7.0 < max(found) <= 8.0
+    assert not [row for row in run.rows() if row["metric"] == "update_norm"]

@@ -431,7 +431,7 @@ def test_what_rules_declare_beside_their_sums():
     assert all(set(rule.shares) | set(rule.owns) == set(rule.trained) for rule in ALL.values())
     assert those(lambda rule: rule.weighs) == {"hetlora"}
     assert those(lambda rule: rule.moves_one) == {"ffa", "fedsb", "head"}
-    assert those(lambda rule: rule.averages) == {"ffa", "fedit"}
+    assert those(lambda rule: rule.averages) == {"ffa", "fedit", "head"}
     assert those(lambda rule: rule.folds) == {"fedex", "flora"}
 
 

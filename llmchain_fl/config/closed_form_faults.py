@@ -1,0 +1,35 @@
+"""What does not go with heads in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.work import CLOSED_FORM
+
+
+def closed_form_faults(run: RunConfig) -> Iterator[str]:
+    """One line each; none with another ``train.method``."""
+    if run.train.method != CLOSED_FORM:
+        return
+    told = 'train.method = "closed-form"'
+    if not task_kind(run.task.kind).labelled or run.task.head != "trained":
+        yield f'{told} computes the head of a classifier: set task.kind = "classification", task.head = "trained"'
+    if run.aggregation.rule != "head" or run.aggregation.optimizer != "none" or run.aggregation.robust != "none":
+        yield f'{told} adds sums up: set aggregation.rule = "head", no server optimizer and no robust step'
+    if run.aggregation.personal_head or run.aggregation.weights:
+        yield f"{told} makes one head of all records: no aggregation.personal_head, no aggregation.weights"
+    if run.privacy.enabled:
+        yield (
+            f'{told} has no differential privacy: its sums are not noised; train.method = "lockstep" with '
+            'privacy.noise = "sum" has'
+        )
+    if run.continual.guards:
+        yield f"{told} forgets nothing: set continual.guards = []"
+    if any(stage.rounds != 1 for stage in run.stage):
+        yield f"{told} takes one round a stage: set rounds = 1 in every stage"
+    if run.compression.up != "none":
+        yield f'{told} sends sums as they are: set compression.up = "none"'
+    if run.stream.play != "sequence":
+        yield f'{told} gives the same head in every order: set stream.play = "sequence"'
