@@ -27,7 +27,7 @@ from llmchain_fl.core.secure.identity import Signed, digest, read, unhex
 from llmchain_fl.core.secure.shamir import SHARE
 from llmchain_fl.core.secure.survivors import needs_quorum
 from llmchain_fl.core.secure.words import Numbers, check_packed, low_bits, signed, unpacked
-from llmchain_fl.secure_opening import NotOpened, open_secrets, take_masks_away
+from llmchain_fl.secure_opening import NotOpened, Secrets, open_secrets, take_masks_away
 
 __all__ = ["Kind", "NotOpened", "Opened", "SecureRound"]
 
@@ -134,15 +134,19 @@ class SecureRound:
         """What the survivors confirmed."""
         return list(self._heard.get("survivors", {}).values())
 
-    def opened(self) -> Opened | NotOpened:
-        """The sum, or why there is none. May be asked again after more answers have come."""
+    def secrets(self) -> Secrets | NotOpened:
+        """What opens the masks, or why it cannot be had. May be asked again after more answers have come."""
         if not self.survivors():
             return NotOpened("few", tuple(self.members.names))
-        survivors, thresholds = self.survivors(), {site: self._terms(site).whole("threshold") for site in self.shared()}
-        secrets = open_secrets(self.members, survivors, self._shares(), thresholds)
+        thresholds = {site: self._terms(site).whole("threshold") for site in self.shared()}
+        return open_secrets(self.members, self.survivors(), self._shares(), thresholds)
+
+    def opened(self) -> Opened | NotOpened:
+        """The sum, or why there is none."""
+        secrets = self.secrets()
         if isinstance(secrets, NotOpened):
             return secrets
-        total = np.zeros(self._size, dtype=np.uint32)
+        survivors, total = self.survivors(), np.zeros(self._size, dtype=np.uint32)
         for site in survivors:
             total += unpacked(self._heard["upload"][site].partition(b"\n")[2], self._size, self._bits)
         take_masks_away(total, self.members, survivors, secrets)
