@@ -133,7 +133,7 @@ def deaths() -> Iterator[Fault]:
         yield Fault(seconds=draw.uniform(1e-4, 0.06))
 
 
-def site(club: Club, kind: str, fault: Fault, draw: random.Random, say: Callable[[bytes], None]) -> None:
+def site(club: Club, kind: str, fault: Fault, draw: random.Random, say: Callable[[bytes], object]) -> None:
     """The site's process: answers until it dies."""
     club.members[ME] = drill.open_member(club.home / ME, ME, club.policy)
     left = [fault.call]
@@ -149,14 +149,14 @@ def site(club: Club, kind: str, fault: Fault, draw: random.Random, say: Callable
     for name in CALLS if fault.call else ():
         setattr(os, name, partial(step, getattr(os, name), name))
     for asked, survivors, answer in questions(club, kind, draw):
-        say(json.dumps([asked]).encode())
+        say(json.dumps([asked]).encode() + b"\n")
         try:
             told = answer()
         except SecureSumError as refusal:
             if refusal.check not in ("one-list", "store"):
                 raise
             continue
-        say(json.dumps([asked, told.hex(), survivors]).encode())
+        say(json.dumps([asked, told.hex(), survivors]).encode() + b"\n")
 
 
 def live(club: Club, kind: str, fault: Fault, heard: Heard, tally: Tally, seed: int) -> bool:
@@ -165,7 +165,7 @@ def live(club: Club, kind: str, fault: Fault, heard: Heard, tally: Tally, seed: 
     real_write, child = os.write, os.fork()
     if child == 0:
         try:
-            site(club, kind, fault, random.Random(seed), lambda line: real_write(send, line + b"\n") and None)
+            site(club, kind, fault, random.Random(seed), partial(real_write, send))
             os._exit(0)
         finally:
             os._exit(1)
@@ -201,11 +201,12 @@ def round_of_deaths(club: Club, faults: Iterator[Fault], tally: Tally, draw: ran
         elif kind == "upload":
             drill.upload(club, others, numbers)
 
-    for kind in ("key", "share", "upload", "answer"):
+    kinds: tuple[Kind, ...] = ("key", "share", "upload", "answer")
+    for kind in kinds:
         while not live(club, kind, next(faults), heard, tally, draw.getrandbits(32)):
             pass
         if kind != "answer":
-            server.hear(kind, ME, bytes.fromhex(next(iter(heard.answers[kind]))))  # type: ignore[arg-type]
+            server.hear(kind, ME, bytes.fromhex(next(iter(heard.answers[kind]))))
             rest(kind)
     tally.rounds += 1
     tally.different += sum(len(answers) > 1 for answers in heard.answers.values())
@@ -309,7 +310,8 @@ def replay(heard: SecureRound, server: SecureRound) -> None:
     for name, data in heard.state()[1].items():
         kind, _, who = name.partition("/")
         answers.setdefault(kind, {})[who] = data
-    for kind in ("key", "share", "upload", "survivors", "answer"):
+    kinds: tuple[Kind, ...] = ("key", "share", "upload", "survivors", "answer")
+    for kind in kinds:
         for who, data in answers.get(kind, {}).items():
             server.hear(kind, who, data)
 

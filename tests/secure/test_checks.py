@@ -81,10 +81,22 @@ def shares(club: Club, directory: list[bytes], context: str = PLAN) -> bytes:
 
 
 def masked(club: Club, **changes: object) -> bytes:
-    server = club.server
-    asked = {"directory": keys(club), "shared": server.shared(), "shares": server.shares_for(ME)}
-    asked |= {"words": wrapped(NUMBERS[ME], BITS), "bits": BITS, **changes}
-    return me(club).masked(RUN, 1, **asked)  # type: ignore[arg-type]
+    """An upload; :meth:`Member.check` must have refused before whatever is refused then, but for the words."""
+    server, member = club.server, me(club)
+    asked = {"directory": keys(club), "shared": server.shared(), "shares": server.shares_for(ME), **changes}
+    vector = {name: asked.pop(name, usual) for name, usual in (("words", wrapped(NUMBERS[ME], BITS)), ("bits", BITS))}
+    try:
+        member.check(RUN, 1, **asked)  # type: ignore[arg-type]
+    except SecureSumError as early:
+        with pytest.raises(SecureSumError, match=rf"^{early.check}: "):
+            member.masked(RUN, 1, **asked, **vector)  # type: ignore[arg-type]
+        raise
+    try:
+        return member.masked(RUN, 1, **asked, **vector)  # type: ignore[arg-type]
+    except SecureSumError as late:
+        if late.check != "words":
+            pytest.fail(f"only masked() noticed: {late}")
+        raise
 
 
 def share_of_peer(club: Club, to: str = ME) -> bytes:
@@ -224,7 +236,10 @@ def a_run_without_a_name(club: Club) -> None:
 
 @refused("one-directory", "keys")
 def masked_before_any_shares(club: Club) -> None:
-    me(club).masked(RUN, 1, keys(club), NAMES, [], wrapped(NUMBERS[ME], BITS), BITS)
+    asked = (RUN, 1, keys(club), NAMES, [])
+    with pytest.raises(SecureSumError, match=r"^one-directory"):
+        me(club).check(*asked)
+    me(club).masked(*asked, wrapped(NUMBERS[ME], BITS), BITS)
 
 
 @refused("old-round", "keys")
