@@ -15,8 +15,8 @@ from llmchain_fl.core.secure.identity import (
     Body,
     Identity,
     canonical,
-    check_public,
     make_identity,
+    public_key,
     read,
     read_identity,
     unhex,
@@ -153,7 +153,7 @@ def test_whatever_stands_in_a_message_it_is_read_or_refused(body: object, sig: o
 )
 def test_what_is_no_public_identity_is_refused(text: str) -> None:
     with pytest.raises(SecureSumError, match="form"):
-        check_public(text)
+        public_key(text)
 
 
 @pytest.mark.parametrize("text", [None, 5, "0", "0 0 ", "AB", "zz", "000", "é0"])

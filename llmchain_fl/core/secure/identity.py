@@ -65,7 +65,7 @@ class Signed:
             SecureSumError: signature.
         """
         try:
-            _public_key(public).verify(self.signature, _signed_bytes(self.kind, self.body))
+            public_key(public).verify(self.signature, _signed_bytes(self.kind, self.body))
         except InvalidSignature:
             raise refuse("signature", f"a {self.kind} message of {self.text('site')!r} is not signed by it") from None
 
@@ -117,11 +117,11 @@ def read(message: bytes, kind: str) -> Signed:
         SecureSumError: see the table.
     """
     told = attempt(lambda: json.loads(message)) if len(message) <= LONGEST else None
-    if not isinstance(told, dict) or set(told) != {"kind", "body", "signature"} or canonical_or_none(told) != message:
-        raise refuse("form", f"this is no message of kind {kind}")
-    body, fields = told["body"], FIELDS[kind]
-    fits = told["kind"] == kind and isinstance(body, dict) and set(body) == set(fields)
-    if not fits or any(type(body[name]) is not fields[name] for name in fields):
+    if not isinstance(told, dict) or attempt(lambda: canonical(told)) != message:
+        told = {}
+    body = told.get("body")
+    types = {name: type(value) for name, value in body.items()} if isinstance(body, dict) else {}
+    if set(told) != {"kind", "body", "signature"} or told["kind"] != kind or types != FIELDS[kind]:
         raise refuse("form", f"this is no message of kind {kind}")
     check_place(body["run"], body["round"], body["site"])
     return Signed(kind, body, unhex(told["signature"], SIGNATURE))
@@ -142,11 +142,6 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def canonical_or_none(value: object) -> bytes | None:
-    """The same of what somebody else wrote, which may be anything."""
-    return attempt(lambda: canonical(value))
-
-
 def digest(value: object) -> str:
     """Hex SHA-256 of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical(value)).hexdigest()
@@ -164,16 +159,12 @@ def unhex(text: object, size: int) -> bytes:
     return data
 
 
-def check_public(public: str) -> None:
-    """Refuse what is no public half of an identity.
+def public_key(public: str) -> Ed25519PublicKey:
+    """The public half of an identity, from its text.
 
     Raises:
         SecureSumError: form.
     """
-    _public_key(public)
-
-
-def _public_key(public: str) -> Ed25519PublicKey:
     data = unhex(public.removeprefix(SCHEME) if public.startswith(SCHEME) else "", KEY)
     return Ed25519PublicKey.from_public_bytes(data)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmchain_fl.core.secure.checks import refuse
-from llmchain_fl.core.secure.identity import check_public
+from llmchain_fl.core.secure.identity import public_key
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Policy:
     def __post_init__(self) -> None:
         """Refuse a policy that is none."""
         for public in self.peers.values():
-            check_public(public)
+            public_key(public)
         if min(self.min_peers, self.colluders, self.survivors) < 0 or self.neighbours < 2 or self.neighbours % 2:
             raise refuse("threshold", "a policy counts from 0, and has an even number of neighbours from 2")
 
