@@ -274,7 +274,7 @@ def test_in_a_sparse_graph_everything_goes_between_neighbours_only(make_club) ->
     drill.give_shares(club, names[1:])
     drill.upload(club, names[3:], numbers)
     drill.confirm(club, names[3:])
-    drill.unmask(club, names[4:])
+    drill.unmask(club, names[3:])  # four holders of seven at least, whatever the ring
     opened = club.server.opened()
     assert isinstance(opened, Opened)
     assert opened.sites == tuple(names[3:])

@@ -120,9 +120,10 @@ def read(message: bytes, kind: str) -> Signed:
     if not isinstance(told, dict) or attempt(lambda: canonical(told)) != message:
         told = {}
     body = told.get("body")
-    types = {name: type(value) for name, value in body.items()} if isinstance(body, dict) else {}
-    if set(told) != {"kind", "body", "signature"} or told["kind"] != kind or types != FIELDS[kind]:
+    if set(told) != {"kind", "body", "signature"} or told["kind"] != kind or not isinstance(body, dict):
         raise refuse("form", f"this is no message of kind {kind}")
+    if {name: type(value) for name, value in body.items()} != FIELDS[kind]:
+        raise refuse("form", f"the fields of a message of kind {kind} are others")
     check_place(body["run"], body["round"], body["site"])
     return Signed(kind, body, unhex(told["signature"], SIGNATURE))
 
