@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llmchain_fl.cli.privacy_shared import say_shared, shared_as_dict
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.plan import ADJACENCIES, STAGES, UNITS
 from llmchain_fl.planning.forecast import Forecast, forecast, score_noise, scores_asked, warnings
+from llmchain_fl.planning.shared_noise import shared_noise
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import noise_words
 
 TARGETS = (1.0, 3.0, 8.0)
 PEOPLE = (100, 1_000, 10_000)
@@ -91,6 +94,7 @@ def as_dict(plan: Forecast, config: RunConfig, people: int | None, records: int 
         "divisor": plan.divisor,
         "records_per_unit": _records(config),
         "stages": config.privacy.stages,
+        "noise": plan.noise,
         "epsilon": [
             {"round": after, "counted": plan.counted(after), **_epsilons(plan, after)} for after in plan.milestones()
         ],
@@ -101,6 +105,7 @@ def as_dict(plan: Forecast, config: RunConfig, people: int | None, records: int 
         "noise_per_coordinate": plan.noise_per_coordinate,
         "expected_units_per_step": {str(n): plan.people_per_step(n) for n in _sizes(plan, config, people)},
         "warnings": warnings(plan, people),
+        **shared_as_dict(shared_noise(config, plan)),
     }
 
 
@@ -120,11 +125,15 @@ def _print(plan: Forecast, config: RunConfig, scenario: str, told: tuple[int | N
 
     say(f"{scenario}: what it will cost. Nothing was read, nothing is spent.\n")
     console.print(_pairs(_settings(plan, config)))
-    say(f"\nEpsilon after a round, {wording.guarantee(plan.delta, plan.unit, plan.accountant)}:")
+    say(f"\nEpsilon after a round, {wording.guarantee(plan.delta, plan.unit, plan.accountant, plan.noise)}:")
     console.print(_course(plan))
+    if shared := shared_noise(config, plan):
+        say_shared(console, shared)
     say(f"\nThe noise multiplier that all {wording.count(plan.rounds, 'round')} would need (now {_z(plan)}):")
     console.print(_pairs([(f"epsilon {target:g}", _multiplier(plan, target)) for target in TARGETS]))
-    say(f"\nSignal and noise of one step. Noise on each coordinate: z C / divisor = {plan.noise_per_coordinate:.3g}.")
+    together = f" of {wording.count(plan.sites, 'site')}" if plan.sites > 1 else ""
+    formula = "z C / (divisor sites)" if plan.sites > 1 else "z C / divisor"
+    say(f"\nSignal and noise of one step{together}. On each coordinate: {formula} = {plan.noise_per_coordinate:.3g}.")
     say("Pull: all drawn units clipped and of one mind (N q C), against the noise in that direction (z C).")
     console.print(_signal(plan, _sizes(plan, config, people)))
     say("\nOther readings of the same run:")
@@ -139,15 +148,17 @@ def _settings(plan: Forecast, config: RunConfig) -> list[tuple[str, str]]:
     event, given = plan.round_event, config.privacy.noise_multiplier
     origin = "given" if given else f"calibrated to epsilon {plan.target:g}"
     stages = ", ".join(f"{name} {rounds}" for name, rounds in plan.stages)
+    in_the_sum = plan.unit == "site" and plan.noise != "server"
     lines = [
-        ("protected", f"{plan.unit}: {UNITS[plan.unit]}"),
+        ("protected", f"{plan.unit}: {UNITS[plan.unit].partition('; the noise is')[0]}"),
+        ("noise", noise_words(plan.noise, plan.unit).short.removeprefix("noise ")),
         ("neighbours", next(iter(ADJACENCIES))),
         ("delta", wording.power(plan.delta)),
         ("noise multiplier z", f"{_z(plan)}, {origin}"),
         ("clip norm C", f"{plan.clip_norm:g}; noise on the sum: z C = {event.noise_multiplier * plan.clip_norm:.3g}"),
         ("sampling rate q", f"{event.sampling_rate:g}"),
         ("records of one unit", f"at most {_records(config)} in one step" if _records(config) else "all of a site's"),
-        ("divisor", f"{plan.divisor:g}, a public constant"),
+        ("divisor", "the sites in the sum" if in_the_sum else f"{plan.divisor:g}, a public constant"),
         ("steps a round", f"{event.steps:,}"),
         ("rounds", f"{plan.rounds:,} ({stages})" if len(plan.stages) > 1 else f"{plan.rounds:,}"),
     ]
@@ -192,7 +203,7 @@ def strength(pull: float) -> str:
 
 def _sizes(plan: Forecast, config: RunConfig, people: int | None) -> list[int]:
     if plan.unit == "site":
-        return sorted({config.sites.minimum, config.sites.cohort or config.sites.count})
+        return sorted({int(plan.divisor), config.sites.cohort or config.sites.count})
     return sorted({*PEOPLE, people} if people else PEOPLE)
 
 

@@ -16,8 +16,10 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
+from llmchain_fl.planning.work import plan_from
 from llmchain_fl.privacy.neighbours import replace_one
 from llmchain_fl.privacy.persons import person_epsilon
+from llmchain_fl.report.noised import noised_by
 
 HIGH = 10.0
 """An epsilon above this earns a warning."""
@@ -48,6 +50,10 @@ class Forecast:
     """Whether the rounds of all stages add up."""
     target: float | None
     """The budget of the run; None where the noise multiplier was given instead."""
+    noise: str = ""
+    """Who adds it (``report/noised.py``)."""
+    sites: int = 1
+    """Whose units are in one step: 1, or, where noise is shared, the fewest sites of a sum."""
 
     @property
     def rounds(self) -> int:
@@ -100,13 +106,13 @@ class Forecast:
             return None
 
     def people_per_step(self, people: int) -> float:
-        """N q: how many of ``people`` are in one step on average."""
-        return people * self.round_event.sampling_rate
+        """N q: how many are in one step on average, ``people`` at each site."""
+        return people * self.sites * self.round_event.sampling_rate
 
     @property
     def noise_per_coordinate(self) -> float:
-        """z C / divisor: standard deviation of the noise on each coordinate of one averaged step."""
-        return self.round_event.noise_multiplier * self.clip_norm / self.divisor
+        """z C / (divisor sites): standard deviation of the noise on each coordinate of one averaged step."""
+        return self.round_event.noise_multiplier * self.clip_norm / (self.divisor * self.sites)
 
     def pull_over_noise(self, people: int) -> float:
         """N q C / (z C): length of N q clipped gradients that all point one way, over the noise along that way."""
@@ -120,20 +126,23 @@ def forecast(config: RunConfig) -> Forecast | None:
     Raises:
         PrivacyError: a budget that no noise reaches.
     """
-    privacy = config.privacy
-    if not privacy.enabled:
+    privacy, noise = config.privacy, calibrated_noise(config)
+    plan = plan_from(config, noise, 0.0)
+    if plan is None:
         return None
-    central = privacy.unit == "site"
+    whole_sites = plan.is_shared and plan.unit == "site"
     return Forecast(
         unit=privacy.unit,
-        round_event=_round_event(config, calibrated_noise(config)),
+        round_event=_round_event(config, noise),
         clip_norm=privacy.clip_norm,
-        divisor=float(config.sites.minimum) if central else config.train.batch_size,
+        divisor=float(plan.shares) if whole_sites else plan.divisor,
         delta=privacy.delta,
         accountant=privacy.accountant,
         stages=tuple((stage.name, stage.rounds) for stage in stages_in_order(config)),
         shared=_adds_up(config),
         target=privacy.epsilon or None,
+        noise=noised_by(plan),
+        sites=1 if whole_sites else plan.shares,
     )
 
 
@@ -225,7 +234,7 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
             "The unit is one record: somebody with several records is protected less, see the other readings.",
         ),
         (
-            plan.unit == "site",
+            plan.unit == "site" and plan.noise == "server",
             "The unit is a whole site, and the server adds the noise: it sees every update without it.",
         ),
     ]

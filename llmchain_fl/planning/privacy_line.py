@@ -5,6 +5,8 @@ from __future__ import annotations
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import forecast, warnings
+from llmchain_fl.planning.shared_noise import shared_noise
+from llmchain_fl.planning.trusted_peers import in_words
 from llmchain_fl.report.wording import epsilon_text, guarantee
 
 
@@ -16,13 +18,15 @@ def check_privacy(config: RunConfig) -> Findings:
         if not found.faulty:
             found.fact("privacy", "none: what sites send is neither clipped nor noised")
         return found
-    event, terms = plan.round_event, guarantee(plan.delta, plan.unit, plan.accountant)
+    event, terms = plan.round_event, guarantee(plan.delta, plan.unit, plan.accountant, plan.noise)
     spent = epsilon_text(plan.epsilon_after(plan.rounds), terms)
     found.fact(
         "privacy",
         f"epsilon {spent} after {plan.rounds} rounds, noise multiplier {event.noise_multiplier:.3g}, "
         f"sampling rate {event.sampling_rate:.3g}",
     )
+    if shared := shared_noise(config, plan):
+        found.fact("privacy", f"{in_words(shared.by_trusted_peers())} ({terms.partition(', noise')[0]})")
     for sentence in warnings(plan):
         found.warn("privacy", sentence)
     return found

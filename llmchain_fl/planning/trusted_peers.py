@@ -7,9 +7,10 @@ other sites, with the server or without. h = 0: by the site's own share, whoever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.report.wording import epsilon_text
 
 FEW = 5
 """Up to so many sites each h is computed: a composition costs a tenth of a second, in every round."""
@@ -41,3 +42,27 @@ def by_trusted_peers(plans: Sequence[PrivacyPlan], epsilon: Callable[[int], floa
     """
     members = max((plan.members for plan in plans if plan.is_shared), default=0)
     return {trusted: epsilon(trusted) for trusted in peers_to_show(members)} if members else {}
+
+
+def in_words(found: Mapping[int, float]) -> str:
+    """Both numbers, and the one between them, in a sentence that stands beside their delta, unit and accountant.
+
+    =================================================  =====================================
+    table                                              said
+    =================================================  =====================================
+    fewer than two entries (no shared noise, old runs) ""
+    half of the others                                 left out where it is one of the two
+    an epsilon that is not finite                      "no finite bound"
+    =================================================  =====================================
+    """
+    told = {trusted: epsilon_text(value) for trusted, value in found.items()}
+    if len(told) < 2 or 0 not in told:
+        return ""
+    others, middle = max(told), ""
+    half = half_of(others)
+    if told.get(half, told[0]) not in (told[0], told[others]):
+        middle = f"; together with {others - half} of the {others} other sites {told[half]}"
+    return (
+        f"Against the server alone epsilon is {told[others]}{middle}; by a site's own share of the noise, whoever is "
+        f"with the server, {told[0]}"
+    )

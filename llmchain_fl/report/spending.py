@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmchain_fl.planning.trusted_peers import FIELD, half_of
+from llmchain_fl.planning.trusted_peers import FIELD, in_words
 from llmchain_fl.report import wording
 from llmchain_fl.report.noised import noise_words
 from llmchain_fl.report.readings import Readings, Row
@@ -121,17 +121,8 @@ class Spending:
     @property
     def with_others(self) -> str:
         """Shared noise: what epsilon is if some of the other sites, or all, are with the server; "" of any other."""
-        found = {trusted: wording.epsilon_text(value) for trusted, value in self.by_trusted_peers.items()}
-        if not self.private or len(found) < 2:
-            return ""
-        others, middle = max(found), ""
-        half = half_of(others)
-        if half in found and found[half] not in (found[0], found[others]):
-            middle = f"; together with {others - half} of the {others} other sites {found[half]}"
-        return (
-            f"Against the server alone epsilon is {found[others]}{middle}; by a site's own share of the noise, whoever "
-            f"is with the server, {found[0]} (highest of the sites, with the same delta, unit and accountant)."
-        )
+        told = in_words(self.by_trusted_peers) if self.private else ""
+        return f"{told} (highest of the sites, with the same delta, unit and accountant)." if told else ""
 
     def over(self, site: str) -> bool:
         """True where a site has spent more than the target; the last digits of a calibration do not count."""
