@@ -102,6 +102,7 @@ def page(*arguments: str) -> str:
     settings = [
         *("privacy.epsilon=3", "privacy.noise=sum", "secure.sum=true", "train.method=lockstep", "train.steps=1"),
         *("sites.held_out=0", "task.head=trained", "continual.guards=[]", "sites.count=3", "stage.rounds=4"),
+        "privacy.accountant=rdp",
     ]
     words = [part for setting in settings for part in ("--set", setting)]
     result = CliRunner().invoke(privacy.app, ["plan", "demo", *words, *arguments], catch_exceptions=False)
@@ -114,7 +115,7 @@ def test_the_page_and_its_json_say_the_same() -> None:
     assert found["noise"] == "sum 3"
     by_peers = found["epsilon_by_trusted_peers"]
     assert list(by_peers) == ["0", "1", "2"]
-    assert by_peers["2"] == found["epsilon"][-1]["pld"]
+    assert by_peers["2"] == found["epsilon"][-1]["rdp"]
     for value in by_peers.values():
         assert f"{math.ceil(100 * value - 1e-4) / 100:.2f}" in text
     (worth,) = found["noise_of_the_mean_step"]
@@ -125,7 +126,7 @@ def test_the_page_and_its_json_say_the_same() -> None:
 
 
 def test_a_run_that_shares_no_noise_is_told_of_as_before() -> None:
-    words = ["plan", "demo", "--set", "privacy.epsilon=3"]
+    words = ["plan", "demo", "--set", "privacy.epsilon=3", "--set", "privacy.accountant=rdp"]
     text = CliRunner().invoke(privacy.app, words, catch_exceptions=False).output
     assert "trusted" not in text
     assert "noise added at each site" in text
