@@ -16,6 +16,7 @@ from llmchain_fl.cli import (
     digest,
     evaluate,
     extend,
+    identity,
     next_stage,
     predict,
     privacy,
@@ -42,6 +43,7 @@ app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
 app.command("digest")(digest.command)
 app.command("bundle")(bundle.command)
+app.command("identity")(identity.command)
 app.command("extend")(extend.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)

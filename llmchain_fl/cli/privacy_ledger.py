@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from llmchain_fl.cli.apps import app_root
+from llmchain_fl.cli.privacy_counted import counted_in_words, noise_of
 from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.events import UNSAMPLED
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import COUNTED
 
 if TYPE_CHECKING:
     from llmchain_fl.privacy.reading import Reading
@@ -37,6 +39,15 @@ class Limits(Protocol):
     def delta(self) -> float: ...
 
 
+class Secure(Protocol):
+    """What of a site's policy of secure sums is read here."""
+
+    @property
+    def peers(self) -> dict[str, str]: ...
+    @property
+    def counted_peers(self) -> int: ...
+
+
 class Site(Protocol):
     """What of ``client.site.Site`` is read here."""
 
@@ -48,6 +59,8 @@ class Site(Protocol):
     def anchor_file(self) -> Path: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def secure(self) -> Secure: ...
 
 
 def app_module(name: str) -> ModuleType:
@@ -145,6 +158,8 @@ def as_dict(site: Site, reading: Reading | None) -> dict[str, Any]:
         "unit": terms.unit,
         "delta": terms.delta,
         "accountant": terms.accountant,
+        "noise": noise_of(reading),
+        "counted_peers": site.secure.counted_peers if site.secure.peers else None,
         "epsilon": _finite(reading.spent.epsilon),
         "epsilon_limit": _finite(terms.epsilon_limit),
         "epsilon_left": _finite(reading.left),
@@ -176,6 +191,8 @@ def show(console: Console, site: Site, reading: Reading | None) -> None:
     for text in release_lines(reading):
         say(f"  {text}")
     console.print(_totals(reading))
+    if site.secure.peers or noise_of(reading) == COUNTED:
+        say(f"  counts    {counted_in_words(site.secure.counted_peers)}")
     say(f"  head      {reading.head}")
     say(f"  anchored  yes, at this head: {reading.anchor}")
     for time in reading.renewed:
@@ -209,5 +226,7 @@ def _totals(reading: Reading) -> Table:
     limit = wording.epsilon_text(terms.epsilon_limit)
     left = "none" if reading.left == 0 else f"{math.floor(100 * reading.left) / 100:.2f}"
     spent = f"epsilon {wording.epsilon_text(reading.spent.epsilon)} of {limit}, left {left}"
-    table.add_row("total", f"{spent} ({wording.guarantee(terms.delta, terms.unit, terms.accountant)})")
+    table.add_row(
+        "total", f"{spent} ({wording.guarantee(terms.delta, terms.unit, terms.accountant, noise_of(reading))})"
+    )
     return table
