@@ -21,6 +21,7 @@ from client.training import LocalResult, Train, train_round
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.methods import CLOSED_FORM, LOCAL, LOCKSTEP
 from llmchain_fl.core.privacy.ledger import Ledger, Release
 from llmchain_fl.core.privacy.noise import SecureNoise, Uniform
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -28,7 +29,7 @@ from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.work import CLOSED_FORM, LOCAL, LOCKSTEP, WorkSpec
+from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]

@@ -57,8 +57,9 @@ from numpy.typing import NDArray
 
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards import site_half
+from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.work import CLOSED_FORM, LOCKSTEP, TrainSpec, WorkSpec
+from llmchain_fl.core.work import TrainSpec, WorkSpec
 from server.sound import LARGEST
 
 Floats = NDArray[np.float64]

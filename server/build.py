@@ -9,7 +9,7 @@ from collections.abc import Callable
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError, RunError
-from llmchain_fl.core.work import CLOSED_FORM
+from llmchain_fl.core.methods import CLOSED_FORM
 from llmchain_fl.data.stages import check_stages, public_labels
 from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.planning.work import guard_specs, work_from

@@ -147,7 +147,7 @@ class Loop:
         due = planned.last or planned.round % self._config.data.test_every == 0
         scores = self.recorder.scores(planned.round) if due else {}
         self.recorder.round(planned, asked, outcome, scores, trained)
-        self._run.write_privacy(self._book.as_json(state.nodes))
+        self._run.write_privacy(self._book.as_json(state.nodes, peers=planned.last))
         if self._announced(planned):
             planned = strategy.rounds[planned.round]  # now the last of its stage
         if planned.last:

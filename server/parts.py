@@ -13,9 +13,10 @@ from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, ModelError
+from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
 from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.core.tasks.random_features import features_version
-from llmchain_fl.core.work import CLOSED_FORM, LOCKSTEP, WorkSpec
+from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings

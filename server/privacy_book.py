@@ -11,10 +11,10 @@ from typing import Any
 
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
 from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.work import LOCKSTEP
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.trusted_peers import FIELD, MEANS, by_trusted_peers
 from llmchain_fl.planning.work import plan_from
@@ -195,8 +195,8 @@ class PrivacyBook:
         spent = {site: self.epsilon(self.spent(site)) for site in sites}
         return [{**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items())]
 
-    def as_json(self, sites: Iterable[str]) -> dict[str, Any]:
-        """Content of ``privacy.json``."""
+    def as_json(self, sites: Iterable[str], *, peers: bool = True) -> dict[str, Any]:
+        """Content of ``privacy.json``; ``peers``: with the table over trusted peers, which takes a while."""
         plan = self.plan
         if plan is None:
             return {"private": False, "sites": {}}
@@ -213,7 +213,7 @@ class PrivacyBook:
             "target_epsilon": self._config.epsilon or None,
             "plan_digest": plan.digest(),
             "sites": {site: self._site(site, plan) for site in sorted(sites)},
-            **self._by_trusted_peers(),
+            **(self._by_trusted_peers() if peers else {}),
         }
 
     def _by_trusted_peers(self) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.methods import CLOSED_FORM
 from llmchain_fl.core.tasks.kind import task_kind
-from llmchain_fl.core.work import CLOSED_FORM
 
 
 def closed_form_faults(run: RunConfig) -> Iterator[str]:

@@ -10,8 +10,8 @@ from llmchain_fl.config.closed_form_faults import closed_form_faults
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.secure_faults import secure_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
+from llmchain_fl.core.methods import LOCAL, LOCKSTEP
 from llmchain_fl.core.tasks.kind import task_kind
-from llmchain_fl.core.work import LOCAL, LOCKSTEP
 from llmchain_fl.planning.compatible import Parts, faults
 from llmchain_fl.robust import ROBUST, RobustSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.work import LOCKSTEP
+from llmchain_fl.core.methods import LOCKSTEP
 
 
 def secure_faults(run: RunConfig) -> list[str]:

@@ -21,6 +21,7 @@ from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.guards.spec import GuardSpec
+from llmchain_fl.core.methods import LOCAL, LOCKSTEP, METHODS
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 from llmchain_fl.core.readable import check_readable
@@ -54,15 +55,6 @@ class TrainSpec:
         return found
 
 
-LOCAL, LOCKSTEP, CLOSED_FORM = "local", "lockstep", "closed-form"
-METHODS: Mapping[str, str] = MappingProxyType(
-    {
-        LOCAL: "sites take `steps` steps of their own, the server averages what came of them",
-        LOCKSTEP: "sites send a gradient, the server takes the one step of the round",
-        CLOSED_FORM: "sites send sums from which the server computes the head, once a stage",
-    }
-)
-"""How a round learns."""
 _LOOP: Mapping[str, Bound] = MappingProxyType(
     {
         "steps": Range(1, 1e6),

@@ -15,7 +15,6 @@ from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.guards import GUARDS
 
 if TYPE_CHECKING:
@@ -297,6 +296,6 @@ def _masked(parts: Parts) -> Iterator[str]:
     if parts.personal_head:
         yield f"{told} opens one mean for all, but aggregation.personal_head keeps each head at its site"
     for guard, _ in parts.guards:
-        if parts.shared and guard.site is not None and guard.site.penalty is not SiteGuard.penalty:
+        if parts.shared and guard.site is not None and guard.site.adds_gradient():
             told_noise = 'privacy.noise = "sum" closes the integers with the noise'
             yield f'guard "{guard.name}" adds a gradient after the noise, but {told_noise}'

@@ -23,7 +23,12 @@ STAGES = [{"name": "first", "rounds": 1}, {"name": "second", "rounds": 1}]
 
 def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, np.ndarray]]:
     """A run, and the arrays of its adapter."""
-    base = {"train": {"method": "closed-form", "steps": 1}, "continual": {"guards": []}, "task": {"features": 20}, "stage": STAGES}
+    base = {
+        "train": {"method": "closed-form", "steps": 1},
+        "continual": {"guards": []},
+        "task": {"features": 20},
+        "stage": STAGES,
+    }
     config = tiny.config(**{**base, "sites": {"count": 3, "held_out": 0.0}, **sections})
     run = RunDir.create(folder, to_toml(config))
     by_name = {site.name: site for site in prepare_sites(config, run.sites)}
@@ -95,5 +100,7 @@ def test_what_makes_no_sense_in_closed_form_is_refused_with_the_reason(
     tiny: Any, sections: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        tiny.config(**{"train": {"method": "closed-form", "steps": 1}, "continual": {"guards": []}, "stage": STAGES, **sections})
+        tiny.config(
+            **{"train": {"method": "closed-form", "steps": 1}, "continual": {"guards": []}, "stage": STAGES, **sections}
+        )
     assert any(text in fault for fault in error.value.faults)

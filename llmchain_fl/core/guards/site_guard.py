@@ -53,6 +53,11 @@ class SiteGuard:
         return True
 
     @classmethod
+    def adds_gradient(cls) -> bool:
+        """Whether it adds a gradient after the noise."""
+        return cls.penalty is not SiteGuard.penalty
+
+    @classmethod
     def moves_steps(cls) -> bool:
         """Whether it acts on the steps of a site, so that it has nothing to act on where the server takes them."""
         return cls.steer is not SiteGuard.steer or cls.pull is not SiteGuard.pull
