@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llmchain_fl.planning.shared_noise import SharedNoise
+from llmchain_fl.planning.trusted_peers import peers_to_show
 from llmchain_fl.report import wording
-
-MOST_LINES = 12
 
 
 def say_shared(console: Console, shared: SharedNoise) -> None:
@@ -25,7 +24,7 @@ def say_shared(console: Console, shared: SharedNoise) -> None:
     say("their noise to the server: it holds against the server with all the others. A site's own ledger counts by")
     say("its own file (secure.counted_peers).")
     table = Table("trusted", "with the server", "shares unknown", "epsilon", "", box=None, padding=(0, 2))
-    for trusted in trusted_shown(plan.members):
+    for trusted in peers_to_show(plan.members):
         others, note = plan.members - 1 - trusted, _note(trusted, plan.members)
         shares = f"{shared.known(trusted)} of {plan.shares}"
         table.add_row(f"{trusted}", f"{others}", shares, wording.epsilon_text(shared.epsilon(trusted)), note)
@@ -48,19 +47,13 @@ def shared_as_dict(shared: SharedNoise | None) -> dict[str, Any]:
         "shares": plan.shares,
         "members": plan.members,
         "epsilon_by_trusted_peers": {
-            str(trusted): _finite(shared.epsilon(trusted)) for trusted in trusted_shown(plan.members)
+            str(trusted): _finite(value) for trusted, value in shared.by_trusted_peers().items()
         },
         "noise_of_the_mean_step": [
             {"sites": sites, "sum": shared.on_the_sum(sites), "not_shared": shared.not_shared(sites)}
             for sites in sorted({plan.shares, plan.members})
         ],
     }
-
-
-def trusted_shown(members: int) -> list[int]:
-    """How many peers are trusted, line by line: each number, or MOST_LINES of them, ends included."""
-    steps = min(members, MOST_LINES) - 1
-    return sorted({round(step * (members - 1) / steps) for step in range(steps + 1)} | {members - 2})
 
 
 def _note(trusted: int, members: int) -> str:

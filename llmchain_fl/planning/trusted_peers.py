@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.report.wording import epsilon_text
 
-FEW = 5
-"""Up to so many sites each h is computed: a composition costs a tenth of a second, in every round."""
+MOST = 12
+"""Most sites for which each h is computed: a composition costs a tenth of a second."""
 FIELD = "epsilon_by_trusted_peers"
 """Of ``privacy.json``: h, as text, -> epsilon of the site that has spent most."""
 MEANS = (
@@ -23,9 +23,9 @@ MEANS = (
 
 
 def peers_to_show(members: int) -> list[int]:
-    """h of a small table, ascending: all of up to FEW sites; of more 0, half of the others, N - 2 and N - 1."""
-    others = members - 1
-    return sorted({*range(members)} if members <= FEW else {0, half_of(others), others - 1, others})
+    """h of a small table, ascending: all of up to MOST sites; of more so many, with 0, half of them, N - 2, N - 1."""
+    others, steps = members - 1, min(members, MOST) - 1
+    return sorted({round(step * others / steps) for step in range(steps + 1)} | {half_of(others), others - 1})
 
 
 def half_of(others: int) -> int:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from llmchain_fl.cli import privacy
-from llmchain_fl.cli.privacy_shared import MOST_LINES, trusted_shown
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.privacy.accounting import Event, epsilon
@@ -21,7 +20,7 @@ from llmchain_fl.core.privacy.charges import training_event
 from llmchain_fl.planning.forecast import forecast, warnings
 from llmchain_fl.planning.privacy_line import check_privacy
 from llmchain_fl.planning.shared_noise import SharedNoise, shared_noise
-from llmchain_fl.planning.trusted_peers import in_words, peers_to_show
+from llmchain_fl.planning.trusted_peers import MOST, in_words, peers_to_show
 from llmchain_fl.planning.work import plan_from
 
 
@@ -91,11 +90,10 @@ def test_the_same_multiplier_costs_the_same_shared_or_not() -> None:
 
 @given(st.integers(3, 4000))
 def test_a_table_names_both_ends_and_the_case_of_one_curious_site(members: int) -> None:
-    for shown in (trusted_shown(members), peers_to_show(members)):
-        assert shown == sorted(set(shown))
-        assert {0, members - 2, members - 1} <= set(shown) <= set(range(members))
-    assert len(trusted_shown(members)) <= MOST_LINES + 1
-    assert len(peers_to_show(members)) <= 5
+    shown = peers_to_show(members)
+    assert shown == sorted(set(shown))
+    assert {0, math.ceil((members - 1) / 2), members - 2, members - 1} <= set(shown) <= set(range(members))
+    assert len(shown) == members if members <= MOST else len(shown) <= MOST + 2
 
 
 def page(*arguments: str) -> str:

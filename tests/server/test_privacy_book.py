@@ -16,7 +16,6 @@ from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
 from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.planning.trusted_peers import peers_to_show
 from server.privacy_book import PrivacyBook, known_noise, make_plan
 
 STAGES = [{"name": "a", "rounds": 2}, {"name": "b", "rounds": 3}, {"name": "c", "rounds": 1}]
@@ -271,12 +270,6 @@ def test_rows_and_file_say_that_noise_is_shared() -> None:
     words = "noise on the sum of 4 to 5 sites, which share it; against the server alone"
     assert book.terms == f"delta 1e-5, per person, PLD accountant, {words}"
     assert {row["noise"] for row in book.rows(1, 0, ["north"])} == {book.as_json(["north"])["noise"]} == {"sum 4-5"}
-
-
-def test_of_many_sites_a_few_numbers_of_peers_are_shown() -> None:
-    assert peers_to_show(3) == [0, 1, 2]
-    assert peers_to_show(5) == [0, 1, 2, 3, 4]
-    assert peers_to_show(30) == [0, 15, 28, 29]
 
 
 def test_rounds_of_an_earlier_plan_count_by_the_shares_of_that_plan() -> None:
