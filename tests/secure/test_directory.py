@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.secure.directory import Directory, Entry
+from llmchain_fl.core.secure.directory import Directory, Entry, read_directory
+from llmchain_fl.core.secure.identity import Identity
 
 ENTRY = Entry("ed25519:", b"", b"", "")
 
@@ -79,3 +80,23 @@ def test_no_graph_is_sparse_where_the_neighbours_are_all_others() -> None:
 def test_points_are_different_and_never_zero() -> None:
     directory = made(30)
     assert sorted(map(directory.point, directory.names)) == list(range(1, 31))
+
+
+def test_the_same_keys_in_another_order_are_the_same_directory_and_others_are_not() -> None:
+    people = {name: Identity(name.encode() * 32) for name in "abcd"}
+    listed = {name: identity.public for name, identity in people.items()}
+
+    def key(name: str, mask: str) -> bytes:
+        told = {"run": "r", "round": 1, "site": name, "identity": listed[name]}
+        return people[name].signed("key", {**told, "mask": mask * 32, "box": "22" * 32, "self": "33" * 32})
+
+    keys = [key(name, "11") for name in "abcd"]
+    one, turned, server = (
+        read_directory(some, ("r", 1), trusted, 2, 2)
+        for some, trusted in ((keys, listed), (keys[::-1], listed), (keys, None))
+    )
+    assert one.digest == turned.digest == server.digest
+    assert one.names == turned.names == list("abcd")
+    assert [one.holders(name) for name in "abcd"] == [turned.holders(name) for name in "abcd"]
+    others = [keys[:3], [*keys[:3], key("d", "44")]]
+    assert one.digest not in {read_directory(some, ("r", 1), listed, 2, 2).digest for some in others}

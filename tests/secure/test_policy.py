@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from llmchain_fl.core.errors import SecureSumError
 from llmchain_fl.core.secure.identity import Identity
 from llmchain_fl.core.secure.policy import Policy, Terms
+from llmchain_fl.core.secure.survivors import needs_quorum
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,38 @@ def test_a_policy_lists_identities_and_nothing_else() -> None:
     Policy({"a": Identity(bytes(32)).public})
     with pytest.raises(SecureSumError, match="form"):
         Policy({"a": "somebody"})
+
+
+@pytest.mark.parametrize(
+    ("members", "shared", "survivors", "floor", "sparse", "expected"),
+    [
+        (100, 100, 100, 81, True, True),
+        (10, 10, 10, 6, False, False),
+        (10, 7, 7, 6, False, False),  # who gave no shares is masked by nobody
+        (10, 10, 8, 6, False, False),
+        (10, 10, 7, 6, False, True),
+        (10, 8, 7, 6, False, True),
+        (5, 5, 4, 3, False, False),
+        (5, 5, 3, 3, False, True),
+        (3, 3, 2, 2, False, False),
+        (4, 4, 3, 3, False, False),
+    ],
+)
+def test_each_row_of_the_table_of_confirmations(
+    members: int, shared: int, survivors: int, floor: int, sparse: bool, expected: bool
+) -> None:
+    assert needs_quorum(members, shared, survivors, floor, sparse) is expected
+
+
+@given(st.integers(2, 12), st.integers(0, 3), st.integers(0, 12))
+def test_unconfirmed_lists_never_open_more_keys_than_members_may_be_gone(
+    members: int, colluders: int, gone: int
+) -> None:
+    try:
+        terms = Policy({}, min_peers=2, colluders=colluders).terms(members, members)
+    except SecureSumError:
+        return
+    assume(members - gone >= terms.floor)
+    if not needs_quorum(members, members, members - gone, terms.floor, False):
+        shares_given = (members - colluders) * gone
+        assert shares_given // (terms.threshold - colluders) <= members - terms.floor

@@ -224,6 +224,14 @@ def test_two_wrong_shares_of_five_are_made_good(make_club) -> None:  # type: ign
     assert opened.liars == (A, C)
 
 
+def test_wrong_shares_that_no_try_sorts_out_open_nothing(make_club, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("llmchain_fl.secure_opening.TRIES", 0)
+    club = make_club(5)
+    played(club)
+    replaced(club, (B, lying(club, B, E)))
+    assert club.server.opened() == NotOpened("misfit", tuple(NAMES))
+
+
 def test_a_wrong_share_without_a_spare_one_names_all_whom_it_may_have_been(make_club) -> None:  # type: ignore[no-untyped-def]
     club = make_club(5)
     played(club, answer=[A, B, C])
