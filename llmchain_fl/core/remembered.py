@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 Key = tuple[int, int, bytes]
-"""Position of the first adapted layer, length of the pass where its shape is fixed (else 0), the text's tokens."""
+"""Position of the first adapted layer (-1: the head; then the version of what is below it stands before the tokens),
+length of the pass where its shape is fixed (else 0), the text's tokens."""
 
 
 class Remembered:

@@ -26,6 +26,9 @@ from llmchain_fl.core.by_row import RowLinear
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.frozen_prefix import FrozenPrefix
 
+BASE = b"base"
+"""Below the head there is the base alone: Delta W = 0, whatever lora_A is."""
+
 
 @dataclass(frozen=True)
 class ResidentSpec:
@@ -133,7 +136,11 @@ class Resident:
         if moves or not self.trained_names or self.fold.pairs or self.router.table is not None:
             return b""
         if not self._below:
-            self._below = hashlib.sha256(self.theta[self.trained_size :].cpu().numpy().tobytes()).digest()
+            frozen = self.theta[self.trained_size :].cpu().numpy()
+            moved = any(
+                bool(value.any()) for name, value in self.parameters.items() if name.endswith((".lora_B", ".lora_R"))
+            )
+            self._below = hashlib.sha256(frozen.tobytes()).digest() if moved else BASE
         return self._below
 
     def fresh(self) -> Arrays:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.by_row import by_row
+from llmchain_fl.core.remembered import Key
 from llmchain_fl.core.tasks.base import Examples, Output, Task, by_length
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
@@ -101,14 +102,25 @@ class Classification:
         version = self.resident.below_head
         if not version:
             return self._pooled(examples, index)
-        kept = examples.features_below(version)
+        kept, remembered = examples.features_below(version), self.resident.base.remembered
+        for i in index if remembered.limit_mb else ():
+            known = None if i in kept else remembered.get(self._key(examples, i, version))
+            if known is not None:
+                kept[i] = known
         missing = list(dict.fromkeys(i for i in index if i not in kept))
         if missing:
             asked = examples.whole_pass(missing, kept, len(index))
             with torch.no_grad():
                 found = self._pooled(examples, asked)
             kept.update((record, found[row].clone()) for row, record in enumerate(asked))
+            for i in asked if remembered.limit_mb else ():
+                remembered.put(self._key(examples, i, version), kept[i])
         return torch.stack([kept[i] for i in index])
+
+    def _key(self, examples: Examples, i: int, version: bytes) -> Key:
+        """What another run knows this record's features by: the shape of its pass is a part of it."""
+        padded = 0 if examples.shape is None else examples.shape.padded(examples.length(i))
+        return -1, padded, version + examples.ids[i].tobytes()
 
     def vectors(self, examples: Examples, index: Sequence[int]) -> Tensor:
         """float32 [n, H], unit length: each record by the present adapter."""
