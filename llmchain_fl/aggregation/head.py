@@ -24,6 +24,9 @@ class Head(Rule):
     | sites of different rank | no |
     | sites of different alpha | yes: the product is that of the start |
 
+    Where we differ: the paper probes each layer of a network once; here the last one's vectors carry the classifier
+    that is used, and every site may train it.
+
     | case | outcome |
     |---|---|
     | no site | the global adapter |
