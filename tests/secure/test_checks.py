@@ -11,6 +11,7 @@ import pytest
 from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import CODES, SecureSumError
 from llmchain_fl.core.secure import checks
+from llmchain_fl.core.secure.exchange import PAIR, seal, secrets_of
 from llmchain_fl.core.secure.identity import Identity, digest, read_identity
 from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.words import wrapped
@@ -106,6 +107,28 @@ def share_of_peer(club: Club, to: str = ME) -> bytes:
 def with_share(club: Club, *instead: bytes) -> bytes:
     others = [share for share in club.server.shares_for(ME) if share != share_of_peer(club)]
     return masked(club, shares=[*others, *instead])
+
+
+def sealed_again(club: Club, **values: int) -> bytes:
+    """The share of the peer, sealed and signed by itself under other terms."""
+    told = json.loads(share_of_peer(club))["body"]
+    header = {name: value for name, value in told.items() if name != "sealed"} | values
+    with club.members[PEER]._store.opened(RUN) as file:
+        box = secrets_of(bytes.fromhex(file.rounds[1].seed)).box
+    sealed = seal(box, club.server.members.entries[ME].box, header, bytes(PAIR))
+    return resigned(club, share_of_peer(club), **values, sealed=sealed.hex())
+
+
+@pytest.mark.parametrize("term", ["threshold", "quorum", "floor"])
+@pytest.mark.parametrize("asked", [-1, 0, 6, 10**30])
+def test_a_share_under_terms_that_nobody_can_meet_is_refused(make_club, term: str, asked: int) -> None:  # type: ignore[no-untyped-def]
+    club = at(make_club(5, min_peers=3), "shares")
+    for message in (sealed_again(club, **{term: 5}), share_of_peer(club)):
+        others = [share for share in club.server.shares_for(ME) if share != share_of_peer(club)]
+        me(club).check(RUN, 1, keys(club), club.server.shared(), [*others, message])
+    with pytest.raises(SecureSumError, match=r"^share: .* asks for more members"):
+        with_share(club, sealed_again(club, **{term: asked}))
+    ended(club)
 
 
 def place(club: Club) -> dict[str, object]:
