@@ -29,7 +29,8 @@ def command(
         str, typer.Option("--backend", help="in-process (default) or ray (Flower's own simulation).")
     ] = "in-process",
     beside: Annotated[
-        list[str] | None, typer.Option("--beside", help="Run it a second time with this setting changed, and compare.")
+        list[str] | None,
+        typer.Option("--beside", help="Run it once more with this changed ('a=1; b=2': both), and compare (repeat it)."),
     ] = None,
 ) -> None:
     """Run a scenario with all its sites on this machine."""
@@ -43,10 +44,11 @@ def command(
     else:
         first, stop = _run(scenario, list(settings or []), out, backend, shared=bool(beside))
         ended = [stop]
-        if beside:
-            second, stop = _run(scenario, [*(settings or []), *beside], _beside(out), backend, shared=True)
+        for number, told in enumerate(beside or [], start=1):
+            changed = [part.strip() for part in told.split(";")]
+            second, stop = _run(scenario, [*(settings or []), *changed], _beside(out, number), backend, shared=True)
             ended.append(stop)
-            _compare(first, second, ", ".join(beside))
+            _compare(first, second, ", ".join(changed))
     for stop in filter(None, ended):
         raise stop
 
@@ -59,8 +61,8 @@ def check_backend(name: str) -> None:
         raise ConfigError([f"--backend {name!r}: must be one of {', '.join(BACKENDS)}"])
 
 
-def _beside(out: Path | None) -> Path | None:
-    return out.with_name(f"{out.name}-beside") if out else None
+def _beside(out: Path | None, number: int) -> Path | None:
+    return out.with_name(f"{out.name}-beside{f'-{number}' if number > 1 else ''}") if out else None
 
 
 def _run(

@@ -243,6 +243,17 @@ def test_beside_a_run_that_was_stopped_the_other_one_is_played_all_the_same(
     assert "the same run once more" in capsys.readouterr().out
 
 
+def test_each_change_is_a_run_of_its_own_beside_the_first_and_one_may_change_several_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--out", str(tmp_path / "run"), "--beside", "train.lr=0.1; seed=9", "--beside", "train.lr=0.2")
+    assert simulate(Simulator(None, None, None), monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "changed: train.lr=0.1, seed=9" in said
+    assert "changed: train.lr=0.2" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run-beside", "run-beside-2"}
+
+
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("end", [RunPaused("1 of 2 sites are connected", remedy="start them"), KeyboardInterrupt()])
 def test_a_run_is_thrown_away_only_where_no_site_was_asked_and_only_else_can_it_be_gone_on_with(
