@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,6 @@ from client.dataset import Kept, has_records, site_records
 from client.memory import SealOf
 from client.outbox import describe
 from client.rounds import Between, loop_of, play_round, play_scores, stays
-from client.secure_sum import Masking
-from client.secure_sum import answer as secure_answer
 from client.site import Site, read_site
 from client.steady import Brought, shape_for
 from client.training import LocalResult, Train
@@ -32,6 +31,7 @@ from llmchain_fl.core.compression.error_feedback import check_remembered
 from llmchain_fl.core.errors import ConfigError, TrainingError
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
 from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -44,6 +44,10 @@ log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[Site, TrainTask, LocalResult], None]
 MOST_IN_A_PASS = 1024
 """Records of a pass without privacy, whatever the task wishes, where the site file says nothing."""
+SECURE: Named[Callable[..., Any]] = Named(
+    {"masking": "client.secure_sum:masking", "answer": "client.secure_sum:answer"}
+)
+"""This site's part in secure sums; imported when a task asks for one."""
 STOPPED = "stopped"
 """Purpose of the note that this site takes part in a run no more."""
 
@@ -88,7 +92,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     stopped = site.memory(task.run, STOPPED)
     if stopped.file.exists():
         raise TrainingError("the site has stopped this run: see its log", remedy="set limits.stop_unusable")
-    masking = Masking.of(site, task, work)
+    masking = None if work.secure is None else SECURE["masking"](site, task, work)
     brought = Brought(task.arrays, task.guard_arrays, work.guards)
     nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained, brought)
     between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
@@ -240,7 +244,7 @@ def make_app(
         return answer(
             message,
             context,
-            lambda site: outbox.secure_step(secure_answer(site, read_secure_query(message.content))),
+            lambda site: outbox.secure_step(SECURE["answer"](site, read_secure_query(message.content))),
         )
 
     @app.evaluate()

@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from client.per_sample import PerSample
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.clipping import clipped_sum
-from llmchain_fl.core.privacy.integer_noise import noised_share
-from llmchain_fl.core.privacy.integers import Integers, clipped_integer_sum
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.privacy.units import Batch
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import Shape, passes
@@ -41,9 +36,6 @@ class GradientFn(Protocol):
 
     def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
         """Sum over the batch, float32 [P]."""
-
-    def integers(self, batch: Batch, loss: LossFn) -> Integers:
-        """Sum over the batch with a share of noise, int64 [P]; private only."""
 
     def paused(self) -> AbstractContextManager[None]:
         """While it is open the model computes as usual: for passes over public records."""
@@ -71,14 +63,6 @@ class PlainGradient:
             gradients = torch.autograd.grad(loss(part).sum(), parameters, materialize_grads=True)
             total += torch.cat([g.reshape(-1) for g in gradients])
         return total
-
-    def integers(self, batch: Batch, loss: LossFn) -> Integers:
-        """Nothing hides an integer here.
-
-        Raises:
-            PrivacyError: always.
-        """
-        raise PrivacyError("integers without a plan of shared noise", remedy="run the same version everywhere")
 
     def paused(self) -> AbstractContextManager[None]:
         """Nothing to put aside."""
@@ -128,30 +112,26 @@ class PrivateGradient:
     def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
         """Noised sum of clipped per-unit gradients, float32 [P]."""
         total = torch.zeros_like(self._resident.trained, dtype=torch.float64)
-        for rows in self._some(batch, loss):
+        for rows in self.some(batch, loss):
             clipped, bad = clipped_sum(rows, self._plan.clip_norm)
-            self._unusable += bad
+            self.note(bad)
             total += clipped
         return self._noise.added(total, self._plan.noise_std)
 
-    def integers(self, batch: Batch, loss: LossFn) -> Integers:
-        """The same where noise is shared: int64 [P] in units of C / 2^k, with this site's share of the noise.
+    def note(self, bad: int) -> None:
+        """``bad`` units could not be computed."""
+        self._unusable += bad
 
-        g = box(sum_u [g_u 2^k / C rounded, at most 2^k long]) + N_Z(0, (z 2^k)^2 / m)     (``privacy/integers.py``)
-        """
-        plan, sharing = self._plan, Sharing.of(self._plan)
-        total = np.zeros(self._resident.trained.numel(), dtype=np.int64)
-        for rows in self._some(batch, loss):
-            clipped, bad = clipped_integer_sum(rows, plan.clip_norm, plan.grid)
-            self._unusable += bad
-            total += clipped
-        return noised_share(total, sharing.box, sharing.variance)
-
-    def _some(self, batch: Batch, loss: LossFn) -> Iterator[Tensor]:
+    def some(self, batch: Batch, loss: LossFn) -> Iterator[Tensor]:
         """The rows of the units, a few units at a time."""
         self._drawn += len(batch)
         for start in range(0, len(batch), self._open):
             yield self._rows(batch[start : start + self._open], loss)
+
+    @property
+    def size(self) -> int:
+        """P: how many numbers are trained."""
+        return self._resident.trained.numel()
 
     @property
     def unusable(self) -> float:

@@ -27,12 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import RecordDict
 from safetensors.numpy import load, save
 
 from client.site import Site
-from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import CodecSpec, Draw
 from llmchain_fl.core.compression.error_feedback import encode_with_memory
@@ -41,11 +39,8 @@ from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError, Training
 from llmchain_fl.core.messages import HelloReply, ScoreTask, SecureReply, TrainTask
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.charges import at_site, score_charge, training_charges
-from llmchain_fl.core.privacy.integer_noise import noised_share
-from llmchain_fl.core.privacy.integers import Integers, clipped_integer_sum
 from llmchain_fl.core.privacy.ledger import Ledger, Release
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_secure_reply, write_update
 
 PACKAGES = ("client", "llmchain_fl")
@@ -87,23 +82,6 @@ def delta(task: TrainTask, trained: Arrays) -> Arrays:
 def bounded(task: TrainTask, plan: PrivacyPlan | None, update: Arrays) -> Arrays:
     """The update, clipped as a whole with the privacy unit ``site``."""
     return clipped(update, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else update
-
-
-def to_sum(
-    task: TrainTask, plan: PrivacyPlan | None, result: LocalResult, leaving: Arrays
-) -> tuple[Integers | None, Arrays]:
-    """What is masked: integers with a share of noise, or the update as it would leave without masks.
-
-    With shared noise and the unit ``site`` the whole update is the one unit of its sum: clipped to C as integers
-    (``privacy/integers.py``), with this site's share of the noise.
-    """
-    update = leaving if result.direct else delta(task, leaving)
-    if plan is None or not plan.is_shared or result.integers is not None:
-        return result.integers, bounded(task, plan, update)
-    flat = np.concatenate([update[name].ravel() for name in sorted(update)]).astype(np.float64)
-    clipped_one, _ = clipped_integer_sum(torch.from_numpy(flat)[None], plan.clip_norm, plan.grid)
-    sharing = Sharing.of(plan)
-    return noised_share(clipped_one, sharing.box, sharing.variance), {}
 
 
 def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]:

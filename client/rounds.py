@@ -5,23 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import RecordDict
 
 from client import outbox, trial
-from client.closed_form import head_sums
 from client.dataset import SiteRecords
-from client.lockstep import gradient_sum
 from client.memory import Memory
 from client.rehearsal import Mask, Part, mixed
-from client.secure_sum import Masking
 from client.training import LocalResult, Train, train_round
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.methods import CLOSED_FORM, LOCAL, LOCKSTEP
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.ledger import Ledger, Release
 from llmchain_fl.core.privacy.noise import SecureNoise, Uniform
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -30,6 +28,9 @@ from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.work import WorkSpec
+
+if TYPE_CHECKING:
+    from client.secure_sum import Masking
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
@@ -114,7 +115,7 @@ def _trained(
     staying = {name: value for name, value in result.arrays.items() if stays(name, task.keeps)}
     leaving = {name: value for name, value in result.arrays.items() if name not in staying}
     if between.masking is not None:
-        return between.masking.masked(*outbox.to_sum(task, plan, result, leaving))
+        return between.masking.masked(task, result, leaving)
     draw = _draws(plan, spec.seed, f"{site} codec", task.round)
     packing = outbox.Packing(work.codec, draw, between.left_out)
     change = leaving if result.direct else outbox.delta(task, leaving)
@@ -127,9 +128,13 @@ def _trained(
     return packed
 
 
+LOOPS: Named[Train] = Named({LOCKSTEP: "client.lockstep:gradient_sum", CLOSED_FORM: "client.closed_form:head_sums"})
+"""What a site does in a round beside ``train_round``; imported when a task names it."""
+
+
 def loop_of(method: str) -> Train:
     """What a site does in a round, by ``train.method``."""
-    return {LOCAL: train_round, LOCKSTEP: gradient_sum, CLOSED_FORM: head_sums}[method]
+    return train_round if method == LOCAL else LOOPS[method]
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:

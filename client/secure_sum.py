@@ -12,14 +12,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from client import outbox
 from client.site import Site
+from client.training import LocalResult
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import PrivacyError, WireError
 from llmchain_fl.core.messages import SecureQuery, SecureReply, SecureTask, TrainTask
+from llmchain_fl.core.privacy.integer_noise import noised_share
+from llmchain_fl.core.privacy.integers import clipped_integer_sum
+from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.secure.identity import make_identity
 from llmchain_fl.core.secure.member import Member
-from llmchain_fl.core.secure.numbers import Vectors, word_width, words_of
+from llmchain_fl.core.secure.numbers import word_width, words_of
 from llmchain_fl.core.secure.policy import Policy
 from llmchain_fl.core.secure.store import OnceFile, SecretStore
 from llmchain_fl.core.secure.words import Numbers
@@ -64,33 +72,47 @@ class Masking:
     number: int
     work: WorkSpec
 
-    @classmethod
-    def of(cls, site: Site, task: TrainTask, work: WorkSpec) -> Masking | None:
-        """For the round of ``task``, everything checked that can be; None where its updates are not masked.
-
-        Raises:
-            SecureSumError: a step of the server that must not be followed (``core/secure/checks.py``).
-            PrivacyError, WireError: the site takes part in no such sum, or the task lacks what it needs.
-        """
-        if work.secure is None:
-            return None
-        if task.secure is None:
-            raise WireError("the task has no keys for its secure sum", remedy=SAME)
-        word_width(work)
-        found = cls(member_of(site, work), task.secure, task.run, task.round, work)
-        told = task.secure
-        found.member.shares(task.run, task.round, told.directory, work.digest())
-        found.member.check(task.run, task.round, told.directory, told.shared, told.shares)
-        return found
-
-    def masked(self, integers: Numbers | None, update: Vectors) -> Mapping[str, NDArray[np.uint8]]:
+    def masked(self, task: TrainTask, result: LocalResult, leaving: Arrays) -> Mapping[str, NDArray[np.uint8]]:
         """What leaves: the masked words, and this site's keys of the next round."""
-        told, words = self.told, words_of(self.work, integers, update)
+        told, words = self.told, words_of(self.work, *to_sum(task, self.work.plan, result, leaving))
         upload = self.member.masked(
             self.run, self.number, told.directory, told.shared, told.shares, words, word_width(self.work)
         )
         key = self.member.key(self.run, self.number + 1)
         return {"key": np.frombuffer(key, dtype=np.uint8), "sum": np.frombuffer(upload, dtype=np.uint8)}
+
+
+def masking(site: Site, task: TrainTask, work: WorkSpec) -> Masking:
+    """This site's part in the sum of the round of ``task``; everything is checked that can be.
+
+    Raises:
+        SecureSumError: a step of the server that must not be followed (``core/secure/checks.py``).
+        PrivacyError, WireError: the site takes part in no such sum, or the task lacks what it needs.
+    """
+    if task.secure is None:
+        raise WireError("the task has no keys for its secure sum", remedy=SAME)
+    word_width(work)
+    told, found = task.secure, Masking(member_of(site, work), task.secure, task.run, task.round, work)
+    found.member.shares(task.run, task.round, told.directory, work.digest())
+    found.member.check(task.run, task.round, told.directory, told.shared, told.shares)
+    return found
+
+
+def to_sum(
+    task: TrainTask, plan: PrivacyPlan | None, result: LocalResult, leaving: Arrays
+) -> tuple[Numbers | None, Arrays]:
+    """What is masked: integers with a share of noise, or the update as it would leave without masks.
+
+    With shared noise and the unit ``site`` the whole update is the one unit of its sum: clipped to C as integers
+    (``privacy/integers.py``), with this site's share of the noise.
+    """
+    update = leaving if result.direct else outbox.delta(task, leaving)
+    if plan is None or not plan.is_shared or result.integers is not None:
+        return result.integers, outbox.bounded(task, plan, update)
+    flat = np.concatenate([update[name].ravel() for name in sorted(update)]).astype(np.float64)
+    clipped_one, _ = clipped_integer_sum(torch.from_numpy(flat)[None], plan.clip_norm, plan.grid)
+    sharing = Sharing.of(plan)
+    return noised_share(clipped_one, sharing.box, sharing.variance), {}
 
 
 def _key(site: Site, query: SecureQuery) -> SecureReply:

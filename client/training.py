@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.gradients import gradient_of
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.privacy.integers import Integers
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.units import Batch
 from llmchain_fl.core.tasks.base import Examples, Task
@@ -46,7 +47,7 @@ class LocalResult:
     """With privacy at the site: share of drawn units whose records could not be computed and counted as zero."""
     direct: bool = False
     """Whether ``arrays`` are the update itself (``lockstep``), and not the trained adapter."""
-    integers: Integers | None = None
+    integers: NDArray[np.int64] | None = None
     """In place of ``arrays`` where noise is shared: the update with this site's share of it, int64 [P]."""
 
 

@@ -30,7 +30,7 @@ def command(
     ] = "in-process",
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="Run it once more with this changed ('a=1; b=2': both), and compare (repeat it)."),
+        typer.Option("--beside", help="Run it once more with this changed ('a=1; b=2'), and compare; repeatable."),
     ] = None,
 ) -> None:
     """Run a scenario with all its sites on this machine."""

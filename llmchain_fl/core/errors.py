@@ -122,8 +122,8 @@ class SecureSumError(LlmchainError):
 
     code = "secure"
 
-    def __init__(self, check: str, what: str, *, remedy: str) -> None:
-        super().__init__(f"{check}: {what}", remedy=remedy)
+    def __init__(self, what: str, *, remedy: str, check: str = "") -> None:
+        super().__init__(f"{check}: {what}" if check else what, remedy=remedy)
         self.check = check
 
 

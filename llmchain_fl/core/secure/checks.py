@@ -48,4 +48,4 @@ REMEDIES: dict[str, str] = {
 
 def refuse(check: str, what: str) -> SecureSumError:
     """The error of one check of the table above."""
-    return SecureSumError(check, what, remedy=REMEDIES.get(check, SERVER))
+    return SecureSumError(what, remedy=REMEDIES.get(check, SERVER), check=check)
