@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from llmchain_fl.cli import privacy
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.charges import training_event
 from llmchain_fl.planning.forecast import forecast, warnings
@@ -96,20 +98,17 @@ def test_a_table_names_both_ends_and_the_case_of_one_curious_site(members: int) 
     assert len(shown) == members if members <= MOST else len(shown) <= MOST + 2
 
 
-def page(*arguments: str) -> str:
-    settings = [
-        *("privacy.epsilon=3", "privacy.noise=sum", "secure.sum=true", "train.method=lockstep", "train.steps=1"),
-        *("sites.held_out=0", "task.head=trained", "continual.guards=[]", "sites.count=3", "stage.rounds=4"),
-        "privacy.accountant=rdp",
-    ]
-    words = [part for setting in settings for part in ("--set", setting)]
-    result = CliRunner().invoke(privacy.app, ["plan", "demo", *words, *arguments], catch_exceptions=False)
+def page(run: RunConfig, file: Path, *words: str) -> str:
+    """What `privacy plan` says of ``run``."""
+    file.write_text(to_toml(run), encoding="utf-8")
+    result = CliRunner().invoke(privacy.app, ["plan", str(file), *words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_the_page_and_its_json_say_the_same() -> None:
-    found, text = json.loads(page("--json")), page()
+def test_the_page_and_its_json_say_the_same(tmp_path: Path) -> None:
+    run, file = config(3, 3, accountant="rdp"), tmp_path / "run.toml"
+    found, text = json.loads(page(run, file, "--json")), page(run, file)
     assert found["noise"] == "sum 3"
     by_peers = found["epsilon_by_trusted_peers"]
     assert list(by_peers) == ["0", "1", "2"]
@@ -123,13 +122,12 @@ def test_the_page_and_its_json_say_the_same() -> None:
     assert "own share only" in text
 
 
-def test_a_run_that_shares_no_noise_is_told_of_as_before() -> None:
-    words = ["plan", "demo", "--set", "privacy.epsilon=3", "--set", "privacy.accountant=rdp"]
-    text = CliRunner().invoke(privacy.app, words, catch_exceptions=False).output
+def test_a_run_that_shares_no_noise_is_told_of_without_peers(tmp_path: Path) -> None:
+    run, file = config(accountant="rdp", noise="site"), tmp_path / "run.toml"
+    text = page(run, file)
     assert "trusted" not in text
     assert "noise added at each site" in text
-    told = json.loads(CliRunner().invoke(privacy.app, [*words, "--json"], catch_exceptions=False).output)
-    assert "epsilon_by_trusted_peers" not in told
+    assert "epsilon_by_trusted_peers" not in json.loads(page(run, file, "--json"))
 
 
 def test_the_check_of_a_scenario_says_both_numbers_with_their_terms() -> None:
