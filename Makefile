@@ -15,8 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy and guards on, beside the same run without guards
-	$(BIN)/llmchain-fl simulate demo --beside 'continual.guards=[]'
+demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy on; beside it noise at each site, and no guard
+	$(BIN)/llmchain-fl simulate demo --beside 'privacy.noise="site"' --beside 'continual.guards=[]'
 
 test: check      ## every check and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower"

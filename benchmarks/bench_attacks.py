@@ -86,7 +86,7 @@ class Federation:
 @functools.cache
 def federation(seed: int, settings: tuple[str, ...]) -> Federation:
     """One for each seed; a robust step is the server's business."""
-    return Federation(read_config(find_scenario("banking77"), [*settings, f"seed={seed}"]))
+    return Federation(read_config(find_scenario("banking77-lora"), [*settings, f"seed={seed}"]))
 
 
 def attacked(settings: Sequence[str], robust: str, attack: str, share: float, seed: int) -> tuple[RunDir, Success]:
@@ -94,7 +94,7 @@ def attacked(settings: Sequence[str], robust: str, attack: str, share: float, se
     from rich.console import Console
 
     rule = [] if robust == "none" else [f"aggregation.robust={robust}"]
-    config = read_config(find_scenario("banking77"), [*settings, *rule, f"seed={seed}"])
+    config = read_config(find_scenario("banking77-lora"), [*settings, *rule, f"seed={seed}"])
     sites = federation(seed, tuple(settings))
     run = RunDir.create(Path(tempfile.mkdtemp(prefix="bench-")) / "run", to_toml(config))
     hostile = hostile_sites(sites.names, share, seed)

@@ -60,7 +60,7 @@ def embed(task: Classification, examples: Examples) -> torch.Tensor:
 
 def linear_probe() -> float:
     """Test accuracy of multinomial logistic regression (L-BFGS, weight decay 1e-4) on frozen embeddings."""
-    config = read_config(find_scenario("banking77"), ["adapter.last_layers=1", "task.head=label-text"])
+    config = read_config(find_scenario("banking77-lora"), ["adapter.last_layers=1", "task.head=label-text"])
     labels = public_labels(config)
     work = work_from(config, labels, ("lora_B",), None)
     _, task = open_work(work.resident, work.task)
@@ -98,7 +98,7 @@ def main() -> None:
         private += ["privacy.enabled=true", f"privacy.unit={given.unit}", f"privacy.epsilon={given.epsilon}"]
     lines, finals = [], []
     for seed in map(int, given.seeds.split(",")):
-        run = play("banking77", [*private, *given.settings, f"seed={seed}"])
+        run = play("banking77-lora", [*private, *given.settings, f"seed={seed}"])
         curve = [row["value"] for row in run.rows() if row["metric"] == "accuracy" and row["scope"] == "global"]
         spent = last(run, "epsilon") if given.epsilon else None
         finals.append(curve[-1])

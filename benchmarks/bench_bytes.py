@@ -119,7 +119,7 @@ def accuracy(arms: list[str], seeds: list[int], settings: list[str]) -> dict[str
     found: dict[str, Any] = {arm: {"accuracy": {}, "bytes_up": 0.0} for arm in arms}
     for arm in arms:  # arm by arm: the frozen layers' outputs stay in memory for one kind of adapter at a time
         for seed in seeds:
-            run = play("banking77", [*SMALL, *settings, *ARMS[arm], f"seed={seed}"], remember=True)
+            run = play("banking77-lora", [*SMALL, *settings, *ARMS[arm], f"seed={seed}"], remember=True)
             found[arm]["accuracy"][seed] = last(run, "accuracy", scope="global")
             found[arm]["bytes_up"] = last(run, "bytes_up")
     return found

@@ -26,7 +26,7 @@ def main() -> None:
     for name in given.guards.split(","):
         found[name] = {metric: [] for metric in METRICS}
         for seed in map(int, given.seeds.split(",")):
-            run = play("banking77-stages", [*given.settings, f"seed={seed}", f"continual.guards={GUARDS[name]}"])
+            run = play("banking77-stages-lora", [*given.settings, f"seed={seed}", f"continual.guards={GUARDS[name]}"])
             for metric in METRICS:
                 found[name][metric].append(last(run, metric, scope="run"))
     lines = [[name, *(spread(values[m]) for m in METRICS)] for name, values in found.items()]

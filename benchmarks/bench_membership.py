@@ -173,7 +173,7 @@ def main() -> None:
             private = [(f"eps {e}", [*PRIVATE, f"privacy.epsilon={float(e)}"]) for e in given.epsilons.split(",") if e]
             for name, own in [("none", OPEN), *private]:
                 began = time.perf_counter()
-                run = play("banking77", [*own, *settings(data, given, seed)], keep=Path(folder) / "run")
+                run = play("banking77-lora", [*own, *settings(data, given, seed)], keep=Path(folder) / "run")
                 epsilon = math.inf if own is OPEN else spent(run)
                 rows = attacked(run, data, Claim(epsilon, DELTA), calibrated=not given.plain_loss)
                 accuracy, seconds = last(run, "accuracy", scope="global"), time.perf_counter() - began

@@ -52,7 +52,7 @@ def configuration():  # type: ignore[no-untyped-def]
     from llmchain_fl.config.read import apply_settings, build
     from llmchain_fl.scenario import find_scenario
 
-    tree = tomllib.loads(find_scenario("demo").read_text())
+    tree = tomllib.loads(find_scenario("demo-lora").read_text())
     tree["stage"] = [{"name": "all", "rounds": 3}]
     return build(apply_settings(tree, [s for s in SETTINGS if not s.startswith("stage")]))
 

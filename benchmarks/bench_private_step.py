@@ -60,7 +60,7 @@ ROWS = 16
 
 def prepare(case: str, steps: int) -> Callable[[str], None]:
     """A function that takes all steps of one kind over fixed batches."""
-    config = read_config(find_scenario("demo"), [*CASES[case], "data.train_size=1500", "sites.count=1"])
+    config = read_config(find_scenario("demo-lora"), [*CASES[case], "data.train_size=1500", "sites.count=1"])
     labels = public_labels(config)
     trained = ("lora_B",) if "demo" in case else ("lora_A", "lora_B")
     work = work_from(config, labels, trained, None)

@@ -63,7 +63,7 @@ def play(root: Path, folder: Path, settings: list[str]) -> str:
     program = [str(root / ".venv/bin/python"), "-c", "from llmchain_fl.cli.main import main; main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [*program, "simulate", "demo", "--out", str(folder), *told],
+        [*program, "simulate", "demo-lora", "--out", str(folder), *told],
         cwd=root,
         env=environment,
         capture_output=True,

@@ -22,7 +22,7 @@ from llmchain_fl.core.errors import ConfigError, DataError
 
 FILE = """
 title = "two rules"
-scenario = "demo"
+scenario = "demo-lora"
 seeds = [1]
 [[axis]]
 name = "rule"

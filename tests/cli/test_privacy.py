@@ -59,7 +59,7 @@ TERMS = "delta 1e-5, per person, PLD accountant, noise added at each site"
 
 
 def test_a_plan_says_what_it_protects_and_what_every_milestone_costs() -> None:
-    text = said("plan", "demo")
+    text = said("plan", "demo-lora")
     for part in (
         "person: adding or removing one person with all of that person's records",
         "calibrated to epsilon 8",
@@ -74,7 +74,7 @@ def test_a_plan_says_what_it_protects_and_what_every_milestone_costs() -> None:
 
 
 def test_the_plan_as_json_is_the_forecast_in_figures() -> None:
-    told = json.loads(said("plan", "demo", "--set", "privacy.epsilon=3", "--persons", "250", "--json"))
+    told = json.loads(said("plan", "demo-lora", "--set", "privacy.epsilon=3", "--persons", "250", "--json"))
     last = told["epsilon"][-1]
     event = Event("poisson-gaussian", told["sampling_rate"], told["noise_multiplier"], 4 * last["counted"])
     assert last["round"] == 9
@@ -87,38 +87,38 @@ def test_the_plan_as_json_is_the_forecast_in_figures() -> None:
 
 
 def test_a_plan_with_records_as_units_says_what_is_left_for_somebody_with_several() -> None:
-    text = said("plan", "demo", "--set", "privacy.unit=record", "--persons", "300", "--set", "privacy.delta=0.004")
+    text = said("plan", "demo-lora", "--set", "privacy.unit=record", "--persons", "300", "--set", "privacy.delta=0.004")
     assert "for somebody with 8 records" in text
     assert "! The unit is one record" in text
     assert "! Delta is not below 1 / 300" in text
 
 
 def test_a_plan_with_sites_as_units_counts_sites_and_names_who_is_trusted() -> None:
-    text = said("plan", "demo", "--set", "privacy.unit=site", "--set", "sites.held_out=0", "--set", "sites.minimum=4")
+    text = said("plan", "demo-lora", "--set", "privacy.unit=site", "--set", "sites.held_out=0", "--set", "sites.minimum=4")
     assert "sites in a round" in text
     assert "it sees every update without it" in text
     assert "persons at a site" not in text
 
 
 def test_a_scenario_without_privacy_says_so_and_how_to_have_it() -> None:
-    text = said("plan", "banking77")
+    text = said("plan", "banking77-lora")
     assert "without differential privacy" in text
     assert "--set privacy.enabled=true --set privacy.epsilon=8" in text
-    assert json.loads(said("plan", "banking77", "--json")) == {"private": False}
+    assert json.loads(said("plan", "banking77-lora", "--json")) == {"private": False}
 
 
 def test_an_epsilon_without_a_bound_is_null_in_json_and_a_warning_in_words() -> None:
     change = ("--set", "privacy.epsilon=0", "--set", "privacy.noise_multiplier=0.001", "--set", "sites.held_out=0")
-    told = json.loads(said("plan", "demo", *change, "--json"))
+    told = json.loads(said("plan", "demo-lora", *change, "--json"))
     assert told["epsilon"][-1]["pld"] is None
     assert told["replace_one"] is None
-    assert "no finite bound" in said("plan", "demo", *change)
+    assert "no finite bound" in said("plan", "demo-lora", *change)
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_the_plot_is_written_in_the_kind_that_its_name_asks_for(tmp_path: Path, ending: str, magic: bytes) -> None:
     file = tmp_path / f"plan.{ending}"
-    assert str(file) in said("plan", "demo", "--plot", file)
+    assert str(file) in said("plan", "demo-lora", "--plot", file)
     assert file.read_bytes().startswith(magic)
 
 
@@ -126,7 +126,7 @@ def test_the_plot_names_both_accountants_every_stage_and_the_budget(tmp_path: Pa
     from xml.etree import ElementTree
 
     file = tmp_path / "plan.svg"
-    told = json.loads(CliRunner().invoke(privacy.app, ["plan", "demo", "--plot", str(file), "--json"]).stdout)
+    told = json.loads(CliRunner().invoke(privacy.app, ["plan", "demo-lora", "--plot", str(file), "--json"]).stdout)
     words = " | ".join(element.text or "" for element in ElementTree.parse(file).iter(f"{SVG}text"))
     for part in ("PLD", "RDP", "1 cards", "2 payments", "3 accounts", "budget 8, by PLD", "delta 1e-5"):
         assert part in words
@@ -135,9 +135,9 @@ def test_the_plot_names_both_accountants_every_stage_and_the_budget(tmp_path: Pa
 
 def test_a_plot_of_an_unknown_kind_or_in_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.svg"):
-        said("plan", "demo", "--plot", tmp_path / "plan.gif")
+        said("plan", "demo-lora", "--plot", tmp_path / "plan.gif")
     with pytest.raises(ConfigError, match="cannot be written"):
-        said("plan", "demo", "--plot", tmp_path / "nowhere" / "plan.svg")
+        said("plan", "demo-lora", "--plot", tmp_path / "nowhere" / "plan.svg")
 
 
 def test_a_long_run_is_drawn_with_few_points_but_with_every_end_of_a_stage() -> None:

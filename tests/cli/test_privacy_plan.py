@@ -14,7 +14,7 @@ from llmchain_fl.privacy.persons import person_epsilon
 
 
 def said(*arguments: str) -> str:
-    result = CliRunner().invoke(privacy.app, ["plan", "demo", *arguments], catch_exceptions=False)
+    result = CliRunner().invoke(privacy.app, ["plan", "demo-lora", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 

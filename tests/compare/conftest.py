@@ -15,7 +15,7 @@ from llmchain_fl.core.tasks.metric import Metric
 METRICS = {"accuracy": Metric("accuracy", "higher", "share", 1.0), "loss": Metric("loss", "lower", "nats", 10.0)}
 TREE: dict[str, Any] = {
     "title": "two rules at two alphas",
-    "scenario": "demo",
+    "scenario": "demo-lora",
     "seeds": [1, 2, 3],
     "report": ["bytes", "seconds"],
     "set": {"privacy.enabled": False, "continual.guards": []},

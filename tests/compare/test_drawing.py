@@ -31,7 +31,7 @@ RULES = [f"rule{n}" for n in range(10)]
 def ten() -> Comparison:
     values = {rule: {"train.lr": 0.01 * (n + 1)} for n, rule in enumerate(RULES)}
     alphas = {"0.5": {"sites.alpha": 0.5}, "0.1": {"sites.alpha": 0.1}}
-    tree = {"scenario": "demo", "axis": [{"name": "rule", "values": values}, {"name": "alpha", "values": alphas}]}
+    tree = {"scenario": "demo-lora", "axis": [{"name": "rule", "values": values}, {"name": "alpha", "values": alphas}]}
     return build_comparison("ten", tree)
 
 
@@ -65,7 +65,7 @@ def test_every_combination_is_one_point_at_its_means_with_its_spreads(
 
 
 def test_a_loss_plot_says_which_way_is_better(ten: Comparison, made: Callable[..., Any]) -> None:
-    loss = build_comparison("x", {"scenario": "demo", "score": "loss", "axis": [{"name": "a", "values": {"x": {}}}]})
+    loss = build_comparison("x", {"scenario": "demo-lora", "score": "loss", "axis": [{"name": "a", "values": {"x": {}}}]})
     found = made(loss, {("x", 1): {"loss": 2.0, "bytes": 1e6}})
     assert "loss, lower is better" in scores_against_bytes(Groups.of(loss, found))
     assert scores_against_bytes(Groups.of(loss, made(loss, {("x", 1): {"loss": 2.0}}))) == ""
@@ -91,7 +91,7 @@ def test_marks_tell_the_rule_and_panels_the_last_other_axis(tree: dict[str, Any]
 @pytest.fixture
 def guards() -> Comparison:
     tree = {
-        "scenario": "demo",
+        "scenario": "demo-lora",
         "continual": True,
         "axis": [
             {"name": "guard", "values": {"naive": {}, "ema": {"continual.guards": ["ema"]}}},
@@ -124,7 +124,7 @@ def test_the_page_holds_tables_plots_what_was_equal_and_the_commands_and_loads_n
     ten: Comparison, made: Callable[..., Any]
 ) -> None:
     outcomes = [*made(ten, numbers(ten)), missed(ten.cells([3])[0], "refused", "<script>alert(1)</script>")]
-    configs = [read_config(find_scenario("demo"), outcome.settings) for outcome in outcomes]
+    configs = [read_config(find_scenario("demo-lora"), outcome.settings) for outcome in outcomes]
     tables, plots = tables_of(ten, outcomes), {"scores-against-bytes": scores_against_bytes(Groups.of(ten, outcomes))}
     text = page(ten, configs, outcomes, tables, plots, "llmchain-fl compare ten --jobs 2")
     assert text.count("<table") == 3
@@ -149,7 +149,7 @@ def test_the_words_under_a_plot_say_which_way_is_better(
 
 
 def test_what_was_held_equal_names_what_was_not(ten: Comparison) -> None:
-    configs = [read_config(find_scenario("demo"), cell.settings) for cell in ten.cells([1])]
+    configs = [read_config(find_scenario("demo-lora"), cell.settings) for cell in ten.cells([1])]
     lines = {group: (equal, differs) for group, equal, differs in held_equal(configs, [1, 2])}
     assert lines["Optimiser at the sites"][1] == "lr"
     assert "steps 4" in lines["Optimiser at the sites"][0]
@@ -157,13 +157,13 @@ def test_what_was_held_equal_names_what_was_not(ten: Comparison) -> None:
     assert lines["Privacy"][0].startswith("enabled True, unit person, epsilon 8")
     assert lines["Stages and rounds"][0].startswith("cards: 3 rounds, payments: 3 rounds, accounts: 3 rounds")
     assert lines["Seeds"][0].startswith("1, 2;")
-    off = [read_config(find_scenario("demo"), ["privacy.enabled=false"])]
+    off = [read_config(find_scenario("demo-lora"), ["privacy.enabled=false"])]
     assert ("Privacy", "none", "") in held_equal(off, [1])
 
 
 def test_a_cell_can_be_played_alone_by_its_command(comparison: Comparison, made: Callable[..., Any]) -> None:
     (outcome,) = made(comparison, {("ffa", "0.5", 2): {}})
     assert simulate_command(comparison.scenario, outcome.settings) == (
-        "llmchain-fl simulate demo --set privacy.enabled=false --set 'continual.guards=[]' "
+        "llmchain-fl simulate demo-lora --set privacy.enabled=false --set 'continual.guards=[]' "
         "--set 'aggregation.rule=\"ffa\"' --set train.lr=0.01 --set seed=2"
     )

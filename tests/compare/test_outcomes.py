@@ -100,7 +100,7 @@ def test_which_way_is_better_follows_from_what_the_runs_declare() -> None:
 
 
 def a_run(folder: Path, rows: list[Row], privacy: dict[str, Any]) -> Any:
-    config = read_config(find_scenario("demo"))
+    config = read_config(find_scenario("demo-lora"))
     run = RunDir.create(folder, to_toml(config))
     run.append_rows(rows)
     run.write_privacy(privacy)

@@ -49,7 +49,7 @@ class Simulator:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    config = read_config(find_scenario("demo"))
+    config = read_config(find_scenario("demo-lora"))
     return Job(Cell({"rule": "ffa"}, 1, ("seed = 1",)), tmp_path / "cells" / "ffa-seed1", to_toml(config))
 
 

@@ -68,7 +68,7 @@ def test_all_faults_come_in_one_error_in_the_users_words(tree: dict[str, Any]) -
 
 
 def test_what_no_comparison_can_be_is_said(tree: dict[str, Any]) -> None:
-    assert "there is no [[axis]]" in faults({"scenario": "demo"})
+    assert "there is no [[axis]]" in faults({"scenario": "demo-lora"})
     assert any("scenario is missing" in fault for fault in faults({"axis": tree["axis"]}))
     both = [{"name": "rule", "values": {"a": {"train.lr": 0.1}}}, {"name": "lr", "values": {"b": {"train.lr": 0.2}}}]
     assert "axes rule and lr both set train.lr" in faults({**tree, "axis": both})

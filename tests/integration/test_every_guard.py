@@ -97,13 +97,12 @@ def test_a_guard_changes_what_is_served_after_the_second_stage_and_not_after_the
 @pytest.mark.parametrize("guard", sorted(GUARDS))
 def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path: Path, guard: str) -> None:
     whole = play(config(tiny, guard), tmp_path / "whole")
-    for last in (1, 2):
-        with pytest.raises(KeyboardInterrupt):
-            play(config(tiny, guard), tmp_path / f"cut{last}", StopAfter(last))
-        run = play(config(tiny, guard), tmp_path / f"cut{last}")
-        assert same(arrays(run), arrays(whole))
-        kept = [[r for r in one.rows() if r["metric"] in ("r_matrix", "forgetting")] for one in (run, whole)]
-        assert kept[0] == kept[1]
+    with pytest.raises(KeyboardInterrupt):
+        play(config(tiny, guard), tmp_path / "cut", StopAfter(2))  # the second stage has begun
+    run = play(config(tiny, guard), tmp_path / "cut")
+    assert same(arrays(run), arrays(whole))
+    kept = [[r for r in one.rows() if r["metric"] in ("r_matrix", "forgetting")] for one in (run, whole)]
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))

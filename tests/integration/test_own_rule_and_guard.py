@@ -196,7 +196,7 @@ def test_they_are_compared_and_a_cell_in_which_they_do_not_fit_is_refused_with_t
     rules = {name: {"aggregation.rule": name} for name in ("ffa", "halved")}
     guards = {"none": {"continual.guards": []}, "small": {"continual.guards": ["small_steps"]}}
     axes = [{"name": "rule", "values": rules}, {"name": "guard", "values": guards}]
-    comparison = build_comparison("own", {"title": "own", "scenario": "demo", "seeds": [1], "axis": axes})
+    comparison = build_comparison("own", {"title": "own", "scenario": "demo-lora", "seeds": [1], "axis": axes})
     checked = check_cells(comparison, comparison.cells([1]))
     assert len(checked.cells) == 3
     (refused,) = checked.refused
