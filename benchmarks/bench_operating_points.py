@@ -6,7 +6,7 @@
 A head over frozen MiniLM vectors of generated bank messages (24 labels, persons with 1 to 4 messages), started from the
 label texts, trained with noise for its budget (delta 1e-5, per person, add or remove, PLD). One factor at a time around
 the chosen point; validation messages are of another seed and of templates that nobody trained on. ``step`` and ``run``:
-noise over signal (``llmchain_fl/planning/recommend.py``); ``share``: of what was learned without noise. What the tables
+noise over signal (``llmchain_fl/planning/signal.py``); ``share``: of what was learned without noise. What the tables
 say stands in docs/operating-points.md; ``planning/recommend.py`` holds what was chosen.
 """
 
@@ -26,7 +26,8 @@ import torch
 from bench import need, show, write
 from private_steps import MOST, Data, Point, bank, embedded, made_up, play, same_clipping
 
-from llmchain_fl.planning.recommend import FEWEST, LITTLE, NOTHING, TRAVEL
+from llmchain_fl.planning.recommend import FEWEST, TRAVEL
+from llmchain_fl.planning.signal import LITTLE, NOTHING
 
 CHOSEN = Point()
 LRS = (0.003, 0.01, 0.03)
@@ -155,7 +156,7 @@ def public(seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def thresholds(learned: Sequence[Mapping[str, Any]]) -> None:
-    """What was learned on either side of the two figures of ``planning/recommend.py``."""
+    """What was learned on either side of the two figures of ``planning/signal.py``."""
     for name, low, high in (("quiet", 0.0, LITTLE), ("noisy", LITTLE, NOTHING), ("drowned", NOTHING, np.inf)):
         shares = [row["share"] for row in learned if low < row["run"] <= high]
         told = f"{len(shares)} runs with {low:g} < run <= {high:g}"

@@ -31,7 +31,7 @@ from llmchain_fl.core.work import open_work
 from llmchain_fl.data.generated import generate, label_texts
 from llmchain_fl.data.generated.bank_templates import phrases
 from llmchain_fl.planning.calibrate import calibrate
-from llmchain_fl.planning.recommend import run_ratio, step_ratio
+from llmchain_fl.planning.signal import run_ratio, step_ratio
 from server.schedule import learning_rate
 
 Floats = NDArray[np.float32]

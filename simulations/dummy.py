@@ -16,14 +16,17 @@ import numpy as np
 from client import check, trial
 from client.rounds import loop_of
 from client.steady import Brought, shape_for
+from llmchain_fl.aggregation.rule import Arrays, Rule, sent_names
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.work import WorkSpec, open_work
-from llmchain_fl.data.stages import Sources, named, public_labels
+from llmchain_fl.data.stages import Sources, named, public_labels, stage_labels
 from llmchain_fl.planning.findings import Findings
+from llmchain_fl.planning.forecast import forecast
+from llmchain_fl.planning.signal import planned_ratio, verdict
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from server.build import build
@@ -58,6 +61,18 @@ def _describe(found: Findings, config: RunConfig, loop: Loop) -> None:
     trained = sum(array.size for array in loop.parts.start.values())
     found.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained")
     found.fact("model", upload_of(config, strategy.asker.work, strategy.rule, loop.parts.start))
+    if told := drowned(config, strategy.rule, loop.parts.start):
+        found.warn("privacy", told, "see llmchain-fl privacy plan --recommend, docs/operating-points.md")
+
+
+def drowned(config: RunConfig, rule: Rule, start: Arrays) -> str:
+    """A sentence where noise leaves little or nothing to learn; "" where it does not, or where nothing is known."""
+    plan, labels = forecast(config), list(public_labels(config))
+    if plan is None:
+        return ""
+    sent = sum(start[name].size for name in sent_names(rule, start, 1))
+    largest = max(len(stage_labels(stage, labels) or labels) for stage in config.stage)
+    return verdict(planned_ratio(config, plan, sent, largest))
 
 
 def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:

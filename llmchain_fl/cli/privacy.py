@@ -16,7 +16,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 
 @app.command("plan")
 def plan(
-    scenario: Annotated[str, typer.Argument(help="A shipped scenario (see `scenarios`) or a .toml file.")] = "demo",
+    scenario: Annotated[
+        str, typer.Argument(help="A shipped scenario (see `scenarios`) or a .toml file.", show_default="demo")
+    ] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: --set privacy.epsilon=3 (repeat it).")
     ] = None,
@@ -29,15 +31,34 @@ def plan(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw epsilon over rounds: FILE.svg, .png or .pdf.")
     ] = None,
+    recommended: Annotated[
+        bool, typer.Option("--recommend", help="Instead: settings that fit --persons, --sites and --epsilon.")
+    ] = False,
+    sites: Annotated[int | None, typer.Option("--sites", help="--recommend: how many sites take part.")] = None,
+    epsilon: Annotated[float | None, typer.Option("--epsilon", help="--recommend: budget of a site.")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="--recommend: delta (1e-5).")] = None,
+    labels: Annotated[int | None, typer.Option("--labels", help="--recommend: labels of the task (77).")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="--recommend: width of the base (384).")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="--recommend: rounds you can afford (60).")] = None,
     as_json: Json = False,
 ) -> None:
     """What a scenario will cost, before anyone trains. Reads no data, spends nothing."""
     from llmchain_fl.cli.privacy_plan import show_plan
+    from llmchain_fl.cli.privacy_recommend import refuse_beside, show_recommendation
     from llmchain_fl.config.read import read_config
     from llmchain_fl.scenario import find_scenario
 
-    config = read_config(find_scenario(scenario), list(settings or []))
-    show_plan(config, scenario, (persons, records_per_person), plot, as_json)
+    public = {"sites": sites, "epsilon": epsilon, "delta": delta, "labels": labels, "width": width, "rounds": rounds}
+    of_a_plan = {"SCENARIO": scenario, "--set": settings, "--records-per-person": records_per_person, "--plot": plot}
+    if recommended:
+        refuse_beside(of_a_plan, "--recommend reads no scenario: leave out")
+        show_recommendation({"persons": persons, **public}, as_json)
+        return
+    refuse_beside({f"--{name}": value for name, value in public.items()}, "without --recommend a scenario says it all:")
+    name = scenario or "demo"
+    show_plan(
+        read_config(find_scenario(name), list(settings or [])), name, (persons, records_per_person), plot, as_json
+    )
 
 
 @app.command("ledger")

@@ -16,12 +16,11 @@ from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.core.privacy.plan import MOST_SITES
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
+from llmchain_fl.planning.signal import LITTLE, NOTHING, run_ratio, step_ratio, verdict
 
 Value = str | int | float | bool
 RATE, ROUNDS, FEWEST, TRAVEL, CLIP = 1.0, 30, 15, 0.3, 1.0
 """q; rounds beyond which nothing more was gained; rounds below which lr rises no further; lr x rounds; C."""
-LITTLE, NOTHING = 1.0, 3.0
-"""Noise over signal of a whole run above which less than half, and hardly a tenth, of what can be learned was."""
 MASKED = 3
 """Fewest sites of a secure sum."""
 LORA_RANK, LORA_MATRICES = 4, 2
@@ -94,38 +93,6 @@ class Public:
         return self.head + LORA_MATRICES * LORA_RANK * self.width
 
 
-def step_ratio(z: float, trained: int, expected: float, noises: int = 1) -> float:
-    """Noise over signal of one mean step: the length of its noise over the most that its signal can be, C.
-
-        step = z sqrt(d w) / (N q)
-
-    Units are drawn, clipped to C and summed, noise of deviation z C is in each of d numbers (Abadi et al. 2016, arXiv
-    1607.00133, algorithm 1), the sum is divided by N q.
-
-    Args:
-        z: noise multiplier.
-        trained: d.
-        expected: N q, persons of all sites in a step.
-        noises: w, whole noises in the sum: 1 where sites share it, n where each of n sites adds its own.
-    """
-    return z * math.sqrt(trained * noises) / expected
-
-
-def run_ratio(step: float, labels: int, steps: int) -> float:
-    """The same over a whole run, for what one label can learn: the figure by which a run is judged.
-
-        run = step sqrt(L / T)
-
-    Noise of T steps averages. The clipped gradients of the persons of one label lie in rows of their own, and each
-    label has about one L-th of them: the mean step of signal is C / sqrt(L) long, not C. A rule of thumb, no bound:
-    ``benchmarks/bench_operating_points.py`` prints what was learned at which figure, for 24 to 150 labels.
-
-    With q = 1 it does not depend on the rounds: z = s sqrt(T), s: the multiplier of a single release (Gaussian
-    mechanisms compose so; Dong et al. 2022, arXiv 1905.02383, corollary 3.3), so run = s sqrt(d w L) / N.
-    """
-    return step * math.sqrt(labels / steps)
-
-
 @dataclass(frozen=True)
 class Recommendation:
     """Settings with their reasons.
@@ -171,7 +138,7 @@ def recommend(public: Public) -> Recommendation:
     more than ROUNDS rounds      ROUNDS
     fewer than FEWEST            lr is that of FEWEST
     run > LITTLE                 half of lr, and a warning that less than half is learned
-    run > NOTHING                a warning that nothing will be learned
+    run > NOTHING                a warning that hardly anything is learned
     delta >= 1 / (10 N)          a warning
     a budget no noise reaches    :class:`PrivacyError`
     ===========================  ===================================================================================
@@ -225,35 +192,29 @@ def _settings(public: Public, lr: float) -> dict[str, Value]:
 def _reasons(public: Public, rounds: int, runs: list[float]) -> tuple[tuple[str, str], ...]:
     n, m = public.sites, public.shares
     alone = "one site adds all of it" if n == 1 else "of two sites each would know the other's part: a third one helps"
-    spread = f"the sites share it: at each of {n} it would be {math.sqrt(m or 1):.2g} times as much in the mean step"
-    more = f"with LoRA the figure below is {runs[1] / runs[0]:.3g} times as large"
+    much = f"at each of {n} it would be {math.sqrt(m or 1):.2g} times as much in the mean step"
+    spread = f"the sites share it, and epsilon holds against the server alone; {much}"
+    more = f"with LoRA noise over signal is {runs[1] / runs[0]:.3g} times as large"
     cut = f"of {public.rounds} that you can afford; more gained nothing" if public.rounds > rounds else "all you afford"
     slow = ", halved because noise is strong" if runs[0] > LITTLE else ""
     return (
         (
             "method",
-            "lockstep: one optimiser at the server, which sees the sum of all persons; local steps average noisier ones",
+            "lockstep: the server takes the one step over all persons; steps of each site's own bear more noise",
         ),
-        ("noise", f'on the "sum", {spread}' if m else f'at each "site": {alone}'),
-        ("rule", f"head: the fewest trained numbers, features of a record computed once; {more}"),
-        ("sampling_rate", "1: everybody in every step has the least noise for an epsilon; a head alone is cheap"),
+        ("noise", f'on the "sum": {spread}' if m else f'at each "site": {alone}'),
+        ("rule", f"head: the fewest trained numbers, and features of a record are computed once; {more}"),
+        ("sampling_rate", "1: everybody in every step has the least noise for an epsilon, and a head alone is cheap"),
         ("batch_size", "sampling_rate x persons at a site: a public divisor, never a count of records"),
         ("rounds", f"{rounds}, {cut}; with everybody in each, noise over the run is the same for any number"),
-        ("lr", f"{TRAVEL:g} / rounds (at least {FEWEST}){slow}: the best of those tried moved so far in all"),
-        ("clip_norm", "below most gradients of a fresh head: then Adam makes its value no matter"),
+        ("lr", f"{TRAVEL:g} / rounds (at least {FEWEST}){slow}: how far a head moves in all, the best of those tried"),
+        ("clip_norm", "below most gradients of a fresh head: there Adam makes its value no matter"),
     )
 
 
 def _warnings(public: Public, run: float) -> tuple[str, ...]:
-    found = []
-    figure = f"Noise over the run is {run:.3g} times what a label's records can say"
-    if run > NOTHING:
-        found.append(
-            f"{figure}: above {NOTHING:g} hardly anything was learned. Find more persons or sites, allow a larger epsilon, "
-            "merge labels; or use the label texts alone, untrained."
-        )
-    elif run > LITTLE:
-        found.append(f"{figure}: above {LITTLE:g} less than half of what can be learned was learned.")
-    if public.delta >= 1 / (10 * public.counted):
-        found.append(f"Delta is not below 1 / (10 x {public.counted:,} persons): choose a smaller one.")
-    return tuple(found)
+    more = " Find more persons or sites, allow a larger epsilon, or merge labels; the label texts alone cost nothing."
+    told = verdict(run) + more * (run > NOTHING)
+    small = public.delta < 1 / (10 * public.counted)
+    delta = f"Delta is not below 1 / (10 x {public.counted:,} persons): choose a smaller one."
+    return tuple(sentence for sentence in (told, "" if small else delta) if sentence)
