@@ -16,7 +16,7 @@ import numpy as np
 from client import check, trial
 from client.rounds import loop_of
 from client.steady import Brought, shape_for
-from llmchain_fl.aggregation.rule import Arrays, Rule, sent_names
+from llmchain_fl.aggregation.rule import Arrays, Rule, names_of
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
@@ -32,7 +32,7 @@ from llmchain_fl.run_dir import RunDir
 from server.build import build
 from server.loop import Loop
 from server.upload import upload_of
-from simulations.prepare import simulated_site
+from simulations.prepare import make_identities, simulated_site
 
 MOST_TEXTS = 2000
 """Texts whose tokens are counted, the first of each stage."""
@@ -58,8 +58,8 @@ def check_model(config: RunConfig, *, train: bool = True) -> Findings:
 
 def _describe(found: Findings, config: RunConfig, loop: Loop) -> None:
     resident, strategy = loop.parts.scorer.resident, loop.parts.strategy
-    trained = sum(array.size for array in loop.parts.start.values())
-    found.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained")
+    trained = _trained(strategy.rule, loop.parts.start)
+    found.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained in a round")
     found.fact("model", upload_of(config, strategy.asker.work, strategy.rule, loop.parts.start))
     if told := drowned(config, strategy.rule, loop.parts.start):
         found.warn("privacy", told, "see llmchain-fl privacy plan --recommend, docs/operating-points.md")
@@ -70,9 +70,13 @@ def drowned(config: RunConfig, rule: Rule, start: Arrays) -> str:
     plan, labels = forecast(config), list(public_labels(config))
     if plan is None:
         return ""
-    sent = sum(start[name].size for name in sent_names(rule, start, 1))
     largest = max(len(stage_labels(stage, labels) or labels) for stage in config.stage)
-    return verdict(planned_ratio(config, plan, sent, largest))
+    return verdict(planned_ratio(config, plan, _trained(rule, start), largest))
+
+
+def _trained(rule: Rule, start: Arrays) -> int:
+    """How many numbers a site trains in the first round: one clip and one noise over all of them."""
+    return sum(start[name].size for name in names_of(rule.turn(1).trains, start))
 
 
 def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
@@ -82,6 +86,7 @@ def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
         LlmchainError: why it would refuse.
     """
     name, task = _first_task(config, loop)
+    make_identities(config, run.sites)
     work, site = WorkSpec.from_json(task.work), simulated_site(config, run.sites, name)
     site.check(work)
     check.check_train(site, task)

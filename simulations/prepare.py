@@ -47,7 +47,7 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
             there already would have other names.
     """
     names, done = site_names(config), dealt_in(folder)
-    _make_identities(config, folder)
+    make_identities(config, folder)
     stages = [stage.name for stage in config.stage]
     if done is None or not (set(stages) <= set(done.stages) and set(names) <= set(done.sites)):
         labels = list(public_labels(config))
@@ -124,7 +124,8 @@ def _secure(config: RunConfig, folder: Path, name: str) -> SiteSecure:
     return SiteSecure(peers=peers, identity=str(folder / name / "identity.key"), counted_peers=trusted)
 
 
-def _make_identities(config: RunConfig, folder: Path) -> None:
+def make_identities(config: RunConfig, folder: Path) -> None:
+    """The keys by which sites of a secure sum know each other; nothing where there is none."""
     if config.secure.sum:
         for name in site_names(config):
             (folder / name).mkdir(parents=True, exist_ok=True)

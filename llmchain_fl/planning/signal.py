@@ -79,7 +79,7 @@ def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) 
     Args:
         config: of the run.
         plan: its forecast.
-        trained: d, numbers that a site sends.
+        trained: d, numbers that a site trains in a round.
         labels: L of the largest stage.
     """
     if plan.unit == "site" or labels < 2 or not trained:

@@ -168,6 +168,21 @@ def test_a_model_that_fits_tells_its_bytes_its_tokens_and_takes_a_private_step(b
     assert "0.0% are cut at model.max_tokens = 16" in facts
 
 
+MASKED = (
+    *(*PRIVATE, "data.one_record_per_person=true", "task.head=trained", "aggregation.rule=head-only", "sites.count=3"),
+    *("train.method=lockstep", "train.steps=1", "secure.sum=true", "privacy.noise=sum"),
+)
+
+
+def test_a_run_of_masked_sums_is_tried_as_its_sites_would_and_noise_that_drowns_it_is_told(bank: Path) -> None:
+    found = of_model(bank, *MASKED, "train.batch_size=1000")
+    assert lines(found) == []
+    fact = next(line for line in lines(found, "fact") if "numbers are trained" in line)
+    assert f" {len(read_config(bank).task.labels) * 33:,} numbers" in fact  # the head alone, of a base of width 32
+    (line,) = lines(of_model(bank, *MASKED, "train.batch_size=0.5"), "warning")
+    assert "hardly anything" in line
+
+
 def test_texts_that_are_cut_and_tokens_that_nobody_knows_are_told(bank: Path, tmp_path: Path) -> None:
     assert "are cut at model.max_tokens = 6" in lines(of_model(bank, "model.max_tokens=6"), "warning")[0]
     write(tmp_path / "test.jsonl", [{"text": f"quux{n} frobnicate", "label": "other"} for n in range(9)])
