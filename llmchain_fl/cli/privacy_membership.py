@@ -17,6 +17,7 @@ import numpy as np
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.privacy.attacks.membership import FALSE_ALARMS, Claim, Membership, infer_membership
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import noise_words
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.spending import Spending
 from llmchain_fl.run_dir import RunDir
@@ -99,7 +100,8 @@ def claim_of(run: RunDir) -> tuple[Claim, str]:
     words = f"epsilon {wording.epsilon_text(highest[1].epsilon, spending.guarantee)}"
     if spending.unit == "site":
         return Claim(math.inf, 0.0), f"{words} is about whole sites, and bounds nothing for one person"
-    return Claim(highest[1].epsilon, spending.delta), f"{words} bounds every attack on what the sites sent in this run"
+    who = noise_words(spending.noise, spending.unit).seen_by
+    return Claim(highest[1].epsilon, spending.delta), f"{words} bounds every attack by {who} in this run"
 
 
 def sides(run: RunDir, config: RunConfig) -> Sides:

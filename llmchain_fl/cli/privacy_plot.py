@@ -10,6 +10,7 @@ from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.planning.forecast import Forecast
 from llmchain_fl.report import figure as fig
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import noise_words
 from llmchain_fl.report.readings import Curve, Stage
 
 POINTS = 40
@@ -29,7 +30,8 @@ def draw(plan: Forecast, path: Path) -> None:
     finite = [y for curve in curves.values() for _, y in curve if math.isfinite(y)]
     if not finite:
         raise ConfigError(["no epsilon of this plan has a finite bound: there is nothing to draw"], remedy="add noise")
-    terms = f"delta {wording.power(plan.delta)}, unit {plan.unit}, at a site that is in every round"
+    who = noise_words(plan.noise, plan.unit).short
+    terms = f"delta {wording.power(plan.delta)}, unit {plan.unit}, at a site that is in every round; {who}"
     with fig.drawing(3.2, f"epsilon before the run ({terms})") as (figure, axes):
         if len(plan.stages) > 1:
             axes.set_title(axes.get_title(loc="left"), pad=20)

@@ -15,6 +15,7 @@ from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.planning.recommend import LORA_RANK, Public, Recommendation, recommend
 from llmchain_fl.report import wording
+from llmchain_fl.report.noised import noise_of_sum
 
 PAGE = "docs/operating-points.md"
 
@@ -84,7 +85,8 @@ def _print(public: Public, found: Recommendation) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     where = f"{wording.count(public.persons, 'person')} at each of {wording.count(public.sites, 'site')}"
-    terms = f"delta {wording.power(public.delta)}, per person, PLD accountant"
+    noise = noise_of_sum(public.shares, public.sites) if public.shares else ""
+    terms = wording.guarantee(public.delta, "person", "pld", noise)
     say(f"Settings for {where}, budget epsilon {public.epsilon:g} ({terms}),")
     say(f"{public.labels:,} labels, vectors of {public.width:,} numbers. Nothing was read, nothing is spent. {PAGE}\n")
     reasons = Table(show_header=False, box=None, padding=(0, 2))

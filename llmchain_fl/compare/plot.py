@@ -141,7 +141,7 @@ def against_epsilon(groups: Groups) -> str:
             panel.set_title(heading(name, groups.metrics))
             panel.set_xticks(range(len(levels)), [_level(by_level[level]) for level in levels])
             plain(panel)
-        figure.supxlabel(f"epsilon spent ({terms})", size=8, color=fig.GREY)
+        figure.supxlabel(fig.folded(f"epsilon spent ({terms})", 110), size=8, color=fig.GREY)
         marking.legend(figure, labels, marked.name)
         return fig.to_svg(figure, "privacy", f"learned and forgotten by {axis.name}: {', '.join(labels)}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ DASHES: tuple[Dash, ...] = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5,
 MARKERS = "osD^vPX"
 HEAT = ["#f1f6fa", "#8dbbdb"]
 WIDTH = 7.0
+FOLDED = 88
+"""Letters of a title that fit the width."""
 POINTS, LINE = 72.0, 13.0
 
 LOOK: dict[Any, Any] = {
@@ -80,8 +83,13 @@ def drawing(height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
     with mpl.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(title)
+        axes.set_title(folded(title))
         yield figure, axes
+
+
+def folded(text: str, width: int = FOLDED) -> str:
+    """A title or label in lines that fit the figure's width."""
+    return textwrap.fill(text, width, break_long_words=False)
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def _privacy(settings: Mapping[str, Any]) -> str:
     unit, delta = privacy.get("unit", "record"), privacy.get("delta")
     if not target or not delta:
         return f"differential privacy per {unit}"
-    return f"differential privacy: target epsilon {target:g}, delta {power(float(delta))}, per {unit}"
+    shared = ", noise on the sum" if privacy.get("noise") == "sum" else ""
+    return f"differential privacy: target epsilon {target:g}, delta {power(float(delta))}, per {unit}{shared}"
 
 
 def _of(settings: Mapping[str, Any], section: str, key: str) -> Any:

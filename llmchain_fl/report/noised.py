@@ -79,9 +79,12 @@ _VALUE = re.compile(rf"(site|server|{COUNTED})|sum (\d{{1,6}})(?:-(\d{{1,6}}))?"
 
 def noised_by(plan: PrivacyPlan) -> str:
     """The value for a run under ``plan``."""
-    if plan.is_shared:
-        return f"sum {plan.shares}" + (f"-{plan.members}" if plan.members > plan.shares else "")
-    return _usual(plan.unit)
+    return noise_of_sum(plan.shares, plan.members) if plan.is_shared else _usual(plan.unit)
+
+
+def noise_of_sum(fewest: int, most: int) -> str:
+    """The value for noise that ``fewest`` to ``most`` sites share."""
+    return f"sum {fewest}" + (f"-{most}" if most > fewest else "")
 
 
 def noise_words(noise: str, unit: str) -> Words:

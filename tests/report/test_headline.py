@@ -35,6 +35,14 @@ def test_the_heading_and_the_badges_are_those_of_the_settings() -> None:
     )  # fmt: skip
 
 
+def test_a_badge_says_that_noise_is_shared() -> None:
+    told = settings("six branches")
+    told["privacy"] = {**told["privacy"], "noise": "sum"}
+    assert headline(told).badges[0] == (
+        "differential privacy: target epsilon 8, delta 1e-5, per person, noise on the sum"
+    )
+
+
 def test_a_run_without_privacy_is_never_headed_differential_privacy() -> None:
     head = headline(settings("six bank branches, three stages, differential privacy, guards", private=False))
     assert "privacy" not in head.title + head.words
