@@ -22,7 +22,7 @@ from client import check, outbox, rehearsal, trial
 from client.dataset import Kept, has_records, site_records
 from client.memory import SealOf
 from client.outbox import describe
-from client.rounds import Between, loop_of, play_round, play_scores, stays
+from client.rounds import LOOPS, Between, play_round, play_scores, stays
 from client.site import Site, read_site
 from client.steady import Brought, shape_for
 from client.training import LocalResult, Train
@@ -97,7 +97,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained, brought)
     between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
     if plan is not None:
-        trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(work.train.method))
+        trial.try_out(task, work, nlp_task, between.personal, shape, LOOPS.get(work.train.method))
     parts = _parts(site, ledger, task, work, nlp_task, kept)
     for part in parts:
         part.records.examples.fix(shape)

@@ -15,7 +15,7 @@ import numpy as np
 
 from client import check
 from client.steady import known_ids, made_up_records
-from client.training import Train
+from client.training import Train, train_round
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.routing import is_beside
 from llmchain_fl.core.adapter.value import Arrays
@@ -52,7 +52,9 @@ def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
     resident.load(own)
 
 
-def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train) -> None:
+def try_out(
+    task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train | None = None
+) -> None:
     """One step on made-up records, and its update packed.
 
     Args:
@@ -61,14 +63,14 @@ def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape:
         nlp_task: over the resident, focused on what is trained.
         own: the trained arrays that stay here.
         shape: of private passes; None: padded by batch.
-        loop: what the site does in a round.
+        loop: what the site does in a round, if not ``train_round``.
 
     Raises:
         LlmchainError: why the round cannot be done.
     """
     try:
         load(nlp_task.resident, task, own)
-        _step(task, work, nlp_task, shape, loop)
+        _step(task, work, nlp_task, shape, loop or train_round)
     except LlmchainError:
         raise
     except Exception as error:

@@ -18,10 +18,12 @@ RULES: Table[Rule] = Table(
         "hetlora": "llmchain_fl.aggregation.hetlora:HetLora",
         "fedsb": "llmchain_fl.aggregation.fedsb:FedSb",
         "fedsa": "llmchain_fl.aggregation.fedsa:FedSa",
-        "head": "llmchain_fl.aggregation.head:Head",
+        "head-only": "llmchain_fl.aggregation.head:Head",
     },
     Rule,
 )
 """Name in the configuration -> rule."""
 DEFAULT = "ffa"
 """Exact, and linear in what a site sends."""
+HEAD_ONLY = "head-only"
+"""What a head in closed form goes with."""

@@ -1,4 +1,4 @@
-"""head: the adapter stays as it is, the trained head alone is averaged (Alain & Bengio 2016, arXiv 1610.01644)."""
+"""head-only: the adapter stays as it is, the trained head alone is averaged (Alain & Bengio 2016, arXiv 1610.01644)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Head(Rule):
     | a site sends a factor that differs in one bit or in shape | AdmissionError foreign-factor |
     """
 
-    name = "head"
+    name = "head-only"
     trained = ()
     exact = True
     linear = True
@@ -47,7 +47,9 @@ class Head(Rule):
         """
         super().check(arrays, sites)
         if not any(name.startswith("head.") for name in arrays):
-            raise ModelError('rule "head" trains the head alone, and there is none', remedy='set task.head = "trained"')
+            raise ModelError(
+                'rule "head-only" trains nothing else, and there is none', remedy='set task.head = "trained"'
+            )
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> FactorMean:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""

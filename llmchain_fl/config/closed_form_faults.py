@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmchain_fl.aggregation import HEAD_ONLY
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.methods import CLOSED_FORM
 from llmchain_fl.core.tasks.kind import task_kind
@@ -16,8 +17,8 @@ def closed_form_faults(run: RunConfig) -> Iterator[str]:
     told = 'train.method = "closed-form"'
     if not task_kind(run.task.kind).labelled or run.task.head != "trained":
         yield f'{told} computes the head of a classifier: set task.kind = "classification", task.head = "trained"'
-    if run.aggregation.rule != "head" or run.aggregation.optimizer != "none" or run.aggregation.robust != "none":
-        yield f'{told} adds sums up: set aggregation.rule = "head", no server optimizer and no robust step'
+    if run.aggregation.rule != HEAD_ONLY or run.aggregation.optimizer != "none" or run.aggregation.robust != "none":
+        yield f'{told} adds sums up: set aggregation.rule = "{HEAD_ONLY}", no server optimizer and no robust step'
     if run.aggregation.personal_head or run.aggregation.weights:
         yield f"{told} makes one head of all records: no aggregation.personal_head, no aggregation.weights"
     if run.privacy.enabled:

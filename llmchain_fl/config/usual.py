@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmchain_fl.aggregation import HEAD_ONLY
+
 FEATURES = 2000
 """Random features of a head in closed form: 2,384 with those of MiniLM, 2.8 million sums a site and stage."""
 LARGEST = 65536.0
@@ -22,7 +24,7 @@ def with_closed_form(told: Mapping[str, Any]) -> Mapping[str, Any]:
     many = isinstance(sites, Mapping) and isinstance(sites.get("count"), int) and sites["count"] >= 3
     needed: dict[str, dict[str, object]] = {
         "task": {"head": "trained", "features": FEATURES},
-        "aggregation": {"rule": "head"},
+        "aggregation": {"rule": HEAD_ONLY},
         "secure": {"sum": many, "largest": LARGEST},
     }
     given = {name: told.get(name, {}) for name in needed}

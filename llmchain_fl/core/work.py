@@ -116,6 +116,8 @@ class WorkSpec:
         found += [fault for guard in self.guards for fault in guard.faults()]
         if len({guard.name for guard in self.guards}) < len(self.guards):
             found.append("a guard is named twice")
+        if not self.adapter.trained and self.task.head != "trained":
+            found.append("trained: nothing would be trained: no factor, and no trained head")
         return found + self._sum_faults() + range_faults(self, _MACHINE)
 
     def _sum_faults(self) -> list[str]:

@@ -97,6 +97,7 @@ def _rule(parts: Parts) -> Iterator[str]:
     | a server optimizer, and factors that do not keep their coordinates | yes |
     | noise at the server, and a rule that is not linear | yes |
     | noise at the server, and a robust step | yes: the noise covers the sum alone |
+    | a robust step, and a rule that moves no factor | yes: it screens changes of the product |
     | a robust step whose ``check`` refuses the rule or the number of replies | its own words |
     """
     rule = parts.rule
@@ -106,6 +107,9 @@ def _rule(parts: Parts) -> Iterator[str]:
     if parts.central and not rule.linear:
         yield f'privacy.unit = "site" noises one sum, but rule "{rule.name}" is not linear: it needs more than the sum'
     if parts.robust_check is None:
+        return
+    if not rule.trained:
+        yield f'aggregation.robust screens changes of the product, but rule "{rule.name}" leaves it as it is'
         return
     if parts.central:
         yield 'aggregation.robust looks at each update, but privacy.unit = "site" covers only their sum'

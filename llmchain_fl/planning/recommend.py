@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from llmchain_fl.aggregation import HEAD_ONLY
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.core.privacy.plan import MOST_SITES
@@ -176,7 +177,7 @@ def _settings(public: Public, lr: float) -> dict[str, Value]:
         "train.optimizer": "adam",
         "train.lr": float(f"{lr:.3g}"),
         "train.lr_final": 1.0,
-        "aggregation.rule": "head",
+        "aggregation.rule": HEAD_ONLY,
         "privacy.enabled": True,
         "privacy.unit": "person",
         "privacy.noise": "sum" if shared else "site",
@@ -203,7 +204,7 @@ def _reasons(public: Public, rounds: int, runs: list[float]) -> tuple[tuple[str,
             "lockstep: the server takes the one step over all persons; steps of each site's own bear more noise",
         ),
         ("noise", f'on the "sum": {spread}' if m else f'at each "site": {alone}'),
-        ("rule", f"head: the fewest trained numbers, and features of a record are computed once; {more}"),
+        ("rule", f"{HEAD_ONLY}: the fewest trained numbers, and features of a record are computed once; {more}"),
         ("sampling_rate", "1: everybody in every step has the least noise for an epsilon, and a head alone is cheap"),
         ("batch_size", "sampling_rate x persons at a site: a public divisor, never a count of records"),
         ("rounds", f"{rounds}, {cut}; with everybody in each, noise over the run is the same for any number"),

@@ -94,7 +94,8 @@ def test_a_plan_with_records_as_units_says_what_is_left_for_somebody_with_severa
 
 
 def test_a_plan_with_sites_as_units_counts_sites_and_names_who_is_trusted() -> None:
-    text = said("plan", "demo-lora", "--set", "privacy.unit=site", "--set", "sites.held_out=0", "--set", "sites.minimum=4")
+    changes = ("privacy.unit=site", "sites.held_out=0", "sites.minimum=4")
+    text = said("plan", "demo-lora", *(word for change in changes for word in ("--set", change)))
     assert "sites in a round" in text
     assert "it sees every update without it" in text
     assert "persons at a site" not in text

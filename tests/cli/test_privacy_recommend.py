@@ -48,7 +48,7 @@ def test_the_page_gives_reasons_then_a_fragment_that_makes_a_scenario_whole(tmp_
         "lockstep",
         "sum",
         True,
-        "head",
+        "head-only",
     )
     assert text.index("batch_size") < text.index("Noise multiplier z") < text.index("[task]")
     assert f"rounds that add up to {ROUNDS}" in fragment

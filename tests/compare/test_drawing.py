@@ -65,7 +65,8 @@ def test_every_combination_is_one_point_at_its_means_with_its_spreads(
 
 
 def test_a_loss_plot_says_which_way_is_better(ten: Comparison, made: Callable[..., Any]) -> None:
-    loss = build_comparison("x", {"scenario": "demo-lora", "score": "loss", "axis": [{"name": "a", "values": {"x": {}}}]})
+    tree = {"scenario": "demo-lora", "score": "loss", "axis": [{"name": "a", "values": {"x": {}}}]}
+    loss = build_comparison("x", tree)
     found = made(loss, {("x", 1): {"loss": 2.0, "bytes": 1e6}})
     assert "loss, lower is better" in scores_against_bytes(Groups.of(loss, found))
     assert scores_against_bytes(Groups.of(loss, made(loss, {("x", 1): {"loss": 2.0}}))) == ""

@@ -51,7 +51,9 @@ def changed(value: Any, annotation: Any) -> Any:
 
 FITTING: dict[str, dict[str, dict[str, Any]]] = {
     "persons, stage by stage": {
-        "privacy": {"unit": "person", "clip_quantile": 0.0},
+        "privacy": {"unit": "person", "clip_quantile": 0.0, "noise": "site"},
+        "train": {"method": "local"},
+        "secure": {"sum": False},
         "data": {"one_record_per_person": False},
         "aggregation": {"weights": [1.5] * 3, "personal_head": False},
         "task": {"kind": "classification", "labels": {"a": 'c"d', "b": "", "ü": "größe 😀"}},
@@ -66,7 +68,9 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "whole sites": {
-        "privacy": {"unit": "site", "stages": "shared"},
+        "privacy": {"unit": "site", "stages": "shared", "noise": "site"},
+        "train": {"method": "local"},
+        "secure": {"sum": False},
         "data": {"made_up_persons": 0},
         "task": {"kind": "plain-text"},
         "aggregation": {"robust": "none"},
@@ -80,6 +84,18 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
             "arrival": {"x": {"order": ["b", "a"], "offset_rounds": 1}},
         },
     },
+}
+FITTING["noise on the sum"] = {
+    **FITTING["whole sites"],
+    "privacy": {"unit": "person", "stages": "shared", "noise": "sum", "clip_quantile": 0.0},
+    "data": {"one_record_per_person": False},
+    "task": {"kind": "classification"},
+    "train": {"method": "lockstep", "steps": 1, "proximal": 0.0},
+    "secure": {"sum": True, "survivors": 2},
+    "sites": {"cohort": 0},
+    "adapter": {"site_ranks": [], "site_alphas": []},
+    "compression": {"up": "none"},
+    "aggregation": {"rule": "ffa", "robust": "none", "optimizer": "none", "personal_head": False, "weights": []},
 }
 """Settings that contradict each other, in sets that do not; together they hold every setting."""
 

@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_sums(
         ({"privacy": {"enabled": True, "epsilon": 3.0}}, "no differential privacy"),
         ({"stage": [{"name": "only", "rounds": 2}]}, "one round a stage"),
         ({"continual": {"guards": ["ema"]}}, "forgets nothing"),
-        ({"aggregation": {"rule": "ffa"}}, 'aggregation.rule = "head"'),
+        ({"aggregation": {"rule": "ffa"}}, 'aggregation.rule = "head-only"'),
         ({"task": {"head": "label-text"}}, 'task.head = "trained"'),
     ],
 )

@@ -24,7 +24,7 @@ from server.state import last_state
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
-EXACT = sorted(name for name, rule in RULES.items() if rule.exact)
+EXACT = sorted(name for name, rule in RULES.items() if rule.exact and rule.trained)
 SHAPES = {"site_ranks": [1, 4, 2], "site_alphas": [4.0, 3.0, 8.0]}
 
 

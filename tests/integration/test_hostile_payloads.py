@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmchain_fl import replies
-from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation import RULES as ALL_RULES
 from llmchain_fl.aggregation.rule import sent_names
 from llmchain_fl.config.read import parse
 from llmchain_fl.core.adapter.value import Arrays
@@ -32,6 +32,9 @@ from server.state import RunState
 from server.strategy import FederatedLora, RoundOutcome
 from simulations.grid import InProcessGrid
 from simulations.malformed import MALFORMED, Malformed, raw
+
+RULES = {name: rule for name, rule in ALL_RULES.items() if rule.trained}
+"""Those that send factors."""
 
 BOUND = 100.0
 SILENCE = "silence"
@@ -82,9 +85,7 @@ class Federation:
         self.config = parse(tree | {"adapter": {"rank": 3, "alpha": 6.0}})
         work = work_from(self.config, {"x": "x"}, RULES[rule].trained, None)
         screen = None if robust == "none" else ROBUST[robust](RobustSettings(hostile=1))
-        self.strategy = FederatedLora(
-            self.config, work, make_rule(self.config.aggregation), RunState("run"), None, screen
-        )
+        self.strategy = FederatedLora(self.config, work, make_rule(self.config), RunState("run"), None, screen)
         self.grid = InProcessGrid(self._app(), sorted(kinds))
         self.strategy.state.nodes = RollCall(self.config.sites).first(self.grid)
         w0 = np.random.default_rng(8).standard_normal((6, 5)).astype(np.float32)

@@ -298,11 +298,16 @@ def test_report_is_written_anew(
 def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: str, private: bool) -> None:
     privacy = {"enabled": private, "noise_multiplier": 1.0}
     config = tiny.config(
-        aggregation={"rule": rule}, continual={"guards": ["distill"]}, privacy=privacy, sites={"held_out": 0.0}
+        aggregation={"rule": rule},
+        continual={"guards": ["distill"]},
+        privacy=privacy,
+        sites={"held_out": 0.0},
+        task={"head": "label-text" if RULES[rule].trained else "trained"},
     )
     run = play(config, tmp_path / rule)
     _, arrays = read_adapter(run.adapter)
-    assert any(value.any() for name, value in arrays.items() if name.endswith("lora_B"))
+    moved = "lora_B" if RULES[rule].trained else "head.bias"
+    assert any(value.any() for name, value in arrays.items() if name.endswith(moved))
     admitted = [row for row in run.rows() if row["metric"] == "update_norm"]
     assert len(admitted) == 6
     if rule == "fedsvd":

@@ -39,15 +39,15 @@ def test_the_sentence_says_what_the_guard_does_and_what_the_rule_does_instead() 
     assert fault.startswith(
         'guard "ema" averages LoRA factors, but rule "flora" re-factorises them every round, so they cannot be averaged'
     )
-    assert "rules that fit: ffa, fedit, rolora, hetlora, fedsb, fedsa" in fault
+    assert "rules that fit: ffa, fedit, rolora, hetlora, fedsb, fedsa, head-only" in fault
 
 
 @pytest.mark.parametrize(
     ("guard", "fit"),
     [
-        ("ema", {"ffa", "fedit", "rolora", "hetlora", "fedsb", "fedsa"}),
+        ("ema", {"ffa", "fedit", "rolora", "hetlora", "fedsb", "fedsa", "head-only"}),
         ("olora", {"fedit", "rolora", "hetlora"}),
-        ("slots", {"ffa", "fedit", "rolora", "hetlora"}),
+        ("slots", {"ffa", "fedit", "rolora", "hetlora", "head-only"}),
         *((guard, set(RULES) - {"fedsa"}) for guard in ("anchor", "distill", "gate", "merge")),
         *((guard, set(RULES)) for guard in ("agem", "rehearsal", "replay")),
     ],
@@ -63,7 +63,7 @@ def test_only_a_rule_that_moves_one_factor_lets_guards_make_new_factors_under_a_
     for rule in (rule for rule in RULES.values() if rule.steady and not rule.owns):
         for guard in ("merge", "gate"):
             found = told(rule.name, guard, optimizer="adam")
-            assert bool(found) != (rule.name in ("ffa", "fedsb"))
+            assert bool(found) != (rule.name in ("ffa", "fedsb", "head-only"))
             assert all("adam" in fault for fault in found)
         assert told(rule.name, "anchor", optimizer="adam") == []
 
@@ -77,7 +77,7 @@ def test_a_robust_step_says_itself_what_it_cannot_take_and_never_goes_with_centr
     def check(rule: Rule) -> None:
         ROBUST["geometric-median"](RobustSettings(hostile=1)).check(3, rule)
 
-    assert [name for name in RULES if told(name, robust_check=check)] == ["hetlora"]
+    assert [name for name in RULES if told(name, robust_check=check)] == ["hetlora", "head-only"]
     assert "covers only their sum" in told("ffa", robust_check=check, central=True)[0]
 
     def refuses(rule: Rule) -> None:

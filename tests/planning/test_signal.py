@@ -90,7 +90,7 @@ def test_a_planned_run_is_judged_by_the_batch_that_its_settings_expect() -> None
 
 def test_shared_noise_is_one_noise_over_the_sites_that_are_sure_to_be_there() -> None:
     lockstep = {"method": "lockstep", "steps": 1}
-    shared = config(train=lockstep, aggregation={"rule": "head"}, privacy={"noise": "sum"}, secure={"sum": True})
+    shared = config(train=lockstep, aggregation={"rule": "head-only"}, privacy={"noise": "sum"}, secure={"sum": True})
     assert shared.survivors == 9
     assert ratio(shared) == pytest.approx(2.0 * math.sqrt(100) / (20 * 9) * math.sqrt(3 / 9))
 
@@ -105,10 +105,10 @@ def test_of_what_is_not_measured_nothing_is_said(trained: int, labels: int) -> N
 @given(st.integers(1, 400))
 def test_a_check_warns_of_a_drowned_run_and_of_no_other(width: int) -> None:
     start = {"head.weight": np.zeros((3, width), np.float32), "layer.lora_A": np.zeros((4, 10**4), np.float32)}
-    run = config(privacy={"noise_multiplier": 40.0}, aggregation={"rule": "head"})
-    assert bool(drowned(run, RULES["head"], start)) == (ratio(run, 3 * width) > LITTLE)
+    run = config(privacy={"noise_multiplier": 40.0}, aggregation={"rule": "head-only"})
+    assert bool(drowned(run, RULES["head-only"], start)) == (ratio(run, 3 * width) > LITTLE)
 
 
 def test_a_run_without_privacy_has_no_noise_to_warn_of() -> None:
     run = config(privacy={"enabled": False})
-    assert drowned(run, RULES["head"], {"head.weight": np.zeros((3, 10**6), np.float32)}) == ""
+    assert drowned(run, RULES["head-only"], {"head.weight": np.zeros((3, 10**6), np.float32)}) == ""

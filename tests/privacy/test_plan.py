@@ -69,8 +69,8 @@ def test_only_scalars_travel() -> None:
 
 def test_the_digest_is_sha256_of_sorted_json_without_spaces() -> None:
     text = (
-        '{"adjacency":"add-or-remove-one","clip_norm":0.5,"delta":1e-05,"divisor":16.0,'
-        '"noise_multiplier":1.5,"records_per_unit":1,"rehearsal":"none","sampling_rate":0.05,"score_noise":0.0,"stages":"shared",'
+        '{"adjacency":"add-or-remove-one","clip_norm":0.5,"delta":1e-05,"divisor":16.0,"grid":0,"members":1,'
+        '"noise_multiplier":1.5,"records_per_unit":1,"rehearsal":"none","sampling_rate":0.05,"score_noise":0.0,"shares":1,"stages":"shared",'
         '"steps_per_round":20,"unit":"person"}'
     )
     assert PLAN.digest() == hashlib.sha256(text.encode()).hexdigest()

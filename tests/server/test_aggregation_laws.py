@@ -430,8 +430,8 @@ def test_what_rules_declare_beside_their_sums():
     assert {name: rule.owns for name, rule in ALL.items() if rule.owns} == {"fedsa": ("lora_B",)}
     assert all(set(rule.shares) | set(rule.owns) == set(rule.trained) for rule in ALL.values())
     assert those(lambda rule: rule.weighs) == {"hetlora"}
-    assert those(lambda rule: rule.moves_one) == {"ffa", "fedsb", "head"}
-    assert those(lambda rule: rule.averages) == {"ffa", "fedit", "head"}
+    assert those(lambda rule: rule.moves_one) == {"ffa", "fedsb", "head-only"}
+    assert those(lambda rule: rule.averages) == {"ffa", "fedit", "head-only"}
     assert those(lambda rule: rule.folds) == {"fedex", "flora"}
 
 

@@ -54,7 +54,7 @@ def test_a_reply_that_must_not_be_summed_is_a_strike_unless_the_run_itself_is_at
 @pytest.mark.parametrize("code", [*sorted(CODES), "unknown", "a code of tomorrow"])
 def test_a_site_that_declines_honestly_is_asked_again_and_one_that_crashes_is_set_aside(code: str) -> None:
     _, asked = play({"a": [OK], "b": [code]}, declined=("b",), after=2, rounds=30)
-    honest = {"budget", "privacy", "data", "config", "model", "run", "wire", "admission"}
+    honest = {"budget", "privacy", "data", "config", "model", "run", "wire", "admission", "secure"}
     assert (len(rounds_of("b", asked)) == 40) == (code in honest)
 
 
