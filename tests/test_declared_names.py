@@ -27,6 +27,7 @@ OTHER_MEANING = {
         "llmchain_fl/privacy/drill/",
         "simulations/audit/set_back.py",
     ),  # of a ledger
+    "mask": ("llmchain_fl/core/secure/",),  # on the numbers of a secure sum
     "merge": ("llmchain_fl/core/privacy/accounting.py",),  # events of one kind
     "slots": (
         "llmchain_fl/data/generated/bank_templates.py",

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.aggregation import DEFAULT
 from llmchain_fl.aggregation.optimizers import Settings, Steps
 from llmchain_fl.aggregation.rule import (
     Accumulator,
@@ -71,7 +72,7 @@ class Lockstep(Rule):
     def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate) -> None:
         if lacks(rule):
             what = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
-            raise ModelError(what, remedy='set aggregation.rule = "ffa", or train.method = "local"')
+            raise ModelError(what, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
         self.name, self.trained, self.exact, self.linear = f"{rule.name}+lockstep", rule.trained, True, True
         self._rule, self._steps, self._rate = rule, Steps(KINDS[kind]), rate
         self._momentum = momentum

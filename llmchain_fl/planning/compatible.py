@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation import DEFAULT, RULES
 from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.core.errors import ConfigError
@@ -248,7 +248,7 @@ def _lockstep(parts: Parts) -> Iterator[str]:
         return
     told = 'train.method = "lockstep"'
     if lacks(parts.rule):
-        yield f'{told} steps along one shared factor, but rule "{parts.rule.name}" {lacks(parts.rule)}: use "ffa"'
+        yield f'{told} steps along one shared factor, but rule "{parts.rule.name}" {lacks(parts.rule)}: use "{DEFAULT}"'
     if parts.personal_head:
         yield f"{told} takes the step at the server, but aggregation.personal_head keeps each head at its site"
     if parts.optimizer != "none":
