@@ -76,6 +76,12 @@ def tiny(small: Any, tmp_path_factory: pytest.TempPathFactory) -> TinyFederation
     return TinyFederation(tmp_path_factory.mktemp("tiny"), small.bert, small.labels)
 
 
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write no report: a third of the time of a tiny one, and tests of adapters and rows do not look at it."""
+    monkeypatch.setattr("server.app._write_pages", lambda run: None)
+
+
 @pytest.fixture(scope="session")
 def quiet_environment() -> Callable[[Path], dict[str, str]]:
     """``home -> environment`` in which Flower and Ray talk to nobody and Flower keeps its own files in ``home``."""

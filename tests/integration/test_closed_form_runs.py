@@ -18,6 +18,8 @@ from server.app import run_all
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 STAGES = [{"name": "first", "rounds": 1}, {"name": "second", "rounds": 1}]
 
 

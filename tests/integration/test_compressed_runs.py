@@ -18,6 +18,8 @@ from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.run import simulate
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 MEMORY = {"up": "top-k", "share": 0.1, "feedback": True}
 STREAM = [{"name": "first", "rounds": 2}, {"name": "second", "rounds": 2}]
 

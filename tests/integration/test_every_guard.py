@@ -16,6 +16,8 @@ from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.run import extend, simulate
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 STRONG = {
     "agem": {},
     "anchor": {"strength": 1e3},

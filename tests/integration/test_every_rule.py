@@ -24,6 +24,8 @@ from server.state import last_state
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 EXACT = sorted(name for name, rule in RULES.items() if rule.exact and rule.trained)
 SHAPES = {"site_ranks": [1, 4, 2], "site_alphas": [4.0, 3.0, 8.0]}
 

@@ -20,6 +20,8 @@ from server.app import run_all
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 ROUNDS, LR = 5, 0.02
 BATCH = 48.0
 ONE_STAGE = [{"name": "only", "rounds": ROUNDS}]

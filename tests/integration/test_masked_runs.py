@@ -14,6 +14,8 @@ from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from simulations.run import simulate
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 HEAD = ("head.weight", "head.bias")
 PRIVATE = {"enabled": True, "noise_multiplier": 1.5, "stages": "disjoint"}
 

@@ -22,6 +22,8 @@ from server.secure_sums import SecureSums
 from simulations.grid import InProcessGrid
 from simulations.prepare import prepare_sites
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, np.ndarray]]:
     """A run, and the arrays of its adapter."""
