@@ -41,7 +41,7 @@ def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, 
 
 def test_what_a_closed_form_needs_is_usual(tiny: Any) -> None:
     config = tiny.config(train={"method": "closed-form", "steps": 1}, continual={"guards": []})
-    assert (config.task.head, config.aggregation.rule, config.secure.sum) == ("trained", "head", True)
+    assert (config.task.head, config.aggregation.rule, config.secure.sum) == ("trained", "head-only", True)
     assert config.task.features > 0
 
 

@@ -53,7 +53,7 @@ def lockstep(sites: int, rule: str = "ffa", optimizer: str = "adam", **more: Any
 def in_one_place(tiny: Any, folder: Path, rule: str, optimizer: str) -> dict[str, np.ndarray]:
     """The same steps by torch alone over all records: no site, no server, no message."""
     work, _ = read_adapter(played(tiny, folder, **lockstep(1, rule, optimizer))[0].adapter)
-    trained = {"ffa": ("lora_B",), "head": ()}[rule]
+    trained = {"ffa": ("lora_B",), "head-only": ()}[rule]
     resident, task = open_work(work.resident, work.task)
     resident.focus(trained)
     resident.reset()
@@ -73,7 +73,7 @@ def in_one_place(tiny: Any, folder: Path, rule: str, optimizer: str) -> dict[str
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("rule", ["ffa", "head"])
+@pytest.mark.parametrize("rule", ["ffa", "head-only"])
 def test_every_split_over_sites_gives_the_steps_of_training_in_one_place(
     tiny: Any, tmp_path: Path, rule: str, optimizer: str
 ) -> None:
