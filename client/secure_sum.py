@@ -27,7 +27,7 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.secure.identity import make_identity
 from llmchain_fl.core.secure.member import Member
-from llmchain_fl.core.secure.numbers import word_width, words_of
+from llmchain_fl.core.secure.numbers import sum_name, word_width, words_of
 from llmchain_fl.core.secure.policy import Policy
 from llmchain_fl.core.secure.store import OnceFile, SecretStore
 from llmchain_fl.core.secure.words import Numbers
@@ -92,9 +92,9 @@ def masking(site: Site, task: TrainTask, work: WorkSpec) -> Masking:
     if task.secure is None:
         raise WireError("the task has no keys for its secure sum", remedy=SAME)
     word_width(work)
-    told, found = task.secure, Masking(member_of(site, work), task.secure, task.run, task.round, work)
-    found.member.shares(task.run, task.round, told.directory, work.digest())
-    found.member.check(task.run, task.round, told.directory, told.shared, told.shares)
+    told, found = task.secure, Masking(member_of(site, work), task.secure, sum_name(task.run, work), task.round, work)
+    found.member.shares(found.run, task.round, told.directory, work.digest())
+    found.member.check(found.run, task.round, told.directory, told.shared, told.shares)
     return found
 
 

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from llmchain_fl.core.errors import LlmchainError, SecureSumError, WireError
 from llmchain_fl.core.messages import Refusal, SecureQuery, SecureReply, SecureTask
-from llmchain_fl.core.secure.numbers import word_width
+from llmchain_fl.core.secure.numbers import sum_name, word_width
 from llmchain_fl.core.wire import write_secure_query
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.replies import read_secure_reply
@@ -46,7 +46,8 @@ class SecureSums:
     """
 
     def __init__(self, work: WorkSpec, run: Callable[[], str], size_of: SizeOf, seconds: float) -> None:
-        self._work, self._run, self._size_of, self._seconds = work, run, size_of, seconds
+        self._work, self._size_of, self._seconds = work, size_of, seconds
+        self._name_of_run = run
         self._bits, self._context = word_width(work), work.digest()
         self._rounds: dict[int, SecureRound] = {}
         self.outcome: dict[str, Any] = {}
@@ -142,7 +143,7 @@ class SecureSums:
 
     def state(self) -> dict[str, Any]:
         """What must survive a restart, also between the two trips of a round."""
-        told: dict[str, Any] = {"outcome": self.outcome, "rounds": {}}
+        told: dict[str, Any] = {"outcome": self.outcome, "context": self._context, "rounds": {}}
         for number, one in self._rounds.items():
             facts, heard = one.state()
             bytes_of = {name: np.frombuffer(data, dtype=np.uint8) for name, data in heard.items() if data}
@@ -151,7 +152,10 @@ class SecureSums:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
-        self.outcome, self._rounds = dict(state["outcome"]), {}
+        self.outcome, self._rounds = {}, {}
+        if state["context"] != self._context:
+            return  # keys and shares of other work: the run was extended
+        self.outcome = dict(state["outcome"])
         for number, told in state["rounds"].items():
             one = self._rounds[int(number)] = self._new(int(number))
             one.load_state(told["facts"], {name: value.tobytes() for name, value in told["heard"].items()})
@@ -161,6 +165,9 @@ class SecureSums:
         return bool(self.outcome) and self.outcome.get("round") == number and number in self._rounds
 
     # -- one trip -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> str:
+        return sum_name(self._name_of_run(), self._work)
 
     @property
     def _least(self) -> int:

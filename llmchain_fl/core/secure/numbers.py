@@ -27,6 +27,11 @@ log = logging.getLogger("llmchain_fl.client")
 Vectors = Mapping[str, NDArray[np.floating]]
 
 
+def sum_name(run: str, work: WorkSpec) -> str:
+    """What the sums of a run are called under this very work: a run that is extended begins new ones."""
+    return f"{run}/{work.digest()[:16]}"
+
+
 def word_width(work: WorkSpec) -> int:
     """Bits of a word of the sum.
 
