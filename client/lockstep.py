@@ -72,7 +72,6 @@ def gradient_sum(
         size = resident.parameters[name].numel()
         arrays[name] = np.ascontiguousarray(flat[start : start + size].reshape(resident.shapes[name]))
         start += size
-    index = [int(record) for unit in batch for record in unit]
     return LocalResult(arrays, 1, len(index), examples.tokens(index), strength.penalty, unusable=unusable, direct=True)
 
 

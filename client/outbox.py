@@ -50,7 +50,7 @@ REFUSED = b'{"refused":'
 
 def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
     """What a round costs at this site, and whom."""
-    counted = plan.counted(site.secure.counted_peers)
+    counted = plan.counted(site.secure.counted_peers, site.listed)
     groups = training_charges(plan, task.stage_name, task.earlier, counted)
     charges = at_site(groups, site.data_set, site.named(plan.unit))
     return Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name)

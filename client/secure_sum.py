@@ -7,8 +7,9 @@ anchor, so that a state folder that was set back does not make the site answer t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +20,7 @@ from client import outbox
 from client.site import Site
 from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import PrivacyError, WireError
+from llmchain_fl.core.errors import LlmchainError, PrivacyError, WireError
 from llmchain_fl.core.messages import SecureQuery, SecureReply, SecureTask, TrainTask
 from llmchain_fl.core.privacy.integer_noise import noised_share
 from llmchain_fl.core.privacy.integers import clipped_integer_sum
@@ -33,13 +34,14 @@ from llmchain_fl.core.secure.store import OnceFile, SecretStore
 from llmchain_fl.core.secure.words import Numbers
 from llmchain_fl.core.work import SecureSpec, WorkSpec
 
+log = logging.getLogger("llmchain_fl.client")
 SAME = "server and site must run the same version"
 
 
 def member_of(site: Site, work: WorkSpec | None) -> Member:
     """This site as a member of the sums of ``work`` (None: a step that begins none).
 
-    Colluders that its policy stands: all others but ``counted_peers``, where noise of others is counted; else none.
+    Colluders that its policy stands: all listed but ``counted_peers``, where noise of others is counted; else none.
     """
     told = site.secure
     if not told.peers:
@@ -48,12 +50,12 @@ def member_of(site: Site, work: WorkSpec | None) -> Member:
             remedy="write their identities under [secure.peers] of the site file",
         )
     secure = None if work is None else work.secure
-    shared = work is not None and work.plan is not None and work.plan.is_shared
-    others = 0 if secure is None else secure.members - 1
+    plan = None if work is None else work.plan
+    counts = plan is not None and plan.counted(told.counted_peers, site.listed) > 0
     policy = Policy(
         dict(told.peers),
         told.min_peers,
-        max(0, others - told.counted_peers) if shared and told.counted_peers else 0,
+        max(0, site.listed - 1 - told.counted_peers) if counts else 0,
         0 if secure is None else secure.survivors,
         None if secure is None else secure.members,
     )
@@ -130,11 +132,17 @@ def _confirm(site: Site, query: SecureQuery) -> SecureReply:
 
 def _unmask(site: Site, query: SecureQuery) -> SecureReply:
     told = (query.run, query.round, query.survivors, query.statements, query.confirmations)
-    data, more = member_of(site, None).unmask(*told), b""
-    if query.next_directory:
-        work = _work(site, query)
-        more = member_of(site, work).shares(query.run, query.round + 1, query.next_directory, work.digest())
-    return SecureReply(data, more)
+    return SecureReply(member_of(site, None).unmask(*told), _next_shares(site, query))
+
+
+def _next_shares(site: Site, query: SecureQuery) -> bytes:
+    """Shares for the round after; none where its directory is not to be followed, which is no fault of this round."""
+    try:
+        following = replace(query, round=query.round + 1, directory=query.next_directory)
+        return _shares(site, following).data if query.next_directory else b""
+    except LlmchainError as error:
+        log.warning("%s gives no shares for the next round: %s", site.name, outbox.describe(error))
+        return b""
 
 
 def _work(site: Site, query: SecureQuery) -> WorkSpec:

@@ -157,6 +157,11 @@ class Site(Section):
         return Path(self.state) / self.name
 
     @property
+    def listed(self) -> int:
+        """How many sites may be in one sum with this one, itself included."""
+        return len({*self.secure.peers, self.name})
+
+    @property
     def identity_file(self) -> Path:
         """Where the site's private key of secure sums is."""
         return Path(self.secure.identity) if self.secure.identity else Path(self.state) / "identity.key"

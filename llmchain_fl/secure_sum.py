@@ -93,6 +93,10 @@ class SecureRound:
         keys = self._heard.get("key", {})
         return [keys[site] for site in self._close("key")]
 
+    def waiting(self) -> list[str]:
+        """Who is in the directory and has given no shares."""
+        return [name for name in self.members.names if name not in self._heard.get("share", {})]
+
     def shared(self) -> list[str]:
         """Who gave shares: who goes on."""
         return self._close("share")

@@ -50,11 +50,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.aggregation.admission import update_norm
+from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
@@ -102,6 +106,15 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
     rounded = ROUNDING * train.steps * (start + moved)
     found = (moved + rounded) * SLACK * _lengthens(work.codec)
     return min(max(found, LEAST), LARGEST) if math.isfinite(found) else LARGEST
+
+
+def longest(config: RunConfig, work: WorkSpec, sent: Mapping[str, tuple[int, ...]], handed: Arrays, lr: float) -> float:
+    """What is admitted of a site that sends arrays of the shapes ``sent``: as the operator says, else U."""
+    given = config.aggregation.max_update_norm
+    if given:
+        return min(given, LARGEST)
+    numbers = sum(math.prod(shape) for shape in sent.values())
+    return update_bound(work, numbers, lr, update_norm({name: handed[name] for name in sent if name in handed}))
 
 
 @functools.lru_cache(maxsize=8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 from flwr.app import Message
@@ -18,12 +17,26 @@ from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.budget import budget
 from llmchain_fl.replies import read_reply
 from server.asking import Asker
-from server.bound import update_bound
+from server.bound import longest
 from server.central import CentralPrivacy
 from server.cohort import weights
 from server.handled import code_of, handled
 from server.outcome import RoundOutcome
-from server.sound import LARGEST, unsound
+from server.sound import unsound
+
+
+def update_of(reply: Message) -> Update | Refusal:
+    """A site's reply to a train task, its arrays not yet looked at.
+
+    Raises:
+        WireError: its program failed, or it is no such reply.
+    """
+    if reply.has_error():
+        raise WireError("the site's program failed", remedy="look at the site's log")
+    answer = read_reply(reply.content)
+    if not isinstance(answer, Update | Refusal):
+        raise WireError("the site sent scores for an update", remedy="the site must run the same version")
+    return answer
 
 
 class Inbox:
@@ -113,13 +126,9 @@ class Inbox:
         Raises:
             AdmissionError, WireError: it must not be summed.
         """
-        if reply.has_error():
-            raise WireError("the site's program failed", remedy="look at the site's log")
-        answer = read_reply(reply.content)
+        answer = update_of(reply)
         if isinstance(answer, Refusal):
             return answer
-        if not isinstance(answer, Update):
-            raise WireError("the site sent scores for an update", remedy="the site must run the same version")
         self.receipts[site] = answer.receipt
         expected, codec = self._expected(site), self._work.codec
         arrays = answer.arrays if codec.name == "none" else decode(answer.arrays, expected, codec, site)
@@ -133,14 +142,9 @@ class Inbox:
         )
 
     def bound(self, site: str) -> float:
-        """Longest update that is admitted: what the operator says, else ``update_bound``."""
-        given = self._config.aggregation.max_update_norm
-        if given:
-            return min(given, LARGEST)
-        expected, handed = self._expected(site), self._asker.handed[self._asker.shapes[site]]
-        numbers = sum(math.prod(shape) for shape in expected.values())
-        start = update_norm({name: handed[name] for name in expected if name in handed})
-        return update_bound(self._work, numbers, self._tasks[site].lr, start)
+        """Longest update that is admitted."""
+        handed = self._asker.handed[self._asker.shapes[site]]
+        return longest(self._config, self._work, self._expected(site), handed, self._tasks[site].lr)
 
     def _expected(self, site: str) -> dict[str, tuple[int, ...]]:
         """Name -> shape of what this site sends in this round."""

@@ -66,7 +66,9 @@ class Loop:
         state = self._state
         self._before = state.current
         """The global arrays at the beginning of the round."""
-        self._roll = RollCall(config.sites, list(state.nodes), absent_sites(config, state.round + 1, state.ended))
+        enough = max(config.sites.minimum, config.survivors if config.secure.sum else 0)
+        called = config.sites.model_copy(update={"minimum": enough})
+        self._roll = RollCall(called, list(state.nodes), absent_sites(config, state.round + 1, state.ended))
         self.recorder = Recorder(config, work, *self._scored(), parts.references, run, state)
         self._ending = Ending(parts.strategy, self._scorer, self._book, self.recorder, run, state, progress)
 
@@ -194,13 +196,16 @@ class Loop:
         """No update could be summed; ``asked``: site -> what it was to train on.
 
         Where every site says that its own budget is used up (it knows of more than this run), it is not asked for that
-        again, and the run goes on with the next round.
+        again, and the run goes on with the next round. A secure sum that could not be begun is not begun again: sites
+        are bound to the first directory of a round.
 
         Raises:
             RunPaused: it was not for budgets.
         """
         reasons = sorted(set(outcome.refused.values()))
         if reasons != ["budget"]:
+            if "secure" in reasons:
+                self._skip(planned, grid, "no sum could be begun")
             what = f"round {planned.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})"
             raise RunPaused(what, remedy="look at the sites' logs")
         for site, records in asked.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ from flwr.serverapp import Grid
 from llmchain_fl.aggregation.admission import update_norm
 from llmchain_fl.aggregation.rule import SiteFactors
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import Refusal, Update, size_of
+from llmchain_fl.core.messages import Refusal, size_of
 from llmchain_fl.core.secure.numbers import mean_of
-from llmchain_fl.replies import read_reply
 from llmchain_fl.secure_sum import NotOpened
 from server.handled import code_of, handled
+from server.inbox import update_of
 from server.outcome import RoundOutcome
 from server.roll_call import connected
 from server.schedule import ScheduledRound
 from server.secure_sums import SecureSums
 from server.strategy import FederatedLora
 
+log = logging.getLogger("llmchain_fl")
 WHY: Mapping[str, str] = {
     "few": "too few answered the second trip, or sent an update",
     "owner": "a site gave shares of another secret than its keys tell",
@@ -56,7 +58,9 @@ class MaskedRounds:
         ======================================  =============================================================
         case                                    the round
         ======================================  =============================================================
-        a site gives no keys or no shares       it is not asked to train, and pays nothing (``secure``)
+        a site gives no keys or no shares       it is not asked to train, and pays nothing
+        too few give them                       no update; it is skipped when the run goes on, for those who gave
+                                                shares in it are bound to its first directory
         a site gives no update                  the others' sum, if they are enough for everybody's policy
         too few updates, or too few unmask      void: nothing was opened; who has sent an update has paid
         a mean that is too long, or unsound     void
@@ -75,7 +79,7 @@ class MaskedRounds:
         members = self.sums.prepare(grid, number, nodes)
         outcome = RoundOutcome(strategy.state.current, norms_public=False)
         for site in set(told) - set(members):
-            outcome.refused[site] = "secure"
+            outcome.refused[site] = self.sums.why(site)
             outcome.declined.add(site)
         messages = strategy.ask(planned, members, lambda site: self.sums.task_for(number, site))
         outcome.bytes_down = {site: size_of(task) for site, task in strategy.asked.items()}
@@ -100,7 +104,7 @@ class MaskedRounds:
 
     def _take(self, number: int, site: str, reply: Message, outcome: RoundOutcome) -> None:
         try:
-            told = handled(site, partial(_update, reply))
+            told = handled(site, partial(update_of, reply))
             if isinstance(told, Refusal):
                 outcome.declined.add(site)
                 outcome.refused[site] = told.code
@@ -128,21 +132,14 @@ class MaskedRounds:
         opened = self.sums.open(grid, planned.round, nodes)
         if isinstance(opened, NotOpened):
             outcome.void = f"the sum was not opened: {WHY[opened.reason]}"
+            log.warning("round %d is void: %s (%s)", planned.round, outcome.void, ", ".join(opened.sites))
             return
         shapes, handed, scale = strategy.sent(planned.round)
         mean = mean_of(opened.total, strategy.work, len(opened.sites), shapes)
         if not update_norm(mean) <= strategy.bound(planned, shapes, handed):
             outcome.void = "the mean of the round is longer than any site's update may be"
+            log.warning("round %d is void: %s", planned.round, outcome.void)
             return
         if not strategy.rule.direct:
             mean = {**handed, **{name: handed[name] + value for name, value in mean.items()}}
         strategy.close_with(planned, SiteFactors(mean, scale, float(len(opened.sites))), outcome)
-
-
-def _update(reply: Message) -> Update | Refusal:
-    if reply.has_error():
-        raise WireError("the site's program failed", remedy="look at the site's log")
-    told = read_reply(reply.content)
-    if not isinstance(told, Update | Refusal):
-        raise WireError("the site sent scores for an update", remedy="the site must run the same version")
-    return told

@@ -1,8 +1,8 @@
 """Secure sums over the rounds of a run: who is in the next one, its keys, the masked updates, and the opened sum.
 
 Keys of round t + 1 come with the updates of round t, shares for it with the answers that open round t. So a round costs
-two trips; a third, where somebody who gave shares did not upload (``core/secure/member.py`` says why). The first round,
-and one after a round whose sum was not opened, begins with two trips more.
+two trips; a third, where so many are gone that the members confirm their list first (``core/secure/member.py`` says
+why). The first round, and one whose keys were lost with too many members, begins with two trips more.
 
 The server keeps nothing secret. Its part of a round is in the checkpoint from the first trip on: killed between the
 trips it goes on at the second, and nobody has paid for nothing.
@@ -19,7 +19,7 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from llmchain_fl.core.errors import LlmchainError, SecureSumError, WireError
+from llmchain_fl.core.errors import CODES, LlmchainError, SecureSumError, WireError
 from llmchain_fl.core.messages import Refusal, SecureQuery, SecureReply, SecureTask
 from llmchain_fl.core.secure.numbers import sum_name, word_width
 from llmchain_fl.core.wire import write_secure_query
@@ -27,6 +27,7 @@ from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.replies import read_secure_reply
 from llmchain_fl.secure_sum import Kind, NotOpened, Opened, SecureRound
 from server.handled import code_of, handled
+from server.strikes import is_strike
 
 log = logging.getLogger("llmchain_fl")
 QUERY = "query.secure"
@@ -53,7 +54,7 @@ class SecureSums:
         self.outcome: dict[str, Any] = {}
         """Of a round whose updates have come and whose sum is not opened: what became of each site."""
         self.declined: dict[str, str] = {}
-        """Sites that said no, or nothing, in the trips before training: why."""
+        """Sites that said no in a trip, or nothing: why."""
 
     # -- before training ------------------------------------------------------------------------------------------
 
@@ -76,6 +77,11 @@ class SecureSums:
             coming = self._rounds.setdefault(number + 1, self._new(number + 1))
             self._ask(grid, "key", coming, late, lambda _: self._query("key", number + 1))
         return [site for site in current.shared() if site in nodes]
+
+    def why(self, site: str) -> str:
+        """Why ``site`` is in no sum: its own code, if that is no fault, else ``secure``."""
+        code = self.declined.get(site, "secure")
+        return "secure" if code not in CODES or is_strike(code, declined=True) else code
 
     def task_for(self, number: int, site: str) -> SecureTask:
         """What ``site`` needs to mask its update."""
@@ -130,13 +136,11 @@ class SecureSums:
             coming,
         )
         if coming is not None:
-            late = {site: nodes[site] for site in coming.members.names if site in nodes and site not in survivors}
+            late = {site: nodes[site] for site in coming.waiting() if site in nodes}
             query = self._query("shares", number + 1, work=self._work.to_json(), directory=tuple(coming.directory()))
             self._ask(grid, "share", coming, late, lambda _: query)
         found = current.opened()
         del self._rounds[number]
-        if isinstance(found, NotOpened):
-            self._rounds = {}
         return found
 
     # -- state ----------------------------------------------------------------------------------------------------

@@ -8,14 +8,12 @@ weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 from flwr.app import Message, MessageType
 
-from llmchain_fl.aggregation.admission import update_norm
 from llmchain_fl.aggregation.rule import Accumulator, Rule, SiteFactors, product_error
 from llmchain_fl.config.calendar import present_sites, stages_seen
 from llmchain_fl.config.schema import RunConfig
@@ -26,7 +24,7 @@ from llmchain_fl.core.wire import write_train_task
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.robust import Robust
 from server.asking import Asker
-from server.bound import update_bound
+from server.bound import longest
 from server.central import CentralPrivacy
 from server.cohort import choose
 from server.handing import shapes
@@ -34,7 +32,7 @@ from server.handled import code_of, handled
 from server.inbox import Inbox
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound, schedule
-from server.sound import LARGEST, unsound
+from server.sound import unsound
 from server.state import RunState
 
 log = logging.getLogger("llmchain_fl")
@@ -147,10 +145,7 @@ class FederatedLora:
 
     def bound(self, planned: ScheduledRound, sent: Mapping[str, tuple[int, ...]], handed: Arrays) -> float:
         """Longest mean of the round: what one site's update may be at most."""
-        given = self._config.aggregation.max_update_norm
-        numbers = sum(math.prod(shape) for shape in sent.values())
-        start = update_norm({name: handed[name] for name in sent if name in handed})
-        return min(given, LARGEST) if given else update_bound(self._work, numbers, planned.lr, start)
+        return longest(self._config, self._work, sent, handed, planned.lr)
 
     def close_with(self, planned: ScheduledRound, mean: SiteFactors, outcome: RoundOutcome) -> None:
         """The new global arrays from the mean of the round, as from one site that stands for all."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation import DEFAULT
-from llmchain_fl.aggregation.optimizers import Settings, Steps
+from llmchain_fl.aggregation.optimizers import Settings, Stepping
 from llmchain_fl.aggregation.rule import (
     Accumulator,
     Adapter,
@@ -31,8 +31,6 @@ from llmchain_fl.aggregation.rule import (
     Rule,
     SiteFactors,
     SiteShape,
-    Turn,
-    WeightOf,
     sent_names,
 )
 from llmchain_fl.core.errors import ModelError
@@ -53,7 +51,7 @@ def lacks(rule: Rule) -> str:
     return ""
 
 
-class Lockstep(Rule):
+class Lockstep(Stepping):
     """The step of a round around a rule that says which arrays are trained.
 
     | case | outcome |
@@ -73,44 +71,23 @@ class Lockstep(Rule):
         if lacks(rule):
             what = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
             raise ModelError(what, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
-        self.name, self.trained, self.exact, self.linear = f"{rule.name}+lockstep", rule.trained, True, True
-        self._rule, self._steps, self._rate = rule, Steps(KINDS[kind]), rate
-        self._momentum = momentum
-
-    def turn(self, number: int) -> Turn:
-        """The rule's."""
-        return self._rule.turn(number)
+        super().__init__(rule, KINDS[kind])
+        self.name, self._rate, self._momentum = f"{rule.name}+lockstep", rate, momentum
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """The rule's; and all sites alike."""
-        self._rule.check(arrays, sites)
+        super().check(arrays, sites)
         if len(set(sites.values())) > 1:
             raise ModelError(
                 "sites of different rank or alpha have no common gradient",
                 remedy='leave adapter.site_ranks and adapter.site_alphas empty, or set train.method = "local"',
             )
 
-    def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
-        """The rule's."""
-        return self._rule.begin(arrays, scale, weight_of)
-
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> Accumulator:
         """Open a round; sites bring directions, not trained factors."""
         names = sent_names(self, global_arrays, number)
         given = Settings(self._rate(number), self._momentum, BETA2, EPSILON)
         return _Directions(global_arrays, scale, names, lambda name, delta: self._steps.along(name, delta, given))
-
-    def state(self) -> Arrays:
-        """The moments (``Steps``)."""
-        return self._steps.state()
-
-    def load_state(self, state: Arrays) -> None:
-        """Take up what :meth:`state` gave.
-
-        Raises:
-            ModelError: it is not such a state.
-        """
-        self._steps.load_state(state)
 
 
 class _Directions:

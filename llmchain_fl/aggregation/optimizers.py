@@ -175,10 +175,48 @@ class Steps:
         }
 
 
-class ServerOptimizer(Rule):
-    """Any steady rule with an optimizer on its step. One object for one run: it remembers moments.
+class Stepping(Rule):
+    """A rule around another one, which takes an optimizer's step; what it does not say itself is that rule's.
 
     ``exact``, ``linear``, ``any_rank`` and the rest are the rule's: exactness is that of the step D.
+    """
+
+    def __init__(self, rule: Rule, kind: str) -> None:
+        self.trained, self.exact, self.linear = rule.trained, rule.exact, rule.linear
+        self.any_rank, self.weighs = rule.any_rank, rule.weighs
+        self._rule, self._steps = rule, Steps(kind)
+
+    def turn(self, number: int) -> Turn:
+        """The rule's."""
+        return self._rule.turn(number)
+
+    def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
+        """The rule's."""
+        self._rule.check(arrays, sites)
+
+    def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
+        """The rule's."""
+        return self._rule.begin(arrays, scale, weight_of)
+
+    def handed(self, arrays: Arrays, scale: float, shape: SiteShape) -> Arrays:
+        """The rule's."""
+        return self._rule.handed(arrays, scale, shape)
+
+    def state(self) -> Arrays:
+        """The moments (:class:`Steps`)."""
+        return self._steps.state()
+
+    def load_state(self, state: Arrays) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            ModelError: it is not such a state.
+        """
+        self._steps.load_state(state)
+
+
+class ServerOptimizer(Stepping):
+    """Any steady rule with an optimizer on its step. One object for one run: it remembers moments.
 
     | case | outcome |
     |---|---|
@@ -197,25 +235,8 @@ class ServerOptimizer(Rule):
             raise ModelError(what, remedy="choose no server optimizer, or a rule whose factors keep their coordinates")
         if kind not in OPTIMIZERS:
             raise ModelError(f"there is no server optimizer {kind!r}", remedy=f"choose one of {', '.join(OPTIMIZERS)}")
-        self.name, self.trained = f"{rule.name}+{kind}", rule.trained
-        self.exact, self.linear, self.any_rank, self.weighs = rule.exact, rule.linear, rule.any_rank, rule.weighs
-        self._rule, self._steps, self._settings = rule, Steps(kind), settings or Settings()
-
-    def turn(self, number: int) -> Turn:
-        """The rule's."""
-        return self._rule.turn(number)
-
-    def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
-        """The rule's."""
-        self._rule.check(arrays, sites)
-
-    def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
-        """The rule's."""
-        return self._rule.begin(arrays, scale, weight_of)
-
-    def handed(self, arrays: Arrays, scale: float, shape: SiteShape) -> Arrays:
-        """The rule's."""
-        return self._rule.handed(arrays, scale, shape)
+        super().__init__(rule, kind)
+        self.name, self._settings = f"{rule.name}+{kind}", settings or Settings()
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> _Stepped:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""
@@ -228,18 +249,6 @@ class ServerOptimizer(Rule):
             delta = new[name].astype(np.float64) - old[name]
             new[name] = (old[name] + self._steps.along(name, delta, self._settings)).astype(np.float32)
         return new
-
-    def state(self) -> Arrays:
-        """The moments (:class:`Steps`)."""
-        return self._steps.state()
-
-    def load_state(self, state: Arrays) -> None:
-        """Take up what :meth:`state` gave.
-
-        Raises:
-            ModelError: it is not such a state.
-        """
-        self._steps.load_state(state)
 
 
 class _Stepped:

@@ -109,6 +109,7 @@ LABELS: dict[str, Bad] = {
     ),
 }
 ROW = f'{{"text": "{CANARY}", "label": "a"}}\n'
+CUT_OFF = gzip.compress(ROW.encode(), mtime=0)[:-9]
 RECORDS: dict[str, Bad] = {
     "no file": Bad("simulate s.toml --set data.train=goof.jsonl", "did you mean good.jsonl?"),
     "no folder": Bad("simulate s.toml --set data.train=no/where.csv", "no further"),
@@ -123,7 +124,7 @@ RECORDS: dict[str, Bad] = {
     "bytes that are no text": data("t.jsonl", ROW.encode() + b'{"text": "\xff"}\n', "t.jsonl:2: line is not UTF-8"),
     "an array that is cut off": data("t.json", f"[{ROW}", "not a well-formed JSON array"),
     "an array of texts": data("t.json", f'[\n{ROW}, "{CANARY}"]', "element is not a JSON object"),
-    "a packed file that is cut off": data("t.jsonl.gz", gzip.compress(ROW.encode())[:-9], "cannot be read as a file"),
+    "a packed file that is cut off": data("t.jsonl.gz", CUT_OFF, "cannot be read as a file"),
     "a packed file that is none": data("t.csv.gz", CANARY, "cannot be read as a file"),
     "no header": data("t.csv", f"I am {CANARY},a\nI,b\n", "is the header line missing?"),
     "two columns of one name": data("t.csv", f"text,text\n{CANARY},a\n", "the name of an earlier column"),

@@ -64,7 +64,7 @@ BAD_FILES: list[tuple[str, bytes, list[str]]] = [
     ("a.json", f'[{{"text": "x"}}\n] {CANARY}'.encode(), ["behind its JSON array"]),
     ("a.json", f'[{{"text": "x"}},\n"{CANARY}"]'.encode(), [":2:", "element is not a JSON object"]),
     ("a.json", b"[]", ["holds no record"]),
-    ("a.csv.gz", gzip.compress(f"text\n{CANARY}\n".encode())[:-9], ["a.csv.gz", "cannot be read as a file"]),
+    ("a.csv.gz", gzip.compress(f"text\n{CANARY}\n".encode(), mtime=0)[:-9], ["a.csv.gz", "cannot be read as a file"]),
     ("a.csv.gz", CANARY.encode(), ["cannot be read as a file"]),
     ("a.parquet.gz", CANARY.encode(), ["not a readable Parquet"]),
     ("a.xlsx", CANARY.encode(), ["not a readable Excel workbook"]),

@@ -15,6 +15,7 @@ from client.site import SiteSecure
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import RunError, RunPaused
+from llmchain_fl.core.secure.identity import make_identity, read
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all
@@ -148,6 +149,48 @@ def test_a_site_that_came_back_is_in_the_sum_of_the_round_after_next(tiny: Any, 
     assert "site-03" not in rounds[1]
     assert len(rounds[2]) >= 3
     assert "site-03" in rounds[3] | rounds[4]
+
+
+def test_a_sum_that_is_not_opened_voids_its_round_and_the_next_one_goes_on_with_the_keys_it_has(
+    tiny: Any, tmp_path: Path
+) -> None:
+    lost = lambda kind, number, site: (kind, number) == ("unmask", "2") and site in ("site-02", "site-03")  # noqa: E731
+    run, grid, trained = lossy(tiny, tmp_path / "run", lost, **FOUR, secure={"sum": True})
+    first, third = ({(kind, site) for kind, at, site in grid.seen if at == str(number)} for number in (1, 3))
+    assert {("key", "site-00"), ("shares", "site-00")} <= first
+    assert {kind for kind, _ in third} == {"shares", "train", "unmask"}
+    assert {site for kind, site in third if kind == "shares"} == {"site-02", "site-03"}  # whose answers were lost
+    assert {site for number, site in trained if number == 3} == {f"site-0{i}" for i in range(4)}
+    losses = {row["round"]: row["value"] for row in run.rows() if row["metric"] == "loss" and row["scope"] == "global"}
+    assert losses[1] == losses[2] != losses[3]
+
+
+def test_keys_of_a_stranger_for_the_next_round_spoil_no_sum_of_this_one(tiny: Any, tmp_path: Path) -> None:
+    """One site gives keys under an identity that nobody lists: it is left out of the next sum, not all of this one."""
+    seen: list[Any] = []
+
+    def lost(kind: str, number: str, site: str) -> bool:
+        seen.append((kind, number, site))
+        return False
+
+    config = tiny.config(**FOUR, secure={"sum": True})
+    run = RunDir.create(tmp_path / "run", to_toml(config))
+    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
+    app = make_app(lambda context: by_name[str(context.node_config["site-name"])])
+    real = SecureSums.take
+
+    def swapped(self: SecureSums, number: int, site: str, arrays: Any) -> int:
+        if (number, site) == (1, "site-03"):
+            stranger = make_identity(tmp_path / "stranger.key")
+            told = read(arrays["key"].tobytes(), "key").body | {"identity": stranger.public}
+            arrays = {**arrays, "key": np.frombuffer(stranger.signed("key", told), dtype=np.uint8)}
+        return real(self, number, site, arrays)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SecureSums, "take", swapped)
+        run_all(config, run, Lossy(app, by_name, lost), Logged())
+    assert {number for kind, number, _ in seen if kind == "train"} == {"1", "2", "3", "4"}
+    assert {number for kind, number, _ in seen if kind == "key"} == {"1", "2"}  # nobody followed it: begun anew
 
 
 def test_a_server_killed_between_the_trips_goes_on_at_the_second_and_nobody_trains_or_pays_again(

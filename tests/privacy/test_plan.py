@@ -207,3 +207,27 @@ def test_a_message_without_the_new_fields_is_refused() -> None:
     old = {k: v for k, v in PLAN.to_dict().items() if k not in ("records_per_unit", "stages", "score_noise")}
     with pytest.raises(PrivacyError, match="3 faults"):
         PrivacyPlan.from_dict(old)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "listed", "counted"),
+    [
+        (9, 10, 7),  # all others: m - 1
+        (20, 10, 7),
+        (5, 10, 3),  # two of the five may have dropped out
+        (2, 10, 0),
+        (0, 10, 0),
+        (9, 20, 0),  # ten more may be in a sum, and none of the nine
+        (19, 20, 7),
+        (4, 5, 7),  # five sites never are a sum of eight
+    ],
+)
+def test_counted_shares_are_those_that_every_choice_of_members_leaves(trusted: int, listed: int, counted: int) -> None:
+    """By trying every sum of m out of the listed sites, this one among them; the worst one counts."""
+    plan = replace(PLAN, steps_per_round=1, shares=8, members=10, grid=12)
+    if listed >= plan.shares:
+        others = listed - 1
+        untold = min(trusted, others)
+        worst = max(0, (plan.shares - 1) - (others - untold))
+        assert counted == worst
+    assert plan.counted(trusted, listed) == counted

@@ -183,14 +183,16 @@ class PrivacyPlan:
         """Whether the noise is that of the sum of several sites."""
         return self.shares > 1
 
-    def counted(self, trusted: int) -> int:
+    def counted(self, trusted: int, listed: int = 0) -> int:
         """How many others' shares stand in every opened sum, untold, if ``trusted`` of the others never tell theirs.
 
-            max(0, min(trusted, N - 1) - (N - m)),      N = ``members``, m = ``shares``
+            max(0, min(h, P - 1) - (P - m)),      h = ``trusted``, P = ``listed`` sites (0: ``members``), m = ``shares``
 
-        (N - m of the trusted ones may have dropped out). With all others trusted: m - 1.
+        P: all that can be in a sum with this site, itself included. Which m of them are in it, drop-outs or a server
+        that invites others decide: up to P - m of the trusted ones are not. With all others trusted: m - 1.
         """
-        return max(0, min(trusted, self.members - 1) - (self.members - self.shares))
+        listed = listed or self.members
+        return max(0, min(trusted, listed - 1) - (listed - self.shares))
 
     @property
     def noise_std(self) -> float:
