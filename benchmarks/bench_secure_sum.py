@@ -37,12 +37,12 @@ from typing import Any
 import numpy as np
 from bench import show, write
 
-from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import SecureSumError
 from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.words import Words, packed, packed_size, unpacked, wrapped
+from llmchain_fl.privacy.drill import secure_sum as drill
 from llmchain_fl.privacy.drill.kills import CALLS, Fault
-from llmchain_fl.secure_drill import BITS, PLAN, RUN, Club
+from llmchain_fl.privacy.drill.secure_sum import BITS, PLAN, RUN, Club
 from llmchain_fl.secure_opening import Secrets, take_masks_away
 from llmchain_fl.secure_sum import Kind, Opened, SecureRound
 

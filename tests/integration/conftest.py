@@ -64,6 +64,23 @@ class TinyFederation:
             tree[name] = {**known, **section} if isinstance(known, dict) else section
         return build(tree)
 
+    def played(self, folder: Path, watch: Any = None, **sections: Any) -> tuple[Any, dict[str, Any]]:
+        """A run in this process, and the arrays of its adapter. ``watch``: sees what a site's own loop gave."""
+        from client.app import make_app
+        from llmchain_fl.adapter.files import read_adapter
+        from llmchain_fl.progress import Logged
+        from llmchain_fl.run_dir import RunDir
+        from server.app import run_all
+        from simulations.grid import InProcessGrid
+        from simulations.prepare import prepare_sites
+
+        config = self.config(**sections)
+        run = RunDir.create(folder, to_toml(config))
+        by_name = {site.name: site for site in prepare_sites(config, run.sites)}
+        app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch)
+        run_all(config, run, InProcessGrid(app, by_name), Logged())
+        return run, read_adapter(run.adapter)[1]
+
     def scenario(self, path: Path, **sections: dict[str, object]) -> Path:
         """The configuration as a scenario file."""
         path.write_text(to_toml(self.config(**sections)), encoding="utf-8")

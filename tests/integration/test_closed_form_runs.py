@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("without_pages")
 STAGES = [{"name": "first", "rounds": 1}, {"name": "second", "rounds": 1}]
 
 
-def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, np.ndarray]]:
+def played(tiny: Any, folder: Path, **sections: Any) -> tuple[Any, dict[str, np.ndarray]]:
     """A run, and the arrays of its adapter."""
     base = {
         "train": {"method": "closed-form", "steps": 1},
@@ -31,12 +31,7 @@ def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, 
         "task": {"features": 20},
         "stage": STAGES,
     }
-    config = tiny.config(**{**base, "sites": {"count": 3, "held_out": 0.0}, **sections})
-    run = RunDir.create(folder, to_toml(config))
-    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
-    app = make_app(lambda context: by_name[str(context.node_config["site-name"])])
-    run_all(config, run, InProcessGrid(app, by_name), Logged())
-    return run, read_adapter(run.adapter)[1]
+    return tiny.played(folder, **{**base, "sites": {"count": 3, "held_out": 0.0}, **sections})
 
 
 def test_what_a_closed_form_needs_is_usual(tiny: Any) -> None:

@@ -10,31 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from client.app import make_app
 from llmchain_fl.adapter.files import read_adapter
-from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.work import open_work
-from llmchain_fl.progress import Logged
-from llmchain_fl.run_dir import RunDir
-from server.app import run_all
-from simulations.grid import InProcessGrid
-from simulations.prepare import prepare_sites
 
 pytestmark = pytest.mark.usefixtures("without_pages")
 
 ROUNDS, LR = 5, 0.02
 BATCH = 48.0
 ONE_STAGE = [{"name": "only", "rounds": ROUNDS}]
-
-
-def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, np.ndarray]]:
-    """A run, and the arrays of its adapter."""
-    config = tiny.config(**sections)
-    run = RunDir.create(folder, to_toml(config))
-    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
-    app = make_app(lambda context: by_name[str(context.node_config["site-name"])])
-    run_all(config, run, InProcessGrid(app, by_name), Logged())
-    return run, read_adapter(run.adapter)[1]
 
 
 def lockstep(sites: int, rule: str = "ffa", optimizer: str = "adam", **more: Any) -> dict[str, Any]:
@@ -52,7 +35,7 @@ def lockstep(sites: int, rule: str = "ffa", optimizer: str = "adam", **more: Any
 
 def in_one_place(tiny: Any, folder: Path, rule: str, optimizer: str) -> dict[str, np.ndarray]:
     """The same steps by torch alone over all records: no site, no server, no message."""
-    work, _ = read_adapter(played(tiny, folder, **lockstep(1, rule, optimizer))[0].adapter)
+    work, _ = read_adapter(tiny.played(folder, **lockstep(1, rule, optimizer))[0].adapter)
     trained = {"ffa": ("lora_B",), "head-only": ()}[rule]
     resident, task = open_work(work.resident, work.task)
     resident.focus(trained)
@@ -79,7 +62,7 @@ def test_every_split_over_sites_gives_the_steps_of_training_in_one_place(
 ) -> None:
     central = in_one_place(tiny, tmp_path / "central", rule, optimizer)
     for sites, split in ((2, {"partition": "iid"}), (4, {"partition": "dirichlet", "alpha": 0.3})):
-        arrays = played(tiny, tmp_path / f"{sites}", **lockstep(sites, rule, optimizer, **split))[1]
+        arrays = tiny.played(tmp_path / f"{sites}", **lockstep(sites, rule, optimizer, **split))[1]
         assert central.keys() <= arrays.keys()
         for name, value in central.items():
             np.testing.assert_allclose(arrays[name], value, rtol=2e-3, atol=2e-5, err_msg=name)

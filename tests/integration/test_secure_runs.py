@@ -26,16 +26,6 @@ from simulations.prepare import prepare_sites
 pytestmark = pytest.mark.usefixtures("without_pages")
 
 
-def played(tiny: Any, folder: Path, **sections: Any) -> tuple[RunDir, dict[str, np.ndarray]]:
-    """A run, and the arrays of its adapter."""
-    config = tiny.config(**sections)
-    run = RunDir.create(folder, to_toml(config))
-    by_name = {site.name: site for site in prepare_sites(config, run.sites)}
-    app = make_app(lambda context: by_name[str(context.node_config["site-name"])])
-    run_all(config, run, InProcessGrid(app, by_name), Logged())
-    return run, read_adapter(run.adapter)[1]
-
-
 LOCKSTEP = {
     "train": {"method": "lockstep", "steps": 1, "sampling_rate": 0.6, "batch_size": 8.0, "lr": 0.02},
     "sites": {"count": 3, "held_out": 0.0},
@@ -47,8 +37,8 @@ LOCKSTEP = {
 
 def test_without_noise_the_masked_run_ends_where_the_plain_one_does_up_to_the_grid(tiny: Any, tmp_path: Path) -> None:
     linear = {**LOCKSTEP, "train": {**LOCKSTEP["train"], "optimizer": "sgd", "momentum": 0.0, "lr": 0.05}}
-    plain = played(tiny, tmp_path / "plain", **linear)[1]
-    masked = played(tiny, tmp_path / "masked", **linear, secure={"sum": True})[1]
+    plain = tiny.played(tmp_path / "plain", **linear)[1]
+    masked = tiny.played(tmp_path / "masked", **linear, secure={"sum": True})[1]
     assert plain.keys() == masked.keys()
     assert any(np.abs(value).max() > 1e-3 for name, value in plain.items() if name.endswith("lora_B"))
     for name, value in plain.items():
@@ -57,7 +47,7 @@ def test_without_noise_the_masked_run_ends_where_the_plain_one_does_up_to_the_gr
 
 def test_shared_noise_keeps_every_site_within_the_budget(tiny: Any, tmp_path: Path) -> None:
     privacy = {"enabled": True, "epsilon": 3.0, "noise": "sum", "clip_norm": 1.0}
-    run, _ = played(tiny, tmp_path / "run", **LOCKSTEP, secure={"sum": True}, privacy=privacy)
+    run, _ = tiny.played(tmp_path / "run", **LOCKSTEP, secure={"sum": True}, privacy=privacy)
     found = [row["value"] for row in run.rows() if row["metric"] == "epsilon" and row["round"] == 4]
     assert len(found) == 3
     assert all(2.9 <= value <= 3.0 for value in found)
@@ -66,8 +56,8 @@ def test_shared_noise_keeps_every_site_within_the_budget(tiny: Any, tmp_path: Pa
 @pytest.mark.parametrize("rule", ["ffa", "fedit"])
 def test_local_steps_may_be_masked_too(tiny: Any, tmp_path: Path, rule: str) -> None:
     sections = {"aggregation": {"rule": rule}, "continual": {"guards": []}}
-    plain = played(tiny, tmp_path / "plain", **sections)[1]
-    masked = played(tiny, tmp_path / "masked", **sections, secure={"sum": True})[1]
+    plain = tiny.played(tmp_path / "plain", **sections)[1]
+    masked = tiny.played(tmp_path / "masked", **sections, secure={"sum": True})[1]
     for name, value in plain.items():
         np.testing.assert_allclose(masked[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
@@ -249,7 +239,7 @@ def test_a_budget_that_the_own_share_does_not_keep_is_refused_before_anything_is
 ) -> None:
     privacy = {"enabled": True, "epsilon": 8.0, "noise": "sum"}
     with pytest.raises(RunError, match="used up its budget"):
-        played(tiny, tmp_path / "run", **LOCKSTEP, secure={"sum": True, "counted_peers": 0}, privacy=privacy)
+        tiny.played(tmp_path / "run", **LOCKSTEP, secure={"sum": True, "counted_peers": 0}, privacy=privacy)
 
 
 def test_a_site_that_wants_masked_rounds_only_trains_in_no_other(tiny: Any, tmp_path: Path) -> None:
@@ -267,7 +257,7 @@ def test_a_site_that_wants_masked_rounds_only_trains_in_no_other(tiny: Any, tmp_
 def test_whole_sites_are_protected_without_trusting_the_server(tiny: Any, tmp_path: Path) -> None:
     """Unit site with noise on the sum: local steps, clipped whole; the server sees the noised sum alone."""
     privacy = {"enabled": True, "unit": "site", "epsilon": 8.0, "noise": "sum", "clip_norm": 0.5}
-    run, _ = played(tiny, tmp_path / "run", sites={"count": 3, "held_out": 0.0}, privacy=privacy, secure={"sum": True})
+    run, _ = tiny.played(tmp_path / "run", sites={"count": 3, "held_out": 0.0}, privacy=privacy, secure={"sum": True})
     found = [row["value"] for row in run.rows() if row["metric"] == "epsilon" and row["round"] == 2]
     assert len(found) == 3
     assert 7.0 < max(found) <= 8.0

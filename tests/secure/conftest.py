@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmchain_fl.secure_drill import Club, new_club
+from llmchain_fl.privacy.drill.secure_sum import Club, new_club
 
 MEMORY = Path("/dev/shm")
 MakeClub = Callable[..., Club]

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import SecureSumError
 from llmchain_fl.core.secure.identity import digest, read_identity
 from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.words import wrapped
-from llmchain_fl.secure_drill import BITS, PLAN, RUN, Club
+from llmchain_fl.privacy.drill import secure_sum as drill
+from llmchain_fl.privacy.drill.secure_sum import BITS, PLAN, RUN, Club
 from llmchain_fl.secure_sum import Opened
 
 NAMES = ME, PEER, LAST = ["site-00", "site-01", "site-02"]

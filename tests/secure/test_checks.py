@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import CODES, SecureSumError
 from llmchain_fl.core.secure import checks
 from llmchain_fl.core.secure.exchange import PAIR, seal, secrets_of
 from llmchain_fl.core.secure.identity import Identity, digest, read_identity
 from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.words import wrapped
-from llmchain_fl.secure_drill import BITS, PLAN, RUN, Club
+from llmchain_fl.privacy.drill import secure_sum as drill
+from llmchain_fl.privacy.drill.secure_sum import BITS, PLAN, RUN, Club
 from llmchain_fl.secure_sum import Opened
 
 ME, *OTHERS = NAMES = [f"site-{number:02}" for number in range(5)]

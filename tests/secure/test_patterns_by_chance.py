@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from llmchain_fl import secure_drill as drill
-from llmchain_fl.secure_drill import Pattern
+from llmchain_fl.privacy.drill import secure_sum as drill
+from llmchain_fl.privacy.drill.secure_sum import Pattern
 from llmchain_fl.secure_sum import Opened
 
 LARGER = [

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import SecureSumError
 from llmchain_fl.core.secure.identity import Identity, digest, read_identity
 from llmchain_fl.core.secure.shamir import PRIME, SHARE
 from llmchain_fl.core.secure.words import wrapped
-from llmchain_fl.secure_drill import BITS, RUN, Club
+from llmchain_fl.privacy.drill import secure_sum as drill
+from llmchain_fl.privacy.drill.secure_sum import BITS, RUN, Club
 from llmchain_fl.secure_sum import NotOpened, Opened, SecureRound
 
 NAMES = [f"site-{number:02}" for number in range(5)]

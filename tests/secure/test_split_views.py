@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pytest
 
-from llmchain_fl import secure_drill as drill
 from llmchain_fl.core.errors import SecureSumError
 from llmchain_fl.core.secure import member as member_module
 from llmchain_fl.core.secure.exchange import mask_key, mask_sign
@@ -17,7 +16,8 @@ from llmchain_fl.core.secure.shamir import SHARE, combined
 from llmchain_fl.core.secure.stream import add_stream
 from llmchain_fl.core.secure.survivors import endorsed
 from llmchain_fl.core.secure.words import low_bits, signed, unpacked, wrapped
-from llmchain_fl.secure_drill import BITS, RUN, Club
+from llmchain_fl.privacy.drill import secure_sum as drill
+from llmchain_fl.privacy.drill.secure_sum import BITS, RUN, Club
 
 NAMES = A, B, C, D, E = [f"site-{number:02}" for number in range(5)]
 NUMBERS = drill.some_numbers(NAMES)
