@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.secure.identity import read
-from llmchain_fl.core.secure.numbers import word_width
+from llmchain_fl.core.secure.numbers import sum_name, word_width
 from llmchain_fl.core.secure.shamir import SHARE, combined
 from llmchain_fl.core.secure.stream import add_stream
 from llmchain_fl.core.secure.words import Words, low_bits, signed, unpacked
@@ -68,7 +68,7 @@ def views(heard: Sequence[Heard], run: str, number: int, work: WorkSpec, size: i
         PrivacyError: the round's sum was not opened: there is less to see.
     """
     bits, uploads, answers = word_width(work), {}, {}
-    played = SecureRound(run, number, work.digest(), size, bits)
+    played = SecureRound(sum_name(run, work), number, work.digest(), size, bits)
     for kind, _, site, data in _in_order(heard, number):
         played.hear(kind, site, data)
         if kind == "upload":
