@@ -23,6 +23,8 @@ PULLS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Values of a that are tried."""
 FLOOR = 1e-9
 """What is told from 0 in float64: degrees of freedom that are left, as a share of n; eigenvalues."""
+ALIKE = 1e-6
+"""Relative difference of two GCV that says nothing: another order of the same records makes some of it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def fitted(moments: Moments, texts: Matrix | None = None) -> Head:
     | one record, records of one label | that label, among those that have a record |
     | n < D, features that repeat | as any other: the penalty makes it unique |
     | noise in the sums (a grid, a lie) | no penalty below the most negative eigenvalue of Gc: that is its size |
-    | equal GCV | x before the others, then the smaller pull, then the larger penalty |
+    | equal GCV, up to :data:`ALIKE` | x before the others, then the smaller pull, then the larger penalty |
+    | two records | all GCV are equal |
 
     Where we differ: GCV with a pull (the same, of the residuals of a W0), and over features too. Measured
     (docs/closed-form.md): within 0.8 points of the penalty that suits the test records best.
@@ -139,7 +142,8 @@ def fitted(moments: Moments, texts: Matrix | None = None) -> Head:
         for view in moments.views
         for pull in (PULLS if whole[view.part].any() else PULLS[:1])
     ]
-    view, best = min(rows, key=lambda row: row[1].gcv)
+    first = least([row.gcv for _, row in rows], spread / n)
+    view, best = rows[first]
     start, weights = best.pull * whole[view.part], np.zeros_like(whole)
     rest = view.cross - view.values[:, None] * (view.basis.T @ start)
     weights[view.part] = start + view.basis @ (rest / (view.values + best.penalty)[:, None])
@@ -169,7 +173,13 @@ def _tried(view: View, pull: float, texts: Matrix, n: float, spread: float) -> T
         left = 1.0 - freedom / n
         gcv = residual / n / left**2 if left > FLOOR else np.inf
         found.append(Tried(view.name, pull, penalty, gcv, freedom))
-    return min(found, key=lambda one: one.gcv)
+    return found[least([one.gcv for one in found], spread / n)]
+
+
+def least(values: Sequence[float], size: float) -> int:
+    """Where the first of ``values`` stands that is the least up to rounding; ``size``: that of values without a fit."""
+    bound = min(values) * (1 + ALIKE) + FLOOR * abs(size)
+    return next(k for k, value in enumerate(values) if value <= bound)
 
 
 def from_gram(name: str, part: slice, gram: Matrix, cross: Matrix) -> View:
