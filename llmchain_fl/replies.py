@@ -12,10 +12,9 @@ from typing import TypeVar
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import CODES, WireError
 from llmchain_fl.core.messages import (
-    MAX_ARRAYS,
-    MAX_BYTES,
     MAX_RECEIPT,
     MAX_SCORES,
     MAX_VERSION,
@@ -44,7 +43,7 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
     ``refused`` is anything else but missing       the refusal ``unknown``
     round or receipt missing, mistyped, too long   WireError
     a score that is no number, too many scores     WireError
-    arrays that are too many, too large, no numpy  WireError
+    arrays that :mod:`.array_record` does not know       WireError
     whatever else Flower, numpy or Python raise    WireError; their words are not passed on
     =============================================  ====================================================
 
@@ -77,13 +76,7 @@ def _reply(content: RecordDict) -> Update | Scores | Refusal:
     record = content.array_records.get("arrays")
     if record is None or set(content.array_records) != {"arrays"}:
         raise WireError("the reply holds no update", remedy=_SAME)
-    if sum(len(value.data) for value in record.values()) > MAX_BYTES or len(record) > MAX_ARRAYS:
-        what = f"the reply is larger than {MAX_BYTES} bytes, or of more than {MAX_ARRAYS} arrays"
-        raise WireError(what, remedy="use a smaller adapter")
-    arrays = _only_wire_errors(
-        lambda: {name: value.numpy() for name, value in record.items()}, "the reply's arrays cannot be decoded"
-    )
-    return Update(number, arrays, receipt)
+    return Update(number, unpack(record), receipt)
 
 
 def _config(content: RecordDict) -> ConfigRecord:

@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.array_record import FORMAT, NAME, pack
 from llmchain_fl.core.messages import MAX_RECEIPT
 from llmchain_fl.core.wire import write_refusal, write_scores, write_update
 
@@ -37,9 +38,7 @@ def config_of(number: int) -> ConfigRecord:
 
 def raw(number: int, arrays: Raw) -> RecordDict:
     """A reply of these arrays, whatever they are."""
-    return RecordDict(
-        {"arrays": ArrayRecord({k: Array(np.asarray(v)) for k, v in arrays.items()}), "config": config_of(number)}
-    )
+    return RecordDict({"arrays": pack({k: np.asarray(v) for k, v in arrays.items()}), "config": config_of(number)})
 
 
 def changed(change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Callable[[int, Arrays], RecordDict]:
@@ -57,16 +56,25 @@ def largest(arrays: Arrays) -> str:
     return max(sorted(arrays), key=lambda name: arrays[name].size)
 
 
-def encoded(dtype: str, kind: str, data: bytes) -> Callable[[int, Arrays], RecordDict]:
-    """A reply in which the bytes of one array are ``data``."""
+def encoded(kind: str, data: bytes) -> Callable[[int, Arrays], RecordDict]:
+    """A reply whose arrays are the bytes ``data``."""
 
-    def content(number: int, arrays: Arrays) -> RecordDict:
-        name = largest(arrays)
-        record = {k: Array(value) for k, value in arrays.items() if k != name}
-        record[name] = Array(dtype, arrays[name].shape, kind, data)
-        return RecordDict({"arrays": ArrayRecord(record), "config": config_of(number)})
+    def content(number: int, _arrays: Arrays) -> RecordDict:
+        record = ArrayRecord({NAME: Array("uint8", (len(data),), kind, data)})
+        return RecordDict({"arrays": record, "config": config_of(number)})
 
     return content
+
+
+def one_by_one(number: int, arrays: Arrays) -> RecordDict:
+    """The arrays as protocol 5 sent them."""
+    record = ArrayRecord({name: Array(value) for name, value in arrays.items()})
+    return RecordDict({"arrays": record, "config": config_of(number)})
+
+
+def cut(number: int, arrays: Arrays) -> RecordDict:
+    """The last byte is missing."""
+    return encoded(FORMAT, pack(arrays)[NAME].data[:-1])(number, arrays)
 
 
 def one_number(value: float) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
@@ -90,13 +98,12 @@ def _pickle() -> bytes:
     return stream.getvalue()
 
 
-def _header(text: str) -> bytes:
-    padded = text.ljust(118) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode()
+def _table(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
 
 
 def _without_config(_number: int, arrays: Arrays) -> RecordDict:
-    return RecordDict({"arrays": ArrayRecord({k: Array(v) for k, v in arrays.items()})})
+    return RecordDict({"arrays": pack(arrays)})
 
 
 def _with_config(arrays: Arrays, config: ConfigRecord) -> RecordDict:
@@ -108,10 +115,10 @@ def _round_as_text(number: int, arrays: Arrays) -> RecordDict:
 
 
 def _beside(number: int, arrays: Arrays) -> RecordDict:
-    return RecordDict({**raw(number, arrays), "more": ArrayRecord({k: Array(v) for k, v in arrays.items()})})
+    return RecordDict({**raw(number, arrays), "more": pack(arrays)})
 
 
-TERABYTES = _header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**40},), }}")
+TERABYTES = _table(f'{{"x":{{"dtype":"F32","shape":[{2**40}],"data_offsets":[0,{2**42}]}}}}')
 MALFORMED: Mapping[str, Malformed] = {
     "the round before": Malformed(lambda n, arrays: write_update(n - 1, arrays), "wrong-round"),
     "the round to come": Malformed(lambda n, arrays: write_update(n + 1, arrays), "wrong-round"),
@@ -124,7 +131,6 @@ MALFORMED: Mapping[str, Malformed] = {
     "float64": Malformed(changed(lambda array: array.astype(np.float64)), "wrong-dtype"),
     "float16": Malformed(changed(lambda array: array.astype(np.float16)), "wrong-dtype"),
     "integers": Malformed(changed(lambda array: array.astype(np.int32)), "wrong-dtype"),
-    "the other byte order": Malformed(changed(lambda array: array.astype(">f4")), "wrong-dtype"),
     "a shape that broadcasts": Malformed(changed(lambda array: array.ravel()[:1]), "wrong-shape"),
     "a row too many": Malformed(changed(lambda array: np.concatenate([array, array[:1]])), "wrong-shape"),
     "another number of axes": Malformed(changed(lambda array: array[None]), "wrong-shape"),
@@ -132,10 +138,12 @@ MALFORMED: Mapping[str, Malformed] = {
     "NaN": Malformed(changed(one_number(float("nan"))), "not-finite"),
     "infinity": Malformed(changed(one_number(float("inf"))), "not-finite"),
     "minus infinity": Malformed(changed(one_number(float("-inf"))), "not-finite"),
-    "a pickle": Malformed(encoded("object", "numpy.ndarray", _pickle()), "wire"),
-    "bytes that are no array": Malformed(encoded("float32", "numpy.ndarray", b"junk"), "wire"),
-    "another library's bytes": Malformed(encoded("float32", "torch.Tensor", b"junk"), "wire"),
-    "terabytes": Malformed(encoded("float32", "numpy.ndarray", TERABYTES), "wire"),
+    "a pickle": Malformed(encoded(FORMAT, _pickle()), "wire"),
+    "bytes that are no array": Malformed(encoded(FORMAT, b"junk"), "wire"),
+    "another library's bytes": Malformed(encoded("torch.Tensor", b"junk"), "wire"),
+    "terabytes": Malformed(encoded(FORMAT, TERABYTES), "wire"),
+    "a byte that is missing": Malformed(cut, "wire"),
+    "arrays one by one": Malformed(one_by_one, "wire"),
     "scores for an update": Malformed(lambda n, _: write_scores(n, {"all": 1.0}), "wire"),
     "metrics for an update": Malformed(
         lambda n, _: RecordDict({"m": MetricRecord({"x": 1.0}), "config": config_of(n)}), "wire"

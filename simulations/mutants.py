@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from llmchain_fl.core.array_record import pack, unpack
+from llmchain_fl.core.errors import WireError
 
 ODD: tuple[Any, ...] = (
     *(0, -1, 1, 2, 7, 2**31 - 1, 2**63 - 1, -(2**63), 10**12),
@@ -77,35 +82,50 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _array(content: RecordDict, draw: np.random.Generator) -> None:
-    """One array of the message is another one."""
-    records = [record for record in content.array_records.values() if record]
+    """One array of the message is another one, or the bytes of all are."""
+    records = [name for name, record in content.array_records.items() if record]
     if not records:
         return
-    record = records[int(draw.integers(len(records)))]
-    name = _one(list(record), draw)
-    kind = int(draw.integers(7))
-    if kind == 0:
-        del record[name]
+    part = _one(records, draw)
+    if draw.random() < 0.3:
+        content[part] = _bytes(content.array_records[part], draw)
         return
     try:
-        value = record[name].numpy()
-        if kind == 1:
-            record["unknown.lora_B"] = Array(np.ones((2, 2), np.float32))
-        elif kind == 2:
-            record[name] = Array(np.ascontiguousarray(value[None] if draw.random() < 0.5 else value.reshape(-1)))
-        elif kind == 3:
-            record[name] = Array(np.zeros(value.shape, dtype=str(_one(DTYPES, draw))))
-        elif kind == 4:
-            odd = _one((np.nan, np.inf, 3e38, 1e20, -1e-38, 0.0), draw)
-            record[name] = Array(np.full(value.shape, odd, np.float32))
-        else:
-            raw = record[name].data
-            data = raw[: int(draw.integers(len(raw) + 1))] if kind == 5 else raw + b"\x00" * int(draw.integers(1, 99))
-            record[name] = Array(
-                dtype=_one(("float32", "U9", "object", "?"), draw), shape=(3,), stype="numpy.ndarray", data=data
-            )
-    except (ValueError, TypeError, EOFError, OSError, SyntaxError):
+        arrays = unpack(content.array_records[part])
+        _other_array(arrays, draw)
+        content[part] = pack(arrays)
+    except (WireError, ValueError, SafetensorError):
         return
+
+
+def _other_array(arrays: dict[str, NDArray[np.generic]], draw: np.random.Generator) -> None:
+    name = _one(sorted(arrays), draw)
+    value, kind = arrays[name], int(draw.integers(5))
+    if kind == 0:
+        del arrays[name]
+    elif kind == 1:
+        arrays["unknown.lora_B"] = np.ones((2, 2), np.float32)
+    elif kind == 2:
+        arrays[name] = value[None] if draw.random() < 0.5 else value.reshape(-1)
+    elif kind == 3:
+        arrays[name] = np.zeros(value.shape, dtype=str(_one(DTYPES, draw)))
+    else:
+        odd = _one((np.nan, np.inf, 3e38, 1e20, -1e-38, 0.0), draw)
+        arrays[name] = np.full(value.shape, odd, np.float32)
+
+
+def _bytes(record: ArrayRecord, draw: np.random.Generator) -> ArrayRecord:
+    """Cut, lengthened, one byte another one, or called by another format."""
+    (name, array), kind = next(iter(record.items())), int(draw.integers(4))
+    data = bytearray(array.data)
+    if kind == 0:
+        data = data[: int(draw.integers(len(data) + 1))]
+    elif kind == 1:
+        data += b"\x00" * int(draw.integers(1, 99))
+    elif data:
+        data[int(draw.integers(min(len(data), 200)))] = int(draw.integers(256))
+    stype = array.stype if kind < 3 else _one(("numpy.ndarray", "", "pickle"), draw)
+    return ArrayRecord({name: Array("uint8", (len(data),), stype, bytes(data))})
 
 
 def _payload(content: RecordDict, draw: np.random.Generator) -> None:
@@ -120,8 +140,8 @@ def _payload(content: RecordDict, draw: np.random.Generator) -> None:
         "olora-rows.x",
     )
     shape = tuple(int(n) for n in draw.integers(0, 5, size=int(draw.integers(0, 4))))
-    made = {str(_one(names, draw)): Array(draw.normal(size=shape).astype(np.float32)) for _ in range(3)}
-    content["guard"] = ArrayRecord(made)
+    made = {str(_one(names, draw)): np.asarray(draw.normal(size=shape), np.float32) for _ in range(3)}
+    content["guard"] = pack(made)
 
 
 def _record(content: RecordDict, draw: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.messages import Refusal
 from llmchain_fl.core.wire import read_secure_query, read_train_task
 from llmchain_fl.privacy.attacks.secure_view import Heard
@@ -56,8 +57,9 @@ def heard(log: Iterable[Passed]) -> list[Heard]:
             if not isinstance(told, Refusal):
                 found.append(Heard(STEPS[query.step], query.round, site, told.data))
                 found += [Heard("share", query.round + 1, site, told.more)] if told.more else []
-        elif "sum" in reply.content.array_records.get("arrays", ()):
-            arrays, number = reply.content.array_records["arrays"], read_train_task(sent.content).round
-            found.append(Heard("upload", number, site, arrays["sum"].numpy().tobytes()))
-            found.append(Heard("key", number + 1, site, arrays["key"].numpy().tobytes()))
+        elif "arrays" in reply.content.array_records:
+            arrays, number = unpack(reply.content.array_records["arrays"]), read_train_task(sent.content).round
+            if "sum" in arrays:
+                found.append(Heard("upload", number, site, arrays["sum"].tobytes()))
+                found.append(Heard("key", number + 1, site, arrays["key"].tobytes()))
     return found

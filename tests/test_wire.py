@@ -10,9 +10,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
-from llmchain_fl import __version__, replies
+from llmchain_fl import __version__
+from llmchain_fl.core import array_record
 from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.messages import (
     MAX_RECEIPT,
@@ -238,40 +243,95 @@ def _pickled(opened: Path) -> bytes:
     return stream.getvalue()
 
 
-def test_a_pickled_array_is_refused_and_not_opened(tmp_path: Path) -> None:
-    data = _pickled(tmp_path / "opened")
-    with pytest.raises(WireError, match="cannot be decoded"):
-        read_reply(reply(arrays=ArrayRecord({"x": Array("object", (1,), "numpy.ndarray", data)})))
+def array_of(data: bytes, stype: str = "safetensors") -> ArrayRecord:
+    return ArrayRecord({"packed": Array("uint8", (len(data),), stype, data)})
+
+
+@pytest.mark.parametrize("stype", ["safetensors", "numpy.ndarray"])
+def test_a_pickled_array_is_refused_and_not_opened(stype: str, tmp_path: Path) -> None:
+    with pytest.raises(WireError):
+        read_reply(reply(arrays=array_of(_pickled(tmp_path / "opened"), stype)))
     assert not (tmp_path / "opened").exists()
 
 
-def _header(text: str) -> bytes:
-    padded = text.ljust(118) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode()
+def _table(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+def _one(dtype: str, shape: str, end: int) -> str:
+    return f'{{"x":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[0,{end}]}}}}'
 
 
 HOSTILE = {
     "nothing": b"",
-    "other bytes": b"no numpy",
-    "a torn header": b"\x93NUMPY\x01\x00v\x00{'descr': 'banana'}",
-    "an unknown type": _header("{'descr': 'banana', 'fortran_order': False, 'shape': (2,), }"),
-    "four terabytes": _header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**40},), }}"),
-    "a size that overflows": _header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**62}, {2**62}), }}"),
-    "a negative size": _header("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }"),
-    "a header nested deeply": _header("(" * 5000),
+    "other bytes": b"no arrays",
+    "a torn table": _table(_one("F32", "1", 4))[:20],
+    "an unknown type": _table(_one("F99", "1", 4)) + b"1234",
+    "a type that numpy has not": _table(_one("F8_E4M3", "1", 1)) + b"1",
+    "four terabytes": _table(_one("F32", f"{2**40}", 2**42)),
+    "a size that overflows": _table(_one("F32", f"{2**62},{2**62}", 4)) + b"1234",
+    "a negative size": _table(_one("F32", "-2", 8)) + b"12345678",
+    "bytes that no array has": _table(_one("F32", "1", 4)) + b"12345678",
+    "arrays that share their bytes": _table(_one("F32", "1", 4)[:-1] + "," + _one("F32", "1", 4)[1:].replace("x", "y")),
+    "a table nested deeply": _table("[" * 100_000),
+    "a table that never ends": b"\xff" * 8,
 }
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("kind", ["numpy.ndarray", "torch.Tensor"])
-def test_bytes_that_are_no_array_are_refused(data: bytes, kind: str) -> None:
-    with pytest.raises(WireError, match="cannot be decoded"):
-        read_reply(reply(arrays=ArrayRecord({"x": Array("float32", (2,), kind, data)})))
+@pytest.mark.parametrize("part", ["arrays", "guard"])
+def test_bytes_that_are_no_arrays_are_refused_by_server_and_site(data: bytes, part: str) -> None:
+    content = write_train_task(TASK)
+    content[part] = array_of(data)
+    with pytest.raises(WireError):
+        read_train_task(content)
+    with pytest.raises(WireError):
+        read_reply(reply(arrays=array_of(data)))
 
 
-def test_an_update_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "MAX_BYTES", 100)
-    with pytest.raises(WireError, match="larger than 100 bytes"):
+@pytest.mark.parametrize(
+    "record",
+    [
+        ArrayRecord(),
+        ArrayRecord({"x": Array(ARRAYS["x.lora_B"])}),
+        ArrayRecord({"packed": Array(ARRAYS["x.lora_B"])}),
+        ArrayRecord({**array_of(save(ARRAYS)), "more": Array(ARRAYS["x.lora_B"])}),
+    ],
+    ids=["none", "as protocol 5", "not packed", "one more"],
+)
+def test_a_record_that_is_not_packed_is_refused(record: ArrayRecord) -> None:
+    with pytest.raises(WireError, match="not packed"):
+        read_reply(reply(arrays=record))
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=9).filter(lambda name: name != "__metadata__"),
+        arrays(st.sampled_from(["f4", "f2", "f8", "u1", "i8", "?"]), array_shapes(min_dims=0, min_side=0, max_side=4)),
+        max_size=5,
+    )
+)
+def test_arrays_arrive_as_they_left_and_equal_arrays_are_equal_bytes(sent: dict[str, NDArray[np.generic]]) -> None:
+    record = pack(sent)
+    assert len(record) == 1
+    found = unpack(record)
+    assert list(found) == sorted(sent)
+    for name, value in sent.items():
+        assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
+        assert found[name].tobytes() == value.tobytes()
+        assert found[name].flags.writeable
+    assert pack(dict(reversed(sent.items()))) == record
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "words"),
+    [("MAX_BYTES", 100, "at most 100"), ("MAX_LINE", 0, "at most .* and 0"), ("MAX_ARRAYS", 1, "2 arrays, at most 1")],
+)
+def test_an_update_that_is_too_large_is_refused(
+    bound: str, most: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_record, bound, most)
+    with pytest.raises(WireError, match=words):
         read_reply(reply())
 
 
@@ -306,12 +366,6 @@ def test_a_code_of_any_other_type_is_a_refusal_of_no_known_code(code: Any) -> No
 def test_a_round_that_is_no_count_is_refused(number: int) -> None:
     with pytest.raises(WireError, match="round"):
         read_reply(reply(config=ConfigRecord({"round": number, "receipt": ""})))
-
-
-def test_more_arrays_than_any_adapter_has_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "MAX_ARRAYS", 1)
-    with pytest.raises(WireError, match="more than 1 arrays"):
-        read_reply(reply())
 
 
 # -- who is there -----------------------------------------------------------------------------------------------------

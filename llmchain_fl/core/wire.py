@@ -16,17 +16,15 @@ to itself (``privacy/receipt.py``): the server cannot read it and hands the last
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.messages import (
-    MAX_ARRAYS,
-    MAX_BYTES,
     HelloReply,
     ScoreTask,
     SecureQuery,
@@ -52,21 +50,12 @@ __all__ = [
 SAME = "server and site must run the same version"
 
 
-def _record(arrays: Mapping[str, Any]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in arrays.items()})
-
-
 def _arrays(record: RecordDict, name: str) -> Arrays:
     """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
     found = record.array_records.get(name)
     if found is None:
         raise WireError(f"the message has no {name}", remedy=SAME)
-    if len(found) > MAX_ARRAYS or sum(len(value.data) for value in found.values()) > MAX_BYTES:
-        raise WireError(f"more than {MAX_ARRAYS} arrays, or {MAX_BYTES} bytes of them", remedy="use a smaller adapter")
-    try:
-        return {key: value.numpy() for key, value in found.items()}
-    except Exception as error:  # whatever numpy raises on hostile bytes
-        raise WireError(f"the message's {name} cannot be decoded", remedy=SAME) from error
+    return cast(Arrays, unpack(found))  # their types are checked where they are loaded
 
 
 def _config(record: RecordDict) -> ConfigRecord:
@@ -129,9 +118,9 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "earlier": list(task.earlier),
         }
     )
-    content = RecordDict({"arrays": _record(task.arrays), "config": config})
+    content = RecordDict({"arrays": pack(task.arrays), "config": config})
     if task.guard_arrays:
-        content["guard"] = _record(task.guard_arrays)
+        content["guard"] = pack(task.guard_arrays)
     if task.secure is not None:
         told = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
         content["secure"] = ConfigRecord({**told, "shared": list(task.secure.shared)})
@@ -198,10 +187,10 @@ def write_secure_reply(reply: SecureReply) -> RecordDict:
 
 
 def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = "") -> RecordDict:
-    """An update -> records; what ``client/outbox.py`` lets out. Sorted by name: equal updates are equal bytes."""
+    """An update -> records; what ``client/outbox.py`` lets out. Equal updates are equal bytes."""
     return RecordDict(
         {
-            "arrays": _record(dict(sorted(arrays.items()))),
+            "arrays": pack(arrays),
             "config": ConfigRecord({"round": update_round, "version": __version__, "receipt": receipt}),
         }
     )
@@ -220,7 +209,7 @@ def write_score_task(task: ScoreTask) -> RecordDict:
             "keeps": list(task.keeps),
         }
     )
-    return RecordDict({"arrays": _record(task.arrays), "config": config})
+    return RecordDict({"arrays": pack(task.arrays), "config": config})
 
 
 def read_score_task(content: RecordDict) -> ScoreTask:

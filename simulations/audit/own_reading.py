@@ -13,6 +13,7 @@ from flwr.app import RecordDict
 from scipy.stats import chi2
 
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.compression.update import decode
 from llmchain_fl.core.messages import Update
@@ -88,7 +89,7 @@ def sums_of(reply: RecordDict, setting: Setting, sent: Arrays) -> Sums | None:
     update = vector(reply, setting)
     if update is None:
         return None
-    start = joined({name: sent[name] for name in reply.array_records["arrays"]})
+    start = joined({name: sent[name] for name in unpack(reply.array_records["arrays"])})
     rounding = np.spacing(np.abs(start + update).astype(np.float32)) + np.spacing(np.abs(update).astype(np.float32))
     return Sums(-update / (RATE * CLIP), rounding.astype(np.float64) / (RATE * CLIP))
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from client.rounds import stays
 from llmchain_fl import __version__
+from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.compression.update import blob_size
 from llmchain_fl.core.errors import CODES, LlmchainError
 from llmchain_fl.core.messages import PROTOCOL, ScoreTask, TrainTask
@@ -63,15 +64,16 @@ def update_faults(task: TrainTask, reply: RecordDict) -> list[str]:
     config: dict[str, int | str | None] = {"round": task.round, "version": __version__, "receipt": None}
     faults = _record_faults(reply, {"arrays", "config"}) + _config_faults(reply, config)
     try:
-        arrays, wanted = dict(reply.array_records.get("arrays") or {}), _wanted(task)
+        record = reply.array_records.get("arrays", ArrayRecord())
+        arrays, wanted = unpack(record), _wanted(task)
     except LlmchainError:
         return [*faults, "an update of a task that cannot be done"]
-    if list(arrays) != sorted(wanted):
-        faults.append("names or order of the arrays")
-    for name, value in arrays.items():
-        kind, shape = wanted.get(name, ("", ()))
-        if (value.dtype, tuple(value.shape)) != (kind, shape) or value.data != Array(value.numpy()).data:
-            faults.append("type, shape or bytes of an array")
+    if set(arrays) != set(wanted):
+        faults.append("names of the arrays")
+    if any((str(value.dtype), value.shape) != wanted.get(name, ("", ())) for name, value in arrays.items()):
+        faults.append("type or shape of an array")
+    if record != pack(arrays):
+        faults.append("bytes that are no array's")
     return faults
 
 

@@ -14,6 +14,7 @@ from client.app import site_of
 from client.site import SiteLimits
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.messages import PROTOCOL, HelloReply, Refusal, Scores, Update
 from llmchain_fl.core.privacy.receipt import CHARACTERS
@@ -57,11 +58,11 @@ def test_a_reply_holds_the_changed_arrays_the_round_and_the_version_and_nothing_
     assert len(str(told.pop("receipt"))) == (CHARACTERS if private else 0)
     assert told == {"round": 3, "version": __version__}
     assert list(content.metric_records) == []
-    arrays = content.array_records["arrays"]
+    arrays = unpack(content.array_records["arrays"])
     assert set(arrays) == set(ward.start(work))
     for name, value in ward.start(work).items():
-        assert arrays[name].numpy().shape == value.shape
-        assert arrays[name].numpy().dtype == np.float32
+        assert arrays[name].shape == value.shape
+        assert arrays[name].dtype == np.float32
 
 
 def test_an_update_is_trained_minus_received(ward: Any) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 from scipy.stats import norm
 
 from client.gradients import gradient_of
 from client.training import OPTIMIZERS
+from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import secure_uniform
@@ -165,12 +166,17 @@ def reply_with(change: Callable[[Any], None], tmp_path: Path) -> list[str]:
     return seen.faults
 
 
-def first_of(reply: Any) -> tuple[str, Any]:
-    return next(iter(reply["arrays"].items()))
+def others(reply: Any, change: Callable[[str, dict[str, Any]], object]) -> None:
+    """``change`` gets the name of one array, and all of them."""
+    arrays: dict[str, Any] = unpack(reply["arrays"])
+    change(min(arrays), arrays)
+    reply["arrays"] = pack(arrays)
 
 
-def put(reply: Any, name: str, value: Any) -> None:
-    reply["arrays"][name] = Array(value)
+def noted(reply: Any) -> None:
+    """Words in the table of the arrays, where the format has a place for them."""
+    (array,) = reply["arrays"].values()
+    array.data = save(unpack(reply["arrays"]), {"n": "3"})
 
 
 @pytest.mark.parametrize(
@@ -181,10 +187,11 @@ def put(reply: Any, name: str, value: Any) -> None:
         (lambda reply: reply["config"].__setitem__("version", "0.1.0+0.25"), "version"),
         (lambda reply: reply["config"].__setitem__("receipt", reply["config"]["receipt"] + "A"), "receipt"),
         (lambda reply: reply["config"].__setitem__("receipt", "12 records" + "A" * 126), "receipt"),
-        (lambda reply: put(reply, "zz.lora_B", np.zeros(3, np.float32)), "names"),
-        (lambda reply: reply["arrays"].pop(first_of(reply)[0]), "names"),
-        (lambda reply: put(reply, first_of(reply)[0], first_of(reply)[1].numpy().astype(np.float64)), "type"),
-        (lambda reply: setattr(first_of(reply)[1], "data", first_of(reply)[1].data + b"12"), "bytes"),
+        (lambda reply: others(reply, lambda _, all_: all_.update(zz=np.zeros(3, np.float32))), "names"),
+        (lambda reply: others(reply, lambda name, all_: all_.pop(name)), "names"),
+        (lambda reply: others(reply, lambda name, all_: all_.update({name: all_[name].astype(np.float64)})), "type"),
+        (lambda reply: others(reply, lambda name, all_: all_.update({name: all_[name][None]})), "shape"),
+        (noted, "bytes"),
         (lambda reply: reply.__setitem__("more", reply["config"]), "records"),
     ],
 )

@@ -17,10 +17,10 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchain_fl import replies
 from llmchain_fl.aggregation import RULES as ALL_RULES
 from llmchain_fl.aggregation.rule import sent_names
 from llmchain_fl.config.read import parse
+from llmchain_fl.core import array_record
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.messages import HelloReply
 from llmchain_fl.core.wire import read_train_task, write_hello, write_update
@@ -324,7 +324,7 @@ def test_a_reply_of_somebody_who_was_not_asked_is_not_looked_at() -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_reply_that_is_too_large_is_refused_before_it_is_decoded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(array_record, "MAX_BYTES", 20_000)
     big = {"big": Malformed(lambda n, arrays: raw(n, {**arrays, "q.lora_B": np.zeros(10_000, "f4")}), "wire")}
     order = [HONEST, HONEST]
     order.insert(place, "big")
@@ -334,7 +334,8 @@ def test_a_reply_that_is_too_large_is_refused_before_it_is_decoded(place: int, m
     assert same(outcome.arrays, honest_only("ffa", kinds, 1).arrays)
 
 
-def test_a_pickle_that_would_do_something_is_not_opened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stype", ["safetensors", "numpy.ndarray"])
+def test_a_pickle_that_would_do_something_is_not_opened(stype: str, tmp_path: Path) -> None:
     import io
 
     class Trap:
@@ -346,8 +347,8 @@ def test_a_pickle_that_would_do_something_is_not_opened(tmp_path: Path) -> None:
 
     def content(number: int, arrays: Arrays) -> RecordDict:
         record = raw(number, {})
-        traps = {name: Array("object", (1,), "numpy.ndarray", stream.getvalue()) for name in arrays}
-        return RecordDict({**record, "arrays": ArrayRecord(traps)})
+        trap = Array("uint8", (len(stream.getvalue()),), stype, stream.getvalue())
+        return RecordDict({**record, "arrays": ArrayRecord({"packed": trap})})
 
     outcome = Federation("ffa", {"a": "trap", "b": HONEST}, {"trap": Malformed(content, "")}).round(1)
     assert outcome.refused == {"a": "wire"}

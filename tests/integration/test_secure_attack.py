@@ -14,6 +14,7 @@ import pytest
 
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.secure.numbers import word_width
 from llmchain_fl.core.secure.seat import Seat
 from llmchain_fl.core.secure.stream import add_stream
@@ -151,7 +152,10 @@ def test_there_is_nothing_else_in_the_messages_of_a_masked_run(scene: Scene) -> 
         assert {name for record in reply.content.config_records.values() for name in record} <= texts
         assert not reply.content.metric_records
         for record in reply.content.array_records.values():
-            assert {(name, value.dtype) for name, value in record.items()} == {("key", "uint8"), ("sum", "uint8")}
+            assert {(name, str(value.dtype)) for name, value in unpack(record).items()} == {
+                ("key", "uint8"),
+                ("sum", "uint8"),
+            }
 
 
 def test_the_views_are_of_the_very_sum_that_was_opened(scene: Scene) -> None:

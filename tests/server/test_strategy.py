@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import build
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.array_record import pack
 from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.wire import (
@@ -48,8 +49,8 @@ CONFIG = ConfigRecord({"round": 1, "version": "x", "receipt": "of the hostile on
 
 
 def raw(**arrays: np.ndarray) -> RecordDict:
-    names = {NAME if key == "b" else key: Array(value) for key, value in arrays.items()}
-    return RecordDict({"arrays": ArrayRecord(names), "config": CONFIG})
+    names = {NAME if key == "b" else key: value for key, value in arrays.items()}
+    return RecordDict({"arrays": pack(names), "config": CONFIG})
 
 
 GOOD = np.ones((4, 2), dtype=np.float32)
@@ -61,24 +62,22 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
     "float64": (lambda: raw(b=GOOD.astype(np.float64)), "wrong-dtype"),
     "integers": (lambda: raw(b=GOOD.astype(np.int32)), "wrong-dtype"),
     "an extra array": (lambda: raw(b=GOOD, extra=GOOD), "extra-name"),
-    "no array": (lambda: RecordDict({"arrays": ArrayRecord({}), "config": CONFIG}), "missing-name"),
+    "no array": (lambda: RecordDict({"arrays": pack({}), "config": CONFIG}), "missing-name"),
     "another name": (lambda: raw(other=GOOD), "missing-name"),
     "a huge norm": (lambda: raw(b=GOOD * 1e6), "norm"),
     "another round": (lambda: write_update(7, {NAME: GOOD}), "wrong-round"),
     "scores": (lambda: RecordDict({"scores": MetricRecord({"x": 1.0}), "config": CONFIG}), "wire"),
-    "no config": (lambda: RecordDict({"arrays": ArrayRecord({NAME: Array(GOOD)})}), "wire"),
+    "no config": (lambda: RecordDict({"arrays": pack({NAME: GOOD})}), "wire"),
     "a round that is text": (lambda: RecordDict({"config": ConfigRecord({"round": "1", "receipt": ""})}), "wire"),
     "no receipt": (
-        lambda: RecordDict({"arrays": ArrayRecord({NAME: Array(GOOD)}), "config": ConfigRecord({"round": 1})}),
+        lambda: RecordDict({"arrays": pack({NAME: GOOD}), "config": ConfigRecord({"round": 1})}),
         "wire",
     ),
     "a receipt as long as a book": (lambda: write_update(1, {NAME: GOOD}, "x" * 10_000), "wire"),
     "bytes that are no array": (
         lambda: RecordDict(
             {
-                "arrays": ArrayRecord(
-                    {NAME: Array(dtype="float32", shape=(4, 2), stype="numpy.ndarray", data=b"junk")}
-                ),
+                "arrays": ArrayRecord({"packed": Array("uint8", (4,), "safetensors", b"junk")}),
                 "config": CONFIG,
             }
         ),
@@ -87,7 +86,7 @@ PAYLOADS: dict[str, tuple[Callable[[], RecordDict], str]] = {
     "a weight of its own": (
         lambda: RecordDict(
             {
-                "arrays": ArrayRecord({NAME: Array(GOOD)}),
+                "arrays": pack({NAME: GOOD}),
                 "m": MetricRecord({"num-examples": 1e30}),
                 "config": CONFIG,
             }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from client import app, check, dataset, outbox, rounds, trial
 from llmchain_fl.core.errors import DataError, PrivacyError
@@ -87,13 +88,13 @@ def unusable_share_in_the_reply(patch: Patch) -> None:
 
 
 def behind_the_arrays(patch: Patch) -> None:
-    """Bytes after the end of an array."""
+    """A number in the table of the arrays, where the format has a place for words."""
     last = counting(patch)
 
     def write(number: int, arrays: Any, receipt: str = "") -> Any:
         reply = REAL_UPDATE(number, arrays, receipt)
-        for value in reply["arrays"].values():
-            value.data += last[0].to_bytes(4, "little")
+        (packed,) = reply["arrays"].values()
+        packed.data = save(dict(arrays), {"n": str(last[0])})
         return reply
 
     patch.setattr(outbox, "write_update", write)
