@@ -6,14 +6,15 @@ Whoever names no way to train a classifier gets the one that measured best (docs
 |---|---|
 | privacy of persons or records | a head in lockstep; from 3 sites on noise on their masked sum |
 | the same, and new labels in every stage | guard `mask` as well |
-| new labels in every stage, no privacy | heads in closed form |
+| new labels in every stage, no privacy | heads in closed form, one round a stage whatever `rounds` says |
 | anything else | every setting's own default |
 | one of :data:`CHOICES` is made (a rule, a method, guards, an adapter ...) | every setting's own default |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from llmchain_fl.aggregation import HEAD_ONLY
@@ -47,6 +48,7 @@ CHOICES = (
 )
 """Keys by which a way to train is named; guards that are an empty list name none."""
 Tree = Mapping[str, Any]
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def with_usual(told: Tree) -> Tree:
@@ -55,16 +57,16 @@ def with_usual(told: Tree) -> Tree:
 
 
 def _method(told: Tree) -> Tree:
-    if any(_at(told, key) not in (None, []) for key in CHOICES) or _at(told, "task.kind") not in (
-        None,
-        "classification",
-    ):
+    chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
+    if chosen or _at(told, "task.kind") not in (None, "classification"):
         return told
     incremental = _at(told, "stream.kind") == "class-incremental"
     if _at(told, "privacy.enabled") is True:
-        private = _at(told, "privacy.unit") in (None, "person", "record")
-        return _filled(told, _private(_many(told), incremental), ROUNDS) if private else told
-    return _filled(told, {"train": {"method": CLOSED_FORM}}, 1) if incremental else told
+        persons = _at(told, "privacy.unit") in (None, "person", "record")
+        return _filled(told, _private(_many(told), incremental), {"rounds": ROUNDS}) if persons else told
+    if not incremental:
+        return told
+    return {**_filled(told, {"train": {"method": CLOSED_FORM}}), **_stages(told, lambda one: {**one, "rounds": 1})}
 
 
 def _private(many: bool, incremental: bool) -> Mapping[str, Mapping[str, object]]:
@@ -90,21 +92,21 @@ def _closed_form(told: Tree) -> Tree:
         "aggregation": {"rule": HEAD_ONLY},
         "secure": {"sum": _many(told), "largest": LARGEST},
     }
-    return _filled(told, needed, 1)
+    return _filled(told, needed, {"rounds": 1})
 
 
-def _filled(told: Tree, usual: Mapping[str, Mapping[str, object]], rounds: int) -> Tree:
-    """``told`` over ``usual``, section by section; ``rounds`` for stages that say none."""
+def _filled(told: Tree, usual: Mapping[str, Mapping[str, object]], stage: Mapping[str, object] = NOTHING) -> Tree:
+    """``told`` over ``usual``, section by section; ``stage``: of every stage that says nothing else."""
     given = {name: told.get(name, {}) for name in usual}
     found = {name: {**values, **given[name]} for name, values in usual.items() if isinstance(given[name], Mapping)}
+    return {**told, **found, **_stages(told, lambda one: {**stage, **one})}
+
+
+def _stages(told: Tree, change: Callable[[Tree], Tree]) -> Tree:
     stages = told.get("stage", [{}])
     if not isinstance(stages, list):
-        return {**told, **found}
-    return {
-        **told,
-        **found,
-        "stage": [{"rounds": rounds, **one} if isinstance(one, Mapping) else one for one in stages],
-    }
+        return {}
+    return {"stage": [change(one) if isinstance(one, Mapping) else one for one in stages]}
 
 
 def _many(told: Tree) -> bool:
