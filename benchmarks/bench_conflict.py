@@ -87,7 +87,7 @@ def measure(arms: list[str], streams: list[str], seeds: list[int], settings: lis
         for stream in streams:
             for arm in arms:
                 guards = [f"continual.guards={json.dumps(ARMS[arm])}", 'continual.public=""', f"seed={seed}"]
-                run = play("standard-order", [*LOOP, *files, *STREAMS[stream], *guards, *settings], remember=True)
+                run = play("standard-order-lora", [*LOOP, *files, *STREAMS[stream], *guards, *settings], remember=True)
                 for metric in METRICS:
                     found[stream][arm][metric].append(100 * last(run, metric, scope="run"))
                 print(stream, arm, seed, {metric: round(found[stream][arm][metric][-1], 1) for metric in METRICS})

@@ -5,7 +5,7 @@
 MiniLM. `domains`: DBpedia, Amazon, Yahoo, AG News; `thirds`: BANKING77 cut up by the alphabet of its labels, so stages
 that differ in what is asked and hardly in how. 100 or 10 public records a stage make the keys, 150 others a stage
 choose.
-`domains by label texts`: the texts of the head's labels (scenario `standard-order`) make the keys.
+`domains by label texts`: the texts of the head's labels (scenario `standard-order-lora`) make the keys.
 
 * right   share of texts whose own stage has the largest gate
 * gate    mean gate of the own stage at tau = 0.05
@@ -70,7 +70,7 @@ def thirds(draw: random.Random) -> Iterator[tuple[list[str], list[str]]]:
 
 def by_labels(draw: random.Random) -> Iterator[tuple[list[str], list[str]]]:
     """(label texts, others) of each of the four domains."""
-    config = read_config(find_scenario("standard-order"), [])
+    config = read_config(find_scenario("standard-order-lora"), [])
     texts = public_labels(config)
     for stage, (_, others) in zip(config.stage, domains(draw), strict=True):
         yield [texts[label] for label in stage_labels(stage, list(texts)) or ()], others

@@ -7,9 +7,10 @@ from pathlib import Path
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.closed_form_rule import ClosedForm
-from llmchain_fl.aggregation.lockstep import Lockstep
+from llmchain_fl.aggregation.lockstep import Late, Lockstep, Rate
 from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
 from llmchain_fl.aggregation.rule import CORE, Rule
+from llmchain_fl.config.calendar import Ended
 from llmchain_fl.config.schema import AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError, ModelError
@@ -20,7 +21,7 @@ from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.handing import shapes, without_head
 from server.quarantine import Quarantine, QuarantineSettings
-from server.schedule import rate_of
+from server.schedule import late_of, rate_of
 from server.scoring import Scorer
 from server.state import RunState
 from server.upload import upload_faults
@@ -40,11 +41,15 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
         return rule  # until the features are known (closed_form_rule)
     if train.method == LOCKSTEP:
         ended = {} if state is None else state.ended
-        return Lockstep(rule, train.optimizer, train.momentum, lambda number: rate_of(config, number, ended))
+        return Lockstep(rule, train.optimizer, train.momentum, *_calendar(config, ended))
     if told.optimizer == "none":
         return rule
     settings = Settings(told.optimizer_lr, told.optimizer_beta1, told.optimizer_beta2, told.optimizer_tau)
     return ServerOptimizer(rule, told.optimizer, settings)
+
+
+def _calendar(config: RunConfig, ended: Ended) -> tuple[Rate, Late]:
+    return lambda number: rate_of(config, number, ended), lambda number: late_of(config, number, ended)
 
 
 def closed_form_rule(work: WorkSpec, scorer: Scorer, start: Arrays) -> ClosedForm:

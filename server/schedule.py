@@ -73,6 +73,25 @@ def rate_of(config: RunConfig, number: int, ended: Ended = NONE) -> float:
     return next(planned.lr for planned in schedule(config, ended) if planned.round == number)
 
 
+def late_of(config: RunConfig, number: int, ended: Ended = NONE) -> tuple[int, bool]:
+    """The first of the late rounds of the stage of round ``number``, over which its adapters are averaged, and whether
+    it is the last one; ``(0, False)`` for a round before them. ``train.average`` of a stage's rounds are late.
+
+    ================  =======================================
+    case              result
+    ================  =======================================
+    average = 0       (0, False) always
+    less than a half  of one round: (0, False) always
+    average = 1       the first round of the stage
+    ================  =======================================
+    """
+    planned = list(schedule(config, ended))
+    stage = next(one.stage for one in planned if one.round == number)
+    rounds = [one.round for one in planned if one.stage == stage]
+    late = rounds[len(rounds) - round(config.train.average * len(rounds)) :]
+    return (late[0], number == late[-1]) if number in late else (0, False)
+
+
 def site_round(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> ScheduledRound | None:
     """Round ``number`` as ``site`` plays it: what it trains on, is told and is charged for. None: it is not there.
 

@@ -3,6 +3,7 @@
     D   = (1 / n) sum_k u_k            u_k = -(g_k / b + p): what site k sends (``client/lockstep.py``)
     x  <- x + lr m' / (sqrt(v') + 1e-8)        (adam: beta1 = ``train.momentum``, beta2 = 0.999)
     x  <- x + lr m,  m <- momentum m + D       (sgd)
+    M  <- M + (x - M) / k          over the k late rounds of a stage so far (``train.average``); its last one leaves M
 
 n: sites that answered; b: ``train.batch_size``, the units that a site draws in a step on average. So n b stands for
 the batch of the federation, and the sequence of x is that of large-batch training with all units in one place, for any
@@ -10,7 +11,8 @@ split over the sites: sums of gradients at one point add up (McMahan et al. 2017
 units and noise on the sum: Abadi et al. 2016, arXiv 1607.00133, algorithm 1). The optimizer sees released sums alone.
 
 Only rules whose product is linear in the one steady factor that moves are taken: of two that move, noise would enter
-the product twice. The moments begin anew with each stage: those of the last one belong to other records.
+the product twice. The moments begin anew with each stage: those of the last one belong to other records. The mean of
+late adapters is left by the last round (Polyak & Juditsky 1992); under privacy it is post-processing and costs nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +42,13 @@ KINDS: Mapping[str, str] = {"adam": "adam", "sgd": "momentum"}
 EPSILON, BETA2 = 1e-8, 0.999
 Rate = Callable[[int], float]
 """Round -> learning rate."""
+Late = Callable[[int], tuple[int, bool]]
+"""Round -> the first of the late rounds of its stage (0: it is none of them), and whether it is the last one."""
+_MEAN, _COUNTED = "mean/", "counted"
+
+
+def _never(_number: int) -> tuple[int, bool]:
+    return 0, False
 
 
 def lacks(rule: Rule) -> str:
@@ -56,7 +65,8 @@ class Lockstep(Stepping):
 
     | case | outcome |
     |---|---|
-    | no site | the global adapter; the moments stay as they are |
+    | no site | the global adapter, which counts in no mean; the moments stay as they are |
+    | a late round that does not come about | left out of the mean; if it is the last one, no mean is left |
     | sgd, momentum 0 | x + lr D |
     | sites of another rank or alpha | ModelError before round 1: their gradients are of other factors |
     | a rule that :func:`lacks` something | ModelError |
@@ -67,12 +77,15 @@ class Lockstep(Stepping):
 
     direct = True
 
-    def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate) -> None:
+    def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate, late: Late = _never) -> None:
         if lacks(rule):
             what = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
             raise ModelError(what, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
         super().__init__(rule, KINDS[kind])
         self.name, self._rate, self._momentum = f"{rule.name}+lockstep", rate, momentum
+        self._late: Late = late
+        self._mean: dict[str, NDArray[np.float64]] = {}
+        self._counted = (0, 0)
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """The rule's; and all sites alike."""
@@ -87,7 +100,38 @@ class Lockstep(Stepping):
         """Open a round; sites bring directions, not trained factors."""
         names = sent_names(self, global_arrays, number)
         given = Settings(self._rate(number), self._momentum, BETA2, EPSILON)
-        return _Directions(global_arrays, scale, names, lambda name, delta: self._steps.along(name, delta, given))
+        return _Directions(
+            global_arrays,
+            scale,
+            names,
+            lambda name, delta: self._steps.along(name, delta, given),
+            lambda done: self.averaged(number, names, done),
+        )
+
+    def averaged(self, number: int, names: list[str], done: Adapter) -> Adapter:
+        """What round ``number`` leaves of ``done``: itself, or the mean at the end of the late rounds of a stage."""
+        first, last = self._late(number)
+        if not first:
+            return done
+        k = 1 + (self._counted[1] if self._counted[0] == first else 0)
+        self._counted = (first, k)
+        for name in names:
+            past = self._mean[name] if k > 1 else np.zeros(done[name].shape)
+            self._mean[name] = past + (done[name] - past) / k
+        return {**done, **{name: self._mean[name].astype(np.float32) for name in names}} if last else done
+
+    def state(self) -> Arrays:
+        """The moments, and the mean so far."""
+        mean = {f"{_MEAN}{name}": array.copy() for name, array in self._mean.items()}
+        return {**super().state(), **mean, **({_COUNTED: np.array(self._counted, np.float64)} if mean else {})}
+
+    def load_state(self, state: Arrays) -> None:
+        """Take up what :meth:`state` gave."""
+        own = {name: array for name, array in state.items() if name.startswith(_MEAN) or name == _COUNTED}
+        first, count = own.pop(_COUNTED, np.zeros(2))
+        self._mean = {name.removeprefix(_MEAN): array.astype(np.float64) for name, array in own.items()}
+        self._counted = (int(first), int(count))
+        super().load_state({name: array for name, array in state.items() if name not in own and name != _COUNTED})
 
 
 class _Directions:
@@ -99,10 +143,11 @@ class _Directions:
         scale: float,
         names: list[str],
         along: Callable[[str, NDArray[np.float64]], NDArray[np.float64]],
+        averaged: Callable[[Adapter], Adapter],
     ) -> None:
         self._start = {name: np.array(array, dtype=np.float32) for name, array in start.items()}
         self._mean = FactorMean(start, scale, names)
-        self._names, self._along = names, along
+        self._names, self._along, self._averaged = names, along, averaged
         self._done: Adapter | None = None
 
     def add(self, site: SiteFactors) -> None:
@@ -112,8 +157,9 @@ class _Directions:
         if self._done is None:
             if not self._mean.counted:
                 return dict(self._start)
-            mean, self._done = self._mean.finish(noise), dict(self._start)
+            mean, done = self._mean.finish(noise), dict(self._start)
             for name in self._names:
                 step = self._along(name, mean[name].astype(np.float64))
-                self._done[name] = (self._start[name] + step).astype(np.float32)
+                done[name] = (self._start[name] + step).astype(np.float32)
+            self._done = self._averaged(done)
         return {name: array.copy() for name, array in self._done.items()}

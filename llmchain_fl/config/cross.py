@@ -30,6 +30,8 @@ def cross_faults(run: RunConfig) -> list[str]:
          f'train.steps = {run.train.steps}: with train.method = "{run.train.method}" a round is one step, set it to 1'),
         (run.train.method != LOCAL and run.train.proximal > 0,
          f'train.proximal acts on local steps: set it to 0 with train.method = "{run.train.method}"'),
+        (run.train.method != LOCKSTEP and run.train.average > 0,
+         'train.average is of adapters that the server steps to: set it to 0, or train.method = "lockstep"'),
         (run.train.method == LOCKSTEP and bool(weights),
          "aggregation.weights must be empty in lockstep: each unit counts once, wherever it is"),
         (bool(weights) and len(weights) != sites.count,

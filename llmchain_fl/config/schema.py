@@ -17,7 +17,7 @@ from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
 from llmchain_fl.config.secure import SecureConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
-from llmchain_fl.config.usual import with_closed_form
+from llmchain_fl.config.usual import with_usual
 from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
 from llmchain_fl.core.tasks.kind import TASKS, is_known
@@ -164,7 +164,8 @@ class TrainConfig(Section):
     """`local`: sites take `steps` steps of their own and the server averages what came of them. `lockstep`: sites send
     one gradient a round and the server takes the step, with `optimizer`, `lr` and `momentum`: as if all records were in
     one place. `closed-form`: sites send sums, one round a stage, and the server computes the head that fits all records
-    of all stages so far best; no privacy but that of the masked sum."""
+    of all stages so far best; no privacy but that of the masked sum. Where a classification names no way to train:
+    `lockstep` with privacy, `closed-form` for a class-incremental stream without (docs/operating-points.md)."""
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """Optimiser steps per round; 1 where sites take none of their own."""
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -181,6 +182,9 @@ class TrainConfig(Section):
     """Learning rate of a stage's last round as a share of `lr` (cosine in between)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of `sgd`, first beta of `adam`."""
+    average: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """`lockstep`: a stage leaves the mean of its adapters over this share of its rounds, the last ones; 0: the last
+    adapter. Post-processing: it costs no epsilon."""
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx mu: keeps a site near the global adapter (mu/2 ||theta - theta_global||^2); 0 switches it off."""
 
@@ -248,9 +252,9 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _closed_form(cls, told: Any) -> Any:
-        """Where heads are computed from sums, what that needs is usual."""
-        return with_closed_form(told) if isinstance(told, Mapping) else told
+    def _usual(cls, told: Any) -> Any:
+        """Where nothing else is named, the way to train that measured best."""
+        return with_usual(told) if isinstance(told, Mapping) else told
 
     @property
     def survivors(self) -> int:

@@ -1,32 +1,122 @@
-"""Settings that follow from another one where nothing else is given."""
+"""Settings that follow from another one where nothing else is given.
+
+Whoever names no way to train a classifier gets the one that measured best (docs/operating-points.md, docs/streams.md):
+
+| asked for | what is usual |
+|---|---|
+| privacy of persons or records | a head in lockstep; from 3 sites on noise on their masked sum |
+| the same, and new labels in every stage | guard `mask` as well |
+| new labels in every stage, no privacy | heads in closed form, one round a stage whatever `rounds` says |
+| anything else | every setting's own default |
+| one of :data:`CHOICES` is made (a rule, a method, guards, an adapter ...) | every setting's own default |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from llmchain_fl.aggregation import HEAD_ONLY
+from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
+from llmchain_fl.guards import MASK
 
 FEATURES = 2000
 """Random features of a head in closed form: 2,384 with those of MiniLM, 2.8 million sums a site and stage."""
 LARGEST = 65536.0
 """Sums over records grow with them."""
+MASKED = 3
+"""Fewest sites of a masked sum."""
+RATE, LR, ROUNDS = 1.0, 0.01, 30
+"""Of a private head: q, learning rate, rounds of a stage (``planning/recommend.py`` says where they are from)."""
+CHOICES = (
+    "train.method",
+    "train.steps",
+    "train.proximal",
+    "task.head",
+    "aggregation.rule",
+    "aggregation.optimizer",
+    "aggregation.robust",
+    "aggregation.weights",
+    "aggregation.personal_head",
+    "continual.guards",
+    "compression.up",
+    "sites.cohort",
+    "privacy.clip_quantile",
+    "stream.play",
+    "adapter",
+)
+"""Keys by which a way to train is named; guards that are an empty list name none."""
+Tree = Mapping[str, Any]
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-def with_closed_form(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``told`` with what ``train.method = "closed-form"`` needs: a trained head over random features, masked sums.
+def with_usual(told: Tree) -> Tree:
+    """``told`` with what is usual; what is given stays as it is."""
+    return _closed_form(_method(told))
+
+
+def _method(told: Tree) -> Tree:
+    chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
+    if chosen or _at(told, "task.kind") not in (None, "classification"):
+        return told
+    incremental = _at(told, "stream.kind") == "class-incremental"
+    if _at(told, "privacy.enabled") is True:
+        persons = _at(told, "privacy.unit") in (None, "person", "record")
+        return _filled(told, _private(_many(told), incremental), {"rounds": ROUNDS}) if persons else told
+    if not incremental:
+        return told
+    return {**_filled(told, {"train": {"method": CLOSED_FORM}}), **_stages(told, lambda one: {**one, "rounds": 1})}
+
+
+def _private(many: bool, incremental: bool) -> Mapping[str, Mapping[str, object]]:
+    masked: Mapping[str, Mapping[str, object]] = {"secure": {"sum": True}, "privacy": {"noise": "sum"}} if many else {}
+    return {
+        "train": {"method": LOCKSTEP, "sampling_rate": RATE, "lr": LR},
+        "task": {"head": "trained"},
+        "aggregation": {"rule": HEAD_ONLY},
+        "continual": {"guards": [MASK] if incremental else []},
+        **masked,
+    }
+
+
+def _closed_form(told: Tree) -> Tree:
+    """What ``train.method = "closed-form"`` needs: a trained head over random features, masked sums.
 
     A site's sums without masks tell as much of its records as its updates do.
     """
-    train, sites = told.get("train"), told.get("sites")
-    if not isinstance(train, Mapping) or train.get("method") != "closed-form":
+    if _at(told, "train.method") != CLOSED_FORM:
         return told
-    many = isinstance(sites, Mapping) and isinstance(sites.get("count"), int) and sites["count"] >= 3
-    needed: dict[str, dict[str, object]] = {
+    needed: Mapping[str, Mapping[str, object]] = {
         "task": {"head": "trained", "features": FEATURES},
         "aggregation": {"rule": HEAD_ONLY},
-        "secure": {"sum": many, "largest": LARGEST},
+        "secure": {"sum": _many(told), "largest": LARGEST},
     }
-    given = {name: told.get(name, {}) for name in needed}
-    usual = {name: {**values, **given[name]} for name, values in needed.items() if isinstance(given[name], Mapping)}
-    return {**told, **usual}
+    return _filled(told, needed, {"rounds": 1})
+
+
+def _filled(told: Tree, usual: Mapping[str, Mapping[str, object]], stage: Mapping[str, object] = NOTHING) -> Tree:
+    """``told`` over ``usual``, section by section; ``stage``: of every stage that says nothing else."""
+    given = {name: told.get(name, {}) for name in usual}
+    found = {name: {**values, **given[name]} for name, values in usual.items() if isinstance(given[name], Mapping)}
+    return {**told, **found, **_stages(told, lambda one: {**stage, **one})}
+
+
+def _stages(told: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    stages = told.get("stage", [{}])
+    if not isinstance(stages, list):
+        return {}
+    return {"stage": [change(one) if isinstance(one, Mapping) else one for one in stages]}
+
+
+def _many(told: Tree) -> bool:
+    count = _at(told, "sites.count")
+    return isinstance(count, int) and count >= MASKED
+
+
+def _at(told: Tree, key: str) -> object:
+    """The value at a dotted key; None where there is none."""
+    node: object = told
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node

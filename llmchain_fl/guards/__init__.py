@@ -12,6 +12,8 @@ from llmchain_fl.registry import Table
 if TYPE_CHECKING:
     from llmchain_fl.guards.guard import Guard
 
+MASK = "mask"
+"""The guard of private streams of new labels where no other is named."""
 GUARDS: Table[Guard] = Table(
     "guards",
     {
@@ -20,7 +22,7 @@ GUARDS: Table[Guard] = Table(
         "distill": "llmchain_fl.guards.distill:GUARD",
         "ema": "llmchain_fl.guards.ema:GUARD",
         "gate": "llmchain_fl.guards.gate:GUARD",
-        "mask": "llmchain_fl.guards.mask:GUARD",
+        MASK: "llmchain_fl.guards.mask:GUARD",
         "merge": "llmchain_fl.guards.merge:GUARD",
         "olora": "llmchain_fl.guards.olora:GUARD",
         "rehearsal": "llmchain_fl.guards.rehearsal:GUARD",

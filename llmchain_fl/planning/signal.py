@@ -73,7 +73,7 @@ def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) 
     several stages                  T of the longest one
     no trained head                 L = 1: there are no rows of labels
     unit ``site``, fewer than two   0.0: nothing is known of them
-    labels, nothing trained
+    labels, nothing trained, no batch size
     ==============================  ==========================================================================
 
     Args:
@@ -82,7 +82,8 @@ def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) 
         trained: d, numbers that a site trains in a round.
         labels: L of the largest stage.
     """
-    if plan.unit == "site" or labels < 2 or not trained:
+    told = "batch_size" in config.train.model_fields_set
+    if plan.unit == "site" or labels < 2 or not trained or not told:
         return 0.0
     shared, event = config.privacy.noise == "sum", plan.round_event
     sites = plan.sites if shared else config.sites.cohort or config.sites.count

@@ -52,7 +52,7 @@ def changed(value: Any, annotation: Any) -> Any:
 FITTING: dict[str, dict[str, dict[str, Any]]] = {
     "persons, stage by stage": {
         "privacy": {"unit": "person", "clip_quantile": 0.0, "noise": "site"},
-        "train": {"method": "local"},
+        "train": {"method": "local", "average": 0.0},
         "secure": {"sum": False},
         "data": {"one_record_per_person": False},
         "aggregation": {"weights": [1.5] * 3, "personal_head": False},
@@ -69,7 +69,7 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "whole sites": {
         "privacy": {"unit": "site", "stages": "shared", "noise": "site"},
-        "train": {"method": "local"},
+        "train": {"method": "local", "average": 0.0},
         "secure": {"sum": False},
         "data": {"made_up_persons": 0},
         "task": {"kind": "plain-text"},

@@ -66,3 +66,18 @@ def test_every_split_over_sites_gives_the_steps_of_training_in_one_place(
         assert central.keys() <= arrays.keys()
         for name, value in central.items():
             np.testing.assert_allclose(arrays[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.4, 1.0])
+def test_a_stage_leaves_the_mean_of_its_late_adapters(tiny: Any, tmp_path: Path, average: float) -> None:
+    """Against runs that end sooner: their last adapters are those that the mean is of."""
+
+    def arrays(rounds: int, **more: Any) -> Any:
+        told = lockstep(2, "head-only", "sgd")
+        told["train"] |= {"momentum": 0.0, **more}
+        told["stage"] = [{"name": "only", "rounds": rounds}]
+        return tiny.played(tmp_path / f"{rounds} {more}", **told)[1]
+
+    late = [arrays(rounds) for rounds in range(ROUNDS + 1 - (round(average * ROUNDS) or 1), ROUNDS + 1)]
+    for name, value in arrays(ROUNDS, average=average).items():
+        np.testing.assert_allclose(value, np.mean([one[name] for one in late], axis=0), atol=1e-6, err_msg=name)
