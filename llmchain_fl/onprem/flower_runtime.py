@@ -90,9 +90,8 @@ class RuntimeTask:
 
     def finish(self, done: bool) -> None:
         """Say that the task is over."""
-        push_task_output(
-            self._client, self._context, COMPLETED if done else FAILED, "" if done else "see the site's log"
-        )
+        status, details = (COMPLETED, "") if done else (FAILED, "see the site's log")
+        push_task_output(self._client, self._context, status, details)
 
     def close(self) -> None:
         """Close the connections."""

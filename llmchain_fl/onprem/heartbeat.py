@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -42,8 +43,6 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._over.is_set() and not self.lost:
-            try:
+            with contextlib.suppress(Exception):  # the next beat may come through
                 self.lost = not self._beat()
-            except Exception:
-                pass
             self._over.wait(self._every)

@@ -1,4 +1,4 @@
-"""Flower's SuperNode or SuperLink in a process that ends when its work has: ``python -m llmchain_fl.onprem.run_flower``.
+"""Flower's SuperNode or SuperLink in a process that ends when its work has; started by ``site up``, ``coordinator up``.
 
 A SuperNode may live on for ever without a connection: its main thread gives up after a fault of TLS, and a thread
 that serves the executor keeps the process. Here the process ends in each case of the table, and the supervisor, which
