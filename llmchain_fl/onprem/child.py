@@ -24,6 +24,9 @@ def end_with(parent: int, end: Callable[[int], None] = os._exit, every: float = 
 
 
 def begin_log() -> None:
-    """This project's log on standard error, with the time."""
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    logging.getLogger("llmchain_fl").setLevel(logging.INFO)
+    """This project's log on standard error, with the time; Flower's own log stays as it is."""
+    handler, ours = logging.StreamHandler(sys.stderr), logging.getLogger("llmchain_fl")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False

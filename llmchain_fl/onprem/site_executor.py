@@ -28,7 +28,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
@@ -178,9 +177,3 @@ def _name(message: Message) -> str:
     told = message.metadata
     number = f", round {printable(told.group_id[:20])}" if told.group_id else ""
     return f"{printable(told.message_type[:40])}{number}"
-
-
-def approval_of(site_file: Path, read_site: Callable[[Path], object]) -> Approval:
-    """``[approved]`` of the site file as it is now."""
-    told = getattr(read_site(site_file), "approved")  # noqa: B009 (client.site is no part of this package)
-    return Approval(tuple(told.bundles), bool(told.any))

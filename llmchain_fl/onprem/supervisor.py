@@ -6,7 +6,7 @@ case                                                     outcome
 a process ends, with any exit code, 0 as well            started again after 1, 2, 4, 8, 15, 20, 20 ... s
 it had been up for ``STEADY`` seconds                    the waits begin anew
 it cannot be started yet (``Part.hindered`` says why)    said once, asked again after the same waits
-it answers for the first time after a start              ``Part.answered`` is called, again and again until it is through
+it answers for the first time after a start              ``Part.answered`` is called, until it is through
 told to stop                                             SIGTERM to each with its children, SIGKILL after ``PATIENCE``
 the supervisor itself is killed                          each process sees it within a second and ends (``child.py``)
 =======================================================  ===========================================================

@@ -17,9 +17,9 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from llmchain_fl.cli.apps import tool
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.durable import make_folder
+from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.onprem.flower_version import check_flower
 from llmchain_fl.onprem.process import RealProcess
 from llmchain_fl.onprem.reach import unreachable
@@ -36,6 +36,7 @@ SWITCHES = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch asks whether there is a GPU without touching it
 }
 """Environment of every process that is started here."""
+WRITE_ONE = "write one; docs/on-premise.md shows it"
 
 
 def site_up(settings: SiteSettings) -> None:
@@ -46,12 +47,9 @@ def site_up(settings: SiteSettings) -> None:
     """
     check_flower()
     settings.check()
-    site = tool("client.site").read_site(settings.site)
-    if not (site.approved.bundles or site.approved.any):
-        log.warning("the site file approves no bundle: every message will be refused (docs/on-premise.md)")
-    state = Path(site.state)
-    make_folder(state)
-    with _alone(state / ".up.lock", f"site {site.name}"), _secret() as secret:
+    state = settings.site.parent / str(read_toml(settings.site, "site file", remedy=WRITE_ONE).get("state") or "state")
+    make_folder(state.absolute())
+    with _alone(state / ".up.lock", f"the site of {settings.site}"), _secret() as secret:
         runtime = f"127.0.0.1:{settings.port or _free_port()}"
         _keep_up([_supernode(settings, runtime, secret), _site_executor(settings, runtime, secret)])
 
@@ -120,6 +118,7 @@ def _process(name: str, module: str, *words: str) -> RealProcess:
 def _keep_up(parts: Sequence[Part]) -> None:
     """Until SIGTERM (which is no error), or Ctrl-C (which is passed on)."""
     asked = threading.Event()
+    _log_here()
 
     def stop(number: int, frame: FrameType | None) -> None:
         asked.set()
@@ -131,6 +130,16 @@ def _keep_up(parts: Sequence[Part]) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     log.info("stopped")
+
+
+def _log_here() -> None:
+    """The supervisor's own lines beside those of its processes, also where nothing else is logged."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[up] %(message)s"))
+        log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(min(logging.INFO, logging.getLogger("llmchain_fl").level or logging.INFO))
 
 
 @contextmanager

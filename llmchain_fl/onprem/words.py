@@ -8,8 +8,8 @@ from collections.abc import Iterable
 MEANINGS = (
     (
         r"\[code: 2004\]",
-        "the coordinator does not take this key now: it is not registered there, or a SuperNode with it was alive within "
-        "the last minute\n  -> wait a minute; if it stays so, ask the coordinator whether the key is registered",
+        "the coordinator does not take this key now: it is not registered there, or a SuperNode with it was alive "
+        "within the last minute\n  -> wait a minute; if it stays so, ask the coordinator whether the key is registered",
     ),
     (
         r"\[code: 1001\]|[Ii]ncompatible.*version",
@@ -17,8 +17,8 @@ MEANINGS = (
     ),
     (
         r"Invalid SuperNode authentication|401 Unauthorized",
-        "the coordinator does not know this SuperNode any more\n  -> it was started anew, or the key was taken back; it is "
-        "tried again",
+        "the coordinator does not know this SuperNode any more\n  -> it was started anew, or the key was taken back; "
+        "it is tried again",
     ),
     (
         r"SSL/TLS handshake error",
