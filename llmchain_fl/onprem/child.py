@@ -30,3 +30,4 @@ def begin_log() -> None:
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
+    logging.getLogger("flwr").propagate = False  # it has a handler of its own

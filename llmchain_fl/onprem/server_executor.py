@@ -91,6 +91,7 @@ class ServerExecutor:
     def _played(self, token: str) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        logging.getLogger("llmchain_fl").handlers.clear()  # the ServerApp brings its own
         try:
             self._play(token)
         except SystemExit as end:
