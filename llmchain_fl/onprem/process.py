@@ -50,7 +50,7 @@ class RealProcess:
         """Its exit code, None while it lives."""
         code = self._popen.poll()
         if code is not None and self._pump.is_alive():
-            self._pump.join(timeout=1.0)
+            self._pump.join(timeout=0.3)  # what it has started may still hold the pipe
         return code
 
     def tail(self) -> Sequence[str]:

@@ -37,7 +37,8 @@ def test_the_package_allows_the_versions_that_were_tried_and_no_other() -> None:
 def test_every_name_of_the_inside_is_there_in_the_installed_flower() -> None:
     from llmchain_fl.onprem import flower_runtime as inside
 
-    assert (inside.CLIENT_APP, inside.AGENT_APP, inside.SERVER_APP) == ("flwr-clientapp", "flwr-agentapp", "flwr-serverapp")
+    told = (inside.CLIENT_APP, inside.AGENT_APP, inside.SERVER_APP)
+    assert told == ("flwr-clientapp", "flwr-agentapp", "flwr-serverapp")
 
 
 def test_no_other_file_of_the_room_knows_a_name_of_the_inside() -> None:
