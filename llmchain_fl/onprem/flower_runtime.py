@@ -14,6 +14,7 @@ from flwr.app import Context, Message
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -26,7 +27,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.runtime import run_serverapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from llmchain_fl.onprem.task import Access, Pulled
+from llmchain_fl.onprem.task import Access, NotWanted, Pulled
 
 CLIENT_APP, AGENT_APP, SERVER_APP = TaskType.CLIENT_APP, TaskType.AGENT_APP, TaskType.SERVER_APP
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
@@ -83,10 +84,21 @@ class RuntimeTask:
             raise
 
     def push(self, reply: Message) -> None:
-        """Hand the reply over, with all it holds. The same reply may be pushed again."""
+        """Hand the reply over, with all it holds.
+
+        Raises:
+            NotWanted: the SuperNode has dropped it. It must not get another one: it would take that for the answer to
+                the next message.
+            OSError: the SuperNode could not be reached for a while, or no longer knows the task.
+        """
         if self._context is None:
             raise RuntimeError("a reply before its message")
-        push_message(self._client, reply, self._context)
+        try:
+            push_message(self._client, reply, self._context)
+        except ObjectPushError:
+            raise NotWanted from None
+        except httpx.HTTPError as fault:
+            raise OSError(type(fault).__name__) from fault
 
     def finish(self, done: bool) -> None:
         """Say that the task is over."""

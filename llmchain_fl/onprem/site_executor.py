@@ -11,10 +11,11 @@ bundle not approved, or the site file cannot be read    an error in place of a r
 a task of another kind than ClientApp                   the same
 nobody waits for the answer any more (its ttl is over)  the same
 the app raises                                          an error without a word of what was raised
-the reply cannot be pushed                              it is pushed ``PUSHES`` times, then an error in its place
-not even that                                           the task is left; Flower answers for it after a minute
+the reply is too odd to be pushed                       an error in its place
+the SuperNode is not reached for a while                the task is left; Flower answers for it after a minute
 the message cannot be pulled                            the same
-Flower has given the task up                            the work goes on, is sealed, and the reply is not pushed
+the run was stopped meanwhile                           the reply is dropped, and nothing is pushed in its place
+Flower has given the task up                            the work is sealed, and the reply is not pushed
 ======================================================  ==============================================================
 
 The site file is read anew for each message, so an approval or a limit counts at once.
@@ -35,11 +36,10 @@ from flwr.common.constant import ErrorCode
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.onprem.heartbeat import Heartbeat
-from llmchain_fl.onprem.task import Pulled, Task, Tasks
+from llmchain_fl.onprem.task import NotWanted, Pulled, Task, Tasks
 
 log = logging.getLogger("llmchain_fl.site")
 App = Callable[[Message, Context], Message]
-PUSHES = 3
 PAUSE = 0.2
 """Seconds between two questions for work."""
 AFTER_FAULT = 2.0
@@ -160,13 +160,16 @@ class SiteExecutor:
         return f"its time ended {late:.0f} s ago" if late > 0 else ""
 
     def _push(self, task: Task, message: Message, reply: Message) -> None:
-        for count in range(1, PUSHES + 1):
-            try:
-                return task.push(reply)
-            except Exception as fault:
-                log.warning("%s: push %d failed: %s", _name(message), count, type(fault).__name__)
-                self._sleep(1.0)
-        return task.push(_error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the site's answer cannot be sent"))
+        """Each message gets one reply at most: a SuperNode takes a second one for the answer to the next message."""
+        try:
+            task.push(reply)
+        except NotWanted:
+            log.info("%s: its run was stopped; nobody wants the answer", _name(message))
+        except OSError:
+            raise
+        except Exception as fault:
+            log.error("%s: the answer cannot be sent: %s", _name(message), type(fault).__name__)
+            task.push(_error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the site's answer cannot be sent"))
 
 
 def _error(message: Message, code: int, text: str) -> Message:

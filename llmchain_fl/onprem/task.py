@@ -27,8 +27,12 @@ class Pulled:
     bundle: bytes
 
 
+class NotWanted(Exception):
+    """Flower has dropped the reply while it was being pushed: the run was stopped."""
+
+
 class Task(Protocol):
-    """One message to be answered."""
+    """One message to be answered. ``push`` raises ``NotWanted``, ``OSError`` (not reached) or what is odd in the reply."""
 
     kind: str
 
