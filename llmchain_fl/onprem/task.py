@@ -32,7 +32,7 @@ class NotWanted(Exception):
 
 
 class Task(Protocol):
-    """One message to be answered. ``push`` raises ``NotWanted``, ``OSError`` (not reached) or what is odd in the reply."""
+    """One message to be answered. ``push`` raises ``NotWanted``, ``OSError`` (not reached), or what is odd in it."""
 
     kind: str
 
