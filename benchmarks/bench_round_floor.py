@@ -51,7 +51,8 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 @client.train()
 def train(message, context):
     return Message(message.content, reply_to=message)

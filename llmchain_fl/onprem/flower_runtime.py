@@ -11,6 +11,7 @@ from queue import Queue
 
 import httpx
 from flwr.app import Context, Message
+from flwr.common.constant import ErrorCode
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
@@ -32,6 +33,7 @@ from llmchain_fl.onprem.task import Access, NotWanted, Pulled
 CLIENT_APP, AGENT_APP, SERVER_APP = TaskType.CLIENT_APP, TaskType.AGENT_APP, TaskType.SERVER_APP
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 COMPLETED, FAILED = "completed", "failed"
+REFUSED, RAISED = ErrorCode.INVALID_FAB, ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 Signs = tuple[ProtobufClientInterceptor, ...]
 TRIES, MOST_SECONDS = 4, 20.0
 GONE = (401, 403, 404)

@@ -31,7 +31,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flwr.app import Context, Error, Message
-from flwr.common.constant import ErrorCode
 
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.printable import printable
@@ -134,12 +133,12 @@ class SiteExecutor:
         why = self._refused(kind, pulled)
         if why:
             log.error("%s is refused: %s", _name(pulled.message), why)
-            return _error(pulled.message, ErrorCode.INVALID_FAB, "the site takes no part in this"), False
+            return _error(pulled.message, "the site takes no part in this", refused=True), False
         try:
             return self._app(pulled.message, pulled.context), True
         except Exception as fault:  # the app answers for itself; what is raised here is Flower's
             log.error("%s: the app raised %s", _name(pulled.message), type(fault).__name__)
-            return _error(pulled.message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the site's program failed"), False
+            return _error(pulled.message, "the site's program failed"), False
 
     def _refused(self, kind: str, pulled: Pulled) -> str:
         """Why nothing is done for this message; "" if it is."""
@@ -169,11 +168,13 @@ class SiteExecutor:
             raise
         except Exception as fault:
             log.error("%s: the answer cannot be sent: %s", _name(message), type(fault).__name__)
-            task.push(_error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the site's answer cannot be sent"))
+            task.push(_error(message, "the site's answer cannot be sent"))
 
 
-def _error(message: Message, code: int, text: str) -> Message:
-    return Message(Error(code=code, reason=text), reply_to=message)
+def _error(message: Message, text: str, *, refused: bool = False) -> Message:
+    from llmchain_fl.onprem.flower_runtime import RAISED, REFUSED  # after Flower's version was looked at
+
+    return Message(Error(code=REFUSED if refused else RAISED, reason=text), reply_to=message)
 
 
 def _name(message: Message) -> str:

@@ -123,7 +123,8 @@ def _keep_up(parts: Sequence[Part]) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         asked.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}  # nohup has said what SIGHUP means
     try:
         Supervisor(parts).run(lambda: not asked.is_set())
     finally:
@@ -139,7 +140,8 @@ def _log_here() -> None:
         handler.setFormatter(logging.Formatter("[up] %(message)s"))
         log.addHandler(handler)
     log.propagate = False
-    log.setLevel(min(logging.INFO, logging.getLogger("llmchain_fl").level or logging.INFO))
+    asked = logging.getLogger("llmchain_fl").level
+    log.setLevel(asked if asked >= logging.ERROR else logging.INFO)
 
 
 @contextmanager
