@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmchain_fl.cli.main import main
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.onprem import CoordinatorSettings, SiteSettings, site_up, up
 from llmchain_fl.onprem.words import meaning
@@ -114,3 +116,22 @@ def test_the_secret_between_the_processes_is_the_owners_and_gone_afterwards() ->
 def test_what_flowers_last_lines_mean_is_said_in_words(line: str, words: str) -> None:
     assert words in meaning(["Starting", line, "stopped"])
     assert bool(meaning([line])) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "faults"),
+    [
+        (["site", "up", "none.toml", "--superlink", "lab"], ["SITE none.toml", "give HOST:PORT"]),
+        (["coordinator", "up"], ["--ca, --certificate, --key: needed for TLS"]),
+    ],
+)
+def test_the_commands_say_all_that_is_wrong_and_start_nothing(
+    words: list[str], faults: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["llmchain-fl", *words])
+    monkeypatch.setattr(up, "_keep_up", lambda parts: pytest.fail("started"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert all(fault in told for fault in faults)
