@@ -170,14 +170,14 @@ def test_a_supernode_that_is_not_there_is_asked_again_and_named_once(
                 raise found
             return found
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "llmchain_fl.site"):
         executor(app).serve(Some(), going=lambda: bool(answers))
     assert app.asked == 1
     assert caplog.text.count("no work from the SuperNode") == 1
 
 
 def test_the_log_says_what_each_message_cost(task: Any, pulled: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "llmchain_fl.site"):
         executor(App()).answer(task(pulled()))
     assert "train, round 4: 0.0" in caplog.text
     assert "CPU s, 0 modules imported" in caplog.text
