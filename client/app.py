@@ -88,6 +88,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
         sealed = ledger.sealed(task.key)
         if sealed is not None:
             return outbox.release_again(ledger, task, sealed)
+        check.check_newest(task.round, ledger.latest(task.run))
         ledger.afford(release)
     stopped = site.memory(task.run, STOPPED)
     if stopped.file.exists():
@@ -129,6 +130,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
         sealed = ledger.sealed(task.key)
         if sealed is not None:
             return outbox.noised_scores_again(ledger, task, sealed)
+        check.check_newest(task.round, ledger.latest(task.run))
         ledger.afford(outbox.score_release(site, task, plan))
     plain = inference(work)
     nlp_task, shape, _ = _opened(site, work if kind == "noised" else plain, work.adapter.trained, Brought(task.arrays))

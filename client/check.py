@@ -36,6 +36,28 @@ ENDINGS = ("lora_A", "lora_B", "lora_R", "head")
 _NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
 
 
+def check_newest(number: int, newest: int) -> None:
+    """Nothing is paid for a round that the run has left behind: its answer would come too late.
+
+    ===================================================  ==========================================
+    a round that was asked for now                       is
+    ===================================================  ==========================================
+    newer than every one that this site has paid for     played
+    the newest one, paid for and not sealed              played again, for free
+    an older one that was sealed here                    answered with the sealed bytes (the caller)
+    an older one that was never sealed here              refused, for free
+    ===================================================  ==========================================
+
+    Raises:
+        WireError: the site has paid for a later round of this run.
+    """
+    if number < newest:
+        raise WireError(
+            f"round {number} is over: this site has taken part in round {newest} of the run",
+            remedy="nothing to do where a site was away for a while; else the server went back to an old checkpoint",
+        )
+
+
 def check_work(site: Site, work: WorkSpec) -> None:
     """Refuse work that the policy does not allow.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from llmchain_fl.core.data.columns import only_labels
 from llmchain_fl.core.data.lines import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.core.data.source import path_of, read_fitting
+from llmchain_fl.core.data.state import State, state_of
 from llmchain_fl.core.errors import DataError, WireError
 from llmchain_fl.core.privacy.units import Units, same_person
 from llmchain_fl.core.regular_file import kind_of
@@ -37,6 +38,8 @@ class SiteRecords:
     examples: Examples
     units: Units
     names: tuple[str, ...]
+    state: State | None = None
+    """Of the source when it was read; None: it must be read again."""
 
 
 Kept = dict[tuple[str, str, str, ResidentSpec, TaskSpec], SiteRecords]
@@ -65,7 +68,8 @@ def has_records(site: Site, stage: str, which: str) -> bool:
 def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> SiteRecords:
     """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``.
 
-    ``kept`` holds what was read before for this very model and task; what was read for another one is dropped.
+    ``kept`` holds what was read before for this very model and task; what was read for another one is dropped, and
+    what was read from a source that is no longer the same (``core/data/state.py``): an erasure works at once.
 
     ==========================================  ====================================================================
     work                                        a unit is
@@ -91,8 +95,11 @@ def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task,
     key = (source, which, unit, work.resident, spec)
     for other in [known for known in kept if known[3:] != key[3:]]:
         del kept[other]
+    state = state_of(source)
+    if key in kept and (state is None or kept[key].state != state):
+        del kept[key]
     if key not in kept:
-        kept[key] = _read(site, source, unit, work, task)
+        kept[key] = replace(_read(site, source, unit, work, task), state=state)
     return kept[key]
 
 

@@ -19,6 +19,9 @@ from flwr.supercore.run import Run
 log = logging.getLogger("llmchain_fl")
 PAUSE = 3.0
 """Seconds between two looks for replies; Flower's own."""
+SLACK = 30.0
+"""Seconds that a message lives on after ``timeout``, for clocks that differ. Flower's own is 12 hours: a site that was
+away would find every round that it missed in the queue."""
 
 
 class OneByOne(Grid):
@@ -73,8 +76,12 @@ class OneByOne(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Replies one by one; see the class."""
-        waiting = list(self._grid.push_messages(messages))
+        """Replies one by one; see the class. A question is worth nothing once nobody waits for its answer."""
+        asked = list(messages)
+        if timeout is not None:
+            for message in asked:
+                message.metadata.ttl = timeout + SLACK
+        waiting = list(self._grid.push_messages(asked))
         end = float("inf") if timeout is None else time.monotonic() + timeout
         while waiting:
             left = []

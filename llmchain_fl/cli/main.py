@@ -13,6 +13,7 @@ from llmchain_fl.cli import (
     bundle,
     check,
     compare,
+    coordinator,
     digest,
     evaluate,
     extend,
@@ -23,6 +24,7 @@ from llmchain_fl.cli import (
     report,
     scenarios,
     simulate,
+    site,
     unlearn,
 )
 from llmchain_fl.cli.verbosity import begin_log, set_level
@@ -49,6 +51,8 @@ app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(site.app, name="site")
+app.add_typer(coordinator.app, name="coordinator")
 
 
 def _version(asked: bool) -> None:

@@ -110,6 +110,21 @@ def test_each_round_and_each_run_is_charged(ward: Any) -> None:
     assert len({digest(arrays) for arrays in sent}) == 3
 
 
+def test_a_round_that_the_run_has_left_behind_costs_nothing(ward: Any, wire_bytes: Any) -> None:
+    """A site that was away finds old rounds in the queue; who is asked for one it has sealed gets the same bytes."""
+    work = ward.work()
+    first = wire_bytes(without_receipt(ward.train(work, round=2)))
+    ward.train(work, round=5)
+    before = ward.events()
+    assert code(ward.train(work, round=4)) == "wire"
+    assert wire_bytes(without_receipt(ward.train(work, round=2))) == first
+    ward.restart()
+    assert code(ward.train(work, round=3)) == "wire"
+    assert ward.events() == before
+    update(ward.train(work, round=3, run="another-run"))
+    update(ward.train(work, round=6))
+
+
 def test_a_round_in_which_the_process_died_is_charged_once(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: object) -> None:
         raise KeyboardInterrupt

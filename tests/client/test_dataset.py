@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from client import dataset
 from client.dataset import site_records
+from llmchain_fl.core.data import state
 from llmchain_fl.core.errors import DataError, WireError
 from llmchain_fl.core.work import open_work
 
@@ -15,12 +18,55 @@ def read(ward: Any, work: Any, kept: Any, stage: str = "cards", which: str = "tr
     return site_records(ward.site, stage, which, work, open_work(work.resident, work.task)[1], kept)
 
 
-def test_records_are_read_once(ward: Any) -> None:
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as unchanged at once, not only after two seconds."""
+    monkeypatch.setattr(state, "SETTLED", -60.0)
+
+
+@pytest.mark.usefixtures("settled")
+def test_records_are_read_once_for_as_long_as_their_file_is_the_same(
+    ward: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work, kept = ward.work(), {}
     first = read(ward, work, kept)
-    (ward.folder / "cards.jsonl").unlink()
+    monkeypatch.setattr(dataset, "_read", lambda *_: pytest.fail("read again"))
     assert read(ward, work, kept) is first
     assert len(first.examples) == 12
+
+
+def test_records_of_a_file_that_was_written_a_moment_ago_are_read_again(ward: Any) -> None:
+    work, kept = ward.work(), {}
+    first = read(ward, work, kept)
+    assert read(ward, work, kept) is not first
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("way", ["rewritten", "replaced", "rewritten with the same size and time"])
+def test_a_record_that_was_erased_is_in_no_later_round(ward: Any, way: str) -> None:
+    work, kept, file = ward.work(), {}, ward.folder / "cards.jsonl"
+    assert len(read(ward, work, kept).examples) == 12
+    before, lines = file.stat(), file.read_text().splitlines(keepends=True)
+    left = "".join(lines[:-1])
+    if way == "replaced":
+        other = file.with_suffix(".new")
+        other.write_text(left)
+        other.replace(file)
+    else:
+        file.write_text(left + " " * (before.st_size - len(left) - 1) + "\n" if "size" in way else left)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(read(ward, work, kept).examples) == 11
+    assert len(kept) == 1
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_was_taken_away_is_not_remembered(ward: Any) -> None:
+    work, kept = ward.work(), {}
+    read(ward, work, kept)
+    (ward.folder / "cards.jsonl").unlink()
+    with pytest.raises(DataError):
+        read(ward, work, kept)
+    assert kept == {}
 
 
 def test_training_and_held_out_records_are_kept_apart(ward: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.one_by_one import OneByOne
+from server.one_by_one import SLACK, OneByOne
 from simulations.grid import InProcessGrid
 
 
@@ -54,6 +54,19 @@ def answers(grid: Slow, **more: Any) -> list[int]:
 @pytest.mark.parametrize("broken", [(), (2,), (3,), (4,), (2, 3, 4)])
 def test_replies_that_can_be_unpacked_are_handed_on_in_the_order_asked(broken: tuple[int, ...]) -> None:
     assert answers(Slow(*broken)) == [node for node in (2, 3, 4) if node not in broken]
+
+
+@pytest.mark.parametrize(("more", "longest"), [({"timeout": 60.0}, 60.0 + SLACK), ({}, 12 * 3600.0)])
+def test_a_question_lives_no_longer_than_somebody_waits_for_its_answer(more: dict[str, float], longest: float) -> None:
+    asked: list[Message] = []
+
+    class Seen(Slow):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            asked.extend(messages)
+            return super().push_messages(asked)
+
+    assert len(answers(Seen(), **more)) == 3
+    assert [message.metadata.ttl for message in asked] == [longest] * 3
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), RecursionError(), TypeError("x")])

@@ -84,6 +84,11 @@ class Book:
         """Keys whose bytes may be asked for again: the last ones sealed, those not acknowledged before the others."""
         return sorted(self.seals, key=lambda key: key not in self.acks)[-count:]  # stable: each half as it was sealed
 
+    def latest(self, run: str) -> int:
+        """The highest round that was reserved for ``run``; 0 for none."""
+        tails = (key.removeprefix(f"{run}/") for key in self.reserved if key.startswith(f"{run}/"))
+        return max((int(tail) for tail in tails if tail.isascii() and tail.isdigit()), default=0)
+
     def holds(self, seq: int, head: str) -> bool:
         """Whether line ``seq`` is there and has this hash."""
         return 1 <= seq <= len(self.hashes) and self.hashes[seq - 1] == head

@@ -144,6 +144,11 @@ class FileLedger:
         with self._store.opened() as book:
             return book.seals.get(key, "")
 
+    def latest(self, run: str) -> int:
+        """The newest round of ``run`` that was reserved here; 0 for none."""
+        with self._store.opened() as book:
+            return book.latest(run)
+
     def seal(self, key: str, payload: bytes) -> None:
         """Write ``payload`` as the only update of ``key``; returns when both it and its seal are on disk."""
         with self._store.opened() as book:
