@@ -20,9 +20,11 @@ from llmchain_fl.cli import (
     next_stage,
     predict,
     privacy,
+    provision,
     report,
     scenarios,
     simulate,
+    site,
     unlearn,
 )
 from llmchain_fl.cli.verbosity import begin_log, set_level
@@ -49,6 +51,8 @@ app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(provision.app, name="provision")
+app.add_typer(site.app, name="site")
 
 
 def _version(asked: bool) -> None:

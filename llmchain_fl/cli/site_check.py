@@ -1,0 +1,3 @@
+"""``llmchain-fl site check``"""
+def command() -> None:
+    """x"""
