@@ -26,6 +26,9 @@ The server's wishes may only be stricter. A site file (TOML), named in the Super
 
     [compute]
     threads = 2
+
+    [approved]
+    bundles = ["sha256:..."]            # for `llmchain-fl site up`; the executor's log prints the digest it was sent
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.core.words import nearest, one_line
 from llmchain_fl.core.work import WorkSpec
 
-__all__ = ["PERSON", "Site", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
+__all__ = ["PERSON", "Site", "SiteApproved", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
 
 
 class SiteData(Section):
@@ -85,6 +88,15 @@ class SiteSecure(Section):
     only this site's own share. The server together with all others but so many learns no more than epsilon says."""
 
 
+class SiteApproved(Section):
+    """Whose runs the site's own executor takes part in (`llmchain-fl site up`), by the bundle that the server sends."""
+
+    bundles: list[Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]] = Field(default_factory=list)
+    """SHA-256 of each bundle that was read and found right; empty: none."""
+    any: bool = False
+    """Take part whatever the bundle is; no line of it is executed at this site either way."""
+
+
 class Site(Section):
     """One data holder."""
 
@@ -98,6 +110,7 @@ class Site(Section):
     limits: SiteLimits = SiteLimits()
     compute: SiteCompute = SiteCompute()
     secure: SiteSecure = SiteSecure()
+    approved: SiteApproved = SiteApproved()
 
     def named(self, unit: str) -> bool:
         """Whether units are told apart by the names of persons."""
@@ -183,7 +196,7 @@ def read_site(path: Path) -> Site:
     try:
         site = Site.model_validate(tree)
     except pydantic.ValidationError as error:
-        parts = (SiteData, SiteLimits, SiteCompute, SiteSecure, Site)
+        parts = (SiteData, SiteLimits, SiteCompute, SiteSecure, SiteApproved, Site)
         known = [name for part in parts for name in part.model_fields]
         faults = []
         for fault in error.errors():

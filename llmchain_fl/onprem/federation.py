@@ -54,6 +54,7 @@ from llmchain_fl.scenario import find_scenario
 Table = dict[str, Any]
 TABLES = ("data", "limits", "secure", "compute")
 """Tables of a site file that this page may hold."""
+LOOPBACK = "127.0.0.1"
 NOTHING = "correct the lines above; nothing was written"
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
 
@@ -78,6 +79,8 @@ class Page(Tables):
     address: str
     also: list[str] = Field(default_factory=list)
     """More names and addresses of the coordinator, for its certificate."""
+    listen: str = LOOPBACK
+    """Address of the coordinator's machine on which it listens: this machine alone (behind a proxy), one, or 0.0.0.0."""
     days: Annotated[int, Field(ge=1, le=825)] = 365
     scenario: str
     settings: list[str] = Field(default_factory=list)
@@ -99,8 +102,8 @@ class Federation:
 
     @property
     def hosts(self) -> list[str]:
-        """Every name and address of the coordinator, the one that sites use first."""
-        return list(dict.fromkeys([split(self.page.address)[0], *self.page.also]))
+        """Every name and address of the coordinator, the one that sites use first; its own executor uses the last."""
+        return list(dict.fromkeys([split(self.page.address)[0], *self.page.also, "localhost", LOOPBACK]))
 
 
 def read_federation(path: Path, site: type[Section]) -> Federation:
@@ -153,7 +156,7 @@ def _address_faults(page: Page) -> list[str]:
     found = [] if 0 < port < 65536 else [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
     return found + [
         f'{key}: "{name}" is no name of a machine and no IP address'
-        for key, name in [("address", host), *(("also", name) for name in page.also)]
+        for key, name in [("address", host), ("listen", page.listen), *(("also", name) for name in page.also)]
         if not _is_host(name)
     ]
 

@@ -76,3 +76,11 @@ def _write(path: Path, data: bytes, more: int) -> None:
 def open_to_others(path: Path) -> bool:
     """Whether somebody beside the owner may read, write or enter ``path``; False where nothing is there."""
     return path.exists() and bool(path.stat().st_mode & 0o077)
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether somebody beside the owner may read ``path`` and can get there; False where nothing is there."""
+    whole = path.absolute()
+    if not whole.exists() or not whole.stat().st_mode & 0o044:
+        return False
+    return all(folder.stat().st_mode & 0o011 for folder in whole.parents)

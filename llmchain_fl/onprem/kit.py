@@ -14,7 +14,7 @@ from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.onprem.federation import faults_of
 
 KIT, SITE, AUTHORITY, SCENARIO, ROSTER = "kit.toml", "site.toml", "ca.crt", "scenario.toml", "roster.json"
-SERVER_KEY, SERVER_CERTIFICATE, SECRET, FLOWER = "server.key", "server.crt", "superexec.secret", "flower/config.toml"
+SERVER_KEY, SERVER_CERTIFICATE, FLOWER = "server.key", "server.crt", "flower/config.toml"
 SYSTEMD, CONTAINER, SWITCHES, README = "systemd", "Containerfile", "environment", "README.md"
 """Names within a kit."""
 
@@ -57,6 +57,9 @@ class CoordinatorKit(Section):
     role: Literal["coordinator"] = "coordinator"
     federation: str
     coordinator: str
+    """HOST:PORT, as sites reach it."""
+    listen: str
+    """HOST:PORT, as it listens."""
     made: str
     version: str
     flower: str

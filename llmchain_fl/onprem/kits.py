@@ -3,7 +3,7 @@
 ::
 
     DIR/authority/       ca.key, ca.crt: keep it off the coordinator's machine
-    DIR/coordinator/     kit.toml, roster.json, ca.crt, server.crt, server.key, superexec.secret, scenario.toml, ...
+    DIR/coordinator/     kit.toml, roster.json, ca.crt, server.crt, server.key, scenario.toml, ...
     DIR/sites/NAME/      kit.toml, site.toml, ca.crt, keys/, scenario.toml, systemd/, Containerfile, README.md
     DIR/revoked/         the kits of sites that were revoked
 
@@ -12,7 +12,6 @@ Written again, a kit keeps its keys; everything else in it is made anew.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -24,8 +23,8 @@ from llmchain_fl.config.write import table_to_toml, to_toml
 from llmchain_fl.data.stages import public_labels, stage_labels
 from llmchain_fl.onprem import kit, texts
 from llmchain_fl.onprem.certificates import Signed, hosts_of, make_server, read_certificate
-from llmchain_fl.onprem.federation import Federation, split
-from llmchain_fl.onprem.files import own_folder, write_file, write_key
+from llmchain_fl.onprem.federation import LOOPBACK, Federation, split
+from llmchain_fl.onprem.files import own_folder, write_file
 from llmchain_fl.onprem.keys import fingerprint
 from llmchain_fl.onprem.roster import Roster
 from llmchain_fl.onprem.site_file import site_tables, site_text
@@ -134,15 +133,14 @@ def write_coordinator(tree: Tree, facts: Facts) -> None:
     server = folder / kit.SERVER_CERTIFICATE
     if not server.exists() or set(hosts_of(read_certificate(server))) != set(facts.federation.hosts):
         write_server(folder, make_server(facts.authority, facts.federation.hosts, facts.now, page.days))
-    if not (folder / kit.SECRET).exists():
-        write_key(folder / kit.SECRET, os.urandom(32))
     ends = read_certificate(server).not_valid_after_utc.date().isoformat()
     names = list(facts.roster.sites)
     _write_common(folder, facts, "")
     own_folder((folder / kit.FLOWER).parent)
-    link = {"address": page.address, "root-certificates": str((folder / kit.AUTHORITY).absolute())}
+    port = split(page.address)[1]
+    link = {"address": f"{LOOPBACK}:{port}", "root-certificates": str((folder / kit.AUTHORITY).absolute())}
     write_file(folder / kit.FLOWER, table_to_toml({"superlink": {"default": page.name, page.name: link}}))
-    write_file(folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common).model_dump()))
+    write_file(folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=f"{page.listen}:{port}").model_dump()))
     told = {"federation": page.name, "made": facts.day, "address": page.address, "ends": ends}
     write_file(folder / kit.README, texts.coordinator_readme(names=names, **told))
 

@@ -35,7 +35,7 @@ from llmchain_fl.onprem.certificates import (
     read_signed,
 )
 from llmchain_fl.onprem.code import bundle_digest, code_digest
-from llmchain_fl.onprem.federation import NOTHING, Federation
+from llmchain_fl.onprem.federation import LOOPBACK, NOTHING, Federation, split
 from llmchain_fl.onprem.files import own_folder, write_file, write_key
 from llmchain_fl.onprem.keys import NODE_KEY, Public, make_keys, read_keys
 from llmchain_fl.onprem.kits import Facts, Tree, write_coordinator, write_server, write_site
@@ -84,6 +84,11 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
     for name in told.written:
         write_site(tree, facts, name)
     write_coordinator(tree, facts)
+    host, _ = split(federation.page.address)
+    if LOOPBACK == federation.page.listen and host not in (LOOPBACK, "localhost"):
+        told.notes.append(
+            f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
+        )
     if not bundles:
         told.notes.append("no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])")
     return told

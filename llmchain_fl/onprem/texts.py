@@ -63,8 +63,8 @@ same command under a supervisor.
 (`site check` prints it from the keys that are listed here). Whoever could put a key of its own between the sites would
 read what the secure sum hides.
 
-The authority in `ca.crt` ends {ends}. `site check` warns 30 days before. `site.toml` is yours: the coordinator's next
-kit does not replace what you changed in it, and nothing of it is ever sent.
+The authority in `ca.crt` ends {ends}. `site check` warns 30 days before. `site.toml` is yours, and nothing of
+it is ever sent: when a newer kit comes, keep yours and take over what you agree with (`[secure.peers]`, `[approved]`).
 """
 _MADE = "**These keys were made by whoever sent this kit**, who could stand in for this site: see `llmchain-fl site request`."
 _REQUESTED = "The keys that this site made stand in `keys/` already; unpack this kit over them."
