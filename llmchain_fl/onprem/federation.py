@@ -153,12 +153,12 @@ def faults_of(error: pydantic.ValidationError, section: type[Section]) -> list[s
 
 def _address_faults(page: Page) -> list[str]:
     host, port = split(page.address)
-    found = [] if 0 < port < 65536 else [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
-    return found + [
-        f'{key}: "{name}" is no name of a machine and no IP address'
-        for key, name in [("address", host), ("listen", page.listen), *(("also", name) for name in page.also)]
-        if not _is_host(name)
-    ]
+    hosts = [("listen", page.listen), *(("also", name) for name in page.also)]
+    if 0 < port < 65536:
+        found, hosts = [], [("address", host), *hosts]
+    else:
+        found = [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
+    return found + [f'{key}: "{name}" is no name of a machine and no IP address' for key, name in hosts if not _is_host(name)]
 
 
 def _is_host(name: str) -> bool:

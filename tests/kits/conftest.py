@@ -67,6 +67,9 @@ labels = ["rates"]
 class Lab:
     """Where a page is, and the kits that were made of it."""
 
+    now, text, bundle = NOW, PAGE, BUNDLE
+    requested = PAGE.replace("[data]", 'keys = "requested"\n[data]')
+
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.app = folder, folder / "app"
         self.tree = Tree(folder / "lab kits")
