@@ -8,8 +8,5 @@ from llmchain_fl.cli import site_check, site_request
 
 app = typer.Typer(help="At a site: make keys, check before joining.", no_args_is_help=True)
 
-for name, command in {
-    "request": site_request.command,
-    "check": site_check.command,
-}.items():
-    app.command(name)(command)
+app.command("request")(site_request.command)
+app.command("check")(site_check.command)

@@ -136,7 +136,9 @@ def read_signed(key: Path, certificate: Path) -> Signed:
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), None)
     except (OSError, ValueError, TypeError):
-        raise ConfigError([f"{key} is no private key that can be read"], remedy="put it back from where you keep it") from None
+        raise ConfigError(
+            [f"{key} is no private key that can be read"], remedy="put it back from where you keep it"
+        ) from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
         raise ConfigError([f"{key} is not the key of {certificate}"], remedy="put back the two that belong together")
     return Signed(private, found)

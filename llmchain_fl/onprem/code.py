@@ -21,7 +21,7 @@ def code_digest(root: Path) -> str:
 
 
 def bundle_digest(root: Path) -> str:
-    """``sha256:...`` of the bundle that ``flwr run`` makes of the checkout ``root``; "" where ``root`` is no checkout."""
+    """``sha256:...`` of the bundle that ``flwr run`` makes of ``root``; "" where that is no checkout."""
     if not (root / "pyproject.toml").is_file():
         return ""
     from flwr.cli.build import build_fab_from_disk

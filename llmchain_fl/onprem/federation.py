@@ -80,7 +80,7 @@ class Page(Tables):
     also: list[str] = Field(default_factory=list)
     """More names and addresses of the coordinator, for its certificate."""
     listen: str = LOOPBACK
-    """Address of the coordinator's machine on which it listens: this machine alone (behind a proxy), one, or 0.0.0.0."""
+    """On which address of its machine the coordinator listens: 127.0.0.1 behind a proxy, else one of its own, or 0.0.0.0."""
     days: Annotated[int, Field(ge=1, le=825)] = 365
     scenario: str
     settings: list[str] = Field(default_factory=list)
@@ -158,7 +158,9 @@ def _address_faults(page: Page) -> list[str]:
         found, hosts = [], [("address", host), *hosts]
     else:
         found = [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
-    return found + [f'{key}: "{name}" is no name of a machine and no IP address' for key, name in hosts if not _is_host(name)]
+    return found + [
+        f'{key}: "{name}" is no name of a machine and no IP address' for key, name in hosts if not _is_host(name)
+    ]
 
 
 def _is_host(name: str) -> bool:
@@ -191,7 +193,7 @@ def _faults_in(tables: Mapping[str, Table], site: type[Section]) -> list[str]:
 def _scenario(page: Page, folder: Path) -> RunConfig:
     """The scenario with as many sites as the page names; a file is looked for beside the page."""
     beside = folder / page.scenario
-    file = beside if beside.suffix == ".toml" and not Path(page.scenario).is_absolute() else find_scenario(page.scenario)
+    file = (
+        beside if beside.suffix == ".toml" and not Path(page.scenario).is_absolute() else find_scenario(page.scenario)
+    )
     return build(apply_settings(read_toml(file, "scenario"), [f"sites.count={len(page.sites)}", *page.settings]))
-
-

@@ -33,8 +33,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from llmchain_fl.core.errors import ConfigError, SecureSumError
 from llmchain_fl.core.regular_file import read_regular
-from llmchain_fl.core.secure.identity import SCHEME, canonical, public_key
 from llmchain_fl.core.section import NAME
+from llmchain_fl.core.secure.identity import SCHEME, canonical, public_key
 from llmchain_fl.onprem.files import own_folder, taken, write_file, write_key
 
 NODE_KEY, IDENTITY_KEY = "keys/node.key", "keys/identity.key"

@@ -140,7 +140,9 @@ def write_coordinator(tree: Tree, facts: Facts) -> None:
     port = split(page.address)[1]
     link = {"address": f"{LOOPBACK}:{port}", "root-certificates": str((folder / kit.AUTHORITY).absolute())}
     write_file(folder / kit.FLOWER, table_to_toml({"superlink": {"default": page.name, page.name: link}}))
-    write_file(folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=f"{page.listen}:{port}").model_dump()))
+    write_file(
+        folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=f"{page.listen}:{port}").model_dump())
+    )
     told = {"federation": page.name, "made": facts.day, "address": page.address, "ends": ends}
     write_file(folder / kit.README, texts.coordinator_readme(names=names, **told))
 

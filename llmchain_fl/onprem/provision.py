@@ -85,12 +85,14 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
         write_site(tree, facts, name)
     write_coordinator(tree, facts)
     host, _ = split(federation.page.address)
-    if LOOPBACK == federation.page.listen and host not in (LOOPBACK, "localhost"):
+    if federation.page.listen == LOOPBACK and host not in (LOOPBACK, "localhost"):
         told.notes.append(
             f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
         )
     if not bundles:
-        told.notes.append("no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])")
+        told.notes.append(
+            "no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])"
+        )
     return told
 
 

@@ -16,7 +16,8 @@ Asked a second time, nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -45,9 +46,9 @@ B = TypeVar("B")
 class Control(Protocol):
     """What is asked of the SuperLink's control API (Flower's ``ControlHttpClient``)."""
 
-    def ListNodes(self, request: ListNodesRequest) -> ListNodesResponse: ...  # noqa: N802
-    def RegisterNode(self, request: RegisterNodeRequest) -> RegisterNodeResponse: ...  # noqa: N802
-    def UnregisterNode(self, request: UnregisterNodeRequest) -> UnregisterNodeResponse: ...  # noqa: N802
+    def ListNodes(self, request: ListNodesRequest) -> ListNodesResponse: ...
+    def RegisterNode(self, request: RegisterNodeRequest) -> RegisterNodeResponse: ...
+    def UnregisterNode(self, request: UnregisterNodeRequest) -> UnregisterNodeResponse: ...
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,17 @@ def _refused(error: Exception) -> RunError:
     )
 
 
-def control_of(address: str, authority: Path) -> Control:
-    """The control API at HOST:PORT, by TLS under the authority in a file."""
+@contextmanager
+def control_of(address: str, authority: Path) -> Iterator[Control]:
+    """The control API at HOST:PORT, by TLS under the authority in a file; closed afterwards."""
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
     version = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
-    return ControlHttpClient.from_server_address(
+    client = ControlHttpClient.from_server_address(
         server_address=address, insecure=False, root_certificates=authority.read_bytes(), interceptors=[version]
     )
+    try:
+        yield client
+    finally:
+        client.close()

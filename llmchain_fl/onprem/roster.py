@@ -102,7 +102,12 @@ class Roster(Section):
 
     def keys(self) -> set[str]:
         """Every key that was ever entered."""
-        return {key for told in (*self.sites.values(), *self.revoked) for key in (told.node_key, told.identity)}
+        return set(self.every_key())
+
+    def every_key(self) -> list[str]:
+        """The same, as often as each stands here."""
+        now = [key for one in self.sites.values() for key in (one.node_key, one.identity)]
+        return now + [key for one in self.revoked for key in (one.node_key, one.identity)]
 
     def identities(self) -> dict[str, str]:
         """Name -> identity, by name."""
@@ -118,10 +123,12 @@ def read_roster(path: Path) -> Roster:
     try:
         roster = Roster.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError([f"there is no roster {path}"], remedy="llmchain-fl provision federation.toml makes it") from None
+        raise ConfigError(
+            [f"there is no roster {path}"], remedy="llmchain-fl provision federation.toml makes it"
+        ) from None
     except (OSError, pydantic.ValidationError):
         raise ConfigError([f"the roster {path} cannot be read"], remedy="put it back from a backup") from None
-    told = [key for one in (*roster.sites.values(), *roster.revoked) for key in (one.node_key, one.identity)]
+    told = roster.every_key()
     if len(set(told)) < len(told):
         raise ConfigError([f"a key stands twice in the roster {path}"], remedy="put it back from a backup")
     return roster

@@ -117,6 +117,10 @@ def site_text(federation: Federation, tables: Mapping[str, Any], labels: Mapping
     if labels:
         shown = list(labels)[:MOST_SHOWN]
         more = [f"  and {len(labels) - MOST_SHOWN} more, in kit.toml"] * (len(labels) > MOST_SHOWN)
-        lines += [f"labels, {len(labels)}; records with another one are left out:", *(f"  {name}" for name in shown), *more]
+        lines += [
+            f"labels, {len(labels)}; records with another one are left out:",
+            *(f"  {name}" for name in shown),
+            *more,
+        ]
     comment = "".join(f"# {printable(line)}".rstrip() + "\n" for line in lines)
     return f"{comment}\n{table_to_toml(tables)}"

@@ -66,7 +66,7 @@ read what the secure sum hides.
 The authority in `ca.crt` ends {ends}. `site check` warns 30 days before. `site.toml` is yours, and nothing of
 it is ever sent: when a newer kit comes, keep yours and take over what you agree with (`[secure.peers]`, `[approved]`).
 """
-_MADE = "**These keys were made by whoever sent this kit**, who could stand in for this site: see `llmchain-fl site request`."
+_MADE = "**Whoever sent this kit made these keys** and could stand in for this site: see `llmchain-fl site request`."
 _REQUESTED = "The keys that this site made stand in `keys/` already; unpack this kit over them."
 
 _COORDINATOR = """\

@@ -148,7 +148,7 @@ def test_no_certificate_outlives_its_authority(authority: Signed) -> None:
 def test_what_was_written_is_read_back(authority: Signed, tmp_path: Path) -> None:
     server = make_server(authority, HOSTS, utc_now(), 30)
     assert hosts_of(server.certificate) == HOSTS
-    assert read_signed(*written(tmp_path, "ca", authority)) .certificate == authority.certificate
+    assert read_signed(*written(tmp_path, "ca", authority)).certificate == authority.certificate
     assert days_left(server.certificate.not_valid_after_utc, utc_now() + timedelta(hours=1)) == 29
 
 

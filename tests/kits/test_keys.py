@@ -78,7 +78,11 @@ def test_a_request_holds_the_public_halves_and_nothing_of_the_private_ones(tmp_p
     node = serialization.load_ssh_private_key((tmp_path / NODE_KEY).read_bytes(), None)
     assert isinstance(node, ec.EllipticCurvePrivateKey)
     told = file.read_text()
-    for secret in ((tmp_path / IDENTITY_KEY).read_bytes().hex(), f"{node.private_numbers().private_value:x}", "PRIVATE"):
+    for secret in (
+        (tmp_path / IDENTITY_KEY).read_bytes().hex(),
+        f"{node.private_numbers().private_value:x}",
+        "PRIVATE",
+    ):
         assert secret not in told
 
 

@@ -104,7 +104,7 @@ def test_a_site_that_joins_gets_a_kit_and_every_other_lists_it(lab: Any) -> None
 def test_keys_that_a_crash_left_without_a_line_are_entered_as_they_are(lab: Any) -> None:
     lab.tree.root.mkdir()
     public = make_keys(lab.tree.site("north"), "north")
-    assert lab.provision().roster.sites["north"].node_key == public.node_key  # type: ignore[union-attr]
+    assert lab.provision().roster.sites["north"].node_key == public.node_key
 
 
 def test_a_site_that_is_no_longer_on_the_page_is_told_and_stays(lab: Any) -> None:
@@ -209,7 +209,10 @@ def test_reissue_revokes_what_is_there_and_two_on_one_day_are_two(lab: Any) -> N
     for _ in range(2):
         reissue(lab.page(), lab.tree.root, lab.app, "west", None, lab.now)
     assert [past.name for past in read_roster(lab.tree.roster).revoked] == ["west", "west"]
-    assert sorted(path.name for path in (lab.tree.root / "revoked").iterdir()) == ["west.2026-12-01", "west.2026-12-01.1"]
+    assert sorted(path.name for path in (lab.tree.root / "revoked").iterdir()) == [
+        "west.2026-12-01",
+        "west.2026-12-01.1",
+    ]
 
 
 def test_a_reissue_that_is_refused_revokes_nothing(lab: Any, tmp_path: Path) -> None:
@@ -229,7 +232,9 @@ def test_a_reissue_that_is_refused_revokes_nothing(lab: Any, tmp_path: Path) -> 
     assert lab.tree.site("north").is_dir()
 
 
-@pytest.mark.parametrize("act", [lambda root, now: renew(root, now, 1, authority=False), lambda root, now: revoke(root, "a", now)])
+@pytest.mark.parametrize(
+    "act", [lambda root, now: renew(root, now, 1, authority=False), lambda root, now: revoke(root, "a", now)]
+)
 def test_where_there_are_no_kits_nothing_can_be_renewed_or_revoked(act: Any, lab: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are no kits"):
         act(tmp_path, lab.now)

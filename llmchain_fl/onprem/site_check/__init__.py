@@ -38,5 +38,7 @@ def check_site(subject: Subject) -> Findings:
         try:
             check(subject, found)
         except Exception as error:  # its text may hold anything
-            found.fault(about, f"could not be checked ({type(error).__name__})", "tell the maintainers; no record is shown")
+            found.fault(
+                about, f"could not be checked ({type(error).__name__})", "tell the maintainers; no record is shown"
+            )
     return found

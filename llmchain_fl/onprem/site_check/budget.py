@@ -96,7 +96,7 @@ def _remedy(subject: Subject) -> str:
 
 
 def events_here(subject: Subject, plan: Plan, planned: Forecast, rounds: int) -> Sequence[Event]:
-    """What one unit is in after so many rounds, as this site's ledger books it: of shared noise, the shares it counts."""
+    """What one unit is in after so many rounds, as the ledger here books it: of shared noise, the shares it counts."""
     shared = shared_noise(plan.config, planned)
     if shared is None:
         return planned.events(rounds)

@@ -11,7 +11,7 @@ no TLS there                                            refusal
 another authority; past; not begun; another name        refusal, each in its words
 a certificate, or the authority, that ends in 30 days   warning
 the authority is past                                   refusal
-this clock 5 s fast or 300 s slow, or more              refusal: the SuperLink turns it away
+this clock 6 s fast or 300 s slow, or more              refusal: the SuperLink turns it away
 3 s fast or 60 s slow                                   warning
 ======================================================  ==========================================================
 """
@@ -33,8 +33,8 @@ from llmchain_fl.onprem.site_check.subject import Subject
 from llmchain_fl.planning.findings import Findings
 
 SECONDS = 10.0
-FAST, SLOW, BIT_FAST, BIT_SLOW = 5.0, 300.0, 3.0, 60.0
-"""Flower takes signatures up to 5 s of the future and 305 s of the past."""
+FAST, SLOW, BIT_FAST, BIT_SLOW = 6.0, 300.0, 3.0, 60.0
+"""Flower takes signatures up to 5 s of the future and 305 s of the past; what is read here is a second or two high."""
 RENEW = "tell the coordinator: llmchain-fl provision renew"
 _VERIFY = {
     10: ("the coordinator's certificate is past", RENEW),

@@ -48,7 +48,9 @@ def _check_disk(subject: Subject, found: Findings) -> None:
     free = shutil.disk_usage(there).free // 2**20
     told = f"{free:,} MB free where state is"
     if free < LEAST_MB:
-        found.fault("disk", f"{told}, {LEAST_MB} are needed", "make room: a round that cannot be sealed is paid for nothing")
+        found.fault(
+            "disk", f"{told}, {LEAST_MB} are needed", "make room: a round that cannot be sealed is paid for nothing"
+        )
     elif free < LITTLE_MB:
         found.warn("disk", told, "make room before a long run")
     else:
@@ -80,7 +82,7 @@ def memory_mb() -> tuple[int, int]:
 
 
 def needed_mb(plan: Plan) -> int:
-    """The estimate of ``client/trial.py`` from the files of the base, without what is trained; 0: no base on this disk."""
+    """The estimate of ``client/trial.py`` from the files of the base, without what is trained; 0: no base here."""
     try:
         folder = Path(locate(plan.config.model.path).path)
         shape = json.loads((folder / "config.json").read_bytes())

@@ -120,7 +120,7 @@ def _check_people(subject: Subject, found: Findings, about: str, rows: Rows, peo
     if unit == "record" and people and max(people.values()) > 1:
         found.warn(
             "records",
-            f"{about}: the unit is one record, and somebody has {max(people.values())}: protected less than epsilon says",
+            f"{about}: the unit is one record, and somebody has {max(people.values())}: less protected than told",
             'ask for privacy.unit = "person"',
         )
     count = len(people) if subject.site.named(unit) else len(rows)
@@ -139,7 +139,9 @@ def _check_labels(subject: Subject, found: Findings, about: str, stage: str, row
     counts = Counter(row.get(LABEL) for row in rows.records)
     own = [name for name in kept if counts[name]]
     if not own:
-        found.warn("records", f"{about}: no record has one of its {len(kept)} labels", "look whether the files are mixed up")
+        found.warn(
+            "records", f"{about}: no record has one of its {len(kept)} labels", "look whether the files are mixed up"
+        )
     elif len(own) < len(kept):
         found.fact("records", f"{about}: {len(own)} of its {len(kept)} labels have records here")
 

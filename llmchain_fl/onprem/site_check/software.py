@@ -54,7 +54,9 @@ def _check_code(subject: Subject, kit: SiteKit, found: Findings) -> None:
         found.fact("code", f"llmchain-fl {__version__}, the very files of the kit")
     here = version("flwr")
     if here.split(".")[:2] != kit.flower.split(".")[:2]:
-        found.warn("code", f"Flower {here} is installed, the coordinator has {kit.flower}", f"pip install flwr=={kit.flower}")
+        found.warn(
+            "code", f"Flower {here} is installed, the coordinator has {kit.flower}", f"pip install flwr=={kit.flower}"
+        )
 
 
 def _check_bundles(subject: Subject, kit: SiteKit, found: Findings) -> None:
