@@ -80,7 +80,7 @@ class Page(Tables):
     also: list[str] = Field(default_factory=list)
     """More names and addresses of the coordinator, for its certificate."""
     listen: str = LOOPBACK
-    """On which address of its machine the coordinator listens: 127.0.0.1 behind a proxy, else one of its own, or 0.0.0.0."""
+    """On which of its machine's addresses the coordinator listens: 127.0.0.1 behind a proxy; 0.0.0.0: on all."""
     days: Annotated[int, Field(ge=1, le=825)] = 365
     scenario: str
     settings: list[str] = Field(default_factory=list)

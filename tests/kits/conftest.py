@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ epsilon = 8.0
 [sites.south]
 [sites.west]
 """
+GOOD = [(f"lost card {i}", ("lost_card", "transfer")[i % 2], f"p{i // 2}") for i in range(20)]
+RATES = [("loan rate", "rates", f"p{i}") for i in range(20)]
 SCENARIO_TEXT = """
 [model]
 path = "{model}"
@@ -67,12 +70,14 @@ labels = ["rates"]
 class Lab:
     """Where a page is, and the kits that were made of it."""
 
-    now, text, bundle = NOW, PAGE, BUNDLE
+    now, text, bundle, good, rates = NOW, PAGE, BUNDLE, GOOD, RATES
     requested = PAGE.replace("[data]", 'keys = "requested"\n[data]')
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.app = folder, folder / "app"
         self.tree = Tree(folder / "lab kits")
+        if folder.exists():
+            return
         folder.mkdir()
         (folder / "small.toml").write_text(SCENARIO_TEXT.format(model=model), encoding="utf-8")
         (self.app / "client").mkdir(parents=True)
@@ -108,6 +113,23 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path: Path, small: Any) -> Lab:
     """In a folder with a blank in its name."""
+    return Lab(tmp_path / "a lab", small.bert)
+
+
+@pytest.fixture(scope="session")
+def provisioned(tmp_path_factory: pytest.TempPathFactory, small: Any) -> Path:
+    """A folder with kits and records of north, to be copied."""
+    made = Lab(tmp_path_factory.mktemp("kits") / "a lab", small.bert)
+    made.provision()
+    made.records("first", GOOD)
+    made.records("second", RATES)
+    return made.folder
+
+
+@pytest.fixture
+def kit(tmp_path: Path, small: Any, provisioned: Path) -> Lab:
+    """A copy of it."""
+    shutil.copytree(provisioned, tmp_path / "a lab")
     return Lab(tmp_path / "a lab", small.bert)
 
 

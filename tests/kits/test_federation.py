@@ -30,7 +30,7 @@ def test_a_page_names_the_sites_and_the_scenario_has_as_many(lab: Any) -> None:
         ("epsilon", "epsilom", "limits.epsilom is no key; did you mean limits.epsilon?"),
         ("bundles", "bundels", "bundels is no key; did you mean bundles?"),
         ("[sites.north]", "[sites.north.dat]", "sites.north.dat is no key; did you mean data?"),
-        ("[sites.south]", "[sites.south.data]\nencodin='x'", "sites.south.data.encodin is no key; did you mean data.enc"),
+        ("[sites.south]", "[sites.south.data]\nencodin='x'", "sites.south.data.encodin is no key; did you mean data."),
         ("[sites.south]", "[sites.south.limits]\nepsilon=-1.0", "south.limits.epsilon: Input should be greater than 0"),
         ("[sites.south]", '[sites."a b"]', "sites.a b: String should match pattern"),
         ("localhost:8000", "localhost", 'address = "localhost": write HOST:PORT, a port from 1 to 65535'),
