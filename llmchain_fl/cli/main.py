@@ -13,6 +13,7 @@ from llmchain_fl.cli import (
     bundle,
     check,
     compare,
+    coordinator,
     digest,
     evaluate,
     extend,
@@ -53,6 +54,7 @@ app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")
 app.add_typer(site.app, name="site")
+app.add_typer(coordinator.app, name="coordinator")
 
 
 def _version(asked: bool) -> None:

@@ -104,7 +104,7 @@ def revoke(
 
     place = library.revoke(kits, name, utc_now())
     typer.echo(f"{name} is revoked" + (f"; its kit is in {place}" if place else ""))
-    typer.echo("restart the coordinator, which then unregisters its key (llmchain-fl coordinator up)")
+    typer.echo("tell the coordinator that is up: llmchain-fl coordinator register KIT (a start does the same)")
     typer.echo(f"tell the other sites to take {name} out of [secure.peers] of their site files")
 
 

@@ -1,4 +1,4 @@
-"""``llmchain-fl site``: what an engineer of a site types. One line a command."""
+"""``llmchain-fl site``: what a data holder does on premises. One line for each command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import typer
 
 from llmchain_fl.cli import site_check, site_request
 
-app = typer.Typer(help="At a site: make keys, check before joining.", no_args_is_help=True)
+app = typer.Typer(help="Run a site on the premises of its data holder.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """A group also while it has one command."""
+
 
 app.command("request")(site_request.command)
 app.command("check")(site_check.command)

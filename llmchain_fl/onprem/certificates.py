@@ -167,6 +167,21 @@ def days_left(end: datetime, now: datetime) -> int:
     return (end - now) // timedelta(days=1)
 
 
+def ending(folder: Path, now: datetime) -> list[str]:
+    """A sentence for each certificate of the coordinator's kit that ends within ``WARN_DAYS``, or has ended.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    found = []
+    for name, remedy in (("server.crt", "provision renew"), ("ca.crt", "provision renew --authority")):
+        end = read_certificate(folder / name).not_valid_after_utc
+        if days_left(end, now) <= WARN_DAYS:
+            told = "is past since" if end < now else "ends on"
+            found.append(f"{folder / name} {told} {end.date()}: llmchain-fl {remedy}")
+    return found
+
+
 def utc_now() -> datetime:
     """Now, to the second."""
     return datetime.now(UTC).replace(microsecond=0)

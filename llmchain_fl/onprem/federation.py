@@ -54,7 +54,7 @@ from llmchain_fl.scenario import find_scenario
 Table = dict[str, Any]
 TABLES = ("data", "limits", "secure", "compute")
 """Tables of a site file that this page may hold."""
-LOOPBACK = "127.0.0.1"
+LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
 NOTHING = "correct the lines above; nothing was written"
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
 
@@ -102,8 +102,19 @@ class Federation:
 
     @property
     def hosts(self) -> list[str]:
-        """Every name and address of the coordinator, the one that sites use first; its own executor uses the last."""
-        return list(dict.fromkeys([split(self.page.address)[0], *self.page.also, "localhost", LOOPBACK]))
+        """Every name and address of the coordinator, for its certificate; the one that sites use first."""
+        own = [self.reach.rpartition(":")[0].strip("[]"), "localhost", LOOPBACK]
+        return list(dict.fromkeys([split(self.page.address)[0], *self.page.also, *own]))
+
+    @property
+    def reach(self) -> str:
+        """HOST:PORT by which its own machine reaches the coordinator."""
+        return _joined(LOOPBACK if self.page.listen in EVERYWHERE else self.page.listen, self.page.address)
+
+    @property
+    def listen(self) -> str:
+        """HOST:PORT on which it listens."""
+        return _joined(self.page.listen, self.page.address)
 
 
 def read_federation(path: Path, site: type[Section]) -> Federation:
@@ -136,6 +147,11 @@ def split(address: str) -> tuple[str, int]:
     """``host:port``; brackets around an IPv6 address are left out. Port 0 where there is none."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port) if re.fullmatch(r"[0-9]{1,5}", port) else 0
+
+
+def _joined(host: str, address: str) -> str:
+    port = split(address)[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def faults_of(error: pydantic.ValidationError, section: type[Section]) -> list[str]:

@@ -60,6 +60,8 @@ class CoordinatorKit(Section):
     """HOST:PORT, as sites reach it."""
     listen: str
     """HOST:PORT, as it listens."""
+    reach: str
+    """HOST:PORT, as its own machine reaches it; its certificate is for this too."""
     made: str
     version: str
     flower: str

@@ -23,7 +23,7 @@ from llmchain_fl.config.write import table_to_toml, to_toml
 from llmchain_fl.data.stages import public_labels, stage_labels
 from llmchain_fl.onprem import kit, texts
 from llmchain_fl.onprem.certificates import Signed, hosts_of, make_server, read_certificate
-from llmchain_fl.onprem.federation import LOOPBACK, Federation, split
+from llmchain_fl.onprem.federation import Federation, split
 from llmchain_fl.onprem.files import own_folder, write_file
 from llmchain_fl.onprem.keys import fingerprint
 from llmchain_fl.onprem.roster import Roster
@@ -137,11 +137,11 @@ def write_coordinator(tree: Tree, facts: Facts) -> None:
     names = list(facts.roster.sites)
     _write_common(folder, facts, "")
     own_folder((folder / kit.FLOWER).parent)
-    port = split(page.address)[1]
-    link = {"address": f"{LOOPBACK}:{port}", "root-certificates": str((folder / kit.AUTHORITY).absolute())}
+    listen, reach = facts.federation.listen, facts.federation.reach
+    link = {"address": reach, "root-certificates": str((folder / kit.AUTHORITY).absolute())}
     write_file(folder / kit.FLOWER, table_to_toml({"superlink": {"default": page.name, page.name: link}}))
     write_file(
-        folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=f"{page.listen}:{port}").model_dump())
+        folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=listen, reach=reach).model_dump())
     )
     told = {"federation": page.name, "made": facts.day, "address": page.address, "ends": ends}
     write_file(folder / kit.README, texts.coordinator_readme(names=names, **told))

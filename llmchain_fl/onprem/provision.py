@@ -28,6 +28,7 @@ from llmchain_fl.onprem import kit
 from llmchain_fl.onprem.certificates import (
     AUTHORITY_DAYS,
     Signed,
+    ending,
     hosts_of,
     make_authority,
     make_server,
@@ -89,6 +90,7 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
         told.notes.append(
             f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
         )
+    told.notes += ending(tree.coordinator, now)
     if not bundles:
         told.notes.append(
             "no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])"

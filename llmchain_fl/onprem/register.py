@@ -16,6 +16,7 @@ Asked a second time, nothing changes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,8 +33,12 @@ from flwr.proto.control_pb2 import (
 )
 
 from llmchain_fl.core.errors import ConfigError, RunError
+from llmchain_fl.onprem.certificates import ending, utc_now
 from llmchain_fl.onprem.keys import node_pem
-from llmchain_fl.onprem.roster import Roster
+from llmchain_fl.onprem.kit import AUTHORITY, ROSTER, read_coordinator_kit
+from llmchain_fl.onprem.roster import Roster, read_roster
+
+log = logging.getLogger("llmchain_fl.register")
 
 GONE = "unregistered"
 """Flower's word for the status of such a node."""
@@ -132,6 +137,26 @@ def _refused(error: Exception) -> RunError:
         f"the SuperLink did not take the roster ({told})",
         remedy="see whether it runs, and its log; its control API must be reachable from this machine",
     )
+
+
+def register_kit(folder: Path) -> Outcome:
+    """The roster of the coordinator's kit in ``folder`` into the SuperLink of this machine, told in the log; and which
+    certificates end soon.
+
+    Raises:
+        ConfigError, RunError: no kit, or see ``register_all``.
+    """
+    reach = read_coordinator_kit(folder).reach
+    for sentence in ending(folder, utc_now()):
+        log.warning("%s", sentence)
+    with control_of(reach, folder / AUTHORITY) as control:
+        outcome = register_all(read_roster(folder / ROSTER), control)
+    log.info("%d sites registered, %d known already", len(outcome.registered), len(outcome.known))
+    for name in outcome.unregistered:
+        log.warning("%s is revoked: its key was unregistered", name)
+    if outcome.strangers:
+        log.warning("nodes %s are connected by keys that were never on the roster", outcome.strangers)
+    return outcome
 
 
 @contextmanager

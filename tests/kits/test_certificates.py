@@ -18,6 +18,7 @@ from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.onprem.certificates import (
     Signed,
     days_left,
+    ending,
     hosts_of,
     make_authority,
     make_server,
@@ -150,6 +151,16 @@ def test_what_was_written_is_read_back(authority: Signed, tmp_path: Path) -> Non
     assert hosts_of(server.certificate) == HOSTS
     assert read_signed(*written(tmp_path, "ca", authority)).certificate == authority.certificate
     assert days_left(server.certificate.not_valid_after_utc, utc_now() + timedelta(hours=1)) == 29
+
+
+@pytest.mark.parametrize(("days", "words"), [(60, ""), (90, "ends on"), (101, "is past since")])
+def test_the_coordinator_is_told_thirty_days_before_its_certificate_ends(
+    days: int, words: str, authority: Signed, tmp_path: Path
+) -> None:
+    written(tmp_path, "ca", authority)
+    written(tmp_path, "server", make_server(authority, HOSTS, utc_now(), 100))
+    told = ending(tmp_path, utc_now() + days * DAY)
+    assert [words in line for line in told] == [True] * bool(words)
 
 
 def test_keys_and_certificates_that_do_not_belong_together_are_told(authority: Signed, tmp_path: Path) -> None:

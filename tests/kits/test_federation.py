@@ -21,7 +21,7 @@ def test_a_page_names_the_sites_and_the_scenario_has_as_many(lab: Any) -> None:
     page = lab.page()
     assert list(page.page.sites) == ["north", "south", "west"]
     assert page.config.sites.count == 3
-    assert page.hosts == ["localhost", "127.0.0.1"]
+    assert set(page.hosts) == {"localhost", "127.0.0.1"}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,21 @@ def test_a_sites_own_tables_go_over_those_of_all(lab: Any) -> None:
     page = lab.page(lab.text.replace("[sites.south]", "[sites.south]\nlimits = { epsilon = 3.0 }"))
     told: dict[str, Any] = page.page.sites["south"].over({"limits": {"epsilon": 8.0, "delta": 1e-6}})
     assert told["limits"] == {"epsilon": 3.0, "delta": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("listen", "reach", "hosts"),
+    [
+        ("0.0.0.0", "127.0.0.1:8000", ["fl.example.org", "127.0.0.1", "localhost"]),
+        ("10.0.0.5", "10.0.0.5:8000", ["fl.example.org", "10.0.0.5", "localhost", "127.0.0.1"]),
+        ("::1", "[::1]:8000", ["fl.example.org", "::1", "localhost", "127.0.0.1"]),
+    ],
+)
+def test_its_certificate_is_for_the_address_by_which_its_own_machine_reaches_it(
+    lab: Any, listen: str, reach: str, hosts: list[str]
+) -> None:
+    page = lab.page(lab.text.replace("localhost", "fl.example.org").replace("[data]", f'listen = "{listen}"\n[data]'))
+    assert (page.reach, page.hosts) == (reach, hosts)
 
 
 @pytest.mark.parametrize(

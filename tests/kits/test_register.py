@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from flwr.supercore.error import FlowerError
 from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.onprem.certificates import utc_now
 from llmchain_fl.onprem.keys import make_keys, node_pem
-from llmchain_fl.onprem.register import Outcome, control_of, register_all
-from llmchain_fl.onprem.roster import Roster
+from llmchain_fl.onprem.kit import read_coordinator_kit
+from llmchain_fl.onprem.register import Outcome, control_of, register_all, register_kit
+from llmchain_fl.onprem.roster import Roster, read_roster, write_roster
+from llmchain_fl.onprem.site_check.coordinator import look
 
 DAY = "2026-12-01"
 
@@ -112,6 +115,24 @@ def test_a_superlink_that_refuses_or_is_not_there_is_a_fault_in_words(roster: Ro
         register_all(roster, link)
 
 
+def test_the_kits_roster_is_entered_where_its_own_machine_reaches_it_and_ends_are_told(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, asked = Link(), []
+
+    @contextlib.contextmanager
+    def control(address: str, authority: Path) -> Iterator[Link]:
+        asked.append((address, authority.name))
+        yield link
+
+    monkeypatch.setattr("llmchain_fl.onprem.register.control_of", control)
+    monkeypatch.setattr("llmchain_fl.onprem.register.utc_now", lambda: kit.now + timedelta(days=340))
+    assert register_kit(kit.tree.coordinator) == Outcome(registered=["north", "south", "west"])
+    assert asked == [("127.0.0.1:8000", "ca.crt")]
+    assert "server.crt ends on 2027-12-01: llmchain-fl provision renew" in caplog.text
+    assert "ca.crt ends" not in caplog.text
+
+
 @pytest.fixture
 def superlink(lab: Any) -> Iterator[str]:
     """A SuperLink with the coordinator's kit."""
@@ -147,10 +168,9 @@ def superlink(lab: Any) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.flower
-def test_a_real_superlink_with_the_kits_certificate_takes_the_roster(lab: Any, superlink: str) -> None:
-    from llmchain_fl.onprem.roster import read_roster
-    from llmchain_fl.onprem.site_check.coordinator import look
-
+def test_a_real_superlink_with_the_kits_certificate_takes_the_roster(
+    lab: Any, superlink: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     roster, kit = read_roster(lab.tree.roster), lab.tree.coordinator
     with control_of(superlink, kit / "ca.crt") as control:
         assert register_all(roster, control) == Outcome(registered=["north", "south", "west"])
@@ -160,6 +180,10 @@ def test_a_real_superlink_with_the_kits_certificate_takes_the_roster(lab: Any, s
         assert register_all(revoked, control) == Outcome(known=["south", "west"])
         with pytest.raises(ConfigError, match="unregistered once"):
             register_all(roster, control)
+    write_roster(lab.tree.roster, revoked)
+    told = read_coordinator_kit(kit).model_copy(update={"reach": superlink})
+    monkeypatch.setattr("llmchain_fl.onprem.register.read_coordinator_kit", lambda folder: told)
+    assert register_kit(kit) == Outcome(known=["south", "west"])
     seen = look(superlink, lab.tree.site("north") / "ca.crt")
     assert not seen.fault
     assert seen.offset is not None

@@ -161,6 +161,7 @@ def test_without_a_kit_and_a_plan_it_is_said_what_is_not_checked(kit: Any) -> No
 
 
 def test_nothing_at_the_site_is_written_by_a_check(kit: Any) -> None:
+    spend(kit)
     before = {path: path.stat().st_mtime_ns for path in kit.tree.root.rglob("*")}
     check_site(kit.subject())
     assert {path: path.stat().st_mtime_ns for path in kit.tree.root.rglob("*")} == before
@@ -407,11 +408,16 @@ def test_what_the_plan_would_spend_against_the_limit(kit: Any, epsilon: float, l
     assert said(check_budget, with_limits(subject, epsilon=epsilon), words) == level
 
 
-def test_what_was_spent_and_what_the_plan_spends_are_counted_together(kit: Any) -> None:
+def spend(kit: Any) -> Event:
+    """Fifty steps, in the ledger of north."""
     event = Event("poisson-gaussian", 0.1, 2.0, 50)
-    kit.subject().site.open_ledger("person").reserve(
-        Release("run/1", (Charge("notes/training", event),), "", "training", "lab", "first")
-    )
+    release = Release("run/1", (Charge("notes/training", event),), "", "training", "lab", "first")
+    kit.subject().site.open_ledger("person").reserve(release)
+    return event
+
+
+def test_what_was_spent_and_what_the_plan_spends_are_counted_together(kit: Any) -> None:
+    event = spend(kit)
     spent = epsilon((event,), 1e-5)
     both = epsilon((event, Event("poisson-gaussian", 0.1, 2.0, 8)), 1e-5)
     found = lines(check_budget, kit.subject())

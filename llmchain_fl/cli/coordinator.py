@@ -1,0 +1,17 @@
+"""``llmchain-fl coordinator``: what the coordinator of a federation does. One line for each command."""
+
+from __future__ import annotations
+
+import typer
+
+from llmchain_fl.cli import coordinator_register
+
+app = typer.Typer(help="Run the coordinator of a federation.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """A group also while it has one command."""
+
+
+app.command("register")(coordinator_register.command)
