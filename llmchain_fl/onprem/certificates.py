@@ -132,16 +132,25 @@ def read_signed(key: Path, certificate: Path) -> Signed:
     Raises:
         ConfigError: one of them is gone, or is none, or they do not belong together.
     """
-    found = read_certificate(certificate)
-    try:
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
-    except (OSError, ValueError, TypeError):
-        raise ConfigError(
-            [f"{key} is no private key that can be read"], remedy="put it back from where you keep it"
-        ) from None
-    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
+    found, private = read_certificate(certificate), read_private(key)
+    if private.public_key() != found.public_key():
         raise ConfigError([f"{key} is not the key of {certificate}"], remedy="put back the two that belong together")
     return Signed(private, found)
+
+
+def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in a file.
+
+    Raises:
+        ConfigError: gone, or none.
+    """
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError):
+        found = None
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise ConfigError([f"{path} is no private key that can be read"], remedy="put it back from where you keep it")
+    return found
 
 
 def read_certificate(path: Path) -> x509.Certificate:

@@ -21,7 +21,7 @@
 ======================================================  =======================================================
 in the file                                             outcome
 ======================================================  =======================================================
-``limits``, ``secure`` left out                         as the scenario asks, and no more (``kits.py``)
+``limits``, ``secure`` left out                         as the scenario asks, and no more (``site_file.py``)
 a key that no site file has                             a fault that names the nearest one
 a site whose tables are no site file                    a fault that names the site
 no site; a name that cannot be in a path                a fault

@@ -172,7 +172,8 @@ def _private(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, Ed25519PrivateKe
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         what = "damaged" if file.exists() else "not there"
         raise ConfigError(
-            [f"the key {file} is {what}"], remedy="put it back, or make keys anew: llmchain-fl site request NAME"
+            [f"the key {file} is {what}"],
+            remedy="put it back; or move away what is left of keys/ and make new ones: llmchain-fl site request NAME",
         ) from None
     return node, identity
 

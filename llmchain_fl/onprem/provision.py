@@ -33,6 +33,7 @@ from llmchain_fl.onprem.certificates import (
     make_authority,
     make_server,
     read_certificate,
+    read_private,
     read_signed,
 )
 from llmchain_fl.onprem.code import bundle_digest, code_digest
@@ -99,12 +100,13 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
 
 
 def _authority(tree: Tree, federation: str, now: datetime) -> Signed:
-    """The authority that is there, else a new one."""
+    """The authority that is there, else a new one; of a key that a crash left alone, its certificate."""
     key, certificate = own_folder(tree.authority) / "ca.key", tree.authority / kit.AUTHORITY
     if certificate.exists():
         return read_signed(key, certificate)
-    made = make_authority(federation, now)
-    write_key(key, made.key_pem)
+    made = make_authority(federation, now, key=read_private(key) if key.exists() else None)
+    if not key.exists():
+        write_key(key, made.key_pem)
     write_file(certificate, made.pem)
     return made
 

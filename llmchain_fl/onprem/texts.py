@@ -81,7 +81,8 @@ Made {made} for llmchain-fl {version}. Sites reach it as {address}.
 `llmchain-fl provision renew` makes the next one, and no site has to do anything. `../authority/ca.key` is not needed
 here: keep it off this machine.
 
-Hand each site its folder of `../sites` by a way that you trust ({handed}), then delete the keys in your copy.
+Hand each site its folder of `../sites` ({handed}) by a way that you trust, for example as
+`tar -C ../sites -czf NAME.tgz NAME`; then delete the keys in your copy.
 Let nothing but `/v1/fleet/` through to the sites.
 """
 

@@ -108,6 +108,15 @@ def test_keys_that_a_crash_left_without_a_line_are_entered_as_they_are(lab: Any)
     assert lab.provision().roster.sites["north"].node_key == public.node_key
 
 
+def test_an_authority_whose_certificate_a_crash_has_lost_keeps_its_key(lab: Any) -> None:
+    lab.provision()
+    key = (lab.tree.authority / "ca.key").read_bytes()
+    (lab.tree.authority / "ca.crt").unlink()
+    lab.provision()
+    assert (lab.tree.authority / "ca.key").read_bytes() == key
+    read_signed(lab.tree.authority / "ca.key", lab.tree.authority / "ca.crt")
+
+
 def test_a_site_that_is_no_longer_on_the_page_is_told_and_stays(lab: Any) -> None:
     lab.provision()
     told = lab.provision(lab.text.replace("[sites.west]\n", ""))

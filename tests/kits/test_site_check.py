@@ -321,6 +321,17 @@ def test_another_authority_plain_text_and_nobody_are_each_in_their_words(
     assert said(check_coordinator, at(kit.subject(), "no-such-host.invalid:1"), "no-such-host.invalid:1: ") == "fault"
 
 
+@pytest.mark.parametrize(("around", "told"), [("", 1), ("localhost", 0)])
+def test_a_proxy_in_the_environment_is_told_unless_the_coordinator_is_excepted(
+    kit: Any, around: str, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_: Seen())
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, around)
+    assert sum("names a proxy" in line for line in lines(check_coordinator, kit.subject())) == told
+
+
 def test_a_coordinator_that_never_answers_is_given_up(kit: Any, authority: Signed, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         seen = look(f"localhost:{silent.getsockname()[1]}", kit.tree.site("north") / "ca.crt", seconds=0.2)

@@ -13,6 +13,7 @@ a certificate, or the authority, that ends in 30 days   warning
 the authority is past                                   refusal
 this clock 6 s fast or 300 s slow, or more              refusal: the SuperLink turns it away
 3 s fast or 60 s slow                                   warning
+a proxy in the environment                              warning: Flower goes through it, this check does not
 ======================================================  ==========================================================
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 from llmchain_fl.onprem.certificates import WARN_DAYS, days_left, read_certificate, utc_now
 from llmchain_fl.onprem.federation import split
@@ -70,10 +72,22 @@ def check_coordinator(subject: Subject, found: Findings) -> None:
         found.fault("coordinator", f"{subject.kit.coordinator}: {seen.fault}", seen.remedy)
     else:
         found.fact("coordinator", f"{subject.kit.coordinator} answers by TLS, under the kit's authority")
+    _check_proxy(found, split(subject.kit.coordinator)[0])
     if seen.ends is not None:
         _check_end(found, "the coordinator's certificate", seen.ends, subject.now, RENEW)
     if seen.offset is not None:
         _check_clock(found, seen.offset)
+
+
+def _check_proxy(found: Findings, host: str) -> None:
+    """Flower's client goes through a proxy that the environment names; this check does not."""
+    named = getproxies()
+    if ("https" in named or "all" in named) and not proxy_bypass(host):
+        found.warn(
+            "coordinator",
+            "the environment names a proxy: the site would go through it, and this check went around it",
+            f"set NO_PROXY={host}, or see that the proxy hands TLS through untouched",
+        )
 
 
 def _check_end(found: Findings, what: str, end: datetime, now: datetime, remedy: str) -> None:
