@@ -23,6 +23,7 @@ StartLimitIntervalSec=0
 [Service]
 WorkingDirectory=%h/llmchain-fl/{folder}
 EnvironmentFile=%h/llmchain-fl/{folder}/environment
+Environment=FLWR_HOME=%h/llmchain-fl/{folder}/flower
 ExecStart=/usr/bin/env llmchain-fl {command} up .
 Restart=always
 RestartSec=10
@@ -102,7 +103,8 @@ def unit(federation: str, name: str) -> tuple[str, str]:
 
 def container(name: str, port: int) -> str:
     """The container file of a site, or of the coordinator (no name), which listens on ``port``."""
-    env = "ENV " + " \\\n    ".join(f"{key}={value}" for key, value in SWITCHES.items())
+    told = {**SWITCHES, "FLWR_HOME": "/kit/flower"}
+    env = "ENV " + " \\\n    ".join(f"{key}={value}" for key, value in told.items())
     ports, command = ("", "site") if name else (f"-p {port}:{port} ", "coordinator")
     return _CONTAINER.format(folder=name or "coordinator", version=__version__, env=env, ports=ports, command=command)
 

@@ -285,6 +285,7 @@ def test_systemd_takes_the_units(lab: Any, tmp_path: Path) -> None:
     lab.provision()
     units = [str(path) for path in lab.tree.root.rglob("*.service")]
     assert len(units) == 4
+    assert all("Environment=FLWR_HOME=" in Path(file).read_text() for file in units)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--user", *units],
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
