@@ -86,17 +86,20 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
     for name in told.written:
         write_site(tree, facts, name)
     write_coordinator(tree, facts)
-    host, _ = split(federation.page.address)
+    told.notes += _notes(tree, federation, bundles, now)
+    return told
+
+
+def _notes(tree: Tree, federation: Federation, bundles: Sequence[str], now: datetime) -> list[str]:
+    """What the kits leave to whoever provisions."""
+    host, found = split(federation.page.address)[0], ending(tree.coordinator, now)
     if federation.page.listen == LOOPBACK and host not in (LOOPBACK, "localhost"):
-        told.notes.append(
+        found.append(
             f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
         )
-    told.notes += ending(tree.coordinator, now)
     if not bundles:
-        told.notes.append(
-            "no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])"
-        )
-    return told
+        found.append("no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])")
+    return found
 
 
 def _authority(tree: Tree, federation: str, now: datetime) -> Signed:
