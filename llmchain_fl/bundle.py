@@ -26,8 +26,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import llmchain_fl
+
 SITE, SERVER = "client.app", "server.app"
 BY_A_TASK = ("client.", "llmchain_fl.core.")
+PACKAGE = Path(llmchain_fl.__file__).parent
 ROOMS = ("client", "llmchain_fl", "server", "simulations")
 _CHOSEN = re.compile(r"((?:" + "|".join(ROOMS) + r")(?:\.\w+)+):\w+")
 
@@ -61,14 +64,21 @@ def _closure(root: Path, app: str, chosen: tuple[str, ...]) -> set[Path]:
     return found
 
 
+def _home(root: Path, room: str) -> Path:
+    """The folder of a room: in a wheel the apps are in a folder of the package, and the package is not in theirs."""
+    return PACKAGE.parent if room == PACKAGE.name and not (root / room).is_dir() else root
+
+
 def _part(root: Path, file: Path, by_name: bool) -> Part:
     data = file.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    return Part(file.relative_to(root).as_posix(), data.count(b"\n"), digest, by_name)
+    home = root if file.is_relative_to(root) else PACKAGE.parent
+    return Part(file.relative_to(home).as_posix(), data.count(b"\n"), digest, by_name)
 
 
 def _file(root: Path, module: str) -> Path | None:
-    place = root.joinpath(*module.split("."))
+    room, *rest = module.split(".")
+    place = _home(root, room).joinpath(room, *rest)
     return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from client import check, trial
 from client.steady import Brought, shape_for
@@ -26,17 +23,13 @@ from llmchain_fl.data.stages import Sources, named, public_labels, stage_labels
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import forecast
 from llmchain_fl.planning.signal import planned_ratio, verdict
+from llmchain_fl.planning.texts import MOST_TEXTS, check_texts
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from server.build import build
 from server.loop import Loop
 from server.upload import upload_of
 from simulations.prepare import make_identities, simulated_site
-
-MOST_TEXTS = 2000
-"""Texts whose tokens are counted, the first of each stage."""
-CUT, UNKNOWN, NOTHING_KNOWN = 0.05, 0.02, 0.5
-"""Shares of texts that are cut, and of tokens that are unknown, worth a warning; and above which nothing is learned."""
 
 
 def check_model(config: RunConfig, *, train: bool = True) -> Findings:
@@ -48,7 +41,8 @@ def check_model(config: RunConfig, *, train: bool = True) -> Findings:
             loop = found.attempt("model", build, config, run, Silent())
             if loop is not None:
                 _describe(found, config, loop)
-                _texts(found, loop.parts.scorer.resident.base.tokenizer, config, _shown(config, train=train))
+                tokenizer, most = loop.parts.scorer.resident.base.tokenizer, config.model.max_tokens
+                check_texts(found, tokenizer, _shown(config, train=train), most)
                 found.attempt("model", _try, config, loop, run)
         except Exception as error:  # whatever somebody's model does
             found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
@@ -104,31 +98,6 @@ def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:
     planned = strategy.rounds[1]
     tasks = strategy.asker.tasks(planned, names[:1], nodes, loop.parts.start, {}, {})
     return names[0], tasks[names[0]]
-
-
-def _texts(found: Findings, tokenizer: Any, config: RunConfig, texts: list[str]) -> None:
-    """How long public texts are in tokens, and how many of these the tokenizer knows."""
-    if tokenizer is None or not texts:
-        return
-    ids = tokenizer(texts, truncation=False)["input_ids"]
-    lengths, most = np.array([len(one) for one in ids]), config.model.max_tokens
-    cut = float((lengths > most).mean())
-    told = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
-    if cut > CUT:
-        found.warn("texts", f"{told}; {cut:.0%} are cut at model.max_tokens = {most}", "raise it: passes take longer")
-    else:
-        found.fact("texts", f"{told}; {cut:.1%} are cut at model.max_tokens = {most}")
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    plain = [token for one in ids for token in one if token not in special]
-    unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0
-    if unknown > NOTHING_KNOWN:
-        found.fault(
-            "texts",
-            f"{unknown:.0%} of all tokens are unknown to the base's tokenizer: nothing can be learned from them",
-            "give a base whose tokenizer knows the language of the records; look for tokenizer.json in its folder",
-        )
-    elif unknown > UNKNOWN:
-        found.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
 
 
 def _shown(config: RunConfig, *, train: bool) -> list[str]:

@@ -21,6 +21,7 @@ from llmchain_fl.cli import (
     next_stage,
     predict,
     privacy,
+    provision,
     report,
     scenarios,
     simulate,
@@ -51,6 +52,7 @@ app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(provision.app, name="provision")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from llmchain_fl.cli import site_up
+from llmchain_fl.cli import site_check, site_request, site_up
 
 app = typer.Typer(help="Run a site on the premises of its data holder.", no_args_is_help=True)
 
@@ -15,3 +15,5 @@ def _group() -> None:
 
 
 app.command("up")(site_up.command)
+app.command("request")(site_request.command)
+app.command("check")(site_check.command)

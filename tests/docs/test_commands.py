@@ -155,11 +155,14 @@ def test_every_piece_of_toml_holds_settings_that_there_are(block: Block) -> None
     from client.site import Site
     from llmchain_fl.compare.read import build_comparison
     from llmchain_fl.config.schema import RunConfig
+    from llmchain_fl.onprem.federation import Page
 
     tree = tomllib.loads(block.text)
     if "superlink" in tree:
         return  # Flower's own file
-    if "seeds" in tree:
+    if "address" in tree:
+        assert Page.model_validate(tree).name == tree["name"]
+    elif "seeds" in tree:
         assert build_comparison("docs", tree).seeds == tuple(tree["seeds"])
     elif "limits" in tree:
         assert Site.model_validate(tree).name == tree["name"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -81,6 +82,12 @@ def test_each_row_of_the_table_of_imports(tmp_path: Path, app: str, source: str,
         (tmp_path / name).write_text(text)
     found = {part.path for part in parts(tmp_path, app)} - {start}
     assert found == {f"llmchain_fl/{name}.py" for name in expected}
+
+
+def test_in_a_wheel_where_the_apps_are_in_the_package_the_closure_is_the_same(tmp_path: Path) -> None:
+    for room in ("client", "server", "simulations"):
+        shutil.copytree(ROOT / room, tmp_path / room)
+    assert parts(tmp_path, SITE) == parts(ROOT, SITE)
 
 
 def test_bundle_lists_name_lines_and_digest_of_each_file(capsys: pytest.CaptureFixture[str]) -> None:
