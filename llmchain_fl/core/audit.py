@@ -22,8 +22,8 @@ received   site, node, kind, run, round, task, decision,       what came back
 lost       site, node, kind, run, round, task                  nothing came back in time
 =========  ==================================================  ======================================================
 
-``task``, ``reply``: digests of the messages (``fingerprint.py``); ``work``: SHA-256 of the work description in it, "" in
-a message without one; ``decision``: ``answered``, a site's code word of refusal, ``failed`` where its program broke.
+``task``, ``reply``: digests of the messages (``fingerprint.py``); ``work``: SHA-256 of the work description in it, ""
+where there is none; ``decision``: ``answered``, a site's code word of refusal, ``failed`` where its program broke.
 
 =========================================  =================================================================
 case                                       outcome

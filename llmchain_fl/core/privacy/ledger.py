@@ -49,7 +49,17 @@ from llmchain_fl.core.privacy.site_key import derive
 from llmchain_fl.core.privacy.store import Store
 from llmchain_fl.core.privacy.totals import Totals
 
-__all__ = ["KEPT_PAYLOADS", "Account", "Charge", "FileLedger", "Ledger", "NullLedger", "Release", "Terms", "renew_anchor"]
+__all__ = [
+    "KEPT_PAYLOADS",
+    "Account",
+    "Charge",
+    "FileLedger",
+    "Ledger",
+    "NullLedger",
+    "Release",
+    "Terms",
+    "renew_anchor",
+]
 
 KEPT_PAYLOADS = 2
 """How many sealed updates stay on disk for a resend: the last ones, those not acknowledged first."""
