@@ -15,7 +15,6 @@ gave a reply
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -25,13 +24,11 @@ from flwr.app import Message, RecordDict
 from client import outbox
 from client.site import Site
 from llmchain_fl.core.audit import Ledger, by_whom
-from llmchain_fl.core.errors import CODES, LlmchainError
-from llmchain_fl.core.fingerprint import fingerprint
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.fingerprint import decision_of, fingerprint, place_of, work_of
 from llmchain_fl.core.privacy.store import unit_of
 
 log = logging.getLogger("llmchain_fl.client")
-NAMES = 200
-"""Longest name of a run that is entered, in characters."""
 
 
 def recorded(site: Site, message: Message, work: Callable[[], RecordDict]) -> RecordDict:
@@ -65,28 +62,6 @@ def note(site: Site, kind: str, **values: str) -> None:
         PrivacyError: the disk failed, or the end of the log cannot be trusted.
     """
     site.audit.enter(kind, site.policy, lambda last: standing(site, last), by=by_whom(), **values)
-
-
-def place_of(message: Message) -> dict[str, str | int]:
-    """Kind, run and round of a message; what it does not say, or not as it should, is "" and 0."""
-    config = message.content.config_records.get("config", {})
-    run, number = config.get("run"), config.get("round")
-    named = isinstance(run, str) and len(run) <= NAMES and run.isprintable()
-    counted = type(number) is int and 0 <= number < 2**53
-    kind = message.metadata.message_type
-    return {"kind": kind, "run": str(run) if named else "", "round": number if counted else 0}
-
-
-def work_of(content: RecordDict) -> str:
-    """SHA-256 of the work description in a message, "" where there is none."""
-    work = content.config_records.get("config", {}).get("work")
-    return hashlib.sha256(work.encode(errors="surrogatepass")).hexdigest() if isinstance(work, str) and work else ""
-
-
-def decision_of(content: RecordDict) -> str:
-    """``answered``, or the code word of a refusal."""
-    code = content.config_records.get("config", {}).get("refused")
-    return "answered" if code is None else code if isinstance(code, str) and code in CODES else "unknown"
 
 
 def standing(site: Site, last: Ledger | None) -> Ledger | None:

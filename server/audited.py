@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from llmchain_fl import __version__
 from llmchain_fl.core.audit import AuditLog, by_whom, read_log
-from llmchain_fl.core.errors import CODES, LlmchainError
-from llmchain_fl.core.fingerprint import fingerprint
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.core.fingerprint import decision_of, fingerprint, place_of, work_of
 from llmchain_fl.core.printable import printable
 from llmchain_fl.run_dir import RunDir
 from server.state import RunState
@@ -94,23 +94,20 @@ class AuditedGrid(Grid):
 
     def _asked(self, message: Message) -> dict[str, Any]:
         """Enter a task. Returns what the line of its end repeats."""
-        config, task = message.content.config_records.get("config", {}), fingerprint(message.content)
-        work, kind = str(config.get("work") or ""), message.metadata.message_type
-        place = {"kind": kind, "run": config.get("run", ""), "round": config.get("round", 0), "task": task.sha256}
-        digest = hashlib.sha256(work.encode()).hexdigest() if work else ""
-        self._enter("asked", message.metadata.dst_node_id, **place, task_bytes=task.size, work=digest)
+        task = fingerprint(message.content)
+        place = {**place_of(message), "task": task.sha256}
+        node, work = message.metadata.dst_node_id, work_of(message.content)
+        self._enter("asked", node, **place, task_bytes=task.size, work=work)
         return place
 
     def _received(self, node: int, reply: Message, place: Mapping[str, Any]) -> None:
         """Enter what came back; nothing of it is believed."""
         if reply.has_error():
-            told: dict[str, Any] = {"decision": "failed", "reply": "", "reply_bytes": 0}
-            return self._enter("received", node, **place, **told)
-        found, config = fingerprint(reply.content), reply.content.config_records.get("config", {})
-        code = config.get("refused")
-        decision = "answered" if code is None else code if code in CODES else "unknown"
-        claims = printable(str(config.get("site", "")))[:64]
-        told = {"decision": decision, "reply": found.sha256, "reply_bytes": found.size}
+            return self._enter("received", node, **place, decision="failed", reply="", reply_bytes=0)
+        found, claims = fingerprint(reply.content), ""
+        if place["kind"] == MessageType.QUERY and "config" in reply.content.config_records:
+            claims = printable(str(reply.content.config_records["config"].get("site", "")))[:64]
+        told = {"decision": decision_of(reply.content), "reply": found.sha256, "reply_bytes": found.size}
         return self._enter("received", node, claims, **place, **told)
 
     def _enter(self, type_: str, node: int, claims: str = "", /, **values: Any) -> None:

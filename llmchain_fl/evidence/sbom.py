@@ -60,7 +60,7 @@ def _component(name: str, package: metadata.Distribution) -> dict[str, Any]:
 
 
 def _licences(told: metadata.PackageMetadata) -> list[dict[str, Any]]:
-    expression, text = told.get("License-Expression"), (told.get("License") or "").strip()
+    expression, text = (told[name].strip() if name in told else "" for name in ("License-Expression", "License"))
     if expression:
         return [{"expression": expression}]
     classes = [one.rpartition(" :: ")[2] for one in told.get_all("Classifier") or () if one.startswith("License ::")]

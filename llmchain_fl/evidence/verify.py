@@ -26,8 +26,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LINES = """open format side name; started by version; stopped by why; approved by what sha256; changed by was;
-answered kind run round task task_bytes work decision reply reply_bytes before; lost site node kind run round task; asked
-site node kind run round task task_bytes work; received site node kind run round task decision reply reply_bytes"""
+answered kind run round task task_bytes work decision reply reply_bytes before; lost site node kind run round task;
+asked site node kind run round task task_bytes work; received site node kind run round task decision reply
+reply_bytes"""
 COMMON = {"seq", "time", "type", "prev", "hash", "policy", "ledger"}
 AUDIT = {kind: COMMON | {*fields} for kind, *fields in (line.split() for line in LINES.split(";"))}
 STATEMENT = {"format", "site", "version", "identity", "files", "audit", "ledger", "limits", "secure", "policy", "code"}
@@ -167,8 +168,8 @@ def renyi(events: tuple[Event, ...], delta: float) -> float:
 
 def judged(told: float | None, groups: list[tuple[Event, ...]], delta: float, by: Any = epsilon) -> Check:
     """Whether a stated epsilon (None: infinite) is that of the group that spent most."""
-    worst = max([(), *groups], key=lambda events: by(events, delta))
-    true, many = by(worst, delta), len(worst) > 100 or sum(n for q, _, n in worst if q < 1) > 10**6
+    true, worst = max((by(events, delta), events) for events in [(), *groups])
+    many = len(worst) > 100 or sum(n for q, _, n in worst if q < 1) > 10**6
     above = math.inf if many else 0.02 if by is renyi else NEAR[0]  # the library leaves some Renyi orders out
     good = (told is None) == math.isinf(true)
     good = good and (told is None or true * (1 - NEAR[0]) - NEAR[1] <= told <= true * (1 + above) + NEAR[1])
@@ -224,7 +225,7 @@ def log_of(data: bytes, end: Entry | None, place: str, report: Report, last: str
 
 def key_of(entry: Entry) -> str:
     """How a ledger names the release that a line of an audit log tells of."""
-    return f"{entry['run']}/{entry['round']}" + "/scores" * (entry["kind"] == SCORE)
+    return f"{entry['run']}/{entry['round']}{'/scores' if entry['kind'] == SCORE else ''}"
 
 
 class Site:
@@ -282,7 +283,7 @@ class Site:
             told = tuple(state[name] for name in ("delta", "unit", "accountant", "counted_peers", "listed"))
             much = state["epsilon"] is None or state["epsilon"] > limits["epsilon"] * (1 + 1e-9)
             need(place, (told == terms and not much, "limit", "other terms than declared, or epsilon above the limit"))
-        lines, profiles, found = [*self.reserved.values()], [], list[tuple[Event, ...]]()
+        lines, profiles, found = [*self.reserved.values()], list[str](), list[tuple[Event, ...]]()
         charges = [(line["seq"], one["group"], one["event"]) for line in lines for one in line["charges"]]
         paid = [(n, group, as_event(**event)) for n, group, event in charges if n <= seq]
         for profile in state["profiles"]:
@@ -459,8 +460,7 @@ def check(data: dict[str, bytes], key: str, pinned: dict[str, str], report: Repo
         "manifest.json", (signed, "signature", f"not of {key}"), (manifest["identity"] == key, "identity", "of another")
     )
     for name in sorted({*data, *manifest["files"]} - {"manifest.json", "manifest.sig"}):
-        same = name in data and sha256(data[name]) == manifest["files"].get(name)
-        need(name, (same, "digest", "is not what was signed"))
+        need(name, (sha256(data.get(name, b"")) == manifest["files"].get(name), "digest", "is not what was signed"))
     sites = {name: check_site(name, data, manifest, pinned, report) for name in manifest["sites"]}
     now = sha256(data["run/config.toml"])
     log = log_of(data["run/audit.jsonl"], manifest["audit"], "run/audit.jsonl", report, now)
