@@ -317,8 +317,8 @@ def follow_tasks(log: list[Entry], run: str, report: Report) -> list[Ended]:
     for entry in log:
         kind, good = entry["type"], entry["type"] != "answered"
         if kind == "asked":
+            good = entry["run"].partition("/")[0] in ("", run) and entry["node"] not in waiting
             waiting[entry["node"]] = entry
-            good = entry["run"].partition("/")[0] in ("", run)
         elif kind in ("received", "lost"):
             asked = waiting.pop(entry["node"], {})
             good = asked.get("site", "?") in ("", entry["site"])
