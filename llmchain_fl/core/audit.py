@@ -108,7 +108,7 @@ class AuditLog:
             told = [("open", self._opening, None)] if last is None else []
             told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
             if kind == "answered":
-                values["before"] = _before(stood, stands)
+                values["before"] = None if last is None and stands else _before(stood, stands)
             seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
             for number, (name, fields, state) in enumerate([*told, (kind, values, stands)], seq + 1):
                 lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
