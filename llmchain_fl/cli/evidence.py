@@ -28,6 +28,7 @@ def command(
     """
     from llmchain_fl.atomic_file import atomic_write
     from llmchain_fl.cli.privacy_ledger import app_module
+    from llmchain_fl.core.privacy.durable import make_folder
     from llmchain_fl.core.secure.identity import make_identity
     from llmchain_fl.evidence.pack import packed, run_part, site_part, unzipped_part
     from llmchain_fl.evidence.sbom import sbom
@@ -41,8 +42,10 @@ def command(
         else:
             name, parts_of = unzipped_part(one)
             parts[name] = parts_of
-    identity = make_identity(key or run.state / "coordinator.key")
-    atomic_write(out, packed(run, run_part(run, gate, sbom()), parts, identity))
+    own, file = run_part(run, gate, sbom()), key or run.state / "coordinator.key"
+    make_folder(file.absolute().parent)
+    identity = make_identity(file)
+    atomic_write(out, packed(run, own, parts, identity))
     typer.echo(identity.public)
     typer.echo(
         f"wrote {out} with the parts of {len(parts)} sites; give the key above hand to hand to whoever checks it",

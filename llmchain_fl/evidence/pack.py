@@ -35,7 +35,7 @@ from llmchain_fl.core.audit import AuditLog, read_log
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.errors import ConfigError, RunError
-from llmchain_fl.core.privacy.durable import content
+from llmchain_fl.core.privacy.durable import content, make_folder
 from llmchain_fl.core.secure.identity import Identity, canonical, make_identity
 from llmchain_fl.privacy.reading import read_ledger
 from llmchain_fl.run_dir import RunDir
@@ -93,6 +93,7 @@ def site_part(site: Site) -> Files:
     told = {"site": site.name, "delta": limits.delta, "accountant": "pld", "epsilon_limit": limits.epsilon}
     ledger = read_ledger(site.ledger_folder, site.anchor_file, **told)  # type: ignore[arg-type]
     files = {"audit.jsonl": _whole(site.audit.file), "ledger.jsonl": _whole(site.ledger_folder / "events.jsonl")}
+    make_folder(site.identity_file.absolute().parent)
     identity = make_identity(site.identity_file)
     secure = {name: value for name, value in site.secure.model_dump().items() if name != "identity"}
     statement = {
