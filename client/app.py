@@ -18,7 +18,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import check, outbox, rehearsal, trial
+from client import audit, check, outbox, rehearsal, trial
 from client.dataset import Kept, has_records, site_records
 from client.memory import SealOf
 from client.outbox import describe
@@ -223,11 +223,10 @@ def make_app(
 
     def answer(message: Message, context: Context, work: Callable[[Site], RecordDict]) -> Message:
         try:
-            content = work(open_site(context))
+            site = open_site(context)
         except Exception as error:
-            log.error("refused: %s", describe(error))
-            content = outbox.refuse(error)
-        return Message(content, reply_to=message)
+            return Message(refused(error), reply_to=message)
+        return Message(audit.recorded(site, message, lambda: tried(lambda: work(site))), reply_to=message)
 
     @app.query()
     def hello(message: Message, context: Context) -> Message:
@@ -254,6 +253,20 @@ def make_app(
         return answer(message, context, lambda site: do_score(site, message.content, kept.setdefault(site.name, {})))
 
     return app
+
+
+def tried(work: Callable[[], RecordDict]) -> RecordDict:
+    """What ``work`` gives, or a refusal."""
+    try:
+        return work()
+    except Exception as error:
+        return refused(error)
+
+
+def refused(error: Exception) -> RecordDict:
+    """A refusal of one code word; the site's own log says why."""
+    log.error("refused: %s", describe(error))
+    return outbox.refuse(error)
 
 
 def _use_threads(work: WorkSpec, own: int = 0) -> None:

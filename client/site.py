@@ -33,15 +33,17 @@ The server's wishes may only be stricter. A site file (TOML), named in the Super
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from client.limits import PERSON, SiteCompute, SiteLimits, Unit
 from client.memory import Memory
+from llmchain_fl.core.audit import AuditLog
 from llmchain_fl.core.data.source import path_of
 from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
@@ -111,6 +113,23 @@ class Site(Section):
     compute: SiteCompute = SiteCompute()
     secure: SiteSecure = SiteSecure()
     approved: SiteApproved = SiteApproved()
+    _policy: str = PrivateAttr("")
+
+    @property
+    def policy(self) -> str:
+        """SHA-256 of the site file as it was read; of the settings, where a program has made them."""
+        return self._policy or hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def written_as(self, file: bytes) -> Site:
+        """The same site, known by its file."""
+        found = self.model_copy()
+        found._policy = hashlib.sha256(file).hexdigest()
+        return found
+
+    @property
+    def audit(self) -> AuditLog:
+        """What this site was asked, and what left it."""
+        return AuditLog(Path(self.state) / f"{self.name}.audit", "site", self.name)
 
     def named(self, unit: str) -> bool:
         """Whether units are told apart by the names of persons."""
@@ -212,4 +231,4 @@ def read_site(path: Path) -> Site:
     data = site.data.model_copy(update={"train": here(site.data.train), "held_out": here(site.data.held_out)})
     secure = site.secure.model_copy(update={"identity": here(site.secure.identity)})
     moved = {"data": data, "secure": secure, "state": here(site.state), "anchor": here(site.anchor)}
-    return site.model_copy(update=moved)
+    return site.model_copy(update=moved).written_as(path.read_bytes())

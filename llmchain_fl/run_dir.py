@@ -31,6 +31,7 @@ This directory holds one run of llmchain_fl.
 config.toml     the settings of the run, as resolved, defaults included
 metrics.jsonl   every measurement, one JSON object per line (null: the value was no finite number)
 privacy.json    the privacy plan, and what each site has spent of it
+audit/          the coordinator's audit log: llmchain-fl audit-log show
 report.html     the report: open it in any browser, no network is needed
 adapter/        the latest serving adapter, in peft format
 stages/         the adapter as it was at the end of each stage: stages/<NN-name>/adapter/
@@ -120,6 +121,11 @@ class RunDir:
     def privacy(self) -> Path:
         """The privacy plan and what each site has spent."""
         return self.path / "privacy.json"
+
+    @property
+    def audit(self) -> Path:
+        """The folder of the coordinator's audit log."""
+        return self.path / "audit"
 
     @property
     def report(self) -> Path:

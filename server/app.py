@@ -21,6 +21,7 @@ from llmchain_fl.extras import how_to_install, lacking
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.run_dir import RunDir, fresh, how_on_flower
 from llmchain_fl.scenario import find_scenario
+from server.audited import AuditedGrid, entered
 from server.build import build
 from server.one_by_one import OneByOne
 from server.scoring import Opening
@@ -31,7 +32,9 @@ log = logging.getLogger("llmchain_fl")
 def run_all(config: RunConfig, run: RunDir, grid: Grid, progress: Progress, opening: Opening | None = None) -> None:
     """Play the run to its end and write its report; ``opening``: more rows of round 0 (``server/scoring.py``)."""
     try:
-        build(config, run, progress, opening=opening).play(grid)
+        loop = build(config, run, progress, opening=opening)
+        with entered(run):
+            loop.play(AuditedGrid(grid, run, loop.parts.state))
     finally:
         if run.rows():
             _write_pages(run)

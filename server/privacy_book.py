@@ -233,6 +233,7 @@ class PrivacyBook:
             "rounds": rounds,
             "steps": rounds * plan.steps_per_round,
             "groups": counts,
+            **({"groups_by_plan": self._counts.get(site, {})} if len(self.plans) > 1 else {}),
         }
 
 

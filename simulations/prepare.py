@@ -63,7 +63,7 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
                 _write_share(folder / name, stage, share)
         write_site_files(config, folder)
         atomic_write(folder / DONE, json.dumps(asdict(Dealt(names, stages, groups))).encode())
-    return [simulated_site(config, folder, name) for name in names]
+    return [simulated_site(config, folder, name).written_as(site_file(config, folder, name)) for name in names]
 
 
 def _check_names(names: list[str], done: Dealt) -> None:
@@ -157,11 +157,15 @@ def _plugins(config: RunConfig) -> list[str]:
 
 
 def write_site_files(config: RunConfig, folder: Path) -> None:
-    """The sites as files, for the backends whose clients are processes of their own; paths relative to each."""
+    """The sites as files, for the backends whose clients are processes of their own."""
     for name in site_names(config):
-        site = simulated_site(config, folder, name)
-        data = {"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"}
-        key = {"identity": "identity.key" if site.secure.identity else ""}
-        moved = {"data": site.data.model_copy(update=data), "secure": site.secure.model_copy(update=key)}
-        local = site.model_copy(update={"state": "state", **moved})
-        atomic_write(folder / name / "site.toml", table_to_toml(local.model_dump()).encode())
+        atomic_write(folder / name / "site.toml", site_file(config, folder, name))
+
+
+def site_file(config: RunConfig, folder: Path, name: str) -> bytes:
+    """A simulated site as a file; paths relative to it."""
+    site = simulated_site(config, folder, name)
+    data = {"train": "{stage}.jsonl", "held_out": "{stage}.held_out.jsonl"}
+    key = {"identity": "identity.key" if site.secure.identity else ""}
+    moved = {"data": site.data.model_copy(update=data), "secure": site.secure.model_copy(update=key)}
+    return table_to_toml(site.model_copy(update={"state": "state", **moved}).model_dump()).encode()

@@ -20,7 +20,7 @@ FILES = sorted(
 TABLES = {f"llmchain_fl/{table}" for table in ("aggregation/__init__.py", "robust/__init__.py", "guards/__init__.py")}
 TABLES |= {"llmchain_fl/core/guards/table.py"}
 OTHER_MEANING = {
-    "gate": ("simulations/audit/",),  # the gate before a release, and its runs
+    "gate": ("simulations/audit/", "llmchain_fl/evidence/verify.py"),  # the gate before a release, and its runs
     "anchor": (
         "client/site.py",
         "llmchain_fl/cli/privacy_ledger.py",
@@ -35,6 +35,7 @@ OTHER_MEANING = {
     ),  # gaps of a template; pairs in a file
     "rehearsal": (
         "llmchain_fl/core/privacy/plan.py",
+        "llmchain_fl/evidence/verify.py",
         "server/privacy_book.py",
         "simulations/audit/taking_part.py",
     ),  # a field of the plan

@@ -10,12 +10,14 @@ import typer
 
 from llmchain_fl import __version__
 from llmchain_fl.cli import (
+    audit_log,
     bundle,
     check,
     compare,
     coordinator,
     digest,
     evaluate,
+    evidence,
     extend,
     identity,
     next_stage,
@@ -51,6 +53,9 @@ app.command("extend")(extend.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
+app.command("evidence")(evidence.command)
+app.command("sbom")(evidence.bill)
+app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")
 app.add_typer(site.app, name="site")

@@ -133,7 +133,7 @@ def read(site: Site) -> Reading | None:
 
 def _renew(sites: list[Site]) -> None:
     from llmchain_fl.core.privacy.ledger import Terms, renew_anchor
-    from llmchain_fl.privacy.reading import unit_of
+    from llmchain_fl.core.privacy.store import unit_of
 
     if len(sites) != 1:
         raise ConfigError(["--renew-anchor is for one site: give its site.toml"], remedy="nothing was changed")

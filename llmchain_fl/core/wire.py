@@ -1,4 +1,4 @@
-"""Typed messages <-> Flower records. With ``replies.py`` the only shared file that knows flwr.
+"""Typed messages <-> Flower records. With ``fingerprint.py``, ``replies.py`` all shared files that know flwr.
 
 =============  ==================  =====================================================================
 message type   server -> site      site -> server

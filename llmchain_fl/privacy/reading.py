@@ -13,10 +13,8 @@ from pathlib import Path
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Spent
 from llmchain_fl.core.privacy.book import Book
-from llmchain_fl.core.privacy.durable import content
-from llmchain_fl.core.privacy.plan import UNITS
 from llmchain_fl.core.privacy.release import Release, Terms
-from llmchain_fl.core.privacy.store import Store
+from llmchain_fl.core.privacy.store import Store, unit_of
 from llmchain_fl.core.privacy.totals import Totals, bound
 
 STATES = {
@@ -101,16 +99,6 @@ def read_ledger(
             anchor=anchor,
             renewed=tuple(entry["time"] for entry in _entries(book) if entry["type"] == "anchor-renewed"),
         )
-
-
-def unit_of(folder: Path) -> str:
-    """The unit that the ledger was opened with, not verified yet; any unit where the first line does not say."""
-    first = (content(folder / "events.jsonl") or b"").partition(b"\n")[0]
-    try:
-        unit = json.loads(first)["unit"]
-    except (ValueError, KeyError, TypeError):
-        unit = None
-    return unit if isinstance(unit, str) and unit in UNITS else next(iter(UNITS))
 
 
 def _entries(book: Book) -> list[dict[str, str]]:

@@ -1,11 +1,4 @@
-"""The log as it is read: a chain of JSON lines, each verified, replayed into what was reserved, for whom, and sealed.
-
-Line n is the canonical JSON (sorted keys, no spaces, ASCII) of an entry with ``seq`` = n, ``time`` (UTC, seconds),
-``type``, the fields of that type, ``prev`` = hash of line n - 1 (64 zeros for the first) and
-
-    hash = SHA-256(prev || "\\n" || canonical JSON of the entry without prev and hash)
-
-so a changed, moved, missing or inserted line breaks the chain; the newest line's hash, the *head*, stands for all.
+"""The log as it is read: a chain of JSON lines (``core/chain.py``), replayed into what was reserved, for whom, sealed.
 
 ================  ==================================================  ==========================================
 type              fields                                              meaning
@@ -25,16 +18,15 @@ entries of a later version: what is not understood may have cost something.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.core.chain import COMMON, Chain, new_line
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.groups import EVERYBODY, check_group
 from llmchain_fl.core.privacy.register import Entry
@@ -42,7 +34,6 @@ from llmchain_fl.core.privacy.release import Release
 from llmchain_fl.core.privacy.totals import Paid
 
 FORMAT = 2
-GENESIS = "0" * 64
 FIELDS: dict[str, frozenset[str]] = {
     "open": frozenset({"format", "site", "unit", "adjacency", "site_key"}),
     "reserve": frozenset({*(field.name for field in fields(Release)), "members", "left"}),
@@ -51,34 +42,19 @@ FIELDS: dict[str, frozenset[str]] = {
     "ack": frozenset({"key"}),
     "anchor-renewed": frozenset({"was"}),
 }
-_COMMON = frozenset({"seq", "time", "type", "prev", "hash"})
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass
-class Book:
-    """What the verified lines say. ``raw`` is their very bytes, ``hashes`` the hash of each."""
+class Book(Chain):
+    """What the verified lines say."""
 
-    raw: bytearray = field(default_factory=bytearray)
-    hashes: list[str] = field(default_factory=list)
     opening: dict[str, Any] = field(default_factory=dict)
     members: list[Entry] = field(default_factory=list)
     reserved: dict[str, Release] = field(default_factory=dict)
     paid: list[Paid] = field(default_factory=list)
     seals: dict[str, str] = field(default_factory=dict)
     acks: set[str] = field(default_factory=set)
-
-    @property
-    def head(self) -> str:
-        """Hash of the last line."""
-        return self.hashes[-1] if self.hashes else GENESIS
-
-    @property
-    def next(self) -> int:
-        """Number of the line that would come next."""
-        return len(self.hashes) + 1
 
     def newest(self, count: int) -> list[str]:
         """Keys whose bytes may be asked for again: the last ones sealed, those not acknowledged before the others."""
@@ -89,15 +65,9 @@ class Book:
         tails = (key.removeprefix(f"{run}/") for key in self.reserved if key.startswith(f"{run}/"))
         return max((int(tail) for tail in tails if tail.isascii() and tail.isdigit()), default=0)
 
-    def holds(self, seq: int, head: str) -> bool:
-        """Whether line ``seq`` is there and has this hash."""
-        return 1 <= seq <= len(self.hashes) and self.hashes[seq - 1] == head
-
     def next_line(self, kind: str, **values: Any) -> bytes:
         """The line that would continue the chain; changes nothing."""
-        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        content = {"seq": self.next, "time": time, "type": kind, **values}
-        return _encoded(content, self.head) + b"\n"
+        return new_line(self.next, self.head, kind, values)
 
     def add(self, line: bytes) -> None:
         """Verify and replay one line, given without its end.
@@ -105,18 +75,14 @@ class Book:
         Raises:
             ValueError, KeyError, TypeError, PrivacyError: it cannot be believed; the book is as before.
         """
-        entry = json.loads(line)
+        entry = self.following(line)
         kind = entry["type"]
-        if entry.keys() != _COMMON | FIELDS[kind]:
+        if entry.keys() != COMMON | FIELDS[kind]:
             raise ValueError("other fields")
-        content = {name: value for name, value in entry.items() if name not in ("prev", "hash")}
-        if line != _encoded(content, self.head) or entry["seq"] != self.next:
-            raise ValueError("the chain is broken")
-        if not _TIME.fullmatch(entry["time"]) or (kind == "open") != (not self.hashes):
+        if (kind == "open") != (not self.hashes):
             raise ValueError("out of order")
         _REPLAY[kind](self, {name: entry[name] for name in FIELDS[kind]})
-        self.hashes.append(entry["hash"])
-        self.raw += line + b"\n"
+        self.take(line, entry)
 
     def extend(self, data: bytes, where: Path) -> bool:
         """Read on in ``data``, which begins with ``raw``; True when a torn piece of a line is left over at the end.
@@ -136,11 +102,6 @@ class Book:
                     remedy="restore the ledger from where it was kept; never delete lines, they are spent budget",
                 ) from fault
         return bool(torn)
-
-
-def _encoded(content: Mapping[str, Any], prev: str) -> bytes:
-    own = hashlib.sha256(f"{prev}\n{_canonical(content)}".encode()).hexdigest()
-    return _canonical({**content, "prev": prev, "hash": own}).encode()
 
 
 def _open(book: Book, values: dict[str, Any]) -> None:

@@ -87,13 +87,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors() -> Iterator[None]:
+def disk_errors(of: str = "the ledger") -> Iterator[None]:
     """Turn an ``OSError`` into a :class:`PrivacyError` that names no path."""
     try:
         yield
     except OSError as fault:
         raise PrivacyError(
-            f"the ledger cannot be read or written (errno {fault.errno})",
+            f"{of} cannot be read or written (errno {fault.errno})",
             remedy="free or repair the site's disk, then ask again; nothing may be trained or sent before that",
         ) from fault
 

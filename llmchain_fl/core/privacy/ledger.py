@@ -31,6 +31,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,10 +49,28 @@ from llmchain_fl.core.privacy.site_key import derive
 from llmchain_fl.core.privacy.store import Store
 from llmchain_fl.core.privacy.totals import Totals
 
-__all__ = ["KEPT_PAYLOADS", "Charge", "FileLedger", "Ledger", "NullLedger", "Release", "Terms", "renew_anchor"]
+__all__ = [
+    "KEPT_PAYLOADS",
+    "Account",
+    "Charge",
+    "FileLedger",
+    "Ledger",
+    "NullLedger",
+    "Release",
+    "Terms",
+    "renew_anchor",
+]
 
 KEPT_PAYLOADS = 2
 """How many sealed updates stay on disk for a resend: the last ones, those not acknowledged first."""
+
+
+class Account(NamedTuple):
+    """The ledger has ``seq`` lines, the last one with the hash ``head``, and has spent so much."""
+
+    seq: int
+    head: str
+    spent: Spent
 
 
 class FileLedger:
@@ -199,6 +218,14 @@ class FileLedger:
         with self._store.opened() as book:
             people = set(self._store.register.people(book.members).values())
             return Totals(self._terms, book.paid, charges, book.next).spent(people)
+
+    def account(self, known: str = "") -> Account | None:
+        """How the ledger stands; None where its head is still ``known``: nothing is composed then."""
+        with self._store.opened() as book:
+            if book.head == known:
+                return None
+            people = set(self._store.register.people(book.members).values())
+            return Account(len(book.hashes), book.head, Totals(self._terms, book.paid).spent(people))
 
     def _affordable(self, book: Book, release: Release) -> Totals:
         """What was paid with ``release`` on top; see :meth:`afford`."""

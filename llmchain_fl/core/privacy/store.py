@@ -14,6 +14,7 @@ crash between two steps leaves something that the next opening completes or igno
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.anchor import Anchor, gone, read_anchor, write_anchor
 from llmchain_fl.core.privacy.book import FORMAT, Book, find_old
 from llmchain_fl.core.privacy.durable import append, content, disk_errors, locked, make_folder, sync, tighten
+from llmchain_fl.core.privacy.plan import UNITS
 from llmchain_fl.core.privacy.receipt import mark
 from llmchain_fl.core.privacy.register import Register
 from llmchain_fl.core.privacy.release import ADJACENCY, Terms
@@ -167,3 +169,13 @@ class Store:
                 f"the ledger {self._log} was rolled back: there is a sealed update that it knows nothing of",
                 remedy="put back the latest log; an older one forgets what was spent",
             )
+
+
+def unit_of(folder: Path) -> str:
+    """The unit that the ledger was opened with, not verified yet; any unit where the first line does not say."""
+    first = (content(folder / "events.jsonl") or b"").partition(b"\n")[0]
+    try:
+        unit = json.loads(first)["unit"]
+    except (ValueError, KeyError, TypeError):
+        unit = None
+    return unit if isinstance(unit, str) and unit in UNITS else next(iter(UNITS))

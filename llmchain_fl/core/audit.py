@@ -1,0 +1,196 @@
+"""The audit log: who asked what, what was decided, what left, one chained JSON line each (``chain.py``).
+
+A site has one beside its ledger (``STATE/NAME.audit``), a coordinator one in the folder of each run (``RUN/audit``). It
+holds no record, no name of a person and no value of a setting: digests, code words, numbers, and the names of the run,
+of sites and of groups of the ledger. Every line also says by which settings it was written (``policy``: SHA-256 of the
+site file, of the run's ``config.toml``) and, at a site, how the ledger stood (``ledger``, :data:`Ledger`).
+
+=========  ==================================================  ======================================================
+type       fields                                              meaning
+=========  ==================================================  ======================================================
+open       format, side, name                                  whose log it is; always the first line
+started    by, version                                         a process began its work
+stopped    by, why                                             it ended: a code word, ``done`` or ``interrupted``
+approved   by, what, sha256                                    somebody allowed it: ``code``, for example
+changed    by, was                                             the settings are others than in the line before
+answered   kind, run, round, task, task_bytes, work,           a site was asked, and what left it; ``before``: epsilon
+           decision, reply, reply_bytes, before                before it (None: stated at another delta, or infinite)
+asked      site, node, kind, run, round, task, task_bytes,     a coordinator asked a site
+           work
+received   site, node, kind, run, round, task, decision,       what came back
+           reply, reply_bytes
+lost       site, node, kind, run, round, task                  nothing came back in time
+=========  ==================================================  ======================================================
+
+``task``, ``reply``: digests of the messages (``fingerprint.py``); ``work``: SHA-256 of the work description in it, ""
+where there is none; ``decision``: ``answered``, a site's code word of refusal, ``failed`` where its program broke.
+
+=========================================  =================================================================
+case                                       outcome
+=========================================  =================================================================
+a torn last line                           cut off by the next one: its call had not returned
+the last line is none                      :class:`PrivacyError`: nothing is added, so nothing leaves
+an earlier line was changed                found by :func:`read_log`, which whoever starts or reads calls; adding a
+                                           line looks at the last one only, so that a long log costs no round
+the log is cut or gone                     a new one begins; what the ledger and the coordinator know tells of it
+                                           (``llmchain_fl/evidence/verify.py``)
+=========================================  =================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmchain_fl.core.chain import COMMON, GENESIS, Chain, checked, new_line
+from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.durable import append, content, disk_errors, locked, make_folder
+
+FORMAT = 1
+FILE = "audit.jsonl"
+_MESSAGE = frozenset({"kind", "run", "round", "task"})
+FIELDS: dict[str, frozenset[str]] = {
+    "open": frozenset({"format", "side", "name"}),
+    "started": frozenset({"by", "version"}),
+    "stopped": frozenset({"by", "why"}),
+    "approved": frozenset({"by", "what", "sha256"}),
+    "changed": frozenset({"by", "was"}),
+    "answered": _MESSAGE | {"task_bytes", "work", "decision", "reply", "reply_bytes", "before"},
+    "asked": _MESSAGE | {"site", "node", "task_bytes", "work"},
+    "received": _MESSAGE | {"site", "node", "decision", "reply", "reply_bytes"},
+    "lost": _MESSAGE | {"site", "node"},
+}
+_COMMON = COMMON | {"policy", "ledger"}
+
+Ledger = dict[str, Any]
+"""How a ledger stood: seq, head, epsilon (None: infinite), delta, unit, accountant, profiles (the sets of groups whose
+largest epsilon it is), counted_peers and listed (whose noise is trusted to be there)."""
+
+
+class AuditLog:
+    """One log, made when the first line is added. Several processes of one machine may share it (lock).
+
+    Args:
+        folder: where it is.
+        side: ``site`` or ``coordinator``.
+        name: of the site, or of the run's folder.
+    """
+
+    def __init__(self, folder: Path, side: str, name: str) -> None:
+        self.file, self._opening = folder / FILE, {"format": FORMAT, "side": side, "name": name}
+
+    def enter(
+        self,
+        kind: str,
+        policy: str,
+        ledger: Callable[[Ledger | None], Ledger | None] = lambda last: last,
+        /,
+        **values: Any,
+    ) -> None:
+        """Add a line, on the disk when it returns; before it the lines that open the log or say that settings changed.
+
+        Args:
+            kind: type of the line.
+            policy: SHA-256 of the settings that hold now.
+            ledger: from how the ledger stood to how it stands; it stands as before unless told.
+            values: the fields of ``kind``, but for ``before``.
+
+        Raises:
+            PrivacyError: the disk failed, or the end of the log cannot be trusted.
+        """
+        with disk_errors("the audit log"), self._end() as (size, last):
+            lines: list[bytes] = []
+            was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
+            stands = ledger(stood)
+            told = [("open", self._opening, None)] if last is None else []
+            told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
+            if kind == "answered":
+                values["before"] = None if last is None and stands else _before(stood, stands)
+            seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
+            for number, (name, fields, state) in enumerate([*told, (kind, values, stands)], seq + 1):
+                lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
+                head = checked(lines[-1][:-1])["hash"]
+            append(self.file, size, b"".join(lines))
+
+    @contextmanager
+    def _end(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Lock the log; (bytes up to the end of the last whole line, that line)."""
+        if not self.file.parent.is_dir():
+            make_folder(self.file.parent)
+        with locked(self.file.with_name("lock")):
+            size, last = last_line(self.file)
+            if last is None:
+                yield 0, None
+                return
+            try:
+                entry = checked(last)
+            except (ValueError, KeyError, TypeError, RecursionError) as fault:
+                raise PrivacyError(
+                    f"the last line of the audit log {self.file} is none ({type(fault).__name__})",
+                    remedy="move the file away and keep it: a new log begins, and nothing left the site before that",
+                ) from None
+            yield size, entry
+
+
+def last_line(file: Path) -> tuple[int, bytes | None]:
+    """(bytes up to the end of the last whole line, that line without its end); (0, None) where there is none."""
+    if not file.exists():
+        return 0, None
+    whole, block = file.stat().st_size, 1 << 16
+    with file.open("rb") as opened:
+        while True:
+            start = max(0, whole - block)
+            opened.seek(start)
+            *lines, torn = opened.read(whole - start).split(b"\n")
+            if len(lines) > (start > 0):
+                return whole - len(torn), lines[-1]
+            if start == 0:
+                return 0, None
+            block *= 16
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """All entries, verified; a torn last line is left out, and a log that is not there has none.
+
+    Raises:
+        PrivacyError: the first line that cannot be believed, by its number.
+    """
+    chain, found = Chain(), list[dict[str, Any]]()
+    for line in (content(file) or b"").split(b"\n")[:-1]:
+        try:
+            entry = chain.following(line)
+            _check(entry, found[-1] if found else None)
+        except (ValueError, KeyError, TypeError, RecursionError) as fault:
+            raise PrivacyError(
+                f"line {chain.next} of the audit log {file} was changed: {fault or type(fault).__name__}",
+                remedy="keep the file as it is, find out who can write it, and compare it with a copy",
+            ) from None
+        chain.take(line, entry)
+        found.append(entry)
+    return found
+
+
+def _check(entry: Mapping[str, Any], last: Mapping[str, Any] | None) -> None:
+    kind = entry["type"]
+    if entry.keys() != _COMMON | FIELDS[kind]:
+        raise ValueError("other fields")
+    if (kind == "open") != (last is None):
+        raise ValueError("out of order")
+    if last is not None and last["policy"] != entry["was" if kind == "changed" else "policy"]:
+        raise ValueError("the settings are not those of the line before")
+
+
+def _before(stood: Ledger | None, stands: Ledger | None) -> float | None:
+    """Epsilon before a line whose ledger stands as ``stands``."""
+    if stood is None:
+        return 0.0
+    alike = stands is None or all(stood[name] == stands[name] for name in ("delta", "unit", "accountant"))
+    return stood["epsilon"] if alike else None
+
+
+def by_whom() -> str:
+    """Who acts: the number of the account, never its name."""
+    return f"uid:{os.getuid()}"
