@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test check bench docs wheel clean
+.PHONY: help install demo test thorough check bench docs wheel clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/'
 
@@ -19,8 +19,11 @@ demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy on; beside it noise
 	$(BIN)/llmchain-fl simulate demo --beside 'privacy.noise="site"' --beside 'continual.guards=[]'
 
 test: check      ## every check and every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower and not thorough"
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m flower
+
+thorough: check  ## what make test plays a part of, to the end (half an hour)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough
 
 check: $(STAMP)  ## ruff, format, types, import contracts
 	$(BIN)/ruff check .

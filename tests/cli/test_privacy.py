@@ -526,7 +526,7 @@ def test_of_many_records_a_fixed_draw_is_looked_at(monkeypatch: pytest.MonkeyPat
     assert all(record in many for record in drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_real_gate_passes_on_this_installation() -> None:
     assert "FAIL" not in said("audit")
 

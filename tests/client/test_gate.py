@@ -62,7 +62,7 @@ def test_thirty_runs_on_correct_code_raise_no_alarm() -> None:
     assert alarms(30) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_many_runs_on_correct_code_raise_at_most_one_alarm() -> None:
     assert len(alarms(int(os.environ.get("GATE_RUNS", "60")))) <= 1  # bench_gate.py: 1,000
 

@@ -64,7 +64,7 @@ def numbers(out: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_comparison_killed_in_the_middle_goes_on_to_the_same_numbers(small: Any, tmp_path: Path) -> None:
     (tmp_path / "start.py").write_text(START)
     (tmp_path / "tiny.toml").write_text(SCENARIO.format(model=small.bert))

@@ -49,7 +49,7 @@ def test_mutants_of_files_are_read_or_refused(drill: ModuleType, kind: str) -> N
     assert {word for (_, word), count in found["outcomes"].items() if count} >= {"accepted", "refused"}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_two_thousand_mutants_or_as_many_as_asked_for(drill: ModuleType) -> None:
     count = int(os.environ.get("MUTANTS", "2000"))

@@ -34,6 +34,9 @@ STRONG = {
 }
 NEEDS = {"route": ["slots", "route"]}
 RULE = {"olora": "fedit"}
+STATES = ("anchor", "ema", "mask", "slots")
+"""One for each kind of thing that guards remember; the others are played by ``make thorough``."""
+MANY = [pytest.param(name, marks=[pytest.mark.thorough] * (name not in STATES)) for name in sorted(GUARDS)]
 FROM_THE_START = ("gate", "mask")
 """Guards that act in the first stage too: one may cut a step, the other leaves labels of other stages alone."""
 
@@ -96,7 +99,7 @@ def test_a_guard_changes_what_is_served_after_the_second_stage_and_not_after_the
     assert not same(arrays(guarded), arrays(naive))
 
 
-@pytest.mark.parametrize("guard", sorted(GUARDS))
+@pytest.mark.parametrize("guard", MANY)
 def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path: Path, guard: str) -> None:
     whole = play(config(tiny, guard), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +110,7 @@ def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path:
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("guard", sorted(GUARDS))
+@pytest.mark.parametrize("guard", MANY)
 def test_a_guarded_run_that_is_extended_twice_ends_as_one_that_was_planned_so(
     tiny: Any, tmp_path: Path, guard: str
 ) -> None:

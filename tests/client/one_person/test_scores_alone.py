@@ -12,7 +12,7 @@ from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import each_record
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arrays=st.sampled_from(
         ["ordinary", "overflow", "ill-conditioned", "at padding", "slots", "queries of no number", "huge B"]

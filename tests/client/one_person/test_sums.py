@@ -87,7 +87,7 @@ def moved(world: Any, small: Any, crowd: Crowd) -> float:
     return float((whole - without).norm()) / crowd.clip
 
 
-@settings(max_examples=15, suppress_health_check=CHECKS)
+@settings(max_examples=8, suppress_health_check=CHECKS)
 @given(crowd=crowds())
 def test_a_person_moves_the_sum_by_what_this_person_adds_alone_and_by_at_most_the_clip_norm(
     world: Any, small: Any, crowd: Crowd
