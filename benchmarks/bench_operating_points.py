@@ -1,6 +1,7 @@
 """Operating points of private training: what each setting is worth, on synthetic data alone.
 
     python benchmarks/bench_operating_points.py       3 minutes of CPU;  --seeds 2  --vectors FOLDER keeps the vectors
+    python benchmarks/bench_operating_points.py --start    whether to release class sums before the first round
     python benchmarks/bench_operating_points.py --full     also BANKING77's *training* records, a fifth held back
 
 A head over frozen MiniLM vectors of generated bank messages (24 labels, persons with 1 to 4 messages), started from the
@@ -163,22 +164,46 @@ def thresholds(learned: Sequence[Mapping[str, Any]]) -> None:
         print(f"{name}: {told}: {min(shares):.0%} to {max(shares):.0%} of what can be learned")
 
 
+def starts(bench: Bench) -> dict[str, Any]:
+    """Does a head that starts from released class sums end better than one whose whole budget goes into steps?
+
+    Labels with texts that say something, and without. Two learning rates, the better one is shown.
+    """
+    found = {}
+    for named in (True, False):
+        for epsilon in (1.0, 3.0, 8.0):
+            rows = {}
+            for share in (0.0, 0.1, 0.3, 0.6):
+                points = [replace(CHOSEN, epsilon=epsilon, named=named, first=share, lr=lr) for lr in LRS]
+                right = [[play(bench.data, point, seed)[0] for seed in bench.seeds] for point in points]
+                rows[f"{share:.0%} of the budget"] = max(right, key=statistics.mean)
+            title = f"class sums first, labels {'named' if named else 'not named'}, epsilon {epsilon:g}"
+            show(title, ["", "right"], [[name, _spread(right)] for name, right in rows.items()])
+            found[title] = rows
+    return found
+
+
 def main() -> None:
     """Everything, in order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--start", action="store_true")
     told = parser.parse_args()
     torch.set_num_threads(1)
-    data, seeds = bank(4000, told.vectors), range(1, told.seeds + 1)
-    bench = Bench(data, seeds)
-    print(f"{len(data.texts)} labels, d = {data.trained:,}; clipped sums differ by {same_clipping(data):.0e}")
+    seeds = range(1, told.seeds + 1)
     many = {
         f"{people:,} persons, epsilon {epsilon:g}": replace(CHOSEN, people=people, epsilon=epsilon)
         for people in (300, 1000, 4000)
         for epsilon in (1.0, 3.0, 8.0)
     }
+    if told.start:
+        write("operating_points_start", starts(Bench(bank(1000, told.vectors), seeds)))
+        return
+    data = bank(4000, told.vectors)
+    bench = Bench(data, seeds)
+    print(f"{len(data.texts)} labels, d = {data.trained:,}; clipped sums differ by {same_clipping(data):.0e}")
     found: dict[str, Any] = {**factors(bench, told.full), "people": bench.shares("persons and epsilon", many)}
     found["where"] = where(bench, told.full)
     for labels in (24, 77, 150):

@@ -80,10 +80,19 @@ class Point:
     unit: str = "sum"
     """What is clipped: the ``sum`` of a person's gradients or their ``mean``."""
 
+    named: bool = True
+    """The head starts from the label texts; else at zero: labels whose names say nothing."""
+    first: float = 0.0
+    """Share of the budget (of 1 / z^2, with q = 1) for class sums that are released before round 1 and mixed in."""
+
     @property
     def z(self) -> float:
         """Calibrated multiplier of the noise of one sum."""
-        return 0.0 if self.noise == "none" else _z(self.epsilon, self.q, self.rounds * self.steps)
+        if self.noise == "none":
+            return 0.0
+        if self.first:  # Gaussians without sampling: their 1 / z^2 add up
+            return float(_z(self.epsilon, 1.0, 1) * (self.rounds / (1 - self.first)) ** 0.5)
+        return _z(self.epsilon, self.q, self.rounds * self.steps)
 
     def step(self, data: Data) -> float:
         """Noise over signal of one mean step."""
@@ -104,7 +113,7 @@ def play(data: Data, point: Point, seed: int) -> tuple[float, float]:
     """Validation score of the last head, and of the mean over the last third of the rounds."""
     rng, people = np.random.default_rng(seed), int(data.person.max()) + 1
     chosen = _Persons(data, rng.permutation(people)[: point.people])
-    head, optimizer = data.texts.copy(), Steps("adam")
+    head, optimizer = _started(chosen, data, point, rng), Steps("adam")
     tail, late = np.zeros(head.shape), point.rounds - max(1, point.rounds // 3)
     for number in range(point.rounds):
         lr = learning_rate(number, point.rounds, point.lr, point.lr_final)
@@ -118,6 +127,21 @@ def play(data: Data, point: Point, seed: int) -> tuple[float, float]:
             head = head + optimizer.along("head", -mean, Settings(lr, 0.9, BETA2, EPSILON)).astype(np.float32)
         tail += head * (number >= late)
     return data.right(head), data.right((tail / (point.rounds - late)).astype(np.float32))
+
+
+def _started(chosen: _Persons, data: Data, point: Point, rng: np.random.Generator) -> Floats:
+    """The label texts or zeros; with released class sums: those, mixed with the texts by how noisy they are."""
+    texts = data.texts if point.named else np.zeros_like(data.texts)
+    if not point.first:
+        return texts.copy()
+    noise = _z(point.epsilon, 1.0, 1) * point.clip / point.first**0.5
+    sums = chosen.class_sums(len(texts), point.clip)[:, :-1]
+    sums = sums + noise * rng.standard_normal(sums.shape)
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    square = noise**2 * sums.shape[1]
+    signal = np.sqrt(np.maximum(lengths**2 - square, noise**2 * sums.shape[1] ** 0.5))
+    mixed = sums / lengths + 0.5 * square / (lengths * signal) * texts[:, :-1]
+    return np.pad(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), ((0, 0), (0, 1))).astype(np.float32)
 
 
 def _local(chosen: _Persons, head: Floats, point: Point, lr: float, rng: np.random.Generator) -> Floats:
@@ -161,6 +185,15 @@ class _Persons:
         square = SCALE**2 * np.einsum("uij,uij->u", rest @ rest.transpose(0, 2, 1), self._across[drawn])
         rest *= np.minimum(1.0, point.clip / np.sqrt(np.maximum(square, 1e-30)))[:, None, None]
         return SCALE * (rest[there].T @ x[there]).astype(np.float64)
+
+    def class_sums(self, labels: int, clip: float) -> NDArray[np.float64]:
+        """Sum over all persons of their clipped ``sum y x^T``, [L, H + 1]; the last column stands for the bias."""
+        found = np.zeros((labels, self._x.shape[2]))
+        for there, x, y in zip(self._there, self._x, self._y, strict=True):
+            own = np.eye(labels)[y[there]].T @ x[there]
+            own[:, -1] = 0.0
+            found += own * min(1.0, clip / max(float(np.linalg.norm(own)), 1e-12))
+        return found
 
     def rows(self, head: Floats, drawn: Whole) -> torch.Tensor:
         """The gradients themselves, [persons, L (H + 1)]."""
