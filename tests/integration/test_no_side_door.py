@@ -177,7 +177,7 @@ def play(tiny: Any, folder: Path, site: Site) -> tuple[bytes, bytes]:
 
 def config_of(tiny: Any) -> Any:
     privacy = {"enabled": True, "noise_multiplier": 1.0, "delta": 1e-5}
-    return tiny.config(sites={"count": 1, "held_out": 0.2}, privacy=privacy, data={"train": "at-the-sites"})
+    return tiny.config(sites={"count": 1, "held_out": 0.2, "wait_seconds": 2.0}, privacy=privacy, data={"train": "at-the-sites"})
 
 
 def test_the_detector_finds_what_it_looks_for() -> None:
@@ -220,8 +220,11 @@ def test_nothing_that_a_library_says_about_a_record_leaves(
     assert found_in(left + stored) == []
 
 
-@pytest.mark.parametrize("where", ["the ledger", "the disk"])
-def test_a_site_in_trouble_sends_one_code_word_and_nothing_else(tiny: Any, tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(("where", "code"), [("the ledger", b"privacy"), ("the disk", b"error")])
+def test_a_site_in_trouble_sends_one_code_word_and_nothing_else(
+    tiny: Any, tmp_path: Path, where: str, code: bytes
+) -> None:
+    """On a disk that takes no line of the audit log a site does not even say its name."""
     site = write_site(tmp_path / "disk", rows_with(CANARIES[:33]))
     if where == "the ledger":
         site.ledger_folder.mkdir(parents=True)
@@ -230,4 +233,5 @@ def test_a_site_in_trouble_sends_one_code_word_and_nothing_else(tiny: Any, tmp_p
         Path(site.state).write_text(CANARIES[0])  # a file where the folder should be
     left, stored = play(tiny, tmp_path, site)
     assert found_in(left + stored) == []
-    assert b"privacy" in left
+    assert code in left
+    assert (b"north" in left) == (where == "the ledger")
