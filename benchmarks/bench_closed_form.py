@@ -3,7 +3,6 @@
     python benchmarks/bench_closed_form.py [SET ...]          all sets whose data are there
     options: --features 1000,3000   --seeds 1,2,3   --vectors FOLDER (keeps the vectors of the base there)
     python benchmarks/bench_closed_form.py --stages banking77    labels that no stage has shown yet, three stages
-    python benchmarks/bench_closed_form.py --start banking77     released class sums as the start of a private head
 
 Every set is read as the scenario reads it. "best by test" picks the penalty by the test records: optimistic, there to
 show what choosing by generalised cross-validation costs. Random features: mean and spread over seeds of the projection.
@@ -19,27 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from bench import ROOT, show, spread, write
 from numpy.typing import NDArray
 
-from client.closed_form import class_sums
-from llmchain_fl.aggregation.class_start import class_start
 from llmchain_fl.aggregation.closed_form import Sums, solved
 from llmchain_fl.aggregation.ridge import LAMBDAS, Head, sharpness
 from llmchain_fl.config.read import read_config
 from llmchain_fl.core.adapter.resident import ResidentSpec
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.privacy.clipping import clipped_sum
-from llmchain_fl.core.privacy.units import Units
-from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.core.tasks.random_features import RandomFeatures, lifted, sums_of
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import open_work
 from llmchain_fl.data.stages import public_labels, stage_rows
-from llmchain_fl.privacy.gaussian import exact_std
 from llmchain_fl.scenario import find_scenario
 
 Matrix = NDArray[np.float64]
@@ -210,43 +202,6 @@ def stages(name: str, data: Data, features: RandomFeatures) -> None:
     show(f"{name}: labels in three stages", ["stage", "an unseen label", "seen", "unseen", "all"], lines)
 
 
-class Known:
-    """A task that gives the vectors it has."""
-
-    def __init__(self, x: Matrix) -> None:
-        self._x = torch.from_numpy(x).float()
-
-    def vectors(self, examples: Examples, index: list[int]) -> torch.Tensor:
-        return self._x[index]
-
-
-def start(name: str, data: Data) -> None:
-    """Persons of 1 to 4 records, clipped at C = 1, one release: the head that starts from it, nothing trained."""
-    count, width = data.texts.shape
-    lines, sums = [], []
-    for seed in (1, 2, 3):
-        draw = np.random.default_rng(seed)
-        people = np.repeat(np.arange(len(data.y)), draw.integers(1, 5, len(data.y)))[: len(data.y)]
-        units = Units.of_people([str(person) for person in draw.permutation(people)])
-        examples = Examples([np.zeros(1, dtype=np.int64)] * len(data.y), data.y)
-        blocks = class_sums(Known(data.x), examples, units, count, width)
-        sums.append(sum(clipped_sum(rows, 1.0)[0] for rows in blocks).numpy().reshape(count, width))
-    for epsilon in (1.0, 3.0, 8.0):
-        noise = exact_std(1.0, epsilon, 1e-5)
-        for where, sites in (("the sum", 1), ("each of 10 sites", 10)):
-            found: dict[str, list[float]] = {}
-            for seed, total in enumerate(sums):
-                sigma = noise * sites**0.5
-                noised = total + np.random.default_rng(100 + seed).normal(0, sigma, total.shape)
-                rows = noised / np.linalg.norm(noised, axis=1, keepdims=True)
-                heads = {"sums alone": rows, "+ 0.3 texts": rows + 0.3 * data.texts}
-                heads["class_start"] = class_start(noised, sigma, data.texts)
-                for how, head in heads.items():
-                    found.setdefault(how, []).append(data.right(data.test_x @ head.T))
-            lines.append([f"{epsilon:g}", where, f"{noise:.2f}", *(spread(values) for values in found.values())])
-    show(f"{name}: class sums, delta 1e-5", ["epsilon", "noise on", "z", *found], lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
@@ -254,7 +209,6 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--stages", action="store_true")
-    parser.add_argument("--start", action="store_true")
     given = parser.parse_args()
     counts, results = [int(many) for many in given.features.split(",")], []
     for name in given.sets or SETS:
@@ -264,8 +218,6 @@ def main() -> None:
         data = load(name, given.vectors)
         if given.stages:
             stages(name, data, RandomFeatures(data.texts.shape[1], min(counts)))
-        elif given.start:
-            start(name, data)
         else:
             results.append(measure(name, data, counts, [int(seed) for seed in given.seeds.split(",")]))
     if results:

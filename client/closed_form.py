@@ -1,34 +1,31 @@
 """What a site computes from its records for a head in closed form: sums, once a stage, no training.
 
-The server turns them into a head (``llmchain_fl/aggregation/closed_form.py``, ``class_start.py``); how they leave the
+The server turns them into a head (``llmchain_fl/aggregation/closed_form.py``); how they leave the
 site, and what that costs, is not decided here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from client.training import LocalResult
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.privacy.units import Batch, Units
+from llmchain_fl.core.privacy.units import Batch
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.tasks.classification import Classification
-from llmchain_fl.core.tasks.passes import Shape, each_record
+from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.random_features import Matrix, RandomFeatures, sums_of
 from llmchain_fl.core.work import TrainSpec
 
 BATCH = 128
 """Records of a pass through the model without a fixed shape."""
-OPEN_BYTES = 64 * 2**20
-"""Memory for the rows of units that are handed out together."""
 
 
 class HasVectors(Protocol):
@@ -84,36 +81,6 @@ def head_sums(
     sums = site_sums(task, examples, len(task.labels), task.random)
     arrays = {name: value.astype(np.float32) for name, value in sums.items()}
     return LocalResult(arrays, 1, len(examples), examples.tokens(range(len(examples))), direct=True)
-
-
-def class_sums(task: HasVectors, examples: Examples, units: Units, labels: int, width: int) -> Iterator[Tensor]:
-    """For each unit, in order, ``sum y x^T`` over its records, [L, H] as one row: blocks float32 [k, L H], to clip.
-
-    The sum of the clipped rows, noised once, is what a private head starts from (``aggregation/class_start.py``): the
-    class means of Snell et al. 2017 (arXiv 1703.05175), as a sum.
-
-    Guarantee, for any adapter and records: a unit's row is a function of its own records and of public constants, bit
-    for bit (``core/tasks/passes.py``): one unit more is one row more. ``examples`` without a shape get one of one row.
-
-    | case | result |
-    |---|---|
-    | no unit | no block |
-    | a record whose label is not known | adds nothing |
-    | a record whose vector is not finite or cannot be computed | NaN in its unit's row: clipping makes that zero |
-    | n records of one label | a row of length <= n |
-    """
-    examples.fix(examples.shape or Shape(1, max(map(examples.length, range(len(examples))), default=1)))
-    vectors = torch.from_numpy(_vectors(task, examples, width)).float()
-    many = max(1, OPEN_BYTES // (4 * labels * width))
-    for start in range(0, len(units), many):
-        members = units.members[start : start + many]
-        rows = torch.zeros((len(members), labels, width))
-        for row, records in zip(rows, members, strict=True):
-            for record in records:
-                target = int(examples.targets[record])
-                if 0 <= target < labels:
-                    row[target] += vectors[record]
-        yield rows.flatten(1)
 
 
 def _vectors(task: HasVectors, examples: Examples, width: int) -> npt.NDArray[np.float64]:

@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-import client.closed_form
-from client.closed_form import class_sums, site_sums
+from client.closed_form import site_sums
 from llmchain_fl.aggregation.closed_form import Sums, solved
-from llmchain_fl.core.privacy.clipping import clipped_sum
-from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks import random_features
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import Shape
@@ -114,64 +111,6 @@ def test_the_features_of_all_records_are_never_in_memory_at_once() -> None:
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < count * features.size * 8 / 2
-
-
-def class_rows(task: Any, examples: Examples, units: Units, labels: int = 2, width: int = 3) -> torch.Tensor:
-    return torch.cat([torch.zeros(0, labels * width), *class_sums(task, examples, units, labels, width)])
-
-
-@pytest.mark.parametrize("size", [1, 64 * 2**20])
-def test_a_row_of_class_sums_holds_the_vectors_of_one_persons_records_by_label(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client.closed_form, "OPEN_BYTES", size)
-    x = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0], [0, 1, 0]]
-    units = Units.of_people(["a", "b", "a", "a", "b"])
-    rows = class_rows(Told(x), examples_of([1, 0, 1, 0, -1]), units)
-    assert rows.dtype == torch.float32
-    np.testing.assert_allclose(rows, [[0.6, 0.8, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0]], atol=1e-7)
-    assert class_rows(Told([]), examples_of([]), Units(())).shape == (0, 6)
-
-
-@pytest.mark.parametrize("shape", [None, Shape(4, 8)])
-def test_a_record_that_cannot_be_used_takes_its_own_person_out_and_nobody_else(shape: Shape | None) -> None:
-    x = [[1, 0, 0], [np.inf, 0, 0], [0, 1, 0], [0, 0, 1]]
-    task, units = Told(x, frozenset({3})), Units.of_people(["a", "b", "c", "d"])
-    rows = class_rows(task, examples_of([0, 0, 1, 1], shape), units)
-    total, unusable = clipped_sum(rows, 1.0)
-    np.testing.assert_allclose(total, [1, 0, 0, 0, 1, 0], atol=1e-7)
-    assert unusable == 2
-
-
-@settings(max_examples=30)
-@given(st.lists(NUMBERS, min_size=15, max_size=15), st.lists(st.integers(-1, 1), min_size=5, max_size=5), st.data())
-def test_a_persons_row_is_the_same_bits_whoever_else_is_there(
-    told: list[float], targets: list[int], data: st.DataObject
-) -> None:
-    people = data.draw(st.lists(st.sampled_from("abc"), min_size=5, max_size=5))
-    units = Units.of_people(people)
-    rows = class_rows(Told(told), examples_of(targets), units)
-    for unit, row in zip(units.members, rows, strict=True):
-        vectors = np.array(told, dtype=np.float32).reshape(5, 3)[unit]
-        alone = class_rows(Told(vectors), examples_of([targets[i] for i in unit]), Units((np.arange(len(unit)),)))
-        assert torch.equal(alone[0].nan_to_num(7.0), row.nan_to_num(7.0))
-
-
-def test_of_a_real_model_class_sums_are_those_of_its_unit_vectors_in_any_company(small: Any) -> None:
-    task, rows = small.task(head="trained", targets=("query",)), small.rows(9)
-    examples = small.fixed(task.encode(rows))
-    units = Units.of_people([f"p{i // 2}" for i in range(9)])
-    found = class_rows(task, examples, units, 4, 32)
-    for unit, row in zip(units.members, found, strict=True):
-        some = small.fixed(task.encode([rows[i] for i in unit]))
-        alone = class_rows(task, some, Units((np.arange(len(unit)),)), 4, 32)
-        assert torch.equal(alone[0], row)
-        with torch.no_grad():
-            vectors = [task.vectors(task.encode([rows[i]]), [0])[0] for i in unit]
-        expected = torch.zeros(4, 32)
-        for i, vector in zip(unit, vectors, strict=True):
-            expected[int(examples.targets[i])] += vector
-        assert torch.allclose(row.view(4, 32), expected, atol=1e-5)
 
 
 def test_the_head_that_the_server_computes_from_sums_answers_in_the_model_as_in_the_formula(small: Any) -> None:

@@ -177,7 +177,9 @@ def play(tiny: Any, folder: Path, site: Site) -> tuple[bytes, bytes]:
 
 def config_of(tiny: Any) -> Any:
     privacy = {"enabled": True, "noise_multiplier": 1.0, "delta": 1e-5}
-    return tiny.config(sites={"count": 1, "held_out": 0.2, "wait_seconds": 2.0}, privacy=privacy, data={"train": "at-the-sites"})
+    return tiny.config(
+        sites={"count": 1, "held_out": 0.2, "wait_seconds": 2.0}, privacy=privacy, data={"train": "at-the-sites"}
+    )
 
 
 def test_the_detector_finds_what_it_looks_for() -> None:
