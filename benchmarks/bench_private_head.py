@@ -3,8 +3,8 @@
     python benchmarks/bench_private_head.py [--epsilon 3,8] [--seeds 1,2,3] [--noise sum,site] [--set KEY=VALUE]
 
 The scenario `banking77` as it is shipped (Dirichlet 0.5, made-up persons of 1 to 4 records, a head in lockstep, 60
-rounds, delta 1e-5, PLD); with `site` each site adds all of the noise, and nothing is masked. The operating point is that
-of docs/operating-points.md: no test record was looked at for it.
+rounds, delta 1e-5, PLD); with `site` each site adds all of the noise, and nothing is masked. The operating point is
+that of docs/operating-points.md: no test record was looked at for it.
 """
 
 from __future__ import annotations
