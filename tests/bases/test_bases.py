@@ -23,8 +23,6 @@ REFUSED = {
 """Why a base cannot be adapted."""
 ONE_RECORD = {"deberta", "deberta-v2"}
 """Layers whose rows serve all records (relative positions): one record a pass."""
-BY_PLACE = {"qwen2_moe"}
-"""A layer of one output over all tokens, which some machines round by their place: one record a pass there."""
 COMPUTED = {
     *("convbert", "fnet", "nystromformer", "mobilebert"),  # let padding into a text's numbers
     *("longformer", "xlnet", "xlm", "flaubert"),  # ask for more than hidden states, or hold them in another order
@@ -44,7 +42,10 @@ def test_a_base_is_adapted_exactly_or_refused_with_a_reason(
         assert "\n  -> " in told.refused
         return
     assert not told.refused
-    assert told.rows == (1 if architecture in ONE_RECORD else 3) or architecture in BY_PLACE
+    by_place = (
+        told.rows == 1 and "moe" in architecture
+    )  # few tokens an expert, which some machines round by their place
+    assert by_place or told.rows == (1 if architecture in ONE_RECORD else 3)
     assert told.far < 1e-4
     assert told.kept == (architecture not in COMPUTED)
     assert told.kept_far < 1e-4
