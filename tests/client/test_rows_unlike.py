@@ -13,7 +13,7 @@ from llmchain_fl.core.tasks.base import Output
 
 
 class OnSome:
-    """A task whose losses depend on the place in a pass, for about ``share`` of all records; ``phase`` says for which."""
+    """A task whose losses depend on the place in a pass, for about ``share`` of all records, by ``phase``."""
 
     def __init__(self, task: Any, share: float, phase: float) -> None:
         self._task, self._share, self._phase, self.forward = task, share, phase, task.forward

@@ -172,8 +172,8 @@ def test_a_run_stopped_after_any_round_resumes_to_the_same_result(after: int, fi
     simulate(config, run, Silent())
     went_on, whole = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, finished))
     assert went_on.keys() == whole.keys()
-    for name, value in whole.items():  # a text's frozen outputs are kept from whichever batch was first: last digits
-        np.testing.assert_allclose(went_on[name], value, rtol=0, atol=1e-6, err_msg=name)
+    for name, value in whole.items():  # a text's frozen outputs come from whichever batch was first, and Adam
+        np.testing.assert_allclose(went_on[name], value, rtol=0, atol=1e-4, err_msg=name)
     keep = ("accuracy", "r_matrix", "average_accuracy", "forgetting", "bytes_up")
     assert [row for row in run.rows() if row["metric"] in keep] == [
         row for row in finished.rows() if row["metric"] in keep
