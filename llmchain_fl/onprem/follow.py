@@ -25,13 +25,13 @@ from dataclasses import dataclass, field
 
 from llmchain_fl.core.audit import FILE, read_log
 from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
-from llmchain_fl.onprem.control import Control
+from llmchain_fl.onprem.control import Control, code_of
 from llmchain_fl.onprem.runs import Runs, Status, Wish
 from llmchain_fl.run_dir import RunDir
 
-LOOK, AFTER_FAULT = 1.0, (3.0, 10.0, 30.0)
+LOOK, LOOK_AT_SITES, AFTER_FAULT = 1.0, 10.0, (3.0, 10.0, 30.0)
 TRIES = len(AFTER_FAULT)
-SILENT = 300.0
+SILENT = 120.0
 """Seconds without an answer of the SuperLink after which a run is given up."""
 COMPLETED, FAILED, CONFIG, BUDGET = 0, 1, 2, 3
 _BAD_CONFIG = "the configuration has "
@@ -63,7 +63,8 @@ class Follower:
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _seen: dict[str, bool] = field(default_factory=dict)
+    _here: dict[str, bool] = field(default_factory=dict)
+    _looked: float = float("-inf")
 
     def play(self, bundle: bytes, wish: Wish) -> Outcome:
         """Start the run, or go on with it, and stay with it; see the table of the module."""
@@ -84,13 +85,17 @@ class Follower:
             again = run.begun or not run.discard()
 
     def _start(self, bundle: bytes, wish: Wish, again: bool) -> int:
-        end = self.clock() + SILENT
+        """The SuperLink may just be starting; what it refuses is refused at once."""
+        end, said = self.clock() + SILENT, False
         while True:
             try:
                 number = self.runs.start(self.control, bundle, wish, again=again)
-            except RunError:
-                if self.clock() > end or not again:
+            except RunError as error:
+                if code_of(error.__cause__) is not None or self.clock() > end:
                     raise
+                if not said:
+                    self.say(f"{error.what}; asked again for {SILENT:.0f} s")
+                said = True
                 self.sleep(LOOK)
                 continue
             self.say(f"run {number}: {wish.out}")
@@ -114,10 +119,12 @@ class Follower:
             self.sleep(LOOK)
 
     def _sites(self) -> None:
-        """Say who is there, whenever that changes."""
-        here = self.runs.sites(self.control)
-        if here != self._seen:
-            self._seen = here
+        """Say who is there, whenever that changes; looked at more often while somebody is away."""
+        if self._here and all(self._here.values()) and self.clock() < self._looked + LOOK_AT_SITES:
+            return
+        self._looked, here = self.clock(), self.runs.sites(self.control)
+        if here != self._here:
+            self._here = here
             self.say(sites_line(here))
 
 
