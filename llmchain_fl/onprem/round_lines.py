@@ -51,7 +51,9 @@ def terms(run: RunDir) -> str:
         told = run.read_privacy()
     except LlmchainError:
         return ""
-    return guarantee(told["delta"], told["unit"], told["accountant"], told.get("noise", "")) if told.get("private") else ""
+    return (
+        guarantee(told["delta"], told["unit"], told["accountant"], told.get("noise", "")) if told.get("private") else ""
+    )
 
 
 def line(rows: list[Row], number: int, total: int, terms: str) -> str:
