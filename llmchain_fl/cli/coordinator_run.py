@@ -104,7 +104,8 @@ def _end(outcome: Outcome, wish: Wish, kit: Path) -> None:
     if outcome.code in (COMPLETED, BUDGET):
         show_summary(run)
     kept = f"\n  -> go on with: {_again(kit, wish.out)}" if outcome.code != COMPLETED and run.begun else ""
-    typer.secho(f"{outcome.text}{kept}", err=outcome.code != COMPLETED)
+    text = outcome.text.partition("; every finished round is kept, go on with:")[0]  # Flower's own command
+    typer.secho(f"{text}{kept}", err=outcome.code != COMPLETED)
     raise typer.Exit(outcome.code)
 
 

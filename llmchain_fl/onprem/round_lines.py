@@ -8,7 +8,7 @@ from typing import Any
 from llmchain_fl.config.read import read_config
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.printable import printable
-from llmchain_fl.report.wording import epsilon_text, guarantee
+from llmchain_fl.report.wording import count, epsilon_text, guarantee
 from llmchain_fl.run_dir import RunDir
 
 SECONDS, SKIPPED, EPSILON = "seconds", "skipped", "epsilon"
@@ -26,7 +26,10 @@ class RoundLines:
         size = run.metrics.stat().st_size if run.metrics.exists() else -1
         if size in (-1, self._size):
             return self._done
-        rows, self._size = run.rows(), size
+        rows = run.rows()
+        if any(row["metric"] == EPSILON for row in rows) and not run.privacy.exists():
+            return self._done  # its terms are written next
+        self._size = size
         for number in sorted(rounds_of(rows)):
             if number > self._done:
                 self._total = self._total or planned(run)
@@ -62,7 +65,7 @@ def line(rows: list[Row], number: int, total: int, terms: str) -> str:
     stage = next((row["task"] for row in here if row["metric"] == SECONDS), "")
     parts = [f"round {number}/{total}" + (f" {stage}" if stage else "")]
     skipped = [str(row.get("reason", "")) for row in here if row["metric"] == SKIPPED]
-    parts += [f"skipped: {why}" for why in skipped] or [f"{len(list(_sites(here, 'bytes_up')))} sites"]
+    parts += [f"skipped: {why}" for why in skipped] or [count(len(list(_sites(here, "bytes_up"))), "site")]
     spent = [row["value"] for row in here if row["metric"] == EPSILON and row["scope"] == "site"]
     parts += [f"largest epsilon {epsilon_text(max(spent), terms)}"] if spent else []
     refused = [f"{row['site']} ({row.get('reason', '')})" for row in here if row["metric"] == "refused"]

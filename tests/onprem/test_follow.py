@@ -141,7 +141,8 @@ def test_a_superlink_that_refuses_is_not_asked_again(tmp_path: Path) -> None:
 
 def test_each_round_is_said_once_with_what_it_cost_and_who_was_refused(tmp_path: Path) -> None:
     said: list[str] = []
-    run = RunDir.create(tmp_path / "run", "[[stage]]\nname = 'a'\nrounds = 4\n")
+    settings = '[task]\nlabels = ["a", "b"]\n[data]\ntrain = "x"\n[[stage]]\nname = "cards"\nrounds = 4\n'
+    run = RunDir.create(tmp_path / "run", settings)
     base = {"round": 1, "stage": 0, "task": "cards", "site": None, "scope": "run"}
     site = {**base, "scope": "site"}
     rows = [
@@ -153,10 +154,14 @@ def test_each_round_is_said_once_with_what_it_cost_and_who_was_refused(tmp_path:
     ]
     run.append_rows(rows)
     lines = RoundLines(said.append)
+    assert lines(run) == 0  # an epsilon without its terms says nothing
+    run.write_privacy({"private": True, "delta": 1e-5, "unit": "person", "accountant": "pld", "noise": "sum 3"})
     assert lines(run) == 1
     assert lines(run) == 1
     assert len(said) == 1
-    assert said[0].startswith("round 1/4 cards, 1 sites, largest epsilon 1.2")
+    assert said[0].startswith(
+        "round 1/4 cards, 1 site, largest epsilon 1.20 (delta 1e-5, per person, PLD accountant, noise on"
+    )
     assert said[0].endswith("refused: west (budget), away: south")
 
 

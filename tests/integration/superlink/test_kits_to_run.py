@@ -26,7 +26,7 @@ from llmchain_fl.core.audit import FILE, read_log
 from llmchain_fl.run_dir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(900)]
-NAMES = ("north", "south", "west")
+NAMES, QUOTE = ("north", "south", "west"), '"'
 PAGE = """
 name = "lab"
 address = "localhost:{port}"
@@ -178,7 +178,7 @@ def check_evidence(one: Federation) -> None:
     keys, run = list[str](), str(one.kit / "runs" / "lab-1")
     for name in NAMES:
         one.type(name, "audit-log", "export", "site.toml", "--out", "part.zip")
-        keys += ["--site", f"{name}={one.type(name, 'identity', 'site.toml').split()[-1]}"]
+        keys += ["--site", f"{name}={one.type(name, 'identity', 'site.toml').split()[-1].strip(QUOTE)}"]
     parts = [word for name in NAMES for word in ("--site", f"{name}/part.zip")]
     said = one.type("coordinator", "evidence", run, "--out", "evidence.zip", *parts)
     key = re.findall("ed25519:[0-9a-f]+", said)[0]
