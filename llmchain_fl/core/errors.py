@@ -82,6 +82,8 @@ class RunError(LlmchainError):
 class RunStopped(RunError):
     """A run that nobody can pay for any more and whose plan had more rounds; all that it has is written."""
 
+    code = "budget"
+
 
 class RunPaused(RunError):
     """A run that broke off for a passing reason and can be gone on with as it is; whoever started it says how."""

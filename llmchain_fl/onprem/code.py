@@ -12,6 +12,9 @@ import hashlib
 from pathlib import Path
 
 from llmchain_fl.bundle import SITE, parts
+from llmchain_fl.core.errors import ConfigError
+
+PROJECT = "pyproject.toml"
 
 
 def code_digest(root: Path) -> str:
@@ -21,9 +24,23 @@ def code_digest(root: Path) -> str:
 
 
 def bundle_digest(root: Path) -> str:
-    """``sha256:...`` of the bundle that ``flwr run`` makes of ``root``; "" where that is no checkout."""
-    if not (root / "pyproject.toml").is_file():
+    """``sha256:...`` of the bundle that ``flwr run`` makes of ``root``; "" where nothing says how it is made."""
+    if not (root / PROJECT).is_file():
         return ""
+    return f"sha256:{hashlib.sha256(bundle_bytes(root)).hexdigest()}"
+
+
+def bundle_bytes(root: Path) -> bytes:
+    """The bundle that Flower ships of ``root``, the folder of the apps.
+
+    Raises:
+        ConfigError: nothing says how it is made.
+    """
+    if not (root / PROJECT).is_file():
+        raise ConfigError(
+            [f"{root} holds no {PROJECT}, which says what a bundle is made of"],
+            remedy="start runs from a checkout of this version",
+        )
     from flwr.cli.build import build_fab_from_disk
 
-    return f"sha256:{hashlib.sha256(build_fab_from_disk(root)).hexdigest()}"
+    return bytes(build_fab_from_disk(root))

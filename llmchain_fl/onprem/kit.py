@@ -8,10 +8,12 @@ from typing import Literal, TypeVar
 import pydantic
 from pydantic import Field
 
+from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.section import Section
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.onprem.federation import faults_of
+from llmchain_fl.onprem.files import own_folder, write_file
 
 KIT, SITE, AUTHORITY, SCENARIO, ROSTER = "kit.toml", "site.toml", "ca.crt", "scenario.toml", "roster.json"
 SERVER_KEY, SERVER_CERTIFICATE, FLOWER = "server.key", "server.crt", "flower/config.toml"
@@ -88,6 +90,13 @@ def read_coordinator_kit(folder: Path) -> CoordinatorKit:
         ConfigError: there is none, or its faults.
     """
     return _read(folder, CoordinatorKit)
+
+
+def write_flower(folder: Path, federation: str, reach: str) -> None:
+    """Flower's own configuration in the coordinator's kit, for `flwr`: it must hold where ``ca.crt`` lies now."""
+    own_folder((folder / FLOWER).parent)
+    link = {"address": reach, "root-certificates": str((folder / AUTHORITY).absolute())}
+    write_file(folder / FLOWER, table_to_toml({"superlink": {"default": federation, federation: link}}))
 
 
 def _read(folder: Path, kind: type[K]) -> K:

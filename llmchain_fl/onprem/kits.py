@@ -136,10 +136,8 @@ def write_coordinator(tree: Tree, facts: Facts) -> None:
     ends = read_certificate(server).not_valid_after_utc.date().isoformat()
     names = list(facts.roster.sites)
     _write_common(folder, facts, "")
-    own_folder((folder / kit.FLOWER).parent)
     listen, reach = facts.federation.listen, facts.federation.reach
-    link = {"address": reach, "root-certificates": str((folder / kit.AUTHORITY).absolute())}
-    write_file(folder / kit.FLOWER, table_to_toml({"superlink": {"default": page.name, page.name: link}}))
+    kit.write_flower(folder, page.name, reach)
     write_file(
         folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=listen, reach=reach).model_dump())
     )

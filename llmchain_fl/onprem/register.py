@@ -1,4 +1,4 @@
-"""The roster's keys in the SuperLink: entered again at every start. The one file here that knows Flower's control API.
+"""The roster's keys in the SuperLink: entered again at every start. Flower's control API: ``control.py``.
 
 ======================================================  ============================================================
 key                                                     outcome
@@ -17,23 +17,15 @@ Asked a second time, nothing changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
 
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    ListNodesResponse,
-    RegisterNodeRequest,
-    RegisterNodeResponse,
-    UnregisterNodeRequest,
-    UnregisterNodeResponse,
-)
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 
-from llmchain_fl.core.errors import ConfigError, RunError
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.onprem.certificates import ending, utc_now
+from llmchain_fl.onprem.control import Control, ask, code_of, control_of, refused
 from llmchain_fl.onprem.keys import node_pem
 from llmchain_fl.onprem.kit import AUTHORITY, ROSTER, read_coordinator_kit
 from llmchain_fl.onprem.roster import Roster, read_roster
@@ -44,16 +36,7 @@ GONE = "unregistered"
 """Flower's word for the status of such a node."""
 USED = 23
 """Flower's code of a key that was registered before."""
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-class Control(Protocol):
-    """What is asked of the SuperLink's control API (Flower's ``ControlHttpClient``)."""
-
-    def ListNodes(self, request: ListNodesRequest) -> ListNodesResponse: ...
-    def RegisterNode(self, request: RegisterNodeRequest) -> RegisterNodeResponse: ...
-    def UnregisterNode(self, request: UnregisterNodeRequest) -> UnregisterNodeResponse: ...
+TAKE = "take the roster"
 
 
 @dataclass(frozen=True)
@@ -74,12 +57,12 @@ def register_all(roster: Roster, control: Control) -> Outcome:
         RunError: the SuperLink does not answer, or refuses.
     """
     outcome, lost = Outcome(), list[str]()
-    nodes = {bytes(node.public_key): node for node in _call(control.ListNodes, ListNodesRequest()).nodes_info}
+    nodes = {bytes(node.public_key): node for node in ask(TAKE, control.ListNodes, ListNodesRequest()).nodes_info}
     there = {key: node.node_id for key, node in nodes.items() if node.status != GONE}
     for past in roster.revoked:
         number = there.pop(node_pem(past.node_key), None)
         if number is not None:
-            _call(control.UnregisterNode, UnregisterNodeRequest(node_id=number))
+            ask(TAKE, control.UnregisterNode, UnregisterNodeRequest(node_id=number))
             outcome.unregistered.append(past.name)
     for name, entry in roster.sites.items():
         key = node_pem(entry.node_key)
@@ -108,35 +91,10 @@ def _registered(control: Control, key: bytes, name: str) -> bool:
     try:
         control.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
     except Exception as error:
-        if _code(error) == USED:
+        if code_of(error) == USED:
             return False
-        raise _refused(error) from error
+        raise refused(TAKE, error) from error
     return True
-
-
-def _call(method: Callable[[A], B], request: A) -> B:
-    try:
-        return method(request)
-    except Exception as error:
-        raise _refused(error) from error
-
-
-def _code(error: Exception) -> int | None:
-    """Flower's own code in the answer, where there is one."""
-    from flwr.supercore.error import FlowerError
-
-    text = getattr(getattr(error, "response", None), "text", None)
-    told = error if isinstance(error, FlowerError) else FlowerError.from_json(text)
-    return int(told.code) if told is not None else None
-
-
-def _refused(error: Exception) -> RunError:
-    code = _code(error)
-    told = f"code {code}" if code is not None else type(error).__name__
-    return RunError(
-        f"the SuperLink did not take the roster ({told})",
-        remedy="see whether it runs, and its log; its control API must be reachable from this machine",
-    )
 
 
 def register_kit(folder: Path) -> Outcome:
@@ -157,19 +115,3 @@ def register_kit(folder: Path) -> Outcome:
     if outcome.strangers:
         log.warning("nodes %s are connected by keys that were never on the roster", outcome.strangers)
     return outcome
-
-
-@contextmanager
-def control_of(address: str, authority: Path) -> Iterator[Control]:
-    """The control API at HOST:PORT, by TLS under the authority in a file; closed afterwards."""
-    from flwr.supercore.control import ControlHttpClient
-    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-
-    version = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
-    client = ControlHttpClient.from_server_address(
-        server_address=address, insecure=False, root_certificates=authority.read_bytes(), interceptors=[version]
-    )
-    try:
-        yield client
-    finally:
-        client.close()

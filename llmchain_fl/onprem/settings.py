@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmchain_fl.core.errors import ConfigError
@@ -25,6 +25,7 @@ class SiteSettings:
         key: the private key by which the coordinator knows this site.
         insecure: without TLS; on one machine only.
         port: on which SuperNode and executor of this site meet, on this machine; 0: any that is free.
+        environment: more for the environment of both processes.
     """
 
     site: Path
@@ -33,6 +34,7 @@ class SiteSettings:
     key: Path | None = None
     insecure: bool = False
     port: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Find every fault at once, before anything is started.
@@ -45,7 +47,7 @@ class SiteSettings:
         if self.insecure and (self.root_certificates or self.key):
             faults.append("--insecure: without TLS there is no certificate to check, and a key would prove nothing")
         if not self.superlink.rpartition(":")[2].isdigit() or not self.superlink.rpartition(":")[0]:
-            faults.append(f"--superlink {self.superlink}: give HOST:PORT")
+            faults.append(f"--superlink {self.superlink}: give HOST:PORT (or a kit's folder in place of a site file)")
         if faults:
             raise ConfigError(faults)
 
@@ -62,6 +64,7 @@ class CoordinatorSettings:
         known_sites: only SuperNodes whose key is registered may connect (needs TLS).
         database: file in which the SuperLink keeps its state; None: in memory, lost when it ends.
         on_answer: called each time the SuperLink answers after a start; may raise, and is then called again.
+        environment: more for the environment of both processes.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +77,7 @@ class CoordinatorSettings:
     known_sites: bool = True
     database: Path | None = None
     on_answer: Callable[[], None] = _nothing
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reached_at(self) -> str:

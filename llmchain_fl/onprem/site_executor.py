@@ -91,6 +91,8 @@ class SiteExecutor:
     ) -> None:
         self._app, self._approval, self._kind = app, approval, client_kind
         self._now, self._sleep = now, sleep
+        self.busy = False
+        """Within a message."""
 
     def serve(self, tasks: Tasks, going: Callable[[], bool] = lambda: True) -> None:
         """Ask for work and answer it, for as long as ``going()``."""
@@ -112,7 +114,7 @@ class SiteExecutor:
 
     def answer(self, task: Task) -> None:
         """One task, whatever happens; see the table of the module."""
-        meter, what = Meter(), "a message"
+        meter, what, self.busy = Meter(), "a message", True
         try:
             with Heartbeat(task.beat) as beat:
                 pulled = task.pull()
@@ -126,6 +128,7 @@ class SiteExecutor:
         except Exception as fault:
             log.error("%s: left without an answer: %s", what, type(fault).__name__)
         finally:
+            self.busy = False
             task.close()
             log.info("%s: %s", what, meter.told())
 
@@ -146,7 +149,7 @@ class SiteExecutor:
         try:
             approval = self._approval()
         except LlmchainError as fault:
-            return f"the site file cannot be read: {fault}"
+            return f"what it approves cannot be read: {fault}"
         if kind != self._kind:
             return f"a task of kind {printable(kind)}, which this site does not run"
         if not approval.allows(digest):

@@ -76,7 +76,7 @@ _COORDINATOR = """\
 Made {made} for llmchain-fl {version}. Sites reach it as {address}.
 
        llmchain-fl coordinator up .
-       llmchain-fl coordinator run scenario.toml
+       llmchain-fl coordinator run .
 
 `roster.json` is the truth about who may connect; every start registers all its keys again. `server.crt` ends {ends}:
 `llmchain-fl provision renew` makes the next one, and no site has to do anything. `../authority/ca.key` is not needed

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -75,14 +75,14 @@ def _supernode(settings: SiteSettings, runtime: str, secret: Path) -> Part:
     words += ["--auth-supernode-private-key", str(settings.key)] if settings.key else []
     return Part(
         "supernode",
-        lambda: _process("supernode", "run_flower", "flower-supernode", *words),
+        lambda: _process("supernode", "run_flower", settings.environment, "flower-supernode", *words),
         lambda: unreachable(settings.superlink, settings.root_certificates, settings.insecure),
     )
 
 
 def _site_executor(settings: SiteSettings, runtime: str, secret: Path) -> Part:
     words = ("--site", str(settings.site.resolve()), "--runtime", runtime, "--secret", str(secret))
-    return Part("executor", lambda: _process("executor", "run_site_executor", *words))
+    return Part("executor", lambda: _process("executor", "run_site_executor", settings.environment, *words))
 
 
 def _superlink(settings: CoordinatorSettings, secret: Path) -> Part:
@@ -97,7 +97,7 @@ def _superlink(settings: CoordinatorSettings, secret: Path) -> Part:
     words += ["--database", str(settings.database)] if settings.database else []
     return Part(
         "superlink",
-        lambda: _process("superlink", "run_flower", "flower-superlink", *words),
+        lambda: _process("superlink", "run_flower", settings.environment, "flower-superlink", *words),
         answers=lambda: _listens(settings.reached_at, settings.port),
         answered=settings.on_answer,
     )
@@ -106,13 +106,13 @@ def _superlink(settings: CoordinatorSettings, secret: Path) -> Part:
 def _server_executor(settings: CoordinatorSettings, secret: Path) -> Part:
     words = ["--runtime", f"{settings.reached_at}:{settings.port}", "--secret", str(secret)]
     words += ["--root-certificates", str(settings.ca)] if settings.ca else []
-    return Part("executor", lambda: _process("executor", "run_server_executor", *words))
+    return Part("executor", lambda: _process("executor", "run_server_executor", settings.environment, *words))
 
 
-def _process(name: str, module: str, *words: str) -> RealProcess:
+def _process(name: str, module: str, more: Mapping[str, str], *words: str) -> RealProcess:
     """A module of this folder in a process of its own; ``-P``: nothing is imported from the folder it is started in."""
     command = [sys.executable, "-P", "-m", f"llmchain_fl.onprem.{module}", "--parent", str(os.getpid()), *words]
-    return RealProcess(name, command, {**os.environ, **SWITCHES})
+    return RealProcess(name, command, {**os.environ, **SWITCHES, **more})
 
 
 def _keep_up(parts: Sequence[Part]) -> None:
