@@ -20,7 +20,7 @@ demo: $(STAMP)   ## the main job: 6 sites, 3 stages, privacy on; beside it noise
 
 test: check      ## every check and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower and not thorough"
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m flower
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "flower and not thorough"
 
 thorough: check  ## what make test plays a part of, to the end (half an hour)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough

@@ -11,6 +11,7 @@ import typer
 from llmchain_fl.core.audit import FILE, read_log
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.printable import printable
+from llmchain_fl.report.wording import epsilon_text
 
 app = typer.Typer(help="What was asked, what was decided, what left: the audit log of a site or of a run.")
 Place = Annotated[Path, typer.Argument(help="A site file (site.toml), or the folder of a run.")]
@@ -99,4 +100,4 @@ def line(entry: Mapping[str, Any]) -> str:
 
 
 def _number(epsilon: float | None) -> str:
-    return "none" if epsilon is None else f"{epsilon:.4f}"
+    return "none" if epsilon is None else epsilon_text(epsilon)

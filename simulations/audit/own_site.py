@@ -39,6 +39,13 @@ LONG = 400
 """Words of a text that is cut at ``max_tokens``."""
 
 
+class Held(Kept):
+    """Records that stay in memory whatever their file is: checks change them there, and the file is seconds old."""
+
+    def __delitem__(self, key: object) -> None:
+        """Nothing is forgotten."""
+
+
 class OwnSite:
     """A site whose files, policy and memory are in ``folder``; the same folder is the same site.
 
@@ -60,7 +67,7 @@ class OwnSite:
         alone: bool = False,
         name: str = "practice",
     ) -> None:
-        self.folder, self.seen, self.kept = folder, seen, Kept()
+        self.folder, self.seen, self.kept = folder, seen, Held()
         folder.mkdir(parents=True, exist_ok=True)
         stage = "all" if one_file else "{stage}"
         data = SiteData(
@@ -76,14 +83,14 @@ class OwnSite:
         """The records of a stage; ``which``: ``.held-out`` or nothing."""
         lines = "".join(json.dumps(dict(row)) + "\n" for row in rows)
         (self.folder / f"{stage}{which}.jsonl").write_text(lines, encoding="utf-8")
-        self.kept = Kept()
+        self.kept = Held()
         return self
 
     def spoil(self, stage: str, line: str) -> OwnSite:
         """A line that is no record, in front of the records of a stage."""
         file = self.folder / f"{stage}.jsonl"
         file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
-        self.kept = Kept()
+        self.kept = Held()
         return self
 
     def take_data_set(self, name: str) -> None:
@@ -96,7 +103,7 @@ class OwnSite:
 
     def _change(self, **told: object) -> None:
         self.site = self.site.model_copy(update={"data": self.site.data.model_copy(update=told)})
-        self.kept = Kept()
+        self.kept = Held()
 
     def train(self, task: TrainTask, watch: Watch | None = None) -> RecordDict:
         """The reply to ``task``, as it came over the wire."""

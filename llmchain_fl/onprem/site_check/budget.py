@@ -28,6 +28,7 @@ from llmchain_fl.planning.forecast import Forecast, calibrated_noise, forecast
 from llmchain_fl.planning.shared_noise import shared_noise
 from llmchain_fl.planning.work import plan_from, work_from
 from llmchain_fl.privacy.reading import Reading, read_ledger
+from llmchain_fl.report.wording import epsilon_text
 
 ACCOUNTANT = "pld"
 
@@ -41,7 +42,7 @@ def check_budget(subject: Subject, found: Findings) -> None:
     if reading is None:
         found.fact("ledger", "nothing was spent yet")
     else:
-        found.fact("ledger", f"verified, {reading.length} lines: epsilon {reading.spent.epsilon:.2f} spent of "
+        found.fact("ledger", f"verified, {reading.length} lines: epsilon {epsilon_text(reading.spent.epsilon)} spent of "
                    f"{reading.terms.epsilon_limit:g}")  # fmt: skip
     if subject.plan is not None:
         found.attempt("plan", _check_policy, subject, subject.plan)
@@ -80,7 +81,7 @@ def _check_cost(subject: Subject, plan: Plan, planned: Forecast, reading: Readin
 
     whole = planned.rounds
     total = after(whole)
-    told = f"its {whole} rounds take this site from epsilon {spent:.2f} to {total:.2f} of {limits.epsilon:g}"
+    told = f"its {whole} rounds take this site from epsilon {epsilon_text(spent)} to {epsilon_text(total)} of {limits.epsilon:g}"
     if total <= limits.epsilon:
         found.fact("plan", told)
     elif after(1) > limits.epsilon:

@@ -27,7 +27,7 @@ from llmchain_fl.cli.main import app
 from llmchain_fl.core.audit import FILE, read_log
 from llmchain_fl.run_dir import RunDir
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(900)]
 NAMES, KEY = ("north", "south", "west"), re.compile("ed25519:[0-9a-f]+")
 PAGE = """
 name = "lab"
