@@ -42,8 +42,8 @@ def check_budget(subject: Subject, found: Findings) -> None:
     if reading is None:
         found.fact("ledger", "nothing was spent yet")
     else:
-        found.fact("ledger", f"verified, {reading.length} lines: epsilon {epsilon_text(reading.spent.epsilon)} spent of "
-                   f"{reading.terms.epsilon_limit:g}")  # fmt: skip
+        spent = f"epsilon {epsilon_text(reading.spent.epsilon)} spent of {reading.terms.epsilon_limit:g}"
+        found.fact("ledger", f"verified, {reading.length} lines: {spent}")
     if subject.plan is not None:
         found.attempt("plan", _check_policy, subject, subject.plan)
         planned = found.attempt("plan", forecast, subject.plan.config)
@@ -81,7 +81,8 @@ def _check_cost(subject: Subject, plan: Plan, planned: Forecast, reading: Readin
 
     whole = planned.rounds
     total = after(whole)
-    told = f"its {whole} rounds take this site from epsilon {epsilon_text(spent)} to {epsilon_text(total)} of {limits.epsilon:g}"
+    way = f"from epsilon {epsilon_text(spent)} to {epsilon_text(total)} of {limits.epsilon:g}"
+    told = f"its {whole} rounds take this site {way}"
     if total <= limits.epsilon:
         found.fact("plan", told)
     elif after(1) > limits.epsilon:
