@@ -19,6 +19,7 @@ from typing import Any
 
 from llmchain_fl.aggregation import HEAD_ONLY
 from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
+from llmchain_fl.core.tasks.kind import TASKS, task_kind
 from llmchain_fl.guards import MASK
 
 FEATURES = 2000
@@ -58,7 +59,8 @@ def with_usual(told: Tree) -> Tree:
 
 def _method(told: Tree) -> Tree:
     chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
-    if chosen or _at(told, "task.kind") not in (None, "classification"):
+    kind = _at(told, "task.kind")
+    if chosen or not (kind is None or (kind in TASKS and task_kind(str(kind)).labelled)):
         return told
     incremental = _at(told, "stream.kind") == "class-incremental"
     if _at(told, "privacy.enabled") is True:

@@ -32,6 +32,7 @@ from llmchain_fl.onprem.site_check.records import check_records
 from llmchain_fl.onprem.site_check.software import check_software
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import forecast
+from llmchain_fl.report.wording import epsilon_text
 
 DAY = timedelta(days=1)
 Check = Callable[[Any, Findings], None]
@@ -432,8 +433,11 @@ def test_what_was_spent_and_what_the_plan_spends_are_counted_together(kit: Any) 
     spent = epsilon((event,), 1e-5)
     both = epsilon((event, Event("poisson-gaussian", 0.1, 2.0, 8)), 1e-5)
     found = lines(check_budget, kit.subject())
-    assert found[0] == f"fact ledger: verified, 2 lines: epsilon {spent:.2f} spent of 8"
-    assert found[1] == f"fact plan: its 4 rounds take this site from epsilon {spent:.2f} to {both:.2f} of 8"
+    assert found[0] == f"fact ledger: verified, 2 lines: epsilon {epsilon_text(spent)} spent of 8"
+    assert (
+        found[1]
+        == f"fact plan: its 4 rounds take this site from epsilon {epsilon_text(spent)} to {epsilon_text(both)} of 8"
+    )
 
 
 def test_shared_noise_is_counted_by_the_peers_that_this_site_trusts(kit: Any) -> None:
