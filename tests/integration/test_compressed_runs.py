@@ -69,6 +69,7 @@ def test_every_codec_plays_a_run_in_the_bytes_it_promised(
     assert any(value.any() for name, value in adapter_of(run).items() if "lora_B" in name)
 
 
+@pytest.mark.thorough
 def test_int4_ends_near_float32_and_a_memory_changes_what_is_sent(tiny: Any, tmp_path: Path) -> None:
     runs = {
         name: adapter_of(play(config_of(tiny, told), tmp_path / name))

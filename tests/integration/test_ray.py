@@ -62,6 +62,7 @@ def test_ray_and_the_in_process_grid_give_the_same_adapter_and_the_same_metrics(
     assert not (there.sites / SITES_LOG).exists()
 
 
+@pytest.mark.thorough
 def test_a_round_that_fails_at_every_site_ends_in_our_error_and_the_sites_say_why(
     tiny: Any, quiet_flower: dict[str, str], still_running: Callable[[dict[str, str]], list[Any]], tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def trained_on(small: Any, rows: list[dict[str, str]], z: float | None) -> Any:
     return task
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("z", "alive"), [(None, True), (8.0, False)])
 def test_random_labels_learnt_by_heart_give_members_away_and_under_noise_they_do_not(
     small: Any, z: float | None, alive: bool

@@ -232,6 +232,7 @@ def test_the_same_step_of_the_private_path_gives_no_word_away(small: Any) -> Non
         assert [site.pursued(update, std) for update in updates] == [set()] * 10
 
 
+@pytest.mark.thorough
 def test_lora_b_alone_gives_words_away_without_noise_and_none_with_it(small: Any) -> None:
     """By the rule ffa; recall of the guess, against as many guesses of the commonest words."""
     site = Site(small, ("lora_B",))

@@ -540,6 +540,7 @@ def peak_of(rule, number, start, sites, count):
         tracemalloc.stop()
 
 
+@pytest.mark.thorough
 @EVERY_RULE
 def test_a_thousand_replies_stream_in_the_memory_of_a_few_adapters(rule, number, monkeypatch):
     rng = np.random.default_rng(9)
