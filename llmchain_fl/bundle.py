@@ -49,7 +49,7 @@ def parts(root: Path, app: str) -> list[Part]:
     """The files of ``app`` and of all it imports, by path."""
     always = _closure(root, app, ())
     whole = _closure(root, app, BY_A_TASK if app == SITE else ROOMS)
-    return [_part(root, file, file not in always) for file in sorted(whole)]
+    return sorted((_part(root, file, file not in always) for file in whole), key=lambda part: part.path)
 
 
 def _closure(root: Path, app: str, chosen: tuple[str, ...]) -> set[Path]:

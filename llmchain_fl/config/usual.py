@@ -60,7 +60,8 @@ def with_usual(told: Tree) -> Tree:
 def _method(told: Tree) -> Tree:
     chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
     kind = _at(told, "task.kind")
-    if chosen or not (kind is None or (kind in TASKS and task_kind(str(kind)).labelled)):
+    labelled = kind is None or (isinstance(kind, str) and kind in TASKS and task_kind(kind).labelled)
+    if chosen or not labelled:
         return told
     incremental = _at(told, "stream.kind") == "class-incremental"
     if _at(told, "privacy.enabled") is True:
