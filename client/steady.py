@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ ON_CPU, ON_GPU = 6, 16
 ONE_RECORD = "%s: one record a pass, which is exact and slower"
 MOST_FOUND = 64
 """How many answers are remembered: a server may bring other sizes in each round."""
+T = TypeVar("T")
 Words = NDArray[np.int64]
 """Token ids of a tokenizer."""
 
@@ -80,13 +82,16 @@ def shape_for(resident: Resident, task: Task, longest: int, wanted: int, brought
     usual = ON_GPU if resident.base.device.type == "cuda" else ON_CPU
     brought = brought or Brought()
     asked = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads(), brought.key)
+    return found_once(resident, asked, lambda: _steady(resident, task, Shape(wanted or usual, longest), brought))
+
+
+def found_once(resident: Resident, asked: object, find: Callable[[], T]) -> T:
+    """What ``find`` finds out about this very model, once for each question ``asked``."""
     if asked not in resident.found:
         if len(resident.found) >= MOST_FOUND:
             resident.found.clear()
-        resident.found[asked] = _steady(resident, task, Shape(wanted or usual, longest), brought)
-    shape = resident.found[asked]
-    assert isinstance(shape, Shape)
-    return shape
+        resident.found[asked] = find()
+    return cast("T", resident.found[asked])
 
 
 def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> Shape:
@@ -218,7 +223,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def known_ids(resident: Resident) -> Words:
     """The ids of the tokenizer but for padding, ascending."""
     tokenizer = resident.base.tokenizer
-    return np.array(sorted(set(tokenizer.get_vocab().values()) - {tokenizer.pad_token_id}), dtype=np.int64)
+
+    def listed() -> Words:
+        return np.array(sorted(set(tokenizer.get_vocab().values()) - {tokenizer.pad_token_id}), dtype=np.int64)
+
+    return found_once(resident, known_ids, listed)
 
 
 def made_up_records(words: Words, lengths: Sequence[int]) -> Examples:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from client import check
-from client.steady import known_ids, made_up_records
+from client.steady import found_once, known_ids, made_up_records
 from client.training import Train, train_round
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.routing import is_beside
@@ -80,8 +80,9 @@ def try_out(
 
 
 def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None, loop: Train) -> None:
-    labels = work.task.taught(task.stage_name, task.earlier)
-    examples = _records(work, nlp_task, labels)
+    labels, resident = work.task.taught(task.stage_name, task.earlier), nlp_task.resident
+    # made once: what frozen layers make of them is then known in the rounds that follow
+    examples = found_once(resident, (_records, nlp_task, labels, shape), lambda: _records(work, nlp_task, labels))
     examples.fix(shape)
     units = Units.of_records(len(examples)).members
     spec = replace(work.train, steps=1, micro_batch=len(units))

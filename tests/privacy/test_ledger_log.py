@@ -17,6 +17,7 @@ from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import Event
 from llmchain_fl.core.privacy.book import Book
 from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.store import read_before
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 HERE = Path("the log")
@@ -153,8 +154,27 @@ def test_a_kind_of_release_that_is_not_known_any_more_is_refused(
 ) -> None:
     filled(tmp_path)
     monkeypatch.delitem(Event.__post_init__.__globals__["KINDS"], "poisson-gaussian")
+    read_before.cache_clear()  # another process
     with pytest.raises(PrivacyError, match="line 2"):
         opened(tmp_path)
+
+
+def test_lines_that_this_process_has_verified_are_not_replayed_and_any_other_byte_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, replayed, add = filled(tmp_path), list[bytes](), Book.add
+
+    def noted(book: Book, line: bytes) -> None:
+        replayed.append(line)
+        add(book, line)
+
+    monkeypatch.setattr(Book, "add", noted)
+    opened(tmp_path).spent()
+    assert replayed == []
+    log(tmp_path).write_bytes(b"".join(lines).replace(b"poisson", b"Poisson", 1))
+    with pytest.raises(PrivacyError, match="line 2"):
+        opened(tmp_path)
+    assert [line + b"\n" for line in replayed][:1] == lines[:1]
 
 
 @pytest.mark.parametrize(

@@ -133,4 +133,5 @@ def without_rows(spec: str) -> tuple[str, slice | None]:
 def path_of(spec: str) -> Path | None:
     """The file or directory that ``spec`` names, rows left out; None for what is no path (hub, generated)."""
     whole, _ = without_rows(spec)
-    return None if whole.partition(":")[0] in plugins.names_of("sources", SOURCES) else Path(whole)
+    kind, colon, _ = whole.partition(":")
+    return None if colon and kind in plugins.names_of("sources", SOURCES) else Path(whole)

@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,19 @@ from llmchain_fl.core.privacy.receipt import mark
 from llmchain_fl.core.privacy.register import Register
 from llmchain_fl.core.privacy.release import ADJACENCY, Terms
 from llmchain_fl.core.privacy.site_key import digest_of, make_key, read_key
+
+
+@dataclass
+class Read:
+    """What this process has read of a log. The file is compared with it, byte for byte, before it is used."""
+
+    book: Book = field(default_factory=Book)
+
+
+@lru_cache(maxsize=1024)
+def read_before(folder: Path) -> Read:
+    """The same for each opening of a ledger in ``folder`` by this process."""
+    return Read()
 
 
 class Store:
@@ -50,7 +65,7 @@ class Store:
             )
         self.register, self.sealed, self._key = Register(path / "members"), path / "sealed", path / "site.key"
         self._path, self._log, self._anchor, self._terms = path, path / "events.jsonl", anchor, terms
-        self._book = Book()
+        self._read = read_before(path.resolve())
 
     def make(self) -> None:
         """Make the ledger if there is nothing yet, and verify it."""
@@ -115,12 +130,19 @@ class Store:
             self.append(self._book, "anchor-renewed", was=was)
 
     def _read_log(self) -> int:
-        """Bring ``_book`` to what the file says now, whatever it said before; number of bytes after the last line."""
+        """Bring ``_book`` to what the file says now, whatever it said before; the number of its bytes.
+
+        Only lines that follow the very bytes that were read before are replayed.
+        """
         data = content(self._log) or b""
         if not data.startswith(bytes(self._book.raw)):
-            self._book = Book()
+            self._read.book = Book()
         self._book.extend(data, self._log)
         return len(data)
+
+    @property
+    def _book(self) -> Book:
+        return self._read.book
 
     def _was_used(self) -> bool:
         return self._anchor.exists() or any(self.register.folder.iterdir()) or any(self.sealed.iterdir())
