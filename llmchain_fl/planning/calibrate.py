@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.accounting import epsilon
@@ -27,7 +28,7 @@ def calibrate(
 ) -> float:
     """Smallest noise multiplier, to within ``tolerance`` in epsilon, that keeps ``total_steps`` at or below the target.
 
-    Bisection on log z, between MULTIPLIERS. For the result z: target - tolerance <= epsilon(z) <= target.
+    Between MULTIPLIERS (:func:`smallest_noise`). For the result z: target - tolerance <= epsilon(z) <= target.
 
     Raises:
         PrivacyError: target or tolerance out of bounds, a target that no multiplier in the range meets, or one that
@@ -48,16 +49,31 @@ def calibrate(
 def smallest_noise(spent: Callable[[float], float], target: float, tolerance: float = 0.01) -> float:
     """Smallest z, to within ``tolerance`` in epsilon, with ``spent(z) <= target``; ``spent`` falls as z rises.
 
+    Epsilon is nearly a power of z, so every other guess is where the line through both ends, in logarithms, meets the
+    middle of what is tolerated; the others halve the interval, so it shrinks whatever ``spent`` is.
+
     Raises:
         PrivacyError: no multiplier in MULTIPLIERS meets the target, or even the smallest stays below it.
     """
+    spent, halve = cache(spent), False
     low, high = _bracket(spent, target)
     while target - spent(high) > tolerance:
         middle = math.sqrt(low * high)
         if not low < middle < high:
             raise PrivacyError(f"tolerance {tolerance!r} is finer than the accountant", remedy="take 0.001 or more")
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
+        if not halve:
+            middle = _guess(low, spent(low), high, spent(high), target - tolerance / 2) or middle
+        low, high, halve = (low, middle, not halve) if spent(middle) <= target else (middle, high, not halve)
     return high
+
+
+def _guess(low: float, above: float, high: float, below: float, wanted: float) -> float:
+    """Where epsilon would be ``wanted``, a power of z that is ``above`` at low and ``below`` at high; 0: unknown."""
+    if not (math.isfinite(above) and above > wanted > below > 0):
+        return 0.0
+    share = math.log(above / wanted) / math.log(above / below)
+    z = low * (high / low) ** share
+    return z if low < z < high else 0.0
 
 
 def _bracket(spent: Callable[[float], float], target: float) -> tuple[float, float]:
