@@ -156,6 +156,7 @@ def _check_size(site: Site, work: WorkSpec) -> None:
     asked = {
         "rank": (work.adapter.rank, limits.max_rank),
         "tokens": (work.task.max_tokens, limits.max_tokens),
+        "rows a record": (work.task.windows, limits.max_windows),
         "labels": (len(work.task.labels), limits.max_labels),
         "public records a step": (public, limits.max_public),
         "stages": (max(len(work.task.candidate_labels), len(work.task.stage_labels)), limits.max_stages),

@@ -36,7 +36,8 @@ class HasVectors(Protocol):
 
 
 def site_sums(task: HasVectors, examples: Examples, labels: int, features: RandomFeatures) -> dict[str, Matrix]:
-    """Sums over the records of a site, float64, of f = f(x) (``random_features.py``) and one-hot labels y:
+    """Sums over the records of a site, float64, of f = f(x) (``random_features.py``) and one-hot labels y;
+    x: the record's vector, the mean over its rows where it has several:
 
         gram = sum f f^T (upper triangle, row by row, [D (D + 1) / 2])     cross = sum f y^T [D, L]     counts = sum y
 
@@ -54,7 +55,7 @@ def site_sums(task: HasVectors, examples: Examples, labels: int, features: Rando
     | a record whose vector is not finite, or in fixed shapes cannot be computed | adds nothing |
     | a vector longer than 1 | counts at length 1 |
     """
-    vectors, targets = _vectors(task, examples, features.width), examples.targets
+    vectors, targets = _vectors(task, examples, features.width), examples.record_targets
     known = (targets >= 0) & (targets < labels) & np.isfinite(vectors).all(axis=1)
     return sums_of(vectors[known], targets[known], labels, features)
 
@@ -80,7 +81,7 @@ def head_sums(
         )
     sums = site_sums(task, examples, len(task.labels), task.random)
     arrays = {name: value.astype(np.float32) for name, value in sums.items()}
-    return LocalResult(arrays, 1, len(examples), examples.tokens(range(len(examples))), direct=True)
+    return LocalResult(arrays, 1, examples.records, examples.tokens(range(len(examples))), direct=True)
 
 
 def _vectors(task: HasVectors, examples: Examples, width: int) -> npt.NDArray[np.float64]:
@@ -89,4 +90,5 @@ def _vectors(task: HasVectors, examples: Examples, width: int) -> npt.NDArray[np
         return np.zeros((0, width))
     found = each_record(examples, BATCH, lambda index: tuple(task.vectors(examples, list(index)).cpu().T), width).T
     with np.errstate(invalid="ignore"):
-        return np.ascontiguousarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0))
+        bounded = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0)
+        return np.ascontiguousarray(examples.by_record(bounded.T).T)

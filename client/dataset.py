@@ -11,7 +11,7 @@ import numpy as np
 
 from client.site import Site
 from llmchain_fl.core.adapter.resident import ResidentSpec
-from llmchain_fl.core.data.columns import only_labels
+from llmchain_fl.core.data.columns import only_labels, only_sound
 from llmchain_fl.core.data.lines import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.core.data.source import path_of, read_fitting
@@ -111,6 +111,10 @@ def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> Sit
     rows, left = read_fitting(source, mapping=site.data.columns, required=required, dialect=dialect, allowed=allowed)
     if kind.labelled:
         rows, others = only_labels(rows, [name for name, _ in spec.labels])
+        left = left + others
+    if kind.fault is not None:
+        names = frozenset(name for name, _ in spec.labels)
+        rows, others = only_sound(rows, lambda row: kind.fault_of(row, names))
         left = left + others
     examples, rows, left = _encoded(task, rows, left)
     _tell(site, rows, left)

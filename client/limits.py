@@ -47,6 +47,8 @@ class SiteLimits(Section):
     """Most trained numbers."""
     max_tokens: Annotated[int, Field(ge=4)] = 4096
     """Longest text of a record, in tokens."""
+    max_windows: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Most rows of so many tokens that a long record is read in."""
     max_labels: Annotated[int, Field(ge=1)] = 10_000
     """Longest label list."""
     max_message_mb: Annotated[int, Field(ge=1)] = 1024

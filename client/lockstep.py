@@ -55,11 +55,12 @@ def gradient_sum(
     per_unit = plan if plan is not None and plan.unit != "site" else None
     (batch,) = _only(list(batches))
     strength = Strength()
-    index = [int(record) for unit in batch for record in unit]
+    index = [int(row) for unit in batch for row in unit]
+    count = examples.records_in(index)
     with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
         if per_unit is not None and per_unit.is_shared and isinstance(gradient, PrivateGradient):
             integers = -integer_sum(gradient, batch, loss, per_unit)
-            return LocalResult({}, 1, len(index), examples.tokens(index), unusable=gradient.unusable, integers=integers)
+            return LocalResult({}, 1, count, examples.tokens(index), unusable=gradient.unusable, integers=integers)
         step = gradient(batch, loss) / spec.batch_size
         with gradient.paused():
             step = guarded(task, guards, step, strength)
@@ -72,7 +73,7 @@ def gradient_sum(
         size = resident.parameters[name].numel()
         arrays[name] = np.ascontiguousarray(flat[start : start + size].reshape(resident.shapes[name]))
         start += size
-    return LocalResult(arrays, 1, len(index), examples.tokens(index), strength.penalty, unusable=unusable, direct=True)
+    return LocalResult(arrays, 1, count, examples.tokens(index), strength.penalty, unusable=unusable, direct=True)
 
 
 def integer_sum(gradient: PrivateGradient, batch: Batch, loss: LossFn, plan: PrivacyPlan) -> Integers:

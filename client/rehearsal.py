@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from client.dataset import SiteRecords
 from llmchain_fl.core.privacy.units import Units
-from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.base import Examples, joined
 
 Mask = NDArray[np.bool_]
 Mark = tuple[bytes, int, int]
@@ -75,16 +75,28 @@ def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) 
 def marks(records: SiteRecords) -> list[Mark]:
     """The mark of each record, in order. Equal records are counted for each named owner apart: who else has one like it
     must not matter; where nobody has a name they are counted over the file."""
-    owner = dict.fromkeys(range(len(records.examples)), -1)
+    owner = dict.fromkeys(range(records.examples.records), -1)
     if records.names:
         owner |= {int(record): u for u, unit in enumerate(records.units.members) for record in unit}
     seen: Counter[tuple[int, bytes, int]] = Counter()
     found: list[Mark] = []
-    for record, (ids, target) in enumerate(zip(records.examples.ids, records.examples.targets, strict=True)):
-        content = (hashlib.sha256(ids.tobytes()).digest(), int(target))
+    examples = records.examples
+    for record in range(examples.records):
+        content = _content(examples, examples.rows_of([record]))
         found.append((*content, seen[owner[record], *content]))
         seen[owner[record], *content] += 1
     return found
+
+
+def _content(examples: Examples, rows: NDArray[np.int64]) -> tuple[bytes, int]:
+    """What the rows of a record hold: tokens, notes and all targets in a digest; the first target beside it."""
+    if len(rows) == 1 and not examples.notes:
+        return hashlib.sha256(examples.ids[rows[0]].tobytes()).digest(), int(examples.targets[rows[0]])
+    told = hashlib.sha256()
+    for row in rows:
+        for part in (examples.ids[row], examples.targets[row : row + 1], *examples.notes[row : row + 1]):
+            told.update(len(part).to_bytes(8, "big") + part.tobytes())
+    return told.digest(), int(examples.targets[rows[0]])
 
 
 def _owners(records: SiteRecords) -> list[Mark]:
@@ -102,7 +114,7 @@ def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Uni
     """
     if len(parts) == 1:
         return parts[0].records.examples, parts[0].records.units.kept(parts[0].kept & allowed[0])
-    ids: list[NDArray[np.int64]] = []
+    count = 0
     members: dict[object, dict[Mark, int]] = {}
     for part, may in zip(parts, allowed, strict=True):
         records, known = part.records, marks(part.records)
@@ -111,8 +123,7 @@ def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Uni
             if takes:
                 own = members.setdefault(owner, {})
                 for record in unit:
-                    own.setdefault(known[int(record)], len(ids) + int(record))
-        ids += records.examples.ids
-    targets = np.concatenate([part.records.examples.targets for part in parts])
+                    own.setdefault(known[int(record)], count + int(record))
+        count += records.examples.records
     units = Units(tuple(np.array(sorted(own.values()), dtype=np.int64) for own in members.values()))
-    return Examples(ids, targets, shape=parts[0].records.examples.shape), units
+    return joined([part.records.examples for part in parts]), units

@@ -106,7 +106,8 @@ def _trained(
     plan, spec, (examples, units) = work.plan, work.train, drawn_from
     trial.load(nlp_task.resident, task, between.personal)
     most = plan.records_per_unit if plan is not None else 1
-    batches = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
+    drawn = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
+    batches = ([examples.rows_of(records) for records in batch] for batch in drawn)
     guards = SiteGuards(work.guards, task.guard_arrays, work.task.taught(task.stage_name, task.earlier))
     result = (loop or loop_of(spec.method))(nlp_task, examples, batches, spec, plan, guards, task.lr)
     _tell(site, task, work, result)

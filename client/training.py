@@ -96,7 +96,7 @@ def train_round(
             proximal(resident.trained, start, lr * spec.proximal)
             strength.pulled(before, after, resident.trained)
             index = [int(record) for unit in batch for record in unit]
-            steps, records, tokens = steps + 1, records + len(index), tokens + examples.tokens(index)
+            steps, records, tokens = steps + 1, records + examples.records_in(index), tokens + examples.tokens(index)
         unusable = gradient.unusable
     noised = per_unit is not None and per_unit.is_private
     check_moved(resident.trained, start, stepped, expected=pushed and records > 0 and not noised)
@@ -105,11 +105,12 @@ def train_round(
 
 
 def loss_of(task: Task, examples: Examples, guards: SiteGuards) -> Callable[[Sequence[int]], Tensor]:
-    """Records -> each one's whole loss, float32 [n]: the task's, and what guards add to it."""
+    """Rows -> what each adds to its record's loss, float32 [n]: the task's, and what guards add to it."""
 
     def loss(index: Sequence[int]) -> Tensor:
         output = task.forward(examples, index)
-        return task.losses(guards.restrict(task, output)) + guards.example_loss(task, examples, index, output)
+        losses = task.losses(guards.restrict(task, output)) + guards.example_loss(task, examples, index, output)
+        return examples.weighted(losses, index)
 
     return loss
 

@@ -26,7 +26,7 @@ from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.sampling import seeded_uniform
 from llmchain_fl.core.privacy.units import Units
-from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.base import Examples, Task, joined
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.tasks.spec import StageLabels, TaskSpec
@@ -107,17 +107,16 @@ def _records(work: WorkSpec, nlp_task: Task, labels: StageLabels | None) -> Exam
     """Made-up texts as the task encodes them, and records of made-up ids; all of a label that the round teaches."""
     texts = nlp_task.encode(made_up_rows(work.task))
     full = made_up_records(known_ids(nlp_task.resident), [min(length, work.task.max_tokens) for length in LENGTHS])
-    targets = np.concatenate([texts.targets, full.targets])
+    examples = joined([texts, full])
     if labels is not None:
-        targets[:] = labels.own[0]
-    return Examples([*texts.ids, *full.ids], targets)
+        examples.targets[:] = labels.own[0]
+    return examples
 
 
 def made_up_rows(spec: TaskSpec) -> Sequence[Mapping[str, str]]:
     """Rows with the columns of the task; the first label."""
     label = spec.labels[0][0] if spec.labels else ""
-    columns = task_kind(spec.kind).columns
-    return [{column: label if column == "label" else words for column in columns} for words in WORDS]
+    return [task_kind(spec.kind).made_up_row(words, label) for words in WORDS]
 
 
 def check_memory(work: WorkSpec, resident: Resident, rows: int, allowed_mb: int, most_trained: int) -> None:

@@ -15,6 +15,7 @@ from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import probe_records, stage_rows
 from llmchain_fl.evaluation.answered import Answered, answered
+from llmchain_fl.planning.texts import tell_cut, unknown_id
 
 Scores = dict[str, dict[str, float]]
 Opening = Callable[["Scorer"], list[dict[str, Any]]]
@@ -36,6 +37,8 @@ class Scorer:
         self._sets: dict[str, dict[str, Examples]] = {
             which: self._read(config, which, labels) for which in ("dev", "test")
         }
+        for which, sets in self._sets.items():
+            tell_cut(sets, which, unknown_id(self.resident.base.tokenizer))
         self._sets["probe"] = {
             name: self._probe(config, source, labels) for name, source in config.stream.probes.items()
         }
@@ -54,6 +57,12 @@ class Scorer:
         rows = probe_records(config, source, labels)
         return self.task.encode(rows.records)
 
+    def cut(self) -> float | None:
+        """Share of the test and dev records of which something does not fit into their rows; None: there are none."""
+        known = [one for which in ("dev", "test") for one in self._sets[which].values()]
+        count = sum(one.records for one in known)
+        return sum(one.cut for one in known) / count if count else None
+
     @property
     def main(self) -> Metric:
         """The task's main score."""
@@ -71,7 +80,7 @@ class Scorer:
 
     def sizes(self, which: str) -> dict[str, int]:
         """Records of each stage's set."""
-        return {stage: len(examples) for stage, examples in self._sets[which].items()}
+        return {stage: examples.records for stage, examples in self._sets[which].items()}
 
     def score(self, arrays: Arrays, which: str, stages: Sequence[str] | None = None) -> Scores:
         """Stage -> metric -> value of the adapter ``arrays`` on the sets ``which`` (all stages by default)."""

@@ -79,7 +79,7 @@ def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
 
     def rows(scorer: Scorer) -> list[Row]:
         task = scorer.task
-        wanted = config.data.baseline and task_kind(config.task.kind).labelled and scorer.main.unit == SHARE
+        wanted = config.data.baseline and task_kind(config.task.kind).pooled and scorer.main.unit == SHARE
         if not wanted or not isinstance(task, HasFeatures):
             return []
         held = _records(config, folder, names)
@@ -146,7 +146,7 @@ def _scored(
 def _known(task: HasFeatures, examples: Examples) -> Known:
     features = task.frozen_features(examples).double().cpu().numpy()
     candidates = None if examples.candidate_labels is None else np.array(examples.candidate_labels, dtype=np.int64)
-    return Known(features, examples.targets, candidates)
+    return Known(features, examples.record_targets, candidates)
 
 
 def _records(config: RunConfig, folder: Path, names: Sequence[str]) -> dict[str, list[Record]]:

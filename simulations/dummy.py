@@ -24,6 +24,7 @@ from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import forecast
 from llmchain_fl.planning.signal import planned_ratio, verdict
 from llmchain_fl.planning.texts import MOST_TEXTS, check_texts
+from llmchain_fl.planning.work import windows_of
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from server.build import build
@@ -41,8 +42,8 @@ def check_model(config: RunConfig, *, train: bool = True) -> Findings:
             loop = found.attempt("model", build, config, run, Silent())
             if loop is not None:
                 _describe(found, config, loop)
-                tokenizer, most = loop.parts.scorer.resident.base.tokenizer, config.model.max_tokens
-                check_texts(found, tokenizer, _shown(config, train=train), most)
+                scorer, rows = loop.parts.scorer, (config.model.max_tokens, windows_of(config))
+                check_texts(found, scorer.resident.base.tokenizer, _shown(config, train=train), *rows, scorer.cut())
                 found.attempt("model", _try, config, loop, run)
         except Exception as error:  # whatever somebody's model does
             found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
@@ -102,13 +103,12 @@ def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:
 
 def _shown(config: RunConfig, *, train: bool) -> list[str]:
     """Public texts of every stage: those it is tested on, else those that the simulation deals out."""
-    columns = [column for column in task_kind(config.task.kind).columns if column != "label"]
-    sources, labels, texts = Sources(), list(public_labels(config)), list[str]()
+    kind, sources, labels, texts = task_kind(config.task.kind), Sources(), list(public_labels(config)), list[str]()
     for stage in stages_in_order(config):
         public = ("test", "dev", "train") if train else ("test", "dev")
         which = next((one for one in public if named(config, stage, one)), "")
         if not which or "{site}" in named(config, stage, which):
             continue
         rows: Sequence[dict[str, str]] = sources.stage(config, stage, which, labels).records[:MOST_TEXTS]
-        texts += [" ".join(row[column] for column in columns) for row in rows]
+        texts += [kind.text_of(row) for row in rows]
     return texts

@@ -147,6 +147,7 @@ class Small:
         guards: Sequence[Any] = (),
         plan: Any = None,
         features: int = 0,
+        windows: int = 1,
     ) -> Any:
         """A ``WorkSpec`` over a tiny model."""
         from llmchain_fl.core.adapter.value import AdapterSpec
@@ -154,7 +155,7 @@ class Small:
         from llmchain_fl.core.tasks.spec import TaskSpec
         from llmchain_fl.core.work import TrainSpec, WorkSpec
 
-        labels = tuple(LABELS.items()) if kind == "classification" else ()
+        labels = tuple(LABELS.items()) if task_kind(kind).named else ()
         loop = {
             "steps": 3,
             "sampling_rate": 0.5,
@@ -167,7 +168,9 @@ class Small:
         return WorkSpec(
             base=self.base(task_kind(kind).base_kind),
             adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
-            task=TaskSpec(kind, head, labels, 20.0, pooling, max_tokens, features=features, feature_seed=9),
+            task=TaskSpec(
+                kind, head, labels, 20.0, pooling, max_tokens, features=features, feature_seed=9, windows=windows
+            ),
             train=TrainSpec(**{**loop, **(train or {})}),
             guards=tuple(guards),
             plan=plan,
@@ -199,6 +202,13 @@ class Small:
         if kind == "plain-text":
             return [{"text": words()} for _ in range(count)]
         return [{"prompt": words(), "answer": words()} for _ in range(count)]
+
+    def record(self, kind: str, words: int, seed: int = 1) -> dict[str, str]:
+        """A made-up record of so many words for any kind of task."""
+        from llmchain_fl.core.tasks.kind import task_kind
+
+        draw = random.Random(f"{seed}/{words}")
+        return task_kind(kind).made_up_row(" ".join(draw.choices(WORDS, k=words)), draw.choice(list(LABELS)))
 
     def plan(self, work: Any = None, **changes: Any) -> Any:
         """A privacy plan that fits the loop of ``work`` (by default the loop of ``self.work()``)."""

@@ -19,15 +19,14 @@ def command(
     """Score a trained adapter on records of yours."""
     from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
     from llmchain_fl.core.tasks.kind import task_kind
-    from llmchain_fl.data.source import check_labels, read_rows
+    from llmchain_fl.data.source import check_kind, read_rows
 
     told = told_columns(columns)
     folder = find_adapter(run)
     spec = task_of(folder)
     kind = task_kind(spec.kind)
     rows = read_rows(data, mapping=own_columns(folder) | told, required=kind.columns, split="test", seed=1)
-    if kind.labelled:
-        check_labels(rows, spec.labels)
+    check_kind(rows, kind, spec.labels)
     _, task = open_trained(folder)
     for metric, value in task.score(task.encode(rows.records)).items():
         typer.echo(f"{metric} {value:.4f}")

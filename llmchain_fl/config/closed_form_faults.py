@@ -15,7 +15,7 @@ def closed_form_faults(run: RunConfig) -> Iterator[str]:
     if run.train.method != CLOSED_FORM:
         return
     told = 'train.method = "closed-form"'
-    if not task_kind(run.task.kind).labelled or run.task.head != "trained":
+    if not task_kind(run.task.kind).pooled or run.task.head != "trained":
         yield f'{told} computes the head of a classifier: set task.kind = "classification", task.head = "trained"'
     if run.aggregation.rule != HEAD_ONLY or run.aggregation.optimizer != "none" or run.aggregation.robust != "none":
         yield f'{told} adds sums up: set aggregation.rule = "{HEAD_ONLY}", no server optimizer and no robust step'

@@ -53,7 +53,7 @@ def cross_faults(run: RunConfig) -> list[str]:
          "privacy.clip_quantile needs privacy.unit = \"site\": persons' norms never leave a site"),
         (run.data.one_record_per_person and run.data.made_up_persons > 0,
          "data.one_record_per_person and data.made_up_persons contradict each other"),
-        (kind.labelled and not run.task.labels,
+        (kind.named and not run.task.labels,
          f"task.labels is empty: {run.task.kind} needs a public label list (never collected from the sites)"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),

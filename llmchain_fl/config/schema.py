@@ -93,6 +93,10 @@ class TaskConfig(Section):
     """Label-text head: logit = scale x cosine."""
     features: Annotated[int, Field(ge=0, le=8192)] = 0
     """Fixed random features in front of a trained head, beside the base's own; 0: none. For heads in closed form."""
+    windows: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Most rows of `model.max_tokens` tokens that a long text is read in; what is beyond them is cut, and the run says
+    of how many public test texts before round 1. All rows of a record count as one record, in the loss, in the score
+    and in what privacy bounds. 0: as the kind of task has it (docs/tasks.md)."""
 
 
 class DataConfig(Section):

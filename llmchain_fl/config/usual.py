@@ -60,7 +60,7 @@ def with_usual(told: Tree) -> Tree:
 def _method(told: Tree) -> Tree:
     chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
     kind = _at(told, "task.kind")
-    labelled = kind is None or (isinstance(kind, str) and kind in TASKS and task_kind(kind).labelled)
+    labelled = kind is None or (isinstance(kind, str) and kind in TASKS and task_kind(kind).pooled)
     if chosen or not labelled:
         return told
     incremental = _at(told, "stream.kind") == "class-incremental"

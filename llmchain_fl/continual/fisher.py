@@ -60,13 +60,13 @@ def public_fisher(task: Task, examples: Examples, paths: Sequence[str], seed: in
             output = task.forward(examples, index)
             losses = task.losses(replace(output, targets=drawn(output, generator)))
             outputs = [(path, one) for path in paths for one in seen[path].outputs]
-            gradients = torch.autograd.grad(losses.sum(), [one for _, one in outputs])
+            gradients = torch.autograd.grad(examples.weighted(losses, index).sum(), [one for _, one in outputs])
         for path in paths:
             own = [g for (where, _), g in zip(outputs, gradients, strict=True) if where == path]
             found = squares(seen[path].inputs, own)
             before = totals.get(path, (np.zeros_like(found[0]), np.zeros_like(found[1])))
             totals[path] = (before[0] + found[0], before[1] + found[1])
-    count = max(1, len(examples))
+    count = max(1, examples.records)
     return {path: (rows / count, cols / count) for path, (rows, cols) in totals.items()}
 
 

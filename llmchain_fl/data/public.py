@@ -62,7 +62,8 @@ def public_rows(config: RunConfig, labels: Sequence[str], sources: Sources | Non
 
 def _columns(config: RunConfig) -> list[str]:
     """What a public record must have: everything but the label."""
-    return [column for column in task_kind(config.task.kind).columns if column != "label"]
+    kind = task_kind(config.task.kind)
+    return [column for column in kind.columns if not (kind.labelled and column in kind.answers)]
 
 
 def _rows(config: RunConfig, source: str, read: Sources) -> Rows:

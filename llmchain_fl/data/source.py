@@ -19,8 +19,9 @@ from llmchain_fl.core.data.rows import SHOWN, Found, Line, Located, Misfit, Rows
 from llmchain_fl.core.data.source import found_at, path_of, without_rows
 from llmchain_fl.core.data.tables import WINDOWS
 from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.core.tasks.kind import TaskKind
 
-__all__ = ["check_labels", "load_source", "map_columns", "path_of", "read_rows", "resolve_site"]
+__all__ = ["check_kind", "check_labels", "load_source", "map_columns", "path_of", "read_rows", "resolve_site"]
 
 _BLOCK = 2**20
 
@@ -170,6 +171,22 @@ def check_labels(rows: Rows, labels: Collection[str]) -> None:
             where=str(unknown[0]),
             remedy="spell the label as in the list (case and spaces count), add it to the list, or map other names",
         )
+
+
+def check_kind(rows: Rows, kind: TaskKind, names: Collection[str]) -> None:
+    """Every record must be one of this kind of task, by its public list of ``names``. No record is quoted.
+
+    Raises:
+        DataError: with the number of records that have the first fault, and the first five lines.
+    """
+    if kind.labelled and names:
+        check_labels(rows, names)
+    known = frozenset(names)
+    told = [kind.fault_of(record, known) for record in rows.records]
+    first = next((reason for reason in told if reason), "")
+    if first:
+        lines = [line for line, reason in zip(rows.lines, told, strict=True) if reason == first]
+        raise DataError(f"{how_many(lines)} {first}", where=str(lines[0]), remedy="correct it, or leave the record out")
 
 
 def how_many(lines: Sequence[Line]) -> str:

@@ -12,7 +12,7 @@ from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.words import nearest
 from llmchain_fl.data.label_list import read_label_list
-from llmchain_fl.data.source import check_labels, path_of, read_rows
+from llmchain_fl.data.source import check_kind, path_of, read_rows
 
 
 def public_labels(config: RunConfig) -> dict[str, str]:
@@ -21,7 +21,7 @@ def public_labels(config: RunConfig) -> dict[str, str]:
     Raises:
         ConfigError, DataError: the list cannot be read.
     """
-    return read_label_list(config.task.labels) if task_kind(config.task.kind).labelled else {}
+    return read_label_list(config.task.labels) if task_kind(config.task.kind).named else {}
 
 
 def check_stages(config: RunConfig, labels: Sequence[str]) -> None:
@@ -93,8 +93,7 @@ def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows
     rows = read_rows(
         source, mapping=columns, required=required, split="test", seed=config.seed, size=size, private=False
     )
-    if labels:
-        check_labels(rows, labels)
+    check_kind(rows, task_kind(config.task.kind), labels)
     if not rows.records:
         raise DataError("holds no record", where=source, remedy="give the probe records, or leave it out")
     return rows
@@ -146,8 +145,7 @@ class Sources:
                 remedy = f'stage "{stage.name}": correct where'
                 raise DataError(f"there is no column {column}", where=spec, remedy=remedy)
         chosen = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, kept, row)])
-        if labels:
-            check_labels(chosen, labels)
+        check_kind(chosen, task_kind(config.task.kind), labels)
         if not len(chosen):
             raise DataError(
                 f'no record is left for stage "{stage.name}"', where=spec, remedy="check the stage's labels and where"

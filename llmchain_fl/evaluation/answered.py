@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.tasks.classification import only_candidates
+from llmchain_fl.core.tasks.classification import log_chances, only_candidates
 from llmchain_fl.core.tasks.metric import SHARE
 from llmchain_fl.core.tasks.passes import each_record
 
@@ -31,11 +31,13 @@ class Answered:
 def answered(task: Task, examples: Examples, *, labelled: bool) -> Answered:
     """What the adapter that is loaded answers, ``labelled``: whether logits are one for each label."""
     scores = task.record_scores(examples) if task.metrics[0].unit == SHARE else None
-    return Answered(len(examples), scores, best(task, examples) if labelled else None, examples.targets)
+    return Answered(examples.records, scores, best(task, examples) if labelled else None, examples.record_targets)
 
 
 def best(task: Task, examples: Examples) -> NDArray[np.int64]:
-    """Position of the label with the largest logit, among those that can be the answer, of each record."""
+    """Position of the likeliest label, among those that can be the answer, of each record."""
+    if examples.owner is not None:
+        return np.asarray(log_chances(task, examples, BATCH).argmax(axis=0), dtype=np.int64)
 
     def largest(index: Sequence[int]) -> tuple[Tensor, ...]:
         return (only_candidates(task.forward(examples, index), examples.candidate_labels).logits.argmax(dim=-1),)

@@ -85,7 +85,7 @@ class RouteServer(ServerGuard):
         """The next stage's key; the pair that was trained is a block of the fold now."""
         following = view.stage + 1
         if following < len(view.stages) and view.public is not None:
-            groups = [public_of(view, stage) for stage in range(following + 1)]
+            groups = [view.public.rows_of(public_of(view, stage)).tolist() for stage in range(following + 1)]
             keys, centre = keys_of(view.task, view.public, groups)
             pair = serving[PAIR]
             self._table = {

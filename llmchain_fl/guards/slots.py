@@ -141,7 +141,7 @@ class SlotsServer(ServerGuard):
             return []
         view.task.resident.reset()
         view.task.resident.load(serving)
-        index = public_of(view, view.stage)
+        index = view.public.rows_of(public_of(view, view.stage)).tolist()
         result = []
         for module, moment in second_moments(view.task, view.public, index, list(taken)):
             width = len(moment)
@@ -175,7 +175,7 @@ def public_of(view: View, stage: int) -> list[int]:
     Raises:
         DataError: there is none.
     """
-    count, name = 0 if view.public is None else len(view.public), view.stages[stage]
+    count, name = 0 if view.public is None else view.public.records, view.stages[stage]
     told = any("stage" in row for row in view.public_rows)
     found = [i for i, row in enumerate(view.public_rows) if row.get("stage") == name] if told else list(range(count))
     if not found:

@@ -13,29 +13,69 @@ of tokens unknown, up to 2 %        nothing
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.planning.findings import Findings
 
+log = logging.getLogger("llmchain_fl")
 MOST_TEXTS = 2000
 """Texts whose tokens are counted."""
 CUT, UNKNOWN, NOTHING_KNOWN = 0.05, 0.02, 0.5
 
 
-def check_texts(found: Findings, tokenizer: Any, texts: list[str], most: int) -> None:
-    """See the table of the module. ``most``: tokens of a text that are kept (``model.max_tokens``)."""
+def unknown_id(tokenizer: Any) -> int | None:
+    """The id of a token that stands for all unknown ones; None where there is none of its own."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    return None if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id) else int(unknown)
+
+
+def tell_cut(sets: Mapping[str, Examples], which: str, unknown: int | None) -> None:
+    """Before round 1: of how many public texts something is cut, and how many of their tokens the base does not know.
+
+    Args:
+        sets: stage -> its test or dev records, in rows.
+        which: ``test`` or ``dev``.
+        unknown: the tokenizer's id of an unknown token, if it has one.
+    """
+    for stage, examples in sets.items():
+        cut = examples.cut / max(1, examples.records)
+        tokens = np.concatenate([np.zeros(0, dtype=np.int64), *examples.ids])
+        lost = float((tokens == unknown).mean()) if unknown is not None and len(tokens) else 0.0
+        tell = log.warning if cut > CUT or lost > UNKNOWN else log.info
+        told = (stage, which, 100 * cut, 100 * lost)
+        tell('stage "%s": %.1f %% of the public %s texts are cut, %.1f %% of their tokens are unknown', *told)
+
+
+def check_texts(
+    found: Findings, tokenizer: Any, texts: list[str], most: int, windows: int = 1, share: float | None = None
+) -> None:
+    """See the table of the module.
+
+    Args:
+        found: takes the lines.
+        tokenizer: of the base.
+        texts: what is counted.
+        most: tokens of a row (``model.max_tokens``).
+        windows: rows of a text (``task.windows``).
+        share: of texts cut, where they have been read into rows; None: by their lengths.
+    """
     if tokenizer is None or not texts:
         return
     ids = tokenizer(texts, truncation=False)["input_ids"]
     lengths = np.array([len(one) for one in ids])
-    cut = float((lengths > most).mean())
+    ends = len(tokenizer("")["input_ids"])
+    cut = float((lengths > ends + windows * (most - ends)).mean()) if share is None else share
+    where = ("" if windows == 1 else f"{windows} rows of ") + f"model.max_tokens = {most}"
     told = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
     if cut > CUT:
-        found.warn("texts", f"{told}; {cut:.0%} are cut at model.max_tokens = {most}", "raise it: passes take longer")
+        found.warn("texts", f"{told}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
     else:
-        found.fact("texts", f"{told}; {cut:.1%} are cut at model.max_tokens = {most}")
+        found.fact("texts", f"{told}; {cut:.1%} are cut at {where}")
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain = [token for one in ids for token in one if token not in special]
     unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0

@@ -42,6 +42,7 @@ def work_from(
             _stage_labels(config, list(labels)),
             task.features,
             config.seed,
+            windows_of(config),
         ),
         train=TrainSpec(
             train.steps,
@@ -61,6 +62,11 @@ def work_from(
         threads=model.threads,
         secure=secure_from(config),
     )
+
+
+def windows_of(config: RunConfig) -> int:
+    """Most rows that a long record is read in: as told, or as usual for the kind of task."""
+    return config.task.windows or task_kind(config.task.kind).windows
 
 
 def _candidate_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
+from llmchain_fl.core.data.lists import Listed, list_text
 from llmchain_fl.core.data.rows import HALF_PAIR, LeftOut, Located, Misfit, Rows, sort_out
 from llmchain_fl.core.errors import DataError
 
@@ -42,11 +43,13 @@ def map_record(record: Located, asked: Mapping[str, str]) -> dict[str, str] | Mi
     true / false                        "true" / "false"   "true" / "false"
     null, NaN, blank text, no cell      a fault            left out of that record
     list, object, date, lone surrogate  a fault            left out of that record
+    list, in a column ``Listed``        ``data/lists.py``  -
     ==================================  =================  ==============================
     """
     found: dict[str, str] = {}
     for column, name in asked.items():
-        cell = cell_text(_cell(record.row, name))
+        value = _cell(record.row, name)
+        cell = cell_text(value) if not isinstance(column, Listed) or value in (None, "") else list_text(value)
         if not cell:
             no_text, empty = cell_faults(column)
             return Misfit(record.line, *(no_text if cell is None else empty))
@@ -121,10 +124,29 @@ def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
     return rows.select(kept), left
 
 
+def only_sound(rows: Rows, fault: Callable[[Mapping[str, str]], str]) -> tuple[Rows, LeftOut]:
+    """The records in which ``fault`` finds nothing, and how many are none of the task's, by reason.
+
+    Args:
+        rows: with the columns of the task.
+        fault: why a record is none; "": it is one. Of this record alone, and not a word of it.
+    """
+    judged = [fault(record) for record in rows.records]
+    kept, left = sort_out(
+        Misfit(line, reason, "") if reason else place
+        for place, (reason, line) in enumerate(zip(judged, rows.lines, strict=True))
+    )
+    return rows.select(kept), left
+
+
 def cell_faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """(reason, remedy) of a cell that is no text, and of one that is empty."""
+    if isinstance(column, Listed):
+        bad = (f"a column '{column}' that is no list", "write a JSON list of texts or whole numbers there")
+    else:
+        bad = f"a column '{column}' that is no text", "write a text or a number there (not a list, an object, a date)"
     return (
-        (f"a column '{column}' that is no text", "write a text or a number there (not a list, an object, a date)"),
+        bad,
         (f"a column '{column}' that is empty or missing", "fill it in, or leave the record out"),
     )
 

@@ -55,16 +55,17 @@ class AgemSite(SiteGuard):
 
     def _reference(self, task: Task) -> Tensor:
         """g_ref, float32 [P]."""
-        examples, index = self._sample.examples(task, answered=not self._teacher), self._sample.next()
+        examples = self._sample.examples(task, answered=not self._teacher)
+        index = self._sample.next_rows(examples)
         output = task.forward(examples, index)
         if self._teacher:
             if self._state is None:
                 self._state = teacher.state_of(task.resident, self._teacher, self._scale)
             with torch.no_grad(), task.resident.swapped(self._state):
                 taught = task.forward(examples, index)
-            loss = task.divergence(output, taught, TEMPERATURE).mean()
+            loss = examples.mean(task.divergence(output, taught, TEMPERATURE), index)
         else:
-            loss = task.losses(output).mean()
+            loss = examples.mean(task.losses(output), index)
         parameters = [task.resident.parameters[name] for name in task.resident.trained_names]
         return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters)])
 

@@ -51,8 +51,9 @@ class DistillSite(SiteGuard):
         """The mean over this step's public records."""
         if not (self._public and self._acts and self._sample):
             return None
-        examples, index = self._sample.examples(task), self._sample.next()
-        return self._divergence(task, examples, index, task.forward(examples, index)).mean()
+        examples = self._sample.examples(task)
+        index = self._sample.next_rows(examples)
+        return examples.mean(self._divergence(task, examples, index, task.forward(examples, index)), index)
 
     @property
     def _acts(self) -> bool:

@@ -27,9 +27,10 @@ import numpy as np
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.tasks.base import Examples, Task
+from llmchain_fl.core.tasks.kind import TASKS
 
 Row = Mapping[str, str]
-COLUMNS = ("text", "label", "prompt", "answer", "stage")
+COLUMNS = (*dict.fromkeys(column for kind in TASKS.values() for column in kind.columns), "stage")
 """What of a public record travels. ``stage``: name of the stage it belongs to, if any."""
 MAX_BYTES = 2**22
 MAX_RECORDS = 10_000
@@ -121,6 +122,10 @@ class PublicSample:
         """Numbers of the records of the next step."""
         self._step += 1
         return draw(len(self.rows), self._size, self._key, self._step - 1)
+
+    def next_rows(self, examples: Examples) -> list[int]:
+        """The same as rows of ``examples``."""
+        return [int(row) for row in examples.rows_of(self.next())]
 
 
 @functools.lru_cache(maxsize=2)

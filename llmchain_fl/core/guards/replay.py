@@ -33,5 +33,6 @@ class ReplaySite(SiteGuard):
         """weight x the mean loss of this step's records; None in the first stage."""
         if not self._sample or self._weight == 0:
             return None
-        examples, index = self._sample.examples(task, answered=True), self._sample.next()
-        return self._weight * task.losses(task.forward(examples, index)).mean()
+        examples = self._sample.examples(task, answered=True)
+        index = self._sample.next_rows(examples)
+        return self._weight * examples.mean(task.losses(task.forward(examples, index)), index)

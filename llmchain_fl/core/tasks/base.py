@@ -16,28 +16,97 @@ from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import Shape
 
+Numbers = npt.NDArray[np.int64]
+
 
 @dataclass
 class Examples:
-    """Records as token ids.
+    """Records as rows of token ids: what goes through the model together is a row, what is scored is a record.
+
+    A long record has several rows. Everything here counts rows, but for what says records. The loss of a record is
+
+        L_r = sum over its rows i of w_i L_i       (``weights``; a record of one row: L_r = L_i)
+
+    so its gradient is a sum over rows too, and a unit's rows are summed before anything is clipped.
 
     Attributes:
-        ids: token ids of each record.
-        targets: classification: the label's position; causal LM: how many leading tokens are the prompt.
+        ids: token ids of each row.
+        targets: of each row; classification: the label's position; causal LM: how many leading tokens are no answer.
         frozen_outputs: outputs of frozen layers, filled as they are computed.
-        features: what a head is given for each record, filled as it is computed where only the head is trained.
+        features: what a head is given for each row, filled as it is computed where only the head is trained.
         features_of: of what is below the head (``Resident.below_head``).
         candidate_labels: the labels (positions) that can be the answer when these records are scored; None: all.
-        shape: of every pass over these records (``passes.py``); None: padded to the longest of each batch.
+        shape: of every pass over these rows (``passes.py``); None: padded to the longest of each batch.
+        owner: the record of each row, ascending, none left out; None: each row is a record.
+        weights: float32 [rows], share of a row's loss in its record's; None: 1.
+        notes: numbers of each row that are no tokens (a tag for each token, places of a span); empty: there are none.
+        cut: records of which something did not fit into the rows they may have.
     """
 
-    ids: list[npt.NDArray[np.int64]]
-    targets: npt.NDArray[np.int64]
+    ids: list[Numbers]
+    targets: Numbers
     frozen_outputs: dict[int, Tensor] = field(default_factory=dict)
     features: dict[int, Tensor] = field(default_factory=dict)
     features_of: bytes = b""
     candidate_labels: Sequence[int] | None = None
     shape: Shape | None = None
+    owner: Numbers | None = None
+    weights: npt.NDArray[np.float32] | None = None
+    notes: list[Numbers] = field(default_factory=list)
+    cut: int = 0
+
+    @property
+    def records(self) -> int:
+        """How many records there are."""
+        return len(self.ids) if self.owner is None else int(self.owner[-1]) + 1 if len(self.owner) else 0
+
+    @property
+    def record_targets(self) -> Numbers:
+        """``targets`` of each record: those of its first row."""
+        return self.targets if self.owner is None else self.targets[self._starts(np.arange(self.records))]
+
+    def rows_of(self, records: Sequence[int] | Numbers) -> Numbers:
+        """The rows of these records, record after record."""
+        index = np.asarray(records, dtype=np.int64)
+        if self.owner is None:
+            return index
+        spans = zip(self._starts(index), self._starts(index + 1), strict=True)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(first, last) for first, last in spans)])
+
+    def _starts(self, records: Numbers) -> Numbers:
+        return np.asarray(np.searchsorted(self.owner, records), dtype=np.int64)  # type: ignore[arg-type]
+
+    def records_in(self, index: Sequence[int]) -> int:
+        """How many records the rows ``index`` are of."""
+        return len(index) if self.owner is None else len(np.unique(self.owner[list(index)]))
+
+    def weighted(self, losses: Tensor, index: Sequence[int]) -> Tensor:
+        """What each of the rows ``index`` adds to the loss of its record, [n]."""
+        if self.weights is None:
+            return losses
+        return losses * torch.from_numpy(self.weights[list(index)]).to(losses.device)
+
+    def mean(self, losses: Tensor, index: Sequence[int]) -> Tensor:
+        """Mean loss of the records whose rows ``index`` are, all of them."""
+        if self.owner is None:
+            return losses.mean()
+        return self.weighted(losses, index).sum() / self.records_in(index)
+
+    def by_record(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Numbers of each row [..., rows] -> sum over the rows of a record of w x number [..., records]."""
+        if self.owner is None:
+            return values
+        shares = np.ones(len(self)) if self.weights is None else self.weights.astype(np.float64)
+        return np.asarray(np.add.reduceat(values * shares, self._starts(np.arange(self.records)), axis=-1))
+
+    def noted(self, index: Sequence[int], width: int, fill: int) -> Numbers:
+        """The notes of the rows ``index``, int64 [n, width], ``fill`` behind them; 0 for rows that have none."""
+        found = np.zeros((len(index), width), dtype=np.int64)
+        for place, row in enumerate(index):
+            if row < len(self.notes) and (note := self.notes[row]).size:
+                found[place] = fill
+                found[place, : len(note)] = note
+        return found
 
     def fix(self, shape: Shape | None) -> None:
         """Take every pass in ``shape`` from here on; what was computed for another one is dropped."""
@@ -70,11 +139,11 @@ class Examples:
         return len(self.ids)
 
     def length(self, i: int) -> int:
-        """Tokens of record ``i``."""
+        """Tokens of row ``i``."""
         return len(self.ids[i])
 
     def tokens(self, index: Sequence[int]) -> int:
-        """Number of tokens of the records ``index``."""
+        """Number of tokens of the rows ``index``."""
         return int(sum(len(self.ids[i]) for i in index))
 
     def batch(self, index: Sequence[int], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -99,24 +168,45 @@ class Output:
     weight: Tensor | None = None
 
 
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The records of all ``parts``, one part after the other, in the shape of the first."""
+    owners, weights, notes = list[Numbers](), list[npt.NDArray[np.float32]](), list[Numbers]()
+    records = 0
+    for part in parts:
+        own = np.arange(len(part), dtype=np.int64) if part.owner is None else part.owner
+        owners.append(own + records)
+        weights.append(np.ones(len(part), dtype=np.float32) if part.weights is None else part.weights)
+        notes += [*part.notes, *[np.zeros(0, dtype=np.int64)] * (len(part) - len(part.notes))]
+        records += part.records
+    whole = all(part.owner is None for part in parts)
+    return Examples(
+        [ids for part in parts for ids in part.ids],
+        np.concatenate([part.targets for part in parts]),
+        shape=parts[0].shape,
+        owner=None if whole else np.concatenate(owners),
+        weights=None if all(part.weights is None for part in parts) else np.concatenate(weights),
+        notes=notes if any(part.notes for part in parts) else [],
+    )
+
+
 class Task(Protocol):
-    """One NLP task over one resident model. Losses are one number per record: the unit that is clipped."""
+    """One NLP task over one resident model. Losses are one number per row; what is clipped is a unit's sum of them."""
 
     resident: Resident
     metrics: tuple[Metric, ...]
     """Its scores, the main one first; ``build_task`` sets them from the task's kind."""
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
-        """Rows with the task's columns -> token ids."""
+        """Records with the task's columns -> rows of token ids; every record has at least one."""
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
-        """One forward pass of the records ``index`` (not empty)."""
+        """One forward pass of the rows ``index`` (not empty)."""
 
     def losses(self, output: Output) -> Tensor:
-        """float32 [n], one loss per record."""
+        """float32 [n], one loss per row, a function of this row alone."""
 
     def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
-        """float32 [n]: T^2 KL(teacher || student) per record."""
+        """float32 [n]: T^2 KL(teacher || student) per row."""
 
     def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
         """Every one of ``metrics`` of the current adapter, by name."""

@@ -1,7 +1,8 @@
 """Instruction tuning (``prompt`` + ``answer``) and plain text (``text``) with a causal language model.
 
-One loss per record: the mean over *its own* answer tokens. The model's built-in loss averages over the tokens of the
-batch, which would weight a record's gradient by the length of the others (see docs/pitfalls.md).
+One loss per record: the mean over *its own* answer tokens, in whatever rows they stand. An answer longer than a row
+goes on in the next one, behind the last quarter of a row that came before it. The model's built-in loss averages over
+the tokens of the batch, which would weight a record's gradient by the length of the others (see docs/pitfalls.md).
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.tasks.base import Examples, Output, Task
+from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import begun, token_ids
+from llmchain_fl.core.tasks.windows import rows_with
 
 PROMPT = "{prompt}"
+CONTEXT = 4
+"""A row that goes on with a text begins with so much of it again: a quarter of a row."""
 LONGEST = 10**6
 """Tokens of a prompt before it is cut from its beginning (a tokenizer cuts the end)."""
 
@@ -34,28 +38,46 @@ class CausalLM:
 
     metrics: tuple[Metric, ...]
 
-    def __init__(self, resident: Resident, max_tokens: int) -> None:
-        self.resident, self._max_tokens = resident, max_tokens
+    def __init__(self, resident: Resident, max_tokens: int, windows: int = 1) -> None:
+        self.resident, self._max_tokens, self._windows = resident, max_tokens, windows
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Token ids of prompt + answer + end; target = number of prompt tokens (0 for plain ``text``).
 
-        At least one answer token always survives the cut: a too long prompt loses its beginning.
+        At least one answer token always survives the cut: a too long prompt loses its beginning. An answer that does
+        not fit into a row goes on in further ones, up to ``windows``; the rest, and the end with it, is cut.
         """
         tokenizer = self.resident.base.tokenizer
         prompts = [PROMPT.format(prompt=row["prompt"]) if "prompt" in row else "" for row in rows]
         answers = [f" {row['answer']}" if "answer" in row else row["text"] for row in rows]
         heads = begun(tokenizer, prompts, LONGEST)
-        tails = token_ids(tokenizer, answers, self._max_tokens - 2, special=False)
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        ids, sizes = [], []
-        for head, tail in zip(heads, tails, strict=True):
-            answer = np.concatenate([tail, np.asarray(end, dtype=np.int64)])[: self._max_tokens - 1]
-            room = max(1, self._max_tokens - len(answer))
-            prompt = head[-room:]
-            ids.append(np.concatenate([prompt, answer]))
-            sizes.append(len(prompt))
-        return Examples(ids, np.asarray(sizes, dtype=np.int64))
+        tails = token_ids(tokenizer, answers, LONGEST, special=False)
+        end = np.asarray([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [], dtype=np.int64)
+        parts = [self._rows(head, tail, end) for head, tail in zip(heads, tails, strict=True)]
+        counts = np.array([len(rows) for rows, _, _ in parts], dtype=np.int64)
+        new = [np.array([len(row) - size for row, size in zip(rows, sizes, strict=True)]) for rows, sizes, _ in parts]
+        weights = [float(count / one.sum()) for one in new for count in one]
+        examples = rows_with([row for rows, _, _ in parts for row in rows], weights, counts, sum(p[2] for p in parts))
+        examples.targets = np.array([size for _, sizes, _ in parts for size in sizes], dtype=np.int64)
+        return examples
+
+    def _rows(self, head: Numbers, tail: Numbers, end: Numbers) -> tuple[list[Numbers], list[int], bool]:
+        """(rows of a record, how many tokens of each are no answer of its own, whether something was cut)."""
+        longest, again = self._max_tokens, max(1, self._max_tokens // CONTEXT)
+        answer = np.concatenate([tail[: longest - 2], end])[: longest - 1]
+        prompt = head[-max(1, longest - len(answer)) :]
+        cut = len(head) > len(prompt)
+        if len(tail) <= longest - 2 or self._windows == 1:
+            return [np.concatenate([prompt, answer])], [len(prompt)], cut or len(tail) > longest - 2
+        prompt = head[-max(1, longest // 2) :]
+        whole, done = np.concatenate([prompt, tail, end]), min(longest, len(prompt) + len(tail) + len(end))
+        rows, sizes = [whole[:done]], [len(prompt)]
+        while done < len(whole) and len(rows) < self._windows:
+            first, last = done - again, min(len(whole), done - again + longest)
+            rows.append(whole[first:last])
+            sizes.append(again)
+            done = last
+        return rows, sizes, done < len(whole) or len(head) > len(prompt)
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
@@ -96,12 +118,12 @@ class CausalLM:
         return {"loss": loss, "perplexity": float(np.exp(min(loss, 50.0)))}
 
     def record_scores(self, examples: Examples, batch: int = 32) -> npt.NDArray[np.float64]:
-        """Mean loss of each record's answer tokens, [n]."""
+        """Mean loss of each record's answer tokens, [records]."""
         losses: npt.NDArray[np.float64] = each_record(examples, batch, lambda index: self._both(examples, index)[:1])[0]
-        return losses
+        return examples.by_record(losses)
 
     def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean loss and number of answer tokens of each record."""
+        """Mean loss and number of answer tokens of each row."""
         output = self.forward(examples, index)
         count = output.weight.sum(dim=1) if output.weight is not None else torch.ones(len(index))
         return self.losses(output), count
@@ -154,4 +176,4 @@ class CausalLM:
 
 def build(spec: TaskSpec, resident: Resident) -> Task:
     """The working task for ``spec``."""
-    return CausalLM(resident, spec.max_tokens)
+    return CausalLM(resident, spec.max_tokens, spec.windows)

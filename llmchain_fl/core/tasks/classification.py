@@ -7,6 +7,8 @@ Two heads, one table:
 * ``trained``: logits = W h + b on h = scale x pooled(x) / |pooled(x)|, trained and federated with the adapter, and
   started as the label-text head (W = label vectors, b = 0): the first round begins at zero-shot, not at chance.
   With random features h is followed by max(0, h P) (``random_features.py``), whose weights start at 0.
+
+A text of several windows has the mean of their losses, and so of their log-probabilities: one answer a record.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.random_features import RandomFeatures
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
+from llmchain_fl.core.tasks.windows import in_windows
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -57,7 +60,9 @@ class Classification:
         scale: float,
         max_tokens: int,
         feature_seed: int = 1,
+        windows: int = 1,
     ) -> None:
+        self._windows = windows
         self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
         self._position = {label: i for i, label in enumerate(labels)}
         self._pool = POOLINGS[pooling]
@@ -73,19 +78,26 @@ class Classification:
         return self.frozen_features(Examples(ids, np.zeros(len(texts), dtype=np.int64)))
 
     def frozen_features(self, examples: Examples) -> Tensor:
-        """float32 [n, H], unit length: each record in the frozen base, with the adapter off (Delta W = 0)."""
+        """float32 [records, H]: each record in the frozen base, with the adapter off (Delta W = 0).
+
+        Of unit length; of a record with several rows the mean of their vectors.
+        """
         vectors = torch.zeros(len(examples), self.resident.base.hidden_size, device=self.resident.base.device)
         with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
             for index in by_length(examples, 64):
                 vectors[index] = F.normalize(self._pooled(examples, index), dim=-1)
-        return vectors
+        if examples.owner is None:
+            return vectors
+        means = examples.by_record(vectors.T.double().cpu().numpy()).T
+        return torch.from_numpy(np.ascontiguousarray(means)).to(vectors)
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with ``text`` (and ``label``; rows without one, as in prediction, get target -1)."""
         targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
-        return Examples(
-            token_ids(self.resident.base.tokenizer, [row["text"] for row in rows], self._max_tokens), targets
-        )
+        texts = [row["text"] for row in rows]
+        examples = in_windows(self.resident.base.tokenizer, texts, self._max_tokens, self._windows)
+        examples.targets = targets if examples.owner is None else targets[examples.owner]
+        return examples
 
     def _pooled(self, examples: Examples, index: Sequence[int]) -> Tensor:
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
@@ -148,13 +160,21 @@ class Classification:
 
     def score(self, examples: Examples, batch: int = 128) -> dict[str, float]:
         """``accuracy`` and mean ``loss`` over all records."""
-        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2).mean(axis=1)
+        right, loss = self._right_and_loss(examples, batch).mean(axis=1)
         return {"accuracy": float(right), "loss": float(loss)}
 
     def record_scores(self, examples: Examples, batch: int = 128) -> npt.NDArray[np.float64]:
         """1 where the best label is the right one, else 0; NaN where the loss is not finite; [n]."""
-        right, loss = each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        right, loss = self._right_and_loss(examples, batch)
         return np.where(np.isfinite(loss), right, np.nan)
+
+    def _right_and_loss(self, examples: Examples, batch: int) -> npt.NDArray[np.float64]:
+        """Of each record, float64 [2, records]."""
+        if examples.owner is None:
+            return each_record(examples, batch, lambda index: self._both(examples, index), 2)
+        logs, targets = log_chances(self, examples, batch), examples.record_targets
+        loss = -logs[targets, np.arange(len(targets))]
+        return np.stack([(logs.argmax(axis=0) == targets).astype(np.float64), loss])
 
     def _both(self, examples: Examples, index: Sequence[int]) -> tuple[Tensor, Tensor]:
         output = only_candidates(self.forward(examples, index), examples.candidate_labels)
@@ -166,7 +186,11 @@ class Classification:
             return []
         examples = self.encode([{"text": text} for text in texts])
         with torch.no_grad():
-            chances = F.softmax(self.forward(examples, range(len(texts))).logits, dim=-1)
+            logits = self.forward(examples, range(len(examples))).logits
+        if examples.owner is not None:
+            logs = examples.by_record(F.log_softmax(logits, dim=-1).double().cpu().numpy().T).T
+            logits = torch.from_numpy(np.ascontiguousarray(logs))
+        chances = F.softmax(logits, dim=-1)
         best = chances.topk(min(top, len(self.labels)), dim=-1)
         return [
             [(self.labels[int(i)], float(p)) for p, i in zip(ps, ix, strict=True)]
@@ -183,6 +207,19 @@ def only_candidates(output: Output, labels: Sequence[int] | None) -> Output:
     return Output(output.logits + barred, output.targets, output.weight)
 
 
+def log_chances(task: Task, examples: Examples, batch: int) -> npt.NDArray[np.float64]:
+    """log p of each label for each record, mean over its rows, float64 [L, records]; minus infinity: it cannot be."""
+    width = task.forward(examples, [0]).logits.shape[-1] if len(examples) else 0
+
+    def logs(index: Sequence[int]) -> tuple[Tensor, ...]:
+        output = only_candidates(task.forward(examples, index), examples.candidate_labels)
+        return tuple(F.log_softmax(output.logits, dim=-1).T)
+
+    return examples.by_record(each_record(examples, batch, logs, width))
+
+
 def build(spec: TaskSpec, resident: Resident) -> Task:
     """The working task for ``spec``."""
-    return Classification(resident, dict(spec.labels), spec.pooling, spec.scale, spec.max_tokens, spec.feature_seed)
+    labels = dict(spec.labels)
+    numbers = spec.scale, spec.max_tokens, spec.feature_seed, spec.windows
+    return Classification(resident, labels, spec.pooling, *numbers)

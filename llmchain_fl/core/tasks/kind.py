@@ -7,11 +7,12 @@ point of the group ``llmchain_fl.tasks`` that names the ``TaskKind``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from llmchain_fl.core.data.lists import listed_words
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.plugins import installed, load, named
 from llmchain_fl.core.tasks.metric import Metric
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from llmchain_fl.core.tasks.base import Task
     from llmchain_fl.core.tasks.spec import TaskSpec
 
+Fault = Callable[[Mapping[str, str], Container[str]], str]
 BASE_KINDS = ("encoder", "causal-lm")
 """What a base model gives: a vector a token, or the next token."""
 
@@ -36,6 +38,13 @@ class TaskKind:
         build: makes the working task, or where that is, ``module:attribute``.
         head: outputs of the head that is trained with the adapter; 0: none.
         generates: whether the working task can draw records of its own from the model (``sampled``).
+        names: whether a public list of names belongs to it that are no label of a whole record (tags of words).
+        pooled: whether its logits are a head on one vector of the text (``vectors``): what has a closed form.
+        answers: the columns that a prediction fills; the others are asked about.
+        windows: rows of ``max_tokens`` tokens that a long record may have, where a run says nothing.
+        fault: (record, names of the list) -> why it is no record of this kind, without a word of it; "": it is one.
+            Or where that is, ``module:attribute``.
+        made_up: words -> a record nobody wrote; None: the words in each column, the first label.
     """
 
     columns: tuple[str, ...]
@@ -44,11 +53,41 @@ class TaskKind:
     build: str | Callable[[TaskSpec, Resident], Task]
     head: Callable[[TaskSpec], int] = lambda spec: 0
     generates: bool = False
+    names: bool = False
+    pooled: bool = False
+    answers: tuple[str, ...] = ("label",)
+    windows: int = 1
+    fault: str | Fault | None = None
+    made_up: Callable[[str], dict[str, str]] | None = None
 
     @property
     def labelled(self) -> bool:
-        """Whether the task has a public label list."""
-        return "label" in self.columns
+        """Whether every record has one label of a public list."""
+        return "label" in self.columns and not self.names
+
+    @property
+    def named(self) -> bool:
+        """Whether a public list of names belongs to the task."""
+        return self.labelled or self.names
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What a record must have to be answered."""
+        return tuple(column for column in self.columns if column not in self.answers)
+
+    def text_of(self, row: Mapping[str, str]) -> str:
+        """The words of a record that is asked about."""
+        return " ".join(listed_words(column, row[column]) for column in self.asked)
+
+    def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:
+        """Why ``row`` is no record of this kind; a function of this row and the list alone."""
+        judge = named(self.fault) if isinstance(self.fault, str) else self.fault
+        return str(judge(row, names)) if callable(judge) else ""
+
+    def made_up_row(self, words: str, label: str) -> dict[str, str]:
+        """A record that nobody wrote, out of ``words``."""
+        row = dict.fromkeys(self.columns, words) if self.made_up is None else self.made_up(words)
+        return row | {"label": label} if "label" in self.columns else row
 
     @property
     def text_only(self) -> bool:
@@ -77,6 +116,7 @@ TASKS: Mapping[str, TaskKind] = MappingProxyType(
             (Metric("accuracy", "higher", "share", 1.0), _LOSS),
             "llmchain_fl.core.tasks.classification:build",
             head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
+            pooled=True,
         ),
         "causal-lm": TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM),
         "plain-text": TaskKind(("text",), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM, generates=True),

@@ -26,6 +26,7 @@ class TaskSpec:
     ``candidate_labels``: stage -> the labels (positions) that can be the answer when its records are scored;
     others: all. ``stage_labels``: stage -> the labels that it teaches; empty where no guard asks.
     ``features``: random ones, drawn by ``feature_seed``, in front of a trained head.
+    ``windows``: most rows that a long record is read in.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class TaskSpec:
     stage_labels: tuple[tuple[str, tuple[int, ...]], ...] = ()
     features: int = 0
     feature_seed: int = 1
+    windows: int = 1
 
     @property
     def head_size(self) -> int:
@@ -60,7 +62,7 @@ class TaskSpec:
         if not is_known(self.kind):
             found.append(value_fault("kind", self.kind, tuple(TASKS)))
         names = [name for name, _ in self.labels]
-        if self.kind in TASKS and TASKS[self.kind].labelled and not names:
+        if self.kind in TASKS and TASKS[self.kind].named and not names:
             found.append("labels: a task with labels needs at least one")
         if len(names) > MOST_LABELS or len(set(names)) < len(names):
             found.append(f"labels: at most {MOST_LABELS} different ones")
@@ -76,6 +78,7 @@ class TaskSpec:
         return found
 
 
+MOST_WINDOWS = 1024
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(
     {
         "head": ("label-text", "trained"),
@@ -84,6 +87,7 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "max_tokens": Range(4, 32_768),
         "features": Range(0, MOST),
         "feature_seed": Range(0, 2**63),
+        "windows": Range(1, MOST_WINDOWS),
     }
 )
 MOST_LABELS = 100_000

@@ -33,6 +33,7 @@ from llmchain_fl.onprem.files import readable_by_others
 from llmchain_fl.onprem.site_check.subject import Plan, Subject
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.texts import MOST_TEXTS, check_texts
+from llmchain_fl.planning.work import windows_of
 
 PERSON, LABEL = "person", "label"
 
@@ -48,7 +49,8 @@ def check_records(subject: Subject, found: Findings) -> None:
     if subject.plan is not None and texts:
         tokenizer = _tokenizer(subject.plan)
         if tokenizer is not None:
-            check_texts(found, tokenizer, texts, subject.plan.config.model.max_tokens)
+            config = subject.plan.config
+            check_texts(found, tokenizer, texts, config.model.max_tokens, windows_of(config))
 
 
 def _stages_on_disk(subject: Subject) -> list[str]:
@@ -87,6 +89,8 @@ def _check_stage(subject: Subject, found: Findings, stage: str) -> list[str]:
     _check_people(subject, found, about, rows, people)
     _check_labels(subject, found, about, stage, rows)
     _check_file(found, about, source)
+    if subject.plan is not None:
+        return [task_kind(subject.plan.config.task.kind).text_of(row) for row in rows.records]
     return [" ".join(row[name] for name in _columns(subject) if name != LABEL) for row in rows.records]
 
 

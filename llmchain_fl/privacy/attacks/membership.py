@@ -213,7 +213,7 @@ def record_losses(task: Task, examples: Examples, batch: int = 64) -> Scores:
     with torch.no_grad():
         for index in by_length(examples, batch):
             losses[index] = task.losses(task.forward(examples, index)).double().cpu().numpy()
-    return losses
+    return examples.by_record(losses)
 
 
 def record_scores(task: Task, examples: Examples, *, calibrated: bool = True) -> Scores:
