@@ -22,8 +22,9 @@ test: check      ## every check and every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not flower and not thorough"
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "flower and not thorough"
 
-thorough: check  ## what make test plays a part of, to the end (half an hour)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m thorough
+thorough: check  ## everything, to the end of every table, with eight times the examples (hours)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile thorough -m "not flower"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m flower
 
 check: $(STAMP)  ## ruff, format, types, import contracts
 	$(BIN)/ruff check .

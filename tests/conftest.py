@@ -17,7 +17,8 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-settings.register_profile("house", deadline=None, max_examples=50)
+settings.register_profile("house", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile("house")
 
 WORDS = [
@@ -25,6 +26,22 @@ WORDS = [
     *["new", "open", "pay", "pin", "rate", "send", "stolen", "swap", "why"],
 ]
 LABELS = {"lost_card": "card lost stolen", "transfer": "send money pay", "rates": "rate loan fee", "other": "why"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rows of a table marked ``part(n)`` beyond n are ``thorough``."""
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("part"):
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for rows in tables.values():
+        marker = rows[0].get_closest_marker("part")
+        count = min(len(rows), marker.args[0] if marker else 1)
+        played = {round(place * (len(rows) - 1) / max(1, count - 1)) for place in range(count)}
+        for place, row in enumerate(rows):
+            if place not in played:
+                row.add_marker(pytest.mark.thorough)
 
 
 def _write_tokenizer(folder: Path, special: Mapping[str, str], template: str) -> int:

@@ -229,6 +229,7 @@ def play(ward: Any, task: TrainTask) -> Any:
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
+@pytest.mark.part(2)
 def test_a_task_that_cannot_be_done_is_refused_before_anything_is_paid(booking: Any, name: str) -> None:
     ward = booking
     task = IMPOSSIBLE[name](ward, ward.task(ward.work()))
@@ -247,6 +248,7 @@ def test_the_same_site_takes_the_task_that_was_changed(booking: Any) -> None:
     assert booking.booked() == ["reserve", "seal"]
 
 
+@pytest.mark.thorough
 def test_hardly_any_of_them_is_done_after_all(booking: Any) -> None:
     """What the site decides by itself is no reason to refuse; all else is."""
     done = set()

@@ -35,6 +35,7 @@ def _disk_that_does_not_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.part(6)
 def test_the_code_as_it_is_passes(check: str) -> None:
     findings = run_gate("quick", (check,))
     assert [str(found) for found in findings if not found.passed] == []
@@ -58,6 +59,7 @@ def alarms(runs: int) -> list[str]:
     return [str(finding) for finding in found if not finding.passed]
 
 
+@pytest.mark.thorough
 def test_thirty_runs_on_correct_code_raise_no_alarm() -> None:
     assert alarms(30) == []
 

@@ -57,6 +57,7 @@ def failed(check: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("group", "what"), faults())
+@pytest.mark.part(8)
 def test_a_breakage_is_found_by_the_check_made_for_it(group: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     apply, check, finding = TABLES[group].BREAKAGES[what]
     apply(monkeypatch)
@@ -77,6 +78,7 @@ def test_each_check_of_the_integers_has_a_fault_that_it_finds(check: str) -> Non
     ("group", "what"),
     [("noise", "no noise"), ("sums", "no clipping"), ("sums", "each record clipped, not each person")],
 )
+@pytest.mark.part(1)
 def test_the_canary_audit_refutes_a_claim_that_is_grossly_false(
     group: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_run_of_ones_own_is_played_with_and_without_its_codec() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain-text", "causal-lm"])
+@pytest.mark.part(1)
 def test_other_tasks_and_bases_are_played_too(kind: str, small: Any, tmp_path: Path) -> None:
     made = small.work(kind, train={"optimizer": "adam", "steps": 3})
     plan = small.plan(made, unit="person", records_per_unit=8, noise_multiplier=2.0)

@@ -163,6 +163,7 @@ CPUS = os.cpu_count() or 1
     ("own", "wish", "found"),
     [(0, 1, 1), (1, 256, 1), (256, 1, CPUS), (0, 256, CPUS), (1, 0, 1)],
 )
+@pytest.mark.part(1)
 def test_the_site_chooses_its_threads_and_never_more_than_the_machine_has(
     ward: Any, own: int, wish: int, found: int
 ) -> None:

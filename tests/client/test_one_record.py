@@ -104,6 +104,7 @@ def answer(ward: Any, ask: Callable[[Any], Any]) -> tuple[str, list[str], list[A
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.part(2)
 def test_the_answer_and_the_ledger_do_not_tell_whether_an_odd_record_is_there(
     small: Any, tmp_path: Any, ward: Any, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:

@@ -25,6 +25,7 @@ class OnSome:
 
 
 @pytest.mark.parametrize(("share", "fewest"), [(1.0, 4), (0.4, 4), (0.2, 4), (0.1, 3), (0.0, 0)])
+@pytest.mark.part(1)
 def test_a_place_that_matters_to_some_records_only_is_noticed(small: Any, share: float, fewest: int) -> None:
     """Of four kernels: one that is unlike for a tenth of all records may by chance be none of those that are tried."""
     task = small.task("classification")

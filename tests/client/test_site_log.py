@@ -124,6 +124,7 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("unit", ["person", "record"])
 @pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.part(3)
 def test_no_word_of_a_record_stands_in_the_log_whatever_is_asked(
     spoiling: Any, caplog: pytest.LogCaptureFixture, kind: str, unit: str
 ) -> None:

@@ -38,6 +38,7 @@ def rows_of(task: Any, examples: Examples, index: Sequence[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 4, 7])
+@pytest.mark.part(1)
 def test_a_row_is_the_same_bits_wherever_it_stands_and_in_every_number_of_rows_that_is_allowed(
     task: Any, wanted: int
 ) -> None:

@@ -116,6 +116,7 @@ HEADERS = st.sampled_from([b"text;n", b"text,n", "text;größe".encode("latin-1"
 
 
 @given(header=HEADERS, rows=ROWS, told=st.sampled_from([Dialect(), Dialect("latin-1"), Dialect("", ";")]))
+@pytest.mark.thorough
 def test_no_record_decides_how_another_one_is_read(
     header: bytes, rows: list[bytes], told: Dialect, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

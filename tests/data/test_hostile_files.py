@@ -42,6 +42,7 @@ def drill() -> ModuleType:
 
 
 @pytest.mark.parametrize("kind", ["records", "saved", "labels"])
+@pytest.mark.part(1)
 def test_mutants_of_files_are_read_or_refused(drill: ModuleType, kind: str) -> None:
     found = drill.drill(seed=7, count=700, kinds=[kind])
     assert found["wrong"] == []
@@ -133,6 +134,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, door: str, monke
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".txt"])
+@pytest.mark.part(1)
 def test_a_line_without_end_takes_bounded_memory(tmp_path: Path, suffix: str) -> None:
     """Two hundred million characters, most of them a hole in the file, between two records."""
     first, last = {

@@ -88,6 +88,7 @@ def test_every_guard_has_its_case_here() -> None:
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))
+@pytest.mark.part(4)
 def test_a_guard_changes_what_is_served_after_the_second_stage_and_not_after_the_first(
     tiny: Any, tmp_path: Path, guard: str
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_guard_changes_what_is_served_after_the_second_stage_and_not_after_the
 
 
 @pytest.mark.parametrize("guard", MANY)
+@pytest.mark.part(2)
 def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path: Path, guard: str) -> None:
     whole = play(config(tiny, guard), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +113,7 @@ def test_a_guarded_run_that_was_stopped_goes_on_bit_for_bit(tiny: Any, tmp_path:
 
 
 @pytest.mark.parametrize("guard", MANY)
+@pytest.mark.part(1)
 def test_a_guarded_run_that_is_extended_twice_ends_as_one_that_was_planned_so(
     tiny: Any, tmp_path: Path, guard: str
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_guarded_run_that_is_extended_twice_ends_as_one_that_was_planned_so(
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))
+@pytest.mark.part(3)
 def test_a_guard_costs_what_it_claims_under_privacy(tiny: Any, tmp_path: Path, guard: str) -> None:
     private = {"enabled": True, "noise_multiplier": 1.5, "stages": "disjoint"}
     guarded = play(config(tiny, guard, privacy=private), tmp_path / "guarded")

@@ -67,6 +67,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.part(1)
 def test_a_run_extended_twice_ends_as_one_that_was_planned_so(kind: str, tiny: Any, tmp_path: Path) -> None:
     stages = [FIRST, {**SECOND, "rounds": 2}, THIRD]
     whole = play(tiny.config(stage=stages, **KINDS[kind]), tmp_path / "whole")
@@ -122,6 +123,7 @@ def own_epsilon(run: RunDir, site: str) -> float:
     return read_site(run.sites / site / "site.toml").open_ledger("person").spent().epsilon
 
 
+@pytest.mark.thorough
 def test_with_a_larger_budget_the_sites_ledgers_go_on_and_the_new_rounds_have_the_noise_that_keeps_them_within_it(
     tiny: Any, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def finished(tiny: Any, tmp_path: Path, command: Command) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.part(1)
 def test_a_finished_run_is_extended_and_played_in_one_command(finished: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "third.toml").write_text(THIRD)
     code, said = command("extend", finished, "--rounds", 1, "--stage-file", tmp_path / "third.toml")
@@ -78,6 +79,7 @@ def test_what_changes_nothing_that_was_learned_may_be_changed_and_is_recorded(fi
     assert read_config(run.config).sites.reply_seconds == 60.0
 
 
+@pytest.mark.part(1)
 def test_an_extension_that_was_broken_off_is_made_by_the_same_command_without_words(
     finished: Path, command: Command
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_run_with_hostile_sites_between_the_honest_ones_ends_with_the_very_ada
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.part(1)
 def test_in_a_private_run_honest_updates_are_within_the_bound_and_one_that_is_a_million_times_as_long_is_not(
     tiny: Any, tmp_path: Path, optimizer: str
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_site_that_was_repaired_comes_back_and_is_summed_again(tiny: Any, tmp_
 
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 5])
+@pytest.mark.part(1)
 def test_a_run_that_was_stopped_goes_on_with_the_same_sites_set_aside(tiny: Any, tmp_path: Path, stop: int) -> None:
     whole = Game(tiny, tmp_path / "whole", [*HONEST, "site-c"], 6, sites=ASIDE)
     wanted = whole.play({"site-c": range(1, 6)}).asked

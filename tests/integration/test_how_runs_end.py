@@ -193,7 +193,7 @@ def test_rounds_of_fewer_than_the_minimum_train_nothing_and_a_run_of_these_is_an
 ANSWERS = ["budget", "data", "privacy", "error", "update"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(ANSWERS), min_size=6, max_size=6), st.sampled_from([1, 2]), st.sampled_from([0, 1]))
 def test_whatever_sites_answer_no_round_is_asked_twice_and_a_run_ends(
     tiny: Any, tmp_path_factory: pytest.TempPathFactory, answers: list[str], minimum: int, cohort: int

@@ -57,6 +57,7 @@ def in_one_place(tiny: Any, folder: Path, rule: str, optimizer: str) -> dict[str
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("rule", ["ffa", "head-only"])
+@pytest.mark.part(2)
 def test_every_split_over_sites_gives_the_steps_of_training_in_one_place(
     tiny: Any, tmp_path: Path, rule: str, optimizer: str
 ) -> None:
@@ -69,6 +70,7 @@ def test_every_split_over_sites_gives_the_steps_of_training_in_one_place(
 
 
 @pytest.mark.parametrize("average", [0.0, 0.4, 1.0])
+@pytest.mark.part(1)
 def test_a_stage_leaves_the_mean_of_its_late_adapters(tiny: Any, tmp_path: Path, average: float) -> None:
     """Against runs that end sooner: their last adapters are those that the mean is of."""
 

@@ -80,6 +80,7 @@ def test_a_joint_run_over_all_labels_is_the_one_without_the_mask(tiny: Any, tmp_
     [("distill", "ema", "replay"), ("agem", "anchor", "gate"), ("slots", "route", "rehearsal")],
     ids=" ".join,
 )
+@pytest.mark.part(1)
 def test_a_mask_goes_with_every_other_guard(tiny: Any, tmp_path: Path, guards: tuple[str, ...]) -> None:
     run, (first, second) = play(config(tiny, *guards, privacy=PRIVATE), tmp_path / "run")
     assert all(np.isfinite(value).all() for value in second.values())

@@ -202,6 +202,7 @@ def test_nothing_of_records_ids_or_paths_leaves_in_a_run_that_works(tiny: Any, t
 
 
 @pytest.mark.parametrize(("kind", "canary"), zip(SPOILT, CANARIES[33:38], strict=True))
+@pytest.mark.part(2)
 def test_nothing_of_a_bad_record_leaves(tiny: Any, tmp_path: Path, kind: str, canary: str) -> None:
     site = write_site(tmp_path / "disk", rows_with(CANARIES[:33]))
     SPOILT[kind](site, canary)

@@ -163,6 +163,7 @@ def arrays_of(run: RunDir) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.part(1)
 def test_a_run_stopped_after_any_round_resumes_to_the_same_result(after: int, finished: RunDir, tmp_path: Path) -> None:
     config = small()
     run = RunDir.create(tmp_path / "stopped", to_toml(config))
@@ -181,6 +182,7 @@ def test_a_run_stopped_after_any_round_resumes_to_the_same_result(after: int, fi
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_killed_at_any_moment_resumes_to_the_same_result(finished: RunDir, tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text(to_toml(small()))
@@ -298,6 +300,7 @@ def test_report_is_written_anew(
 
 @pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("rule", sorted(name for name, rule in RULES.items() if not rule.turn(1).keeps))
+@pytest.mark.part(4)
 def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: str, private: bool) -> None:
     privacy = {"enabled": private, "noise_multiplier": 1.0}
     config = tiny.config(

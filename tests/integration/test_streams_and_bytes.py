@@ -88,6 +88,7 @@ def test_an_arrival_of_a_site_that_is_not_there_is_refused(tiny: Any, tmp_path: 
         play(tiny, tmp_path / "run", stream={"arrival": {"site-1": {"joins": 2}}})
 
 
+@pytest.mark.thorough
 def test_alone_starts_anew_at_each_stage(tiny: Any, tmp_path: Path) -> None:
     """So its second stage is the first stage of a run that has only that one."""
     alone = play(tiny, tmp_path / "alone", stream={"play": "alone"}, aggregation={"optimizer": "momentum"})
@@ -187,6 +188,7 @@ def test_probes_are_scored_before_training_and_at_every_stage_s_end(tiny: Any, t
         play(tiny, tmp_path / "missing", stream={"probes": {"general": "missing.csv"}})
 
 
+@pytest.mark.thorough
 def test_in_a_simulation_the_sites_own_models_are_scored_when_a_stage_ends(tiny: Any, tmp_path: Path) -> None:
     stages = [{"name": "first", "rounds": 2}, {"name": "second", "rounds": 1}]
     one = play(tiny, tmp_path / "one", stage=stages, sites={"held_out": 0.3, "count": 1})
@@ -207,6 +209,7 @@ def test_in_a_simulation_the_sites_own_models_are_scored_when_a_stage_ends(tiny:
     "sections",
     [{"sites": {"held_out": 0.0}}, {"privacy": {"enabled": True, "epsilon": 8.0}, "sites": {"held_out": 0.3}}],
 )
+@pytest.mark.part(1)
 def test_no_site_s_own_model_is_scored_without_held_out_records_or_under_privacy(
     tiny: Any, tmp_path: Path, sections: Any
 ) -> None:
@@ -238,6 +241,7 @@ def test_with_the_task_known_only_its_labels_can_be_the_answer(tiny: Any, tmp_pa
 
 
 @pytest.mark.parametrize("stages", ["shared", "disjoint"])
+@pytest.mark.part(1)
 def test_a_rehearsed_run_pays_for_every_group_and_stays_within_its_budget(
     tiny: Any, tmp_path: Path, stages: str
 ) -> None:
@@ -260,6 +264,7 @@ CODECS = ["bf16", "int8", "int4", "top-k"]
 
 
 @pytest.mark.parametrize("up", CODECS)
+@pytest.mark.part(2)
 def test_a_compressed_run_sends_exactly_what_was_announced_and_learns(tiny: Any, tmp_path: Path, up: str) -> None:
     watching = Watching()
     plain = play(tiny, tmp_path / "plain")
@@ -276,6 +281,7 @@ def test_a_compressed_run_sends_exactly_what_was_announced_and_learns(tiny: Any,
 
 
 @pytest.mark.parametrize("up", ["int4", "top-k"])
+@pytest.mark.part(1)
 def test_a_stopped_compressed_run_goes_on_bit_for_bit(tiny: Any, tmp_path: Path, up: str) -> None:
     told = {"compression": {"up": up, "feedback": True, "block": 8}}
     whole = play(tiny, tmp_path / "whole", **told)
@@ -322,6 +328,7 @@ ROBUST = ["norm-bound", "median", "trimmed-mean", "krum", "multi-krum", "geometr
 
 
 @pytest.mark.parametrize("robust", ROBUST)
+@pytest.mark.part(2)
 def test_every_robust_step_plays_a_run(tiny: Any, tmp_path: Path, robust: str) -> None:
     given = {"aggregation": {"robust": robust, "hostile": 0}, "sites": {"held_out": 0.0, "minimum": 3}}
     run = play(tiny, tmp_path / robust, **given)

@@ -236,6 +236,7 @@ def test_a_correct_program_passes_and_the_finding_says_what_was_claimed() -> Non
 
 
 @pytest.mark.parametrize(("noise", "contributions"), [(0.0, 1), (0.5, 1), (4.0, 8)])
+@pytest.mark.part(1)
 def test_a_program_without_noise_or_with_eight_contributions_of_a_person_always_fails(
     noise: float, contributions: int
 ) -> None:

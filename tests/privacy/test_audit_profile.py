@@ -29,6 +29,7 @@ def hockey_stick(mu: float, eps: float) -> float:
 
 
 @pytest.mark.parametrize(("z", "steps"), [(1.0, 1), (2.0, 9), (0.5, 1)])
+@pytest.mark.part(1)
 def test_without_sampling_the_curve_is_that_of_one_gaussian(z: float, steps: int) -> None:
     curve = claimed_deltas([Event("gaussian", 1.0, z, steps)])
     exact = [hockey_stick(math.sqrt(steps) / z, eps) for eps in EPSILONS]

@@ -121,7 +121,7 @@ def words(error: LlmchainError) -> str:
     return str(error).replace("\n  -> ", " ")
 
 
-@settings(max_examples=2000)
+@settings(max_examples=400)
 @given(ANY)
 def test_a_reply_is_read_or_refused_in_our_own_words(content: RecordDict) -> None:
     for read in (read_reply, read_hello):
@@ -177,7 +177,7 @@ def one_round(request: pytest.FixtureRequest) -> Round:
     return Round(request.param)
 
 
-@settings(max_examples=700)
+@settings(max_examples=150)
 @given(content=ANY)
 def test_a_round_is_that_of_the_others_or_of_all_and_always_sound(one_round: Round, content: RecordDict) -> None:
     outcome = one_round.play(content)
@@ -225,7 +225,7 @@ def scored(values: dict[str, Any], number: int = 1, receipt: str = "") -> Record
 VALUES = st.dictionaries(st.sampled_from(["all", "cards", "loans", "\x1b[2J", ""]), REAL | st.floats(0, 1), max_size=3)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200)
 @given(ANY | st.builds(scored, VALUES, st.sampled_from([1, 1, 2])))
 def test_what_is_taken_of_scores_was_asked_for_and_is_within_bounds_and_the_other_sites_are_heard(
     content: RecordDict,
@@ -298,7 +298,7 @@ class Odd(InProcessGrid):
         super().__init__(app, ["a", "odd", "b"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     ANY | st.builds(lambda told: RecordDict({"config": ConfigRecord({"version": "1", "protocol": 3, **told})}), TOLD)
 )

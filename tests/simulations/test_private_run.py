@@ -121,6 +121,7 @@ KINDS: dict[str, tuple[float, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.part(2)
 def test_the_server_tells_what_each_site_has_written_down_itself(kind: str, config_of: Any, tmp_path: Path) -> None:
     held_out, privacy = KINDS[kind]
     run = play(config_of(held_out, **privacy), tmp_path / "run")
@@ -154,6 +155,7 @@ def test_noised_scores_of_the_sites_are_numbers_between_0_and_1_for_every_stage(
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.part(1)
 def test_a_run_that_was_stopped_goes_on_with_its_receipts_and_no_round_is_paid_twice(
     config_of: Any, tmp_path: Path, after: int
 ) -> None:

@@ -89,6 +89,7 @@ def moved(world: Any, small: Any, crowd: Crowd) -> float:
 
 @settings(max_examples=8, suppress_health_check=CHECKS)
 @given(crowd=crowds())
+@pytest.mark.part(3)
 def test_a_person_moves_the_sum_by_what_this_person_adds_alone_and_by_at_most_the_clip_norm(
     world: Any, small: Any, crowd: Crowd
 ) -> None:
@@ -159,6 +160,7 @@ def largest_move(world: Any, small: Any, shape: Any) -> float:
 
 @pytest.mark.parametrize("world", ["bert, anchor"], indirect=True)
 @pytest.mark.parametrize("rounding", ["of this machine", "by the number of rows"])
+@pytest.mark.part(1)
 def test_which_slot_answers_a_record_does_not_depend_on_how_rounding_falls_beside_others(
     world: Any, small: Any, monkeypatch: pytest.MonkeyPatch, rounding: str
 ) -> None:
