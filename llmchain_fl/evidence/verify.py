@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 LINES = """open format side name; started by version; stopped by why; approved by what sha256; changed by was;
 answered kind run round task task_bytes work decision reply reply_bytes before; lost site node kind run round task;
 asked site node kind run round task task_bytes work; received site node kind run round task decision reply
-reply_bytes"""
+reply_bytes; declined kind run round task decision bundle"""
 COMMON = {"seq", "time", "type", "prev", "hash", "policy", "ledger"}
 AUDIT = {kind: COMMON | {*fields} for kind, *fields in (line.split() for line in LINES.split(";"))}
 STATEMENT = {"format", "site", "version", "identity", "files", "audit", "ledger", "limits", "secure", "policy", "code"}
