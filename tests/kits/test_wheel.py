@@ -57,10 +57,13 @@ def test_its_bundle_and_its_list_of_files_are_those_of_the_checkout(installed: P
 def test_its_kits_approve_that_bundle_and_a_coordinator_from_it_makes_a_run_of_it(
     installed: Path, tmp_path: Path
 ) -> None:
-    page = 'name = "lab"\naddress = "localhost:8000"\nscenario = "demo"\n[data]\ncolumns = { text = "t", label = "l", person = "p" }\n'
-    (tmp_path / "federation.toml").write_text(page + "[secure]\ncounted_peers = 0\n[sites.north]\n[sites.south]\n")
+    page = ROOT / "docs" / "examples" / "federation.toml"
+    (tmp_path / "federation.toml").write_text(page.read_text().replace("requested", "made"))
     typed(installed, tmp_path, "-m", "llmchain_fl", "provision", "federation.toml", "--out", "kits")
     assert bundle_digest(ROOT) in (tmp_path / "kits/sites/north/site.toml").read_text()
-    code = "from pathlib import Path; from llmchain_fl.cli.apps import app_root; from llmchain_fl.onprem.runs import Runs; "
-    told = typed(installed, tmp_path, "-c", code + "print(len(Runs(Path('kits/coordinator'), app_root()).bundle()))")
+    code = (
+        "from pathlib import Path; from llmchain_fl.cli.apps import app_root; from llmchain_fl.onprem.runs import Runs"
+    )
+    code += "; print(len(Runs(Path('kits/coordinator'), app_root()).bundle()))"
+    told = typed(installed, tmp_path, "-c", code)
     assert int(told) > 100_000
