@@ -81,6 +81,7 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     work = WorkSpec.from_json(task.work)
     site.check(work)
     check.check_train(site, task)
+    check.check_payload(task, work)
     plan, ledger = work.plan, site.ledger(work)
     ledger.acknowledge(task.receipt)
     release = None if plan is None else outbox.training_release(site, task, plan)

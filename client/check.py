@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site
+from llmchain_fl.core.adapter.routing import is_beside
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import KNOWN, locate
@@ -210,6 +211,17 @@ def check_train(site: Site, task: TrainTask) -> None:
         raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
     _check_stages(site, task.earlier)
     check_arrays(site, task.arrays, task.guard_arrays)
+
+
+def check_payload(task: TrainTask, work: WorkSpec) -> None:
+    """Refuse arrays for guards where the work has none; a table of slots stands beside the adapter and is no guard's.
+
+    Raises:
+        WireError: there are some.
+    """
+    stray = [name for name in task.guard_arrays if not is_beside(name)]
+    if stray and not work.guards:
+        raise WireError(f"{len(stray)} arrays for guards, and the work has no guard", remedy=SAME)
 
 
 def check_score(site: Site, task: ScoreTask) -> None:

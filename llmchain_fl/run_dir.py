@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import json
 import re
 import shutil
@@ -37,6 +38,7 @@ adapter/        the latest serving adapter, in peft format
 stages/         the adapter as it was at the end of each stage: stages/<NN-name>/adapter/
 events/         the same measurements for TensorBoard: tensorboard --logdir events
 state/          what a resumed run needs; do not edit
+settings/       the settings that the run had before it went on with others, each named by its SHA-256
 changes.jsonl   what was changed in the settings when the run went on or was extended, and after which round
 next-stage      written by the operator: names of stages that are over (stream.boundaries = "announced")
 sites/          a simulation only: the simulated sites' own files, which in a real run never leave a site
@@ -143,6 +145,11 @@ class RunDir:
         return self.path / "changes.jsonl"
 
     @property
+    def earlier(self) -> Path:
+        """Settings that the run had before it went on with others: ``SHA-256.toml`` each."""
+        return self.path / "settings"
+
+    @property
     def begun(self) -> bool:
         """Whether sites may have been asked: from then on a run can be gone on with, and is not thrown away."""
         return bool(_listing(self.state)) or any(self.sites.glob("*/state/**/events.jsonl"))
@@ -203,7 +210,10 @@ class RunDir:
         atomic_write(self.metrics, b"".join(kept))
 
     def write_settings(self, config_toml: str, changes: Sequence[Mapping[str, Any]]) -> None:
-        """Replaces ``config.toml`` and what is said of its changes."""
+        """Replaces ``config.toml``, which is kept, and what is said of its changes."""
+        held = self.config.read_bytes()
+        if held != config_toml.encode():
+            atomic_write(self.earlier / f"{hashlib.sha256(held).hexdigest()}.toml", held)
         atomic_write(self.config, config_toml.encode())
         lines = [json.dumps(change, ensure_ascii=False, default=str) + "\n" for change in changes]
         atomic_write(self.changes, "".join(lines).encode())

@@ -214,7 +214,7 @@ def _held_out(config: RunConfig, records: list[Record], draw: np.random.Generato
     if config.privacy.enabled and config.privacy.unit == "person" and not config.data.one_record_per_person:
         names = [same_person(row.get("person", "")) for row in records]
         chances = [int.from_bytes(hashlib.sha256(f"{config.seed} {name}".encode()).digest()[:6]) for name in names]
-        kept = np.array([chance / 2**48 < share for chance in chances])
+        kept = np.array([chance / 2**48 < share for chance in chances], dtype=bool)
         return kept if not kept.all() else ~kept  # a site of so few persons trains on all of them
     kept = np.zeros(len(records), dtype=bool)
     kept[draw.permutation(len(records))[: int(len(records) * share)]] = True

@@ -15,6 +15,8 @@ approved   by, what, sha256                                    somebody allowed 
 changed    by, was                                             the settings are others than in the line before
 answered   kind, run, round, task, task_bytes, work,           a site was asked, and what left it; ``before``: epsilon
            decision, reply, reply_bytes, before                before it (None: stated at another delta, or infinite)
+declined   kind, run, round, task, decision, bundle     a site's executor turned a message away, or could not
+                                                       answer it; no program had looked at it, or it broke
 asked      site, node, kind, run, round, task, task_bytes,     a coordinator asked a site
            work
 received   site, node, kind, run, round, task, decision,       what came back
@@ -23,7 +25,8 @@ lost       site, node, kind, run, round, task                  nothing came back
 =========  ==================================================  ======================================================
 
 ``task``, ``reply``: digests of the messages (``fingerprint.py``); ``work``: SHA-256 of the work description in it, ""
-where there is none; ``decision``: ``answered``, a site's code word of refusal, ``failed`` where its program broke.
+where there is none; ``decision``: ``answered``, a site's code word of refusal, ``failed`` where its program broke;
+of a line ``declined`` one of ``onprem/site_executor.py``, and ``bundle`` is the SHA-256 of what came with the message.
 
 =========================================  =================================================================
 case                                       outcome
@@ -59,6 +62,7 @@ FIELDS: dict[str, frozenset[str]] = {
     "approved": frozenset({"by", "what", "sha256"}),
     "changed": frozenset({"by", "was"}),
     "answered": _MESSAGE | {"task_bytes", "work", "decision", "reply", "reply_bytes", "before"},
+    "declined": _MESSAGE | {"decision", "bundle"},
     "asked": _MESSAGE | {"site", "node", "task_bytes", "work"},
     "received": _MESSAGE | {"site", "node", "decision", "reply", "reply_bytes"},
     "lost": _MESSAGE | {"site", "node"},

@@ -46,7 +46,7 @@ def fingerprint(content: RecordDict) -> Fingerprint:
 
 def place_of(message: Message) -> dict[str, str | int]:
     """Kind, run and round of a message; what it does not say, or not as it should, is "" and 0."""
-    told = _told(message.content)
+    told = _told(message.content) if message.has_content() else {}
     run, number = told.get("run"), told.get("round")
     named = run if isinstance(run, str) and len(run) <= NAMES and run.isprintable() else ""
     counted = number if type(number) is int and 0 <= number < 2**53 else 0

@@ -4,6 +4,7 @@
 
     manifest.json, manifest.sig       digests of all files, code, models; signed by the coordinator
     run/config.toml, privacy.json     the settings, and what each site has spent by the server's book
+    run/settings/SHA256.toml          settings that it had before it went on, or was extended, with others
     run/audit.jsonl, code.json        the coordinator's audit log; each file of the installed code with its digest
     run/report.html, gate.json, sbom.json
     sites/NAME/statement.json, .sig   limits and trust as declared, heads of the logs; signed by the site
@@ -25,7 +26,7 @@ import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmchain_fl import __version__
 from llmchain_fl.bundle import SERVER, SITE, parts
@@ -37,6 +38,7 @@ from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.core.privacy.durable import content, make_folder
 from llmchain_fl.core.secure.identity import Identity, canonical, make_identity
+from llmchain_fl.onprem.site_view import Site
 from llmchain_fl.privacy.reading import read_ledger
 from llmchain_fl.run_dir import RunDir
 
@@ -44,42 +46,6 @@ FORMAT = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every file in the archive: the earliest that a zip can hold."""
 Files = dict[str, bytes]
-
-
-class Settings(Protocol):
-    """A group of a site's settings."""
-
-    def model_dump(self) -> dict[str, Any]: ...
-
-
-class Limits(Settings, Protocol):
-    """What of a site's limits is read here."""
-
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def delta(self) -> float: ...
-
-
-class Site(Protocol):
-    """What of ``client.site.Site`` is read here."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def policy(self) -> str: ...
-    @property
-    def audit(self) -> AuditLog: ...
-    @property
-    def ledger_folder(self) -> Path: ...
-    @property
-    def anchor_file(self) -> Path: ...
-    @property
-    def identity_file(self) -> Path: ...
-    @property
-    def limits(self) -> Limits: ...
-    @property
-    def secure(self) -> Settings: ...
 
 
 def site_part(site: Site) -> Files:
@@ -125,6 +91,7 @@ def run_part(run: RunDir, gate: Path | None, sbom: bytes) -> Files:
         "code.json": canonical({"site": code(SITE), "server": code(SERVER)}),
         "sbom.json": sbom,
     }
+    found |= {f"settings/{file.name}": file.read_bytes() for file in sorted(run.earlier.glob("*.toml"))}
     optional = {"report.html": content(run.report), "gate.json": None if gate is None else gate.read_bytes()}
     if not found["audit.jsonl"]:
         raise RunError(f"{run.path} has no audit log", remedy="play the run with this version; earlier ones wrote none")

@@ -4,8 +4,7 @@
 
 Needs Python 3.11, numpy and cryptography. Signatures, chains of lines, digests and what one log says of another are
 checked, and every epsilon is computed anew from the lines of the ledgers: not by the library that the sites use, but by
-sums over privacy losses that stand here. docs/audit.md lists what can be wrong. Ends with 0 where nothing is, with 1
-otherwise. What stands under "note" is no inconsistency, but was not, or could not be, checked.
+sums over privacy losses that stand here. Ends with 1 where something is wrong (docs/audit.md says what can be), else 0.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 LINES = """open format side name; started by version; stopped by why; approved by what sha256; changed by was;
 answered kind run round task task_bytes work decision reply reply_bytes before; lost site node kind run round task;
 asked site node kind run round task task_bytes work; received site node kind run round task decision reply
-reply_bytes"""
+reply_bytes; declined kind run round task decision bundle"""
 COMMON = {"seq", "time", "type", "prev", "hash", "policy", "ledger"}
 AUDIT = {kind: COMMON | {*fields} for kind, *fields in (line.split() for line in LINES.split(";"))}
 STATEMENT = {"format", "site", "version", "identity", "files", "audit", "ledger", "limits", "secure", "policy", "code"}
@@ -37,6 +36,10 @@ PLAN = """sampling_rate noise_multiplier clip_norm steps_per_round divisor delta
 score_noise rehearsal shares members grid"""
 FREE = {"budget", "privacy", "data", "config", "model", "run", "wire", "admission", "secure"}  # declined, at no cost
 TRAIN, SCORE = "train", "evaluate"
+CELLS = 2**16
+NEAR = 0.003, 0.002  # how far an epsilon may be off: relative, and absolute
+ORDERS = np.array([*(1 + n / 10 for n in range(1, 100)), *range(11, 64), 128, 256, 512, 1024])
+_erfc = np.vectorize(math.erfc, otypes=[float])
 Entry = dict[str, Any]
 Event = tuple[float, float, int]  # sampling rate, noise multiplier of continuous noise, steps
 Check = tuple[object, str, str]  # what must hold, a code, words
@@ -47,16 +50,13 @@ class Report:
     """What was found: (code, place, words), and what could not be checked."""
 
     def __init__(self) -> None:
-        self.faults: list[tuple[str, str, str]] = []
-        self.notes: list[tuple[str, str, str]] = []
-        self.checks = 0
+        self.faults, self.notes, self.checks = list[tuple[str, str, str]](), list[tuple[str, str, str]](), 0
 
     def need(self, place: str, *checks: Check) -> bool:
         """Keep those of ``checks`` that do not hold; whether all of them do."""
         self.checks += len(checks)
-        wrong = [(code, place, words) for holds, code, words in checks if not holds]
-        self.faults += wrong
-        return not wrong
+        self.faults += [(code, place, words) for holds, code, words in checks if not holds]
+        return all(holds for holds, _, _ in checks)
 
 
 def canonical(value: object) -> bytes:
@@ -67,12 +67,6 @@ def canonical(value: object) -> bytes:
 def sha256(data: bytes) -> str:
     """Hex digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-CELLS = 2**16
-NEAR = 0.003, 0.002  # how far an epsilon may be off: relative, and absolute
-ORDERS = [*(1 + n / 10 for n in range(1, 100)), *range(11, 64), 128, 256, 512, 1024]
-_erfc = np.vectorize(math.erfc, otypes=[float])
 
 
 def as_event(kind: str, sampling_rate: float, noise_multiplier: float, steps: int) -> Event:
@@ -143,17 +137,9 @@ def _composed(events: tuple[Event, ...], delta: float, remove: bool) -> float:
     low, high = 0.0, span
     for _ in range(50):
         eps = (low + high) / 2
-        above = losses > eps
-        much = float(-(mass[above] * np.expm1(eps - losses[above])).sum()) > delta
+        much = float(-(mass * np.expm1(np.minimum(eps - losses, 0.0))).sum()) > delta
         low, high = (eps, high) if much else (low, eps)
     return high if high > span * 1e-12 else 0.0
-
-
-@lru_cache(maxsize=256)
-def _renyi_step(q: float, z: float) -> np.ndarray:
-    """Renyi divergence of one step at each of ORDERS, with the unit from without it."""
-    loss, logs = _losses(min(q, 1 - 2.0**-53), z, float(max(ORDERS)))
-    return np.array([np.logaddexp.reduce(logs + order * loss) / (order - 1) for order in ORDERS])
 
 
 @lru_cache(maxsize=4096)
@@ -161,9 +147,11 @@ def renyi(events: tuple[Event, ...], delta: float) -> float:
     """Epsilon by Renyi divergences: the second, looser figure of privacy.json."""
     if not events or any(z < 0.01 for _, z, _ in events):
         return math.inf if events else 0.0
-    order = np.array(ORDERS)
-    total = sum(steps * _renyi_step(q, z) for q, z, steps in events)
-    return max(0.0, float((total + np.log1p(-1 / order) - np.log(delta * order) / (order - 1)).min()))
+    total = np.log1p(-1 / ORDERS) - np.log(delta * ORDERS) / (ORDERS - 1)
+    for q, z, steps in events:
+        loss, logs = _losses(min(q, 1 - 2.0**-53), z, float(max(ORDERS)))
+        total += steps * np.array([np.logaddexp.reduce(logs + order * loss) / (order - 1) for order in ORDERS])
+    return max(0.0, float(total.min()))
 
 
 def judged(told: float | None, groups: list[tuple[Event, ...]], delta: float, by: Any = epsilon) -> Check:
@@ -312,8 +300,7 @@ class Site:
 
 def follow_tasks(log: list[Entry], run: str, report: Report) -> list[Ended]:
     """The tasks of the coordinator's log, each with its end."""
-    found: list[Ended] = []
-    waiting: dict[int, Entry] = {}
+    found, waiting = list[Ended](), dict[int, Entry]()
     for entry in log:
         kind, good = entry["type"], entry["type"] != "answered"
         if kind == "asked":
@@ -351,8 +338,8 @@ def compare(tasks: list[Ended], sites: dict[str, Site], run: str, report: Report
         for one in (entry for entry in entries if entry["run"].partition("/")[0] == run):
             lost[name, one["task"]] -= 1
             good = lost[name, one["task"]] >= 0 and key_of(one) not in sites[name].acked
-            place, words = f"sites/{name}/audit.jsonl:{one['seq']}", "left the site, and was not received"
-            report.need(place, (good, "reply", f"the reply to {one['kind']} {key_of(one)} {words}"))
+            place = f"sites/{name}/audit.jsonl:{one['seq']}"
+            report.need(place, (good, "reply", f"the reply to {one['kind']} {key_of(one)} was not received"))
         known = {key_of(entry) for entry in sites[name].audit if entry["type"] == "answered"}
         gone = sorted(key for key in sites[name].acked if key.split("/")[0] == run and key not in known)
         report.need(f"sites/{name}", (not gone, "reply", f"in no line, and acknowledged: {', '.join(gone)}"))
@@ -374,12 +361,23 @@ def book_events(plans: list[Entry], counts: Entry, trusted: int | None = None) -
     return [merged(each) for each in [*rounds, scores]]
 
 
+def check_settings(data: dict[str, bytes], log: list[Entry], report: Report) -> None:
+    """Settings of now and earlier ones are there, and no task goes beyond the rounds that were planned by then."""
+    texts = [text for name, text in data.items() if name.startswith(("run/config.toml", "run/settings/"))]
+    held = {sha256(text): tomllib.loads(text.decode()) for text in texts}
+    for entry in log:
+        told, place = held.get(entry["policy"], {}), f"run/audit.jsonl:{entry['seq']}"
+        if report.need(place, (told, "policy", "settings that are not there")) and entry["type"] == "asked":
+            good = entry["round"] <= sum(stage["rounds"] for stage in told["stage"])
+            report.need(place, (good, "plan", "a round that was not planned by then"))
+            entry["noise"] = told["privacy"]["noise_multiplier"]
+
+
 def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict[str, Site], report: Report) -> None:
     """privacy.json against itself, the settings, the tasks, and the ledgers."""
     told, place, need = json.loads(data["run/privacy.json"]), "run/privacy.json", report.need
     config = tomllib.loads(data["run/config.toml"].decode())["privacy"]
-    as_set = (bool(told.get("private")) == config["enabled"], "plan", "privacy is not as set")
-    if not need(place, as_set) or not told["private"]:
+    if not need(place, (bool(told.get("private")) == config["enabled"], "plan", "not as set")) or not told["private"]:
         return
     plan = {name: told[name] for name in PLAN.split()}
     plans = [{**plan, **earlier} for earlier in told.get("earlier_plans", [])] + [plan]
@@ -390,7 +388,7 @@ def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict
         (terms == (config["delta"], config["unit"], config["epsilon"] or None), "plan", "terms are not as set"),
         (set(sites) <= set(told["sites"]), "count", "a site of the evidence is missing"),
     )
-    spent = {}
+    spent, noise = {}, {str(asked["round"]): asked.get("noise") for asked, _ in tasks}
     for name, book in told["sites"].items():
         counts = book.get("groups_by_plan") or {group: [count] for group, count in book["groups"].items()}
         spent[name], events = counts, book_events(plans, counts)
@@ -409,26 +407,29 @@ def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict
             (fits, "count", f"{rounds} rounds, {len(gave)} answered, {len(most)} that may have been paid for"),
         )
         if name in sites:
-            check_charges(sites[name], run, plans, book["groups"].get("held-out", 0), report)
+            check_charges(sites[name], run, plans, noise, counts, report)
     for trusted, value in told.get("epsilon_by_trusted_peers", {}).items():
         worst = max(spent, key=lambda name: told["sites"][name]["epsilon"] or math.inf)
         need(place, judged(value, book_events(plans, spent[worst], int(trusted)), plan["delta"]))
 
 
-def check_charges(site: Site, run: str, plans: list[Entry], scores: int, report: Report) -> None:
-    """What a site's ledger was charged with in this run, against the plan and the tasks."""
+def check_charges(site: Site, run: str, plans: list[Entry], noise: Entry, counts: Entry, report: Report) -> None:
+    """What a site's ledger was charged with in this run, against the plan, the noise set by then, and the tasks."""
     listed, trust = len({*site.told["secure"]["peers"], site.name}), site.told["secure"]["counted_peers"]
-    known, values = {sha256(canonical(plan)): plan for plan in plans}, 0
+    known, left = {sha256(canonical(plan)): plan for plan in plans}, Counter[tuple[str, bool]]()
+    for group, digest, count in ((g, d, n) for g, each in counts.items() for d, n in zip(known, each, strict=False)):
+        left[digest, group == "held-out"] += count
     for key, line in site.reserved.items():
         place = f"{site.place}/ledger.jsonl:{line['seq']}"
         if key.split("/")[0] != run or not report.need(place, (line["plan"] in known, "plan", "another plan")):
             continue
-        plan, score = known[line["plan"]], line["purpose"] == "scores"
+        plan, score = dict(known[line["plan"]]), line["purpose"] == "scores"
+        plan["noise_multiplier"] = noise.get(key.split("/")[1]) or plan["noise_multiplier"]  # 0: by the epsilon set
         for one in (as_event(**charge["event"]) for charge in line["charges"]):
             true = (1.0, plan["score_noise"], one[2]) if score else trained(plan, 1, trust, listed)
             report.need(place, (np.allclose(one, true, 1e-9, 0), "charge", f"{key} costs {one}, by the plan {true}"))
-        values += line["charges"][0]["event"]["steps"] if score else 0
-    report.need(site.place, (values <= scores, "count", f"{values} scores paid for, the coordinator counts {scores}"))
+        left[line["plan"], score] -= line["charges"][0]["event"]["steps"] if score else 1
+    report.need(site.place, (min(left.values(), default=0) >= 0, "count", "more paid for by a plan than is counted"))
 
 
 def check_site(name: str, data: dict[str, bytes], manifest: Entry, pinned: dict[str, str], report: Report) -> Site:
@@ -437,8 +438,7 @@ def check_site(name: str, data: dict[str, bytes], manifest: Entry, pinned: dict[
     content = data[f"{place}/statement.json"]
     told = statement(content, STATEMENT, f"{place}/statement.json", report)
     signed = signed_by(data[f"{place}/statement.sig"], "evidence site", content, identity)
-    allowed = told["limits"]["base_models"]
-    allowed = allowed if all(one.startswith("sha256:") for one in allowed) else []
+    free = {one[:7] for one in told["limits"]["base_models"]} != {"sha256:"}  # none listed, or some by name
     files = {file: sha256(data[f"{place}/{file}"]) for file in told["files"]}
     report.need(
         place,
@@ -447,7 +447,7 @@ def check_site(name: str, data: dict[str, bytes], manifest: Entry, pinned: dict[
         (told["site"] == name, "form", "the part of another site"),
         (files == told["files"], "digest", "a log is not the one that the site signed"),
         (told["code"] == manifest["code"]["site"], "code", "other code than the coordinator's"),
-        (not allowed or manifest["model"]["base"] in allowed, "model", "it does not allow the run's base model"),
+        (free or manifest["model"]["base"] in told["limits"]["base_models"], "model", "a base it does not allow"),
     )
     return Site(name, data, told, report)
 
@@ -456,14 +456,13 @@ def check(data: dict[str, bytes], key: str, pinned: dict[str, str], report: Repo
     """The whole archive; ``pinned``: keys of sites."""
     manifest, need = statement(data["manifest.json"], MANIFEST, "manifest.json", report), report.need
     signed = signed_by(data["manifest.sig"], "evidence", data["manifest.json"], key)
-    need(
-        "manifest.json", (signed, "signature", f"not of {key}"), (manifest["identity"] == key, "identity", "of another")
-    )
+    need("manifest.json", (signed, "signature", f"not of {key}"), (manifest["identity"] == key, "identity", "not it"))
     for name in sorted({*data, *manifest["files"]} - {"manifest.json", "manifest.sig"}):
         need(name, (sha256(data.get(name, b"")) == manifest["files"].get(name), "digest", "is not what was signed"))
     sites = {name: check_site(name, data, manifest, pinned, report) for name in manifest["sites"]}
-    now = sha256(data["run/config.toml"])
-    log = log_of(data["run/audit.jsonl"], manifest["audit"], "run/audit.jsonl", report, now)
+    policy = sha256(data["run/config.toml"])
+    log = log_of(data["run/audit.jsonl"], manifest["audit"], "run/audit.jsonl", report, policy)
+    check_settings(data, log, report)
     code = {side: sha256(canonical(files)) for side, files in json.loads(data["run/code.json"]).items()}
     need("run/code.json", (code == manifest["code"], "code", "not the files that were declared"))
     for one in json.loads(data.get("run/gate.json", b"{}")).get("findings", []):

@@ -98,7 +98,7 @@ def _notes(tree: Tree, federation: Federation, bundles: Sequence[str], now: date
             f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
         )
     if not bundles:
-        found.append("no bundle can be made of an installed wheel: name those that sites approve (bundles = [...])")
+        found.append("no bundle can be made of this installation: name those that sites approve (bundles = [...])")
     return found
 
 

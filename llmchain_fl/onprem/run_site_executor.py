@@ -6,6 +6,7 @@ case                                      in the audit log of the site
 it has imported everything                read as a whole; ``started``
 a line of the log was changed             the process ends and says which; the supervisor tries again
 a digest is approved for the first time   ``approved`` with it, when a message is next looked at
+a message is turned away                  ``declined``, with the reason (``site_executor.py``)
 it is told to stop                        ``stopped``, ``done``; ``interrupted`` within a message
 it is killed                              nothing: the next ``started`` stands without a ``stopped``
 ========================================  =================================================================
@@ -109,7 +110,8 @@ def main() -> None:
     app = tool("client.app").make_app(lambda context: read_site(site_file))
     try:
         approvals = Approvals(site_file)
-        executor = SiteExecutor(app, approvals, CLIENT_APP)
+        declined = tool("client.audit").declined
+        executor = SiteExecutor(app, approvals, CLIENT_APP, lambda *told: declined(read_site(site_file), *told))
         with noted(site_file, lambda: executor.busy):
             if approvals() == Approval():
                 log.warning(

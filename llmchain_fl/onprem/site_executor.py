@@ -7,17 +7,23 @@ Nothing of the bundle that the server sends is unpacked, imported or executed. I
 a task                                                  outcome
 ======================================================  ==============================================================
 bundle approved, message in time                        the installed app's reply
-bundle not approved, or the site file cannot be read    an error in place of a reply, no app is called, 0 epsilon
-a task of another kind than ClientApp                   the same
-nobody waits for the answer any more (its ttl is over)  the same
-the app raises                                          an error without a word of what was raised
+bundle not approved                                     ``bundle``: an error in place of a reply, no app is called, 0
+                                                        epsilon
+a task of another kind than ClientApp                   ``kind``: the same
+a message of another run, or to another node            ``address``: the same
+nobody waits for the answer any more (its ttl is over)  ``late``: the same
+the site file cannot be read                            the same, without a line in the audit log: the file says where
+                                                        it is
+the app raises                                          ``failed``: an error without a word of what was raised
+the message cannot be read                              ``unreadable``: the task is left; Flower answers for it after a
+                                                        minute
+the SuperNode is not reached for a while                the task is left
 the reply is too odd to be pushed                       an error in its place
-the SuperNode is not reached for a while                the task is left; Flower answers for it after a minute
-the message cannot be pulled                            the same
 the run was stopped meanwhile                           the reply is dropped, and nothing is pushed in its place
 Flower has given the task up                            the work is sealed, and the reply is not pushed
 ======================================================  ==============================================================
 
+A word in the table is the decision of a line ``declined`` in the site's audit log, on the disk before the error leaves.
 The site file is read anew for each message, so an approval or a limit counts at once.
 """
 
@@ -57,6 +63,23 @@ class Approval:
         return self.any or digest in self.bundles
 
 
+@dataclass(frozen=True)
+class Declined:
+    """Why nothing is done for a message.
+
+    Attributes:
+        code: for the audit log; a word of the table of the module.
+        words: for the site's own log.
+    """
+
+    code: str
+    words: str
+
+
+Enter = Callable[[Message | None, str, str], None]
+"""Enters in the audit log: the message (None: it cannot be read), the code word, the bundle's SHA-256 ("": unknown)."""
+
+
 @dataclass
 class Meter:
     """What one message cost this process."""
@@ -78,6 +101,7 @@ class SiteExecutor:
         app: the installed ClientApp.
         approval: reads the site file.
         client_kind: what Flower calls the task of a ClientApp.
+        enter: adds a line about a message that was not answered.
         now, sleep: the clock.
     """
 
@@ -86,11 +110,12 @@ class SiteExecutor:
         app: App,
         approval: Callable[[], Approval],
         client_kind: str,
+        enter: Enter,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._app, self._approval, self._kind = app, approval, client_kind
-        self._now, self._sleep = now, sleep
+        self._write, self._now, self._sleep = enter, now, sleep
         self.busy = False
         """Within a message."""
 
@@ -117,7 +142,7 @@ class SiteExecutor:
         meter, what, self.busy = Meter(), "a message", True
         try:
             with Heartbeat(task.beat) as beat:
-                pulled = task.pull()
+                pulled = self._pulled(task)
                 what = _name(pulled.message)
                 reply, done = self._reply(task.kind, pulled)
                 if beat.lost:
@@ -132,34 +157,54 @@ class SiteExecutor:
             task.close()
             log.info("%s: %s", what, meter.told())
 
+    def _pulled(self, task: Task) -> Pulled:
+        try:
+            return task.pull()
+        except OSError:
+            raise
+        except Exception:  # not reached is an OSError: this one was reached, and sent what is no message
+            self._enter(None, "unreadable", "")
+            raise
+
     def _reply(self, kind: str, pulled: Pulled) -> tuple[Message, bool]:
-        why = self._refused(kind, pulled)
-        if why:
-            log.error("%s is refused: %s", _name(pulled.message), why)
+        digest = hashlib.sha256(pulled.bundle).hexdigest()
+        why = self._refused(kind, pulled, f"sha256:{digest}")
+        if why is not None:
+            log.error("%s is refused: %s", _name(pulled.message), why.words)
+            self._enter(pulled.message, why.code, digest)
             return _error(pulled.message, "the site takes no part in this", refused=True), False
         try:
             return self._app(pulled.message, pulled.context), True
         except Exception as fault:  # the app answers for itself; what is raised here is Flower's
             log.error("%s: the app raised %s", _name(pulled.message), type(fault).__name__)
+            self._enter(pulled.message, "failed", digest)
             return _error(pulled.message, "the site's program failed"), False
 
-    def _refused(self, kind: str, pulled: Pulled) -> str:
-        """Why nothing is done for this message; "" if it is."""
-        digest = f"sha256:{hashlib.sha256(pulled.bundle).hexdigest()}"
+    def _enter(self, message: Message | None, code: str, bundle: str) -> None:
+        try:
+            self._write(message, code, bundle)
+        except Exception as fault:  # an error leaves either way, which says nothing
+            log.error("it cannot be entered in the audit log: %s", printable(type(fault).__name__))
+
+    def _refused(self, kind: str, pulled: Pulled, digest: str) -> Declined | None:
+        """Why nothing is done for this message; None if it is."""
+        told, context = pulled.message.metadata, pulled.context
         try:
             approval = self._approval()
         except LlmchainError as fault:
-            return f"what it approves cannot be read: {fault}"
+            return Declined("config", f"what it approves cannot be read: {fault}")
         if kind != self._kind:
-            return f"a task of kind {printable(kind)}, which this site does not run"
+            return Declined("kind", f"a task of kind {printable(kind)}, which this site does not run")
         if not approval.allows(digest):
-            return (
+            return Declined(
+                "bundle",
                 f"bundle {digest} is not approved\n  -> where you have found its code right, add the digest to "
-                "[approved] bundles in the site file; it counts at once"
+                "[approved] bundles in the site file; it counts at once",
             )
-        told = pulled.message.metadata
+        if (told.run_id, told.dst_node_id) != (context.run_id, context.node_id):
+            return Declined("address", "it is of another run, or to another node")
         late = self._now() - told.created_at - told.ttl
-        return f"its time ended {late:.0f} s ago" if late > 0 else ""
+        return Declined("late", f"its time ended {late:.0f} s ago") if late > 0 else None
 
     def _push(self, task: Task, message: Message, reply: Message) -> None:
         """Each message gets one reply at most: a SuperNode takes a second one for the answer to the next message."""

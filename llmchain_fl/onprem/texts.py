@@ -84,7 +84,7 @@ here: keep it off this machine.
 
 Hand each site its folder of `../sites` ({handed}) by a way that you trust, for example as
 `tar -C ../sites -czf NAME.tgz NAME`; then delete the keys in your copy.
-Let nothing but `/v1/fleet/` through to the sites.
+Let nothing but the calls of a SuperNode through to the sites: docs/examples/nginx.conf.
 """
 
 

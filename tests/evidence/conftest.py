@@ -141,9 +141,6 @@ class Played:
 @pytest.fixture(scope="session")
 def played(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
     """Three sites, two stages of two rounds, persons, noised scores; then the evidence by the command."""
-    from typer.testing import CliRunner
-
-    from llmchain_fl.cli.main import app
     from llmchain_fl.config.write import to_toml
     from llmchain_fl.progress import Silent
     from llmchain_fl.run_dir import RunDir
@@ -179,15 +176,65 @@ def played(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
         simulate(config, run, Silent())
     gate = folder / "gate.json"
     gate.write_text(json.dumps({"effort": "fast", "findings": [{"name": "noise", "passed": True}]}))
-    words = ["evidence", str(run.path), "--out", str(folder / "evidence.zip"), "--gate", str(gate)]
+    return with_evidence(run, folder / "evidence.zip", "--gate", str(gate))
+
+
+def with_evidence(run: Any, archive: Path, *more: str) -> Played:
+    """The run, and its evidence by the command."""
+    from typer.testing import CliRunner
+
+    from llmchain_fl.cli.main import app
+
+    words = ["evidence", str(run.path), "--out", str(archive), *more]
     words += [word for file in sorted(run.sites.glob("*/site.toml")) for word in ("--site", str(file))]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return Played(run, folder / "evidence.zip", result.stdout.split()[0])
+    return Played(run, archive, result.stdout.split()[0])
+
+
+@pytest.fixture(scope="session")
+def extended(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """A copy of that run, extended by a stage of two rounds with other noise; broken off after the first of them, and
+    gone on with under other settings."""
+    import shutil
+
+    from llmchain_fl.config.read import read_config
+    from llmchain_fl.progress import Silent
+    from llmchain_fl.run_dir import RunDir
+    from simulations.run import extend, simulate
+
+    class Breaks(Silent):
+        def round_finished(self, report: Any) -> None:
+            raise KeyboardInterrupt
+
+    folder = tmp_path_factory.mktemp("extended")
+    run = RunDir(Path(shutil.copytree(played.run.path, folder / "run")))
+    tree = read_config(run.config).model_dump()
+    tree["stage"] += [{"name": "third", "rounds": 2}]
+    tree["privacy"] |= {"noise_multiplier": 1.7, "epsilon": 60.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.app._write_pages", lambda run: None)
+        patch.setattr("os.fsync", lambda descriptor: None)
+        longer = extend(build(tree), run)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(longer, run, Breaks())
+        tree["title"] = "gone on with"
+        simulate(build(tree), run, Silent())
+    return with_evidence(run, folder / "evidence.zip")
 
 
 @pytest.fixture
-def forger(played: Played, verifier: Any) -> Forger:
+def forger(played: Played) -> Forger:
+    return forger_of(played)
+
+
+@pytest.fixture
+def forger_of_the_extended(extended: Played) -> Forger:
+    return forger_of(extended)
+
+
+def forger_of(played: Played) -> Forger:
+    """Who holds every key of a run."""
     import zipfile
 
     with zipfile.ZipFile(played.archive) as archive:

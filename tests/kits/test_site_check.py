@@ -23,9 +23,10 @@ from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.release import Charge, Release
 from llmchain_fl.onprem.certificates import Signed, make_authority, make_server, utc_now
 from llmchain_fl.onprem.keys import make_keys
+from llmchain_fl.onprem.reach import Seen, look
 from llmchain_fl.onprem.site_check import CHECKS, check_site
 from llmchain_fl.onprem.site_check.budget import check_budget, events_here
-from llmchain_fl.onprem.site_check.coordinator import Seen, check_coordinator, look
+from llmchain_fl.onprem.site_check.coordinator import check_coordinator
 from llmchain_fl.onprem.site_check.keys import check_keys
 from llmchain_fl.onprem.site_check.machine import check_machine
 from llmchain_fl.onprem.site_check.records import check_records
@@ -277,7 +278,7 @@ def authority(kit: Any) -> Signed:
         (["localhost"], 0, 100, "answers by TLS, under the kit's authority", "fact"),
         (["localhost"], 0, 100, "the coordinator's certificate ends on", "fact"),
         (["localhost"], 0, 29, "in 28 days", "warning"),
-        (["localhost"], -40, 30, "the coordinator's certificate is past", "fault"),
+        (["localhost"], -40, 30, "its certificate has expired", "fault"),
         (["localhost"], 3, 30, "is not valid yet", "fault"),
         (["elsewhere"], 0, 30, "is for another name", "fault"),
     ],
@@ -301,7 +302,7 @@ def test_an_address_in_digits_that_the_certificate_is_not_for_is_told(
 def test_the_authority_is_warned_of_thirty_days_before_its_end(
     kit: Any, authority: Signed, days: int, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_: Seen())
+    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_, **__: Seen())
     now = utc_now() + (days if level != "warning" or days > 1 else 199) * DAY
     assert said(check_coordinator, at(kit.subject(), "localhost:1", now), "the authority (ca.crt)") == level
 
@@ -311,11 +312,9 @@ def test_another_authority_plain_text_and_nobody_are_each_in_their_words(
 ) -> None:
     other = make_authority("lab", utc_now())
     with answering(tmp_path, make_server(other, ["localhost"], utc_now(), 30), None) as port:
-        assert (
-            said(check_coordinator, at(kit.subject(), f"localhost:{port}"), "not under the kit's authority") == "fault"
-        )
+        assert said(check_coordinator, at(kit.subject(), f"localhost:{port}"), "not signed by this CA") == "fault"
     with answering(tmp_path, None, None) as port:
-        assert said(check_coordinator, at(kit.subject(), f"localhost:{port}"), "there is no TLS") == "fault"
+        assert said(check_coordinator, at(kit.subject(), f"localhost:{port}"), "it does not speak TLS") == "fault"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert said(check_coordinator, at(kit.subject(), f"localhost:{port}"), "nobody listens there") == "fault"
@@ -326,7 +325,7 @@ def test_another_authority_plain_text_and_nobody_are_each_in_their_words(
 def test_a_proxy_in_the_environment_is_told_unless_the_coordinator_is_excepted(
     kit: Any, around: str, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_: Seen())
+    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_, **__: Seen())
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, around)
@@ -336,7 +335,7 @@ def test_a_proxy_in_the_environment_is_told_unless_the_coordinator_is_excepted(
 def test_a_coordinator_that_never_answers_is_given_up(kit: Any, authority: Signed, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         seen = look(f"localhost:{silent.getsockname()[1]}", kit.tree.site("north") / "ca.crt", seconds=0.2)
-    assert "no answer in 0 s" in seen.fault
+    assert seen.fault == "no answer within 0.2 s"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +346,7 @@ def test_a_coordinator_that_never_answers_is_given_up(kit: Any, authority: Signe
     ],
 )
 def test_the_clock_against_the_coordinators(kit: Any, offset: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_: Seen(offset=offset))
+    monkeypatch.setattr("llmchain_fl.onprem.site_check.coordinator.look", lambda *_, **__: Seen(offset=offset))
     assert said(check_coordinator, kit.subject(), "this clock is") == level
 
 

@@ -53,7 +53,7 @@ def coordinator(files: tuple[Path, Path] | None = None, ahead: float = 0.0) -> I
     """Answers ``/health`` as a SuperLink does; ``ahead``: seconds by which its clock is before this one's."""
 
     class Health(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_HEAD(self) -> None:
             self.send_response_only(200 if self.path == "/health" else 404)
             self.send_header("date", formatdate(NOW + ahead, usegmt=True))
             self.end_headers()

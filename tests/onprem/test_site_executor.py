@@ -33,7 +33,7 @@ class App:
 
 
 def executor(app: App, approval: Callable[[], Approval] = lambda: APPROVED) -> SiteExecutor:
-    return SiteExecutor(app, approval, "client", now=lambda: NOW, sleep=lambda seconds: None)
+    return SiteExecutor(app, approval, "client", lambda *told: None, now=lambda: NOW, sleep=lambda seconds: None)
 
 
 def test_the_installed_app_answers_a_message_of_an_approved_bundle(task: Any, pulled: Any) -> None:

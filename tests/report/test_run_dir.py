@@ -29,7 +29,17 @@ def test_a_new_run_holds_its_settings_and_says_what_every_file_is(run: RunDir) -
     assert run.config.read_text() == "seed = 1\n"
     assert run.rows() == []
     readme = (run.path / "README.txt").read_text()
-    for path in (run.config, run.metrics, run.privacy, run.report, run.adapter, run.events, run.state, run.sites):
+    for path in (
+        run.config,
+        run.metrics,
+        run.privacy,
+        run.report,
+        run.adapter,
+        run.events,
+        run.state,
+        run.sites,
+        run.earlier,
+    ):
         assert path.name in readme
         assert path.parent == run.path
 
