@@ -75,7 +75,7 @@ class Classification:
     def frozen_features(self, examples: Examples) -> Tensor:
         """float32 [n, H], unit length: each record in the frozen base, with the adapter off (Delta W = 0)."""
         vectors = torch.zeros(len(examples), self.resident.base.hidden_size, device=self.resident.base.device)
-        with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
+        with torch.no_grad(), self.resident.swapped(self.resident.bare):
             for index in by_length(examples, 64):
                 vectors[index] = F.normalize(self._pooled(examples, index), dim=-1)
         return vectors
