@@ -15,6 +15,7 @@ import numpy as np
 
 from client.site import Site
 from llmchain_fl.core.adapter.routing import is_beside
+from llmchain_fl.core.adapter.value import ENDINGS as TRAINABLE
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import KNOWN, locate
@@ -32,7 +33,7 @@ KINDS = "fiu"
 """Numpy's letters of arrays that may come: numbers, signed and unsigned; no text, no objects."""
 MOST_ARRAYS, LONGEST_NAME = 200_000, 500
 LARGEST_LR = 1e3
-ENDINGS = ("lora_A", "lora_B", "lora_R", "head")
+ENDINGS = (*TRAINABLE, "head")
 """What ``trains`` and ``keeps`` may name."""
 _NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
 

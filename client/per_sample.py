@@ -1,4 +1,4 @@
-"""The gradient of each record by itself, for linear layers, in one backward pass.
+"""The gradient of each record by itself in one backward pass: the rule of linear layers, and where all rules write to.
 
 For y = W x + b with records n = 1 .. N and g = dL/dy:
 
@@ -6,7 +6,8 @@ For y = W x + b with records n = 1 .. N and g = dL/dy:
 
 (Goodfellow 2015, arXiv 1510.01799). The FLOPs are those of the batch gradient, as a batched product; the batch gradient
 itself is never computed. All rows are written straight into one buffer [N, P], so clipping is one norm pass and one
-matrix-vector product. LoRA's factors are linear layers of their own, so this rule is all an adapter needs.
+matrix-vector product. LoRA's factors are linear layers of their own, so this rule is all such an adapter needs; other
+trained layers (norms, scales) have Opacus' rules (``client/other_layers.py``), in the same pass and the same buffer.
 
 Which of its rows are whose a layer does not say. With one record in a pass all are its own, whatever their order. With
 more, records stand along the first dimension, or as ``resident.layouts`` says, which ``client/steady.py`` has found by
@@ -26,7 +27,7 @@ costs and what this does stands in docs/log.md (benchmarks/bench_private_step.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +38,7 @@ from torch.nn import functional as F
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.by_row import by_row
 from llmchain_fl.core.errors import TrainingError
+from llmchain_fl.core.plugins import Named
 
 FLAT, SECOND = "flat", "second"
 LAYOUTS = ("", FLAT, SECOND)
@@ -69,13 +71,17 @@ class _Linear(torch.autograd.Function):
         return (by_row(g, weight.T) if ctx.alone else g @ weight), None, None, None, None, None
 
 
+OTHERS: Named[Callable[..., Callable[[Tensor], Tensor]]] = Named({"forward": "client.other_layers:tapped"})
+"""Trained layers that are not linear; loaded where there is one."""
+
+
 class PerSample:
     """Per-record gradients of a resident's trained parameters, as rows of one buffer.
 
-    Between ``__init__`` and ``close`` the trained linear layers compute theirs here; the rest is as it was.
+    Between ``__init__`` and ``close`` the trained layers compute theirs here; the rest is as it was.
 
     Raises:
-        TrainingError: a trained parameter is no weight or bias of a linear layer: it has no rule.
+        TrainingError: a trained parameter belongs to a layer that has no rule.
     """
 
     def __init__(self, resident: Resident, most: int) -> None:
@@ -85,7 +91,7 @@ class PerSample:
         self._rows, self._layouts = self._buffer[:0], resident.layouts
         self._fresh: set[str] = set()
         self.mixed: set[str] = set()
-        self._patched: list[nn.Linear] = []
+        self._patched: list[nn.Module] = []
         self.slices: dict[str, slice] = {}
         places, start = {}, 0
         for name in self._names:
@@ -93,18 +99,28 @@ class PerSample:
             places[id(parameter)] = name
             self.slices[name] = slice(start, start + parameter.numel())
             start += parameter.numel()
-        missing = set(self._names)
-        for module in resident.module.modules():
-            if isinstance(module, nn.Linear):
-                weight, bias = places.get(id(module.weight)), places.get(id(module.bias))
-                if weight or bias:
-                    self._patch(module, weight, bias)
-                    missing -= {weight, bias}
+        try:
+            missing = set(self._names) - self._take_over(resident.module, places)
+        except TrainingError:
+            self.close()
+            raise
         if missing:
             self.close()
             raise TrainingError(
-                f"{min(missing)} has no per-example gradient", remedy="adapt linear layers only, or switch privacy off"
+                f"{min(missing)} has no per-example gradient", remedy="adapt other layers, or switch privacy off"
             )
+
+    def _take_over(self, whole: nn.Module, places: Mapping[int, str]) -> set[str]:
+        """Replace the forward pass of every layer with trained parameters of its own; the arrays that these are."""
+        found: set[str] = set()
+        for module in list(whole.modules()):
+            names = {key: places[id(p)] for key, p in module.named_parameters(recurse=False) if id(p) in places}
+            if isinstance(module, nn.Linear) and names:
+                self._patch(module, names.get("weight"), names.get("bias"))
+            elif names:
+                self._tap(module, {places[id(p)]: p for p in module.parameters(recurse=False) if id(p) in places})
+            found |= set(names.values())
+        return found
 
     def rows(self, count: int, backward: Callable[[], None]) -> Tensor:
         """float32 [count, P]: what ``backward`` (forward and backward pass of ``count`` records) gives each record.
@@ -147,7 +163,7 @@ class PerSample:
             yield
         finally:
             for module, forward in ours:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = forward
 
     def close(self) -> None:
         """Give the layers their own forward pass back."""
@@ -156,13 +172,13 @@ class PerSample:
         self._patched = []
 
     def _patch(self, module: nn.Linear, weight: str | None, bias: str | None) -> None:
-        layout = self._layouts.get(weight or bias or "", "")
+        names = [name for name in (weight, bias) if name]
 
         def take(x: Tensor, g: Tensor) -> None:
-            inputs, slopes = (_by_record(part, len(self._rows), layout) for part in (x, g))
-            if inputs is None or slopes is None:
-                self.mixed |= {name for name in (weight, bias) if name}
+            told = self._apart(names, x, g)
+            if told is None:
                 return
+            inputs, slopes = told
             if weight:
                 self._put(weight, _products(slopes, inputs))
             if bias:
@@ -174,6 +190,24 @@ class PerSample:
 
         module.forward = forward  # type: ignore[method-assign, assignment]
         self._patched.append(module)
+
+    def _tap(self, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        """The same for a layer that is not linear."""
+
+        def apart(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
+            return self._apart([*parameters], x, g)
+
+        module.forward = OTHERS["forward"](module, parameters, self._anchor, apart, self._put)
+        self._patched.append(module)
+
+    def _apart(self, names: Sequence[str], x: Tensor, g: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Input and gradient of a layer of the arrays ``names``, by records; None where they cannot be told apart."""
+        layout = self._layouts.get(names[0], "")
+        inputs, slopes = (_by_record(part, len(self._rows), layout) for part in (x, g))
+        if inputs is None or slopes is None:
+            self.mixed |= set(names)
+            return None
+        return inputs, slopes
 
     def _put(self, name: str, gradient: Tensor) -> None:
         """First use of a layer in a pass writes, a second one (a layer that is run twice) adds."""

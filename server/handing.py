@@ -17,7 +17,9 @@ def shapes(sites: Iterable[str], adapter: AdapterConfig) -> dict[str, SiteShape]
     """Rank and alpha of each site, public constants given by name order; the adapter's own where none are given."""
     ordered = sorted(sites)
     ranks = adapter.site_ranks or [adapter.rank] * len(ordered)
-    alphas = adapter.site_alphas or [adapter.alpha * rank / adapter.rank for rank in ranks]
+    scale = adapter.folded(adapter.alpha, adapter.rank) / adapter.rank
+    own = adapter.site_alphas
+    alphas = [adapter.folded(a, r) for a, r in zip(own, ranks, strict=True)] if own else [scale * r for r in ranks]
     return {site: SiteShape(r, a) for site, r, a in zip(ordered, ranks, alphas, strict=True)}
 
 

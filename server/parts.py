@@ -10,9 +10,11 @@ from llmchain_fl.aggregation.closed_form_rule import ClosedForm
 from llmchain_fl.aggregation.lockstep import Late, Lockstep, Rate
 from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
 from llmchain_fl.aggregation.rule import CORE, Rule
+from llmchain_fl.aggregation.singular_start import singular_start
 from llmchain_fl.config.calendar import Ended
-from llmchain_fl.config.schema import AggregationConfig, RunConfig
+from llmchain_fl.config.schema import PISSA, AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.errors import ConfigError, ModelError
 from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
 from llmchain_fl.core.tasks.classification import Classification
@@ -36,7 +38,7 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
         ModelError: no optimizer can step along the rule's factors.
     """
     told, train = config.aggregation, config.train
-    rule = RULES[told.rule]
+    rule = RULES[told.rule].of(VARIANTS[config.adapter.variant])
     if train.method == CLOSED_FORM:
         return rule  # until the features are known (closed_form_rule)
     if train.method == LOCKSTEP:
@@ -99,7 +101,10 @@ def start_arrays(config: RunConfig, work: WorkSpec, rule: Rule, scorer: Scorer) 
         ConfigError, ModelError: settings or sites that the rule cannot take.
     """
     fresh = {name: array for name, array in scorer.full({}).items() if not name.endswith(f".{CORE}")}
-    fresh |= earlier_adapter(config, fresh)
+    if config.adapter.start == PISSA:
+        fresh = singular_start(fresh, work.adapter.scale, scorer.resident.weight_of)
+    else:
+        fresh |= earlier_adapter(config, fresh)
     _check_start(config, rule, fresh)
     arrays = dict(rule.begin(fresh, work.adapter.scale, scorer.resident.weight_of))
     faults = upload_faults(config, rule, arrays)
@@ -119,8 +124,11 @@ def earlier_adapter(config: RunConfig, fresh: Arrays) -> Arrays:
     work, arrays = read_adapter(Path(config.adapter.start))
     if config.train.method == CLOSED_FORM:  # its head is computed, whatever the earlier one was
         fresh, arrays = without_head(dict(fresh)), without_head(arrays)
+    told = config.adapter
     same = {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in fresh.items()}
-    if not same or work.adapter.scale != config.adapter.alpha / config.adapter.rank:
+    if not same or work.adapter.scale != told.folded(told.alpha, told.rank) / told.rank:
         what = f"adapter.start = {config.adapter.start}: rank {work.adapter.rank}, alpha {work.adapter.alpha:g}"
-        raise ModelError(what, remedy="start from an adapter of the same base, targets, rank, alpha and labels")
+        raise ModelError(
+            what, remedy="start from an adapter of the same base, variant, targets, rank, alpha and labels"
+        )
     return arrays

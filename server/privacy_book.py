@@ -11,6 +11,7 @@ from typing import Any
 
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
 from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
@@ -57,7 +58,7 @@ def known_noise(config: RunConfig, plan: PrivacyPlan | None) -> float | None:
     if plan is None or not plan.is_private:
         return 0.0
     stepped = config.aggregation.optimizer != "none" or config.train.method == LOCKSTEP
-    plain = not stepped and RULES[config.aggregation.rule].averages
+    plain = not stepped and RULES[config.aggregation.rule].of(VARIANTS[config.adapter.variant]).averages
     if plan.unit != "site" or not plain or config.privacy.clip_quantile or plan.shares < plan.members:
         return None
     return plan.noise_std / (plan.shares if plan.is_shared else plan.divisor)

@@ -24,8 +24,9 @@ def sent_shapes(rule: Rule, arrays: Mapping[str, np.ndarray], number: int) -> Sh
 def upload_of(config: RunConfig, work: WorkSpec, rule: Rule, arrays: Mapping[str, np.ndarray]) -> str:
     """The byte budget of a run in one line: of its largest round, at the global rank."""
     size = max(budget(sent_shapes(rule, arrays, number), work.codec) for number in (1, 2))
-    plain = sum(4 * arrays[name].size for name in names_of((LORA_A, LORA_B), arrays))
-    return upload_line(size, plain, config.compression.link_kbit)
+    endings, of = ((LORA_A, LORA_B), "both factors") if rule.factors else (rule.trained, "what is trained")
+    plain = sum(4 * arrays[name].size for name in names_of(endings, arrays))
+    return upload_line(size, plain, config.compression.link_kbit, of)
 
 
 def upload_faults(config: RunConfig, rule: Rule, arrays: Mapping[str, np.ndarray]) -> list[str]:

@@ -165,14 +165,19 @@ class Small:
         plan: Any = None,
         features: int = 0,
         windows: int = 1,
+        variant: str = "lora",
+        path: str = "",
     ) -> Any:
-        """A ``WorkSpec`` over a tiny model."""
+        """A ``WorkSpec`` over a tiny model; ``variant``: all that one trains, unless it is LoRA."""
         from llmchain_fl.core.adapter.value import AdapterSpec
+        from llmchain_fl.core.adapter.variants import VARIANTS
         from llmchain_fl.core.tasks.kind import task_kind
         from llmchain_fl.core.tasks.spec import TaskSpec
         from llmchain_fl.core.work import TrainSpec, WorkSpec
 
         labels = tuple(LABELS.items()) if task_kind(kind).named else ()
+        if not VARIANTS[variant].product:
+            trained = VARIANTS[variant].trained
         loop = {
             "steps": 3,
             "sampling_rate": 0.5,
@@ -183,8 +188,8 @@ class Small:
             "seed": 1,
         }
         return WorkSpec(
-            base=self.base(task_kind(kind).base_kind),
-            adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5),
+            base=self.base(task_kind(kind).base_kind, **({"path": path} if path else {})),
+            adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5, variant),
             task=TaskSpec(
                 kind, head, labels, 20.0, pooling, max_tokens, features=features, feature_seed=9, windows=windows
             ),

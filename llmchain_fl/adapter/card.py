@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.variants import VARIANTS, Variant
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.work import WorkSpec
@@ -84,8 +85,9 @@ def card(work: WorkSpec, arrays: Arrays, facts: Facts) -> str:
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items() if value)
     served = "\n".join(f"* {line}" for line in served_by_peft(work, arrays, facts))
+    title = f"{_variant(work).title} adapter, federated with llmchain_fl"
     return (
-        f"{_front(work, facts)}\n# LoRA adapter, federated with llmchain_fl\n\n| | |\n|---|---|\n{table}\n\n"
+        f"{_front(work, facts)}\n# {title}\n\n| | |\n|---|---|\n{table}\n\n"
         f"## Use it\n\n```python\n{_code(work, facts)}\n```\n\n## What plain peft serves of it\n\n{served}\n"
     )
 
@@ -93,7 +95,7 @@ def card(work: WorkSpec, arrays: Arrays, facts: Facts) -> str:
 def served_by_peft(work: WorkSpec, arrays: Arrays, facts: Facts) -> list[str]:
     """The table of this file for one folder, a sentence each."""
     found = []
-    if not _moves(arrays):
+    if _variant(work).product and not _moves(arrays):
         found.append(
             "**Nothing.** Every product B A of this adapter is 0: each site keeps a factor of its own and serves that. "
             "`PeftModel.from_pretrained` gives the base model as it was."
@@ -104,7 +106,8 @@ def served_by_peft(work: WorkSpec, arrays: Arrays, facts: Facts) -> list[str]:
             "which peft does not read: use `llmchain-fl predict`."
         )
     else:
-        found.append("The LoRA factors: `PeftModel.from_pretrained(base, folder)` changes the base as the run did.")
+        what = "LoRA factors" if _variant(work).product else f"{_variant(work).title} numbers"
+        found.append(f"The {what}: `PeftModel.from_pretrained(base, folder)` changes the base as the run did.")
     if work.task.head_size:
         found.append(
             "**Not the trained head**: it stands in `head.safetensors`, which peft leaves out without a word. "
@@ -116,6 +119,10 @@ def served_by_peft(work: WorkSpec, arrays: Arrays, facts: Facts) -> list[str]:
             "of the label's text (`work.json`, `task.labels`). `llmchain_fl.Classifier` computes it."
         )
     return found
+
+
+def _variant(work: WorkSpec) -> Variant:
+    return VARIANTS[work.adapter.variant]
 
 
 def _moves(arrays: Arrays) -> bool:
@@ -155,7 +162,7 @@ def _front(work: WorkSpec, facts: Facts) -> str:
         f"pipeline_tag: {kind}",
         "license: other",
         "license_name: not-stated",
-        "tags: [lora, federated-learning, llmchain_fl]",
+        f"tags: [{work.adapter.variant}, federated-learning, llmchain_fl]",
     ]
     return "\n".join(["---", *lines, "---", ""])
 

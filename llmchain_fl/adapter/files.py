@@ -22,11 +22,13 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from llmchain_fl.adapter.card import NAME, Facts, card
+from llmchain_fl.adapter.peft_files import read_peft, read_tensors, write_peft, write_variant
 from llmchain_fl.adapter.slots_file import Slots, write_slots
 from llmchain_fl.atomic_file import atomic_write, write_json
-from llmchain_fl.core.adapter.peft_model import read_peft, read_tensors, write_peft
+from llmchain_fl.core.adapter.peft_model import half_of
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.work import WorkSpec, inference
 
@@ -50,17 +52,22 @@ def write_adapter(
     slots: Slots | None = None,
     privacy: str = "",
 ) -> str:
-    """Write ``arrays`` (all of them: LoRA factors of any one rank, and head) and return their content hash.
+    """Write ``arrays`` (all of them: LoRA factors of any one rank or a variant's, and head); return their content hash.
 
     ``slots``: what stands beside them. ``privacy``: one sentence for the card and the manifest.
     """
-    write_peft(folder, arrays, resident.peft_config)
+    half = half_of(work.adapter)
+    if half is None:
+        write_peft(folder, arrays, resident.peft_config)
+    else:
+        write_variant(folder, arrays, resident.peft_config, half, resident.base.module)
     head = {name: value for name, value in arrays.items() if name.startswith("head.")}
     (folder / "head.safetensors").unlink(missing_ok=True)
     if head:
         atomic_write(folder / "head.safetensors", save(head))
     rank = next((value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")), work.adapter.rank)
-    shape = replace(work.adapter, rank=rank, alpha=work.adapter.scale * rank, trained=("lora_A", "lora_B"))
+    served = ("lora_A", "lora_B") if half is None else VARIANTS[work.adapter.variant].trained
+    shape = replace(work.adapter, rank=rank, alpha=work.adapter.scale * rank, trained=served)
     plain = replace(inference(work), adapter=shape)
     atomic_write(folder / "work.json", plain.to_json().encode())
     content = digest(arrays)
@@ -93,7 +100,7 @@ def read_adapter(folder: Path) -> tuple[WorkSpec, Arrays]:
         )
     text = (folder / "work.json").read_text(encoding="utf-8")
     work = WorkSpec.from_json(text.replace('"among":', '"candidate_labels":'))  # as versions to 0.2.0 call it
-    arrays = read_peft(folder)
+    arrays = read_peft(folder, half_of(work.adapter))
     if (folder / "head.safetensors").is_file():
         arrays |= read_tensors(folder / "head.safetensors")
     said: object = None

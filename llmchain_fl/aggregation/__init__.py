@@ -25,5 +25,7 @@ RULES: Table[Rule] = Table(
 """Name in the configuration -> rule."""
 DEFAULT = "ffa"
 """Exact, and linear in what a site sends."""
+PLAIN = "fedit"
+"""What averages the arrays of a variant without a product."""
 HEAD_ONLY = "head-only"
 """What a head in closed form goes with."""

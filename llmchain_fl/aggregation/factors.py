@@ -8,6 +8,7 @@ An adapter is named arrays, one group for each adapted matrix W0 (d_out x d_in),
 | ``<module>.lora_R`` (the core) | r x r | ``fedsb`` only; then A and B are frozen |
 | ``<module>.fold_A``, ``<module>.fold_B`` (the fold) | f x d_in, d_out x f | ``fedex``, ``flora``, once f > 0 |
 | ``head.weight``, ``head.bias`` | any | with a trained head |
+| those of a variant without a product (``core/adapter/variants``) | any | in place of A and B |
 
     Delta W = fold_B fold_A + s B R A          (R = 1 where there is no core; no fold, no first term)
 
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation.admission import refuse
+from llmchain_fl.core.adapter.variants import is_plain
 from llmchain_fl.core.errors import ModelError
 
 Arrays = Mapping[str, NDArray[np.floating]]
@@ -191,10 +193,11 @@ def check_adapter(arrays: Arrays, scale: float) -> None:
 
     Raises:
         ModelError: a scale that is not finite and above 0, a name without its partner, or shapes that do not multiply.
+            An array that has no partner in any variant, and one of a head, may have any shape.
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ModelError(f"the scale alpha/r of the global adapter is {scale}; it must be above 0", remedy=_REMEDY)
-    expected = {name for name in arrays if name in HEAD}
+    expected = {name for name in arrays if name in HEAD or is_plain(name)}
     for module in modules(arrays):
         expected |= {f"{module}.{LORA_A}", f"{module}.{LORA_B}"}
         expected |= {f"{module}.{CORE}"} & set(arrays)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, FactorMean, Rule, sent_names
+from llmchain_fl.core.adapter.variants import Variant
 
 
 class FedIt(Rule):
@@ -28,6 +31,9 @@ class FedIt(Rule):
     Where we differ: FedAvg weights by the number of records, which is private; here weights are public constants.
     The factor s_k / s for sites of another alpha is ours.
 
+    Variants without a product (``core/adapter/variants``) are averaged the same way, array by array; where a variant
+    is linear that is exact, for the mean of the arrays is then the mean of the models.
+
     | case | outcome |
     |---|---|
     | no site | the global adapter |
@@ -35,9 +41,18 @@ class FedIt(Rule):
     """
 
     name = "fedit"
-    trained = (LORA_A, LORA_B)
+    trained: tuple[str, ...] = (LORA_A, LORA_B)
     exact = False
     linear = True
+    any_variant = True
+
+    def of(self, variant: Variant) -> FedIt:
+        """The same mean over the arrays of a variant without a product."""
+        if variant.product:
+            return self
+        bound = copy.copy(self)
+        bound.trained, bound.exact, bound.factors = variant.trained, variant.linear, False
+        return bound
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> FactorMean:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""

@@ -183,7 +183,7 @@ class Stepping(Rule):
 
     def __init__(self, rule: Rule, kind: str) -> None:
         self.trained, self.exact, self.linear = rule.trained, rule.exact, rule.linear
-        self.any_rank, self.weighs = rule.any_rank, rule.weighs
+        self.any_rank, self.weighs, self.factors = rule.any_rank, rule.weighs, rule.factors
         self._rule, self._steps = rule, Steps(kind)
 
     def turn(self, number: int) -> Turn:

@@ -57,6 +57,7 @@ from llmchain_fl.aggregation.factors import (
 )
 from llmchain_fl.aggregation.mean import FactorMean, Noise
 from llmchain_fl.aggregation.measure import product_error, product_norm
+from llmchain_fl.core.adapter.variants import Variant
 from llmchain_fl.core.errors import ModelError
 
 __all__ = [
@@ -143,6 +144,8 @@ class Rule(ABC):
         direct: a site sends a direction and not trained factors: ``SiteFactors.arrays`` are it, and ``finish`` steps
             along their mean.
         any_rank: sites may have less than the global rank. alpha may differ by site under every rule.
+        factors: it moves a pair of factors (or leaves one as it is); else arrays of a variant without a product.
+        any_variant: it can be turned (:meth:`of`) to the arrays of any variant, each averaged by itself.
     """
 
     name: str
@@ -155,6 +158,12 @@ class Rule(ABC):
     folds: bool = False
     any_rank: bool = False
     direct: bool = False
+    factors: bool = True
+    any_variant: bool = False
+
+    def of(self, variant: Variant) -> Rule:
+        """The rule over what this variant trains; by default itself, made for the pair of factors."""
+        return self
 
     @property
     def steady(self) -> bool:
@@ -178,8 +187,9 @@ class Rule(ABC):
 
     @property
     def moves_one(self) -> bool:
-        """Whether one steady factor moves at most, the others being common and fixed: the product is linear in it."""
-        return self.steady and len(self.trained) <= 1
+        """Whether the model is linear in what moves: one steady factor at most, the others being common and fixed; or
+        all arrays of a variant that declares it."""
+        return self.steady and (len(self.trained) <= 1 if self.factors else self.exact)
 
     @property
     def averages(self) -> bool:
@@ -214,7 +224,7 @@ class Rule(ABC):
         Raises:
             ModelError: a site has another rank under a rule that does not mix ranks, or more than the global rank.
         """
-        rank = rank_of(arrays)
+        rank = rank_of(arrays) if self.factors else max((shape.rank for shape in sites.values()), default=1)
         for site, shape in sorted(sites.items()):
             if shape.rank != rank and not self.any_rank:
                 what = f"site {site} has rank {shape.rank}; {self.name} needs the global rank {rank} at every site"

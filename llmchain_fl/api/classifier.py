@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.core.adapter.variants import LORA
 from llmchain_fl.core.errors import ModelError
 
 BATCH = 64
@@ -79,7 +80,7 @@ class Classifier:
             raise ModelError(what, remedy="give base=, a folder or hub id of the model it was trained on") from error
         head = folder / "head.safetensors"
         products = [float(value.abs().max()) for name, value in model.named_parameters() if ".lora_B." in name]
-        if not any(products):
+        if products and not any(products) and work["adapter"].get("variant", LORA) == LORA:
             warnings.warn(f"the adapter in {folder} changes nothing: see its README.md", stacklevel=2)
         return cls(model, tokenizer, work["task"], load_file(head, device=device) if head.is_file() else None)
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.closed_form_faults import closed_form_faults
-from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.schema import PISSA, RunConfig
 from llmchain_fl.config.secure_faults import secure_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.planning.compatible import Parts, faults
@@ -91,7 +92,10 @@ def part_faults(run: RunConfig) -> list[str]:
     own_public = all(stage.public for stage in run.stage)
     return faults(
         Parts(
-            rule=RULES[run.aggregation.rule],
+            rule=rule_of(run),
+            variant=run.adapter.variant,
+            pissa=run.adapter.start == PISSA,
+            own_shapes=bool(run.adapter.site_ranks or run.adapter.site_alphas),
             guards=told.composed,
             optimizer=run.aggregation.optimizer,
             robust_check=_robust_check(run),
@@ -113,6 +117,11 @@ def part_faults(run: RunConfig) -> list[str]:
             own_labels={stage.name: len(labels_named(stage)) for stage in run.stage},
         )
     )
+
+
+def rule_of(run: RunConfig) -> Rule:
+    """The rule of a run, over what its variant trains."""
+    return RULES[run.aggregation.rule].of(VARIANTS[run.adapter.variant])
 
 
 def _robust_check(run: RunConfig) -> Callable[[Rule], None] | None:

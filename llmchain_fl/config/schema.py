@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -15,15 +16,19 @@ from pydantic_core import PydanticCustomError
 from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
+from llmchain_fl.config.names import one_of
 from llmchain_fl.config.secure import SecureConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
 from llmchain_fl.config.usual import with_usual
+from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
 from llmchain_fl.core.tasks.kind import TASKS, is_known
 from llmchain_fl.core.words import nearest
 
-__all__ = ["AggregationConfig", "NAME", "ContinualConfig", "RunConfig", "Section", "StageConfig"]
+PISSA = "pissa"
+"""``adapter.start``: no folder, but the singular directions of the base."""
+__all__ = ["AggregationConfig", "NAME", "ContinualConfig", "PISSA", "RunConfig", "Section", "StageConfig"]
 
 
 class ModelConfig(Section):
@@ -48,22 +53,34 @@ class ModelConfig(Section):
 
 
 class AdapterConfig(Section):
-    """The LoRA adapter."""
+    """What is trained of the base: a LoRA adapter, or another variant of few numbers."""
 
+    variant: Annotated[str, one_of(lambda: list(VARIANTS))] = LORA
+    """`lora`; `ia3`, `layer-norm`, `bias`, `miss` and `dora-magnitude` train one kind of array a layer, which is
+    averaged as it is (docs/variants.md)."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Rank r of every adapted matrix."""
+    """Rank r of every adapted matrix (`lora`, `miss`)."""
     alpha: Annotated[float, Field(gt=0, le=4096)] = 16.0
     """Scale: Delta W = alpha / r * B A."""
+    scaling: Literal["standard", "rslora"] = "standard"
+    """`rslora`: Delta W = alpha / sqrt(r) * B A, so that a large rank learns as fast as a small one (rsLoRA, arXiv
+    2312.03732). Written into alpha, so that every reader of the adapter agrees."""
     targets: str | list[str] = "all-linear"
-    """`all-linear`, or the names of the linear layers to adapt, such as ["query", "value"]."""
+    """`all-linear`, or the names of the linear layers to adapt, such as ["query", "value"]. `layer-norm`: all norms, or
+    their names."""
     last_layers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Adapt only the last n transformer layers; 0 adapts all of them."""
     start: str = ""
-    """Folder of an earlier adapter of the same shape to go on from (stages/*/adapter, or one restored); empty: anew."""
+    """Folder of an earlier adapter of the same shape to go on from (stages/*/adapter, or one restored); `pissa`: the
+    largest r singular directions of each matrix, taken out of the base and trained (arXiv 2404.02948); empty: anew."""
     site_ranks: list[Annotated[int, Field(ge=1, le=1024)]] = []
     """Rank of each site in the order of their names, at most `rank`; empty: `rank` everywhere."""
     site_alphas: list[Annotated[float, Field(gt=0, le=4096)]] = []
     """Alpha of each site in the order of their names; empty: every site has the scale alpha / r of the adapter."""
+
+    def folded(self, alpha: float, rank: int) -> float:
+        """The alpha' with alpha' / r = alpha / r, or alpha / sqrt(r) with the scaling of rsLoRA."""
+        return alpha * math.sqrt(rank) if self.scaling == "rslora" else alpha
 
 
 def _known_task(name: str) -> str:

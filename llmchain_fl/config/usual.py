@@ -9,6 +9,7 @@ Whoever names no way to train a classifier gets the one that measured best (docs
 | new labels in every stage, no privacy | heads in closed form, one round a stage whatever `rounds` says |
 | anything else | every setting's own default |
 | one of :data:`CHOICES` is made (a rule, a method, guards, an adapter ...) | every setting's own default |
+| a variant without a product, and no rule | the rule that averages arrays as they are |
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from llmchain_fl.aggregation import HEAD_ONLY
+from llmchain_fl.aggregation import HEAD_ONLY, PLAIN
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
 from llmchain_fl.core.tasks.kind import TASKS, task_kind
 from llmchain_fl.guards import MASK
@@ -54,7 +56,15 @@ NOTHING: Mapping[str, object] = MappingProxyType({})
 
 def with_usual(told: Tree) -> Tree:
     """``told`` with what is usual; what is given stays as it is."""
-    return _closed_form(_method(told))
+    return _plain(_closed_form(_method(told)))
+
+
+def _plain(told: Tree) -> Tree:
+    """The rule that averages arrays as they are, for a variant without a product where no rule is named."""
+    variant = _at(told, "adapter.variant")
+    if not isinstance(variant, str) or variant not in VARIANTS or VARIANTS[variant].product:
+        return told
+    return _filled(told, {"aggregation": {"rule": PLAIN}})
 
 
 def _method(told: Tree) -> Tree:

@@ -39,7 +39,7 @@ from llmchain_fl.core.guards import teacher
 from llmchain_fl.core.guards.distill import RECORDS, TEACHER, Data, DistillSite
 from llmchain_fl.core.guards.site_guard import Settings
 from llmchain_fl.guards.guard import Claim, Guard, GuardSettings, Records, within
-from llmchain_fl.guards.needs import one_product
+from llmchain_fl.guards.needs import one_adapter
 from llmchain_fl.guards.protocol import ServerGuard, View
 
 
@@ -117,7 +117,7 @@ GUARD = Guard(
     DistillSettings,
     DistillServer,
     DistillSite,
-    needs=(one_product("keeps the outputs of one adapter"),),
+    needs=(one_adapter("keeps the outputs of one adapter"),),
     stages="earlier",
     teaches=True,
     idle_at_zero=("weight",),

@@ -27,19 +27,20 @@ def seconds_on(size: int, link_kbit: float) -> float:
     return 8 * size / (1000 * link_kbit) if link_kbit else 0.0
 
 
-def upload_line(size: int, plain: int, link_kbit: float = 0.0) -> str:
+def upload_line(size: int, plain: int, link_kbit: float = 0.0, of: str = "both factors") -> str:
     """One line for the progress and the report.
 
     Args:
         size: bytes of a round and site.
-        plain: the same of both factors in fp32.
+        plain: the same of all that could be sent, in fp32.
         link_kbit: of a site's link; 0: not said.
+        of: what ``plain`` is.
 
     Returns:
         Such as ``up 13.8 KB a round and site (0.11 of both factors in fp32), 0.4 s at 256 kbit/s``.
     """
     link = f", {seconds_on(size, link_kbit):.1f} s at {link_kbit:g} kbit/s" if link_kbit else ""
-    return f"up {_short(size)} a round and site ({size / plain:.2g} of both factors in fp32){link}"
+    return f"up {_short(size)} a round and site ({size / plain:.2g} of {of} in fp32){link}"
 
 
 def faults(spec: CodecSpec, *, rule: str, steady: bool, unit: str) -> list[str]:

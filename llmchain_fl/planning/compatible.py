@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from llmchain_fl.aggregation import DEFAULT, RULES
 from llmchain_fl.aggregation.lockstep import lacks
-from llmchain_fl.aggregation.rule import Rule
+from llmchain_fl.aggregation.rule import CORE, Rule
+from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.guards import GUARDS
 
@@ -46,6 +47,9 @@ class Parts:
         shared: whether the sites share the noise of that sum.
         labelled: whether the task has a label list.
         own_labels: stage -> how many labels it names; 0: it keeps all.
+        variant: ``adapter.variant``, of which the rule was made.
+        pissa: whether the adapter starts from the singular directions of the base.
+        own_shapes: whether sites have ranks or alphas of their own.
     """
 
     rule: Rule
@@ -68,11 +72,16 @@ class Parts:
     shared: bool = False
     labelled: bool = True
     own_labels: Mapping[str, int] = field(default_factory=dict)
+    variant: str = LORA
+    pissa: bool = False
+    own_shapes: bool = False
 
 
 def faults(parts: Parts) -> list[str]:
     """Everything that does not go together, one line each."""
     checks = (
+        _variant,
+        _start,
         _rule,
         _head,
         _needs,
@@ -87,6 +96,51 @@ def faults(parts: Parts) -> list[str]:
         _masked,
     )
     return [fault for check in (*checks, _labels) for fault in check(parts)]
+
+
+def _variant(parts: Parts) -> Iterator[str]:
+    """
+
+    | a variant without a product, and | fault |
+    |---|---|
+    | a rule that moves factors | yes, and the rules that fit |
+    | a robust step | yes: it screens changes of the product |
+    | ranks or alphas of single sites | yes: they are a pair of factors' |
+    | the start from singular directions | yes |
+    """
+    if VARIANTS[parts.variant].product:
+        return
+    told = f'adapter.variant = "{parts.variant}"'
+    if parts.rule.factors:
+        fit = ", ".join(f'"{name}"' for name, rule in RULES.items() if rule.any_variant)
+        yield f'{told} has no pair of factors, but rule "{parts.rule.name}" averages factors: use {fit}'
+    if parts.robust_check is not None:
+        yield f"{told} has no product of factors, but aggregation.robust screens changes of it"
+    if parts.own_shapes:
+        yield f"{told} has one shape for all sites: leave adapter.site_ranks and adapter.site_alphas empty"
+    if parts.pissa:
+        yield f'adapter.start = "pissa" is the start of a pair of factors, which {told} does not have'
+
+
+def _start(parts: Parts) -> Iterator[str]:
+    """
+
+    | the start from singular directions, and | fault |
+    |---|---|
+    | a rule that makes factors anew, trains a core, writes the fold, keeps factors at the sites, or trains none | yes |
+    | sites of other ranks | yes: their factors would be other ones |
+    | a guard that freezes or makes pairs | yes: the fold is taken |
+    """
+    if not parts.pissa:
+        return
+    rule, told = parts.rule, 'adapter.start = "pissa"'
+    if not rule.steady or rule.folds or rule.owns or CORE in rule.trained or not rule.trained:
+        yield f'{told} needs common factors that stay as they are given: rule "{rule.name}" does not keep or train them'
+    if parts.own_shapes:
+        yield f"{told} gives all sites the same factors: leave adapter.site_ranks and adapter.site_alphas empty"
+    for guard, _ in parts.guards:
+        if guard.new_pairs or guard.refactors:
+            yield f'{told} has its pair of the base in the fold, and guard "{guard.name}" makes pairs of its own'
 
 
 def _rule(parts: Parts) -> Iterator[str]:

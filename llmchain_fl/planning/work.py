@@ -30,7 +30,15 @@ def work_from(
     targets = (adapter.targets,) if isinstance(adapter.targets, str) else tuple(adapter.targets)
     return WorkSpec(
         base=base_spec(config),
-        adapter=AdapterSpec(adapter.rank, adapter.alpha, targets, adapter.last_layers, trained, config.seed),
+        adapter=AdapterSpec(
+            adapter.rank,
+            adapter.folded(adapter.alpha, adapter.rank),
+            targets,
+            adapter.last_layers,
+            trained,
+            config.seed,
+            adapter.variant,
+        ),
         task=TaskSpec(
             task.kind,
             task.head,

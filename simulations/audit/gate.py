@@ -113,6 +113,7 @@ SMALL: Checks = MappingProxyType(
             "ordinary", lambda: Setting(small(dtype="bfloat16"), name="half precision")
         ),
         "own people: rounding": _people("overflowing", lambda: Setting(small(width=NARROW), name="narrow")),
+        "own people: layer norm": _people("ordinary", lambda: Setting(small(variant="layer-norm"), name="layer norm")),
         "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
         "own rows": _on(own_rows, lambda: Setting(small(guards=(DISTILL,)), name="small")),
         "own scores": _on(own_scores, lambda: Setting(small(), name="small")),

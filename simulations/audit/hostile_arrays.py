@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.core.adapter.value import Array, Arrays
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.work import open_work
 from simulations.audit.own_run import Setting
@@ -22,6 +23,7 @@ from simulations.audit.own_site import made_up_rows
 
 HUGE, FACTOR = 1e38, 4.0
 """lora_B, and how long lora_A is: s FACTOR HUGE overflows, a hundredth of it does not."""
+LARGEST = 1e12
 NEAR = 8
 """Positions that short texts are padded to."""
 WEIGHT = 1e6
@@ -48,8 +50,18 @@ def ill_conditioned(setting: Setting) -> Arrays:
     return {n: (v * size.get(n.rpartition(".")[2], 1.0)).astype(np.float32) for n, v in found.items()}
 
 
+def enlarged(setting: Setting) -> Arrays:
+    """Of a variant without a product: its first array as large as a server may send one (``server/sound.py``)."""
+    found = ordinary(setting)
+    name = min(name for name in found if not name.startswith("head."))
+    size = LARGEST / np.linalg.norm(found[name].astype(np.float64))
+    return {**found, name: (found[name] * size).astype(np.float32)}
+
+
 def overflow_far(setting: Setting) -> Arrays:
     """Finite at near positions, infinite at far ones: in the first layer, whose inputs are words and positions."""
+    if not VARIANTS[setting.work.adapter.variant].product:
+        return enlarged(setting)
     found = ordinary(setting)
     module = _first_module(setting.resident().shapes)
     direction = _far_direction(setting, module)
@@ -61,6 +73,8 @@ def overflow_far(setting: Setting) -> Arrays:
 
 def queries_of_no_number(setting: Setting) -> Arrays:
     """Infinity less infinity in every query: attention may be finite all the same where a pass leaves the mask out."""
+    if not VARIANTS[setting.work.adapter.variant].product:
+        return enlarged(setting)
     found, shapes = ordinary(setting), setting.resident().shapes
     module = _first_module(shapes)
     rank, width = shapes[f"{module}.lora_A"]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
+from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards import site_half
@@ -149,13 +150,17 @@ def small(
     proximal: float = 0.0,
     last_layers: int = 0,
     width: int = WIDE,
+    variant: str = LORA,
     **plan: object,
 ) -> WorkSpec:
     """A work description over the tiny base: 13,312 trained values, more with a trained head."""
     told = _plan(steps, **plan)
+    adapter = AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5)
+    if not VARIANTS[variant].product:
+        adapter = replace(adapter, variant=variant, trained=VARIANTS[variant].trained)
     return WorkSpec(
         base=BaseSpec(str(tiny_base(width)), dtype=dtype, device="cpu"),
-        adapter=AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5),
+        adapter=adapter,
         task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
         train=TrainSpec(steps, told.sampling_rate, told.divisor, 8, optimizer, momentum, 1, proximal),
         guards=guards,

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPT2Model
 
-from llmchain_fl.core.adapter.peft_model import attach, config_for, detach, read_peft, target_modules, write_peft
+from llmchain_fl.adapter.peft_files import read_peft, write_peft
+from llmchain_fl.core.adapter.peft_model import attach, config_for, detach, target_modules
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, _resident, load_resident
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import load_base

@@ -1,28 +1,30 @@
-"""The only file that knows peft: attach LoRA to a base, and write what peft reads.
+"""Attach LoRA (or, by name, another variant) to a base; what peft reads of it: ``llmchain_fl/adapter/peft_files.py``.
 
 An adapter directory is peft's own (``adapter_config.json``, ``adapter_model.safetensors``); our ``head.*`` is beside.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import peft
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
-from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
+from llmchain_fl.core.adapter.value import AdapterSpec
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import layer_stack
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.first_pass import TEXT_BASES, first_line
+from llmchain_fl.core.plugins import named
 
-_PREFIX, _ADAPTER = "base_model.model.", "default"
+if TYPE_CHECKING:
+    from llmchain_fl.core.adapter.variants.beside import Half
+
+UNDO = "undo_variant"
+"""What a layer with a part of a variant without a product has: it takes the part off again."""
+PREFIX, _ADAPTER = "base_model.model.", "default"
 EVERY = AdapterSpec(1, 1.0)
 """All linear layers."""
 CORE = "lora_R"
@@ -57,6 +59,15 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
         ModelError: there is no linear layer, none with a name of ``spec.targets``, or ``last_layers`` is more than
             there are.
     """
+
+    def is_linear(part: nn.Module) -> bool:
+        return isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+
+    return chosen_layers(module, spec, is_linear, "linear layer")
+
+
+def chosen_layers(module: nn.Module, spec: AdapterSpec, fits: Callable[[nn.Module], bool], kind: str) -> list[str]:
+    """The same of any kind of layer: those that ``fits`` says, called ``kind`` in words."""
     stack_name, stack = layer_stack(module)
     if spec.last_layers > len(stack):
         raise ModelError(
@@ -64,28 +75,28 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
             remedy=f"use 0 (all) to {len(stack)}",
         )
     first = len(stack) - spec.last_layers if spec.last_layers else 0
-    linears = [
+    found = [
         f"{stack_name}.{position}.{name}"
         for position in range(first, len(stack))
         for name, part in stack[position].named_modules()
-        if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+        if fits(part)
     ]
-    if not linears:
+    if not found:
         kinds = sorted({type(part).__name__ for part in stack.modules() if [*part.parameters(recurse=False)]})
         raise ModelError(
-            f"{type(module).__name__} has no linear layers to adapt (its layers are made of {', '.join(kinds)})",
+            f"{type(module).__name__} has no {kind}s to adapt (its layers are made of {', '.join(kinds)})",
             remedy=TEXT_BASES,
         )
     if spec.targets == ("all-linear",):
-        return linears
-    known = endings(linears)
-    missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in linears)]
+        return found
+    known = endings(found)
+    missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in found)]
     if missing or not spec.targets:
         raise ModelError(
-            f"adapter.targets: no linear layer is named {', '.join(missing) or '(an empty list)'}",
+            f"adapter.targets: no {kind} is named {', '.join(missing) or '(an empty list)'}",
             remedy=f"the model has {', '.join(known)}, or all-linear",
         )
-    return [name for name in linears if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
+    return [name for name in found if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
 
 
 def endings(names: Iterable[str]) -> list[str]:
@@ -99,8 +110,15 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     Raises:
         ModelError: it already carries an adapter (call ``detach`` first), or peft cannot adapt these layers.
     """
-    if any("lora_" in name for name, _ in module.named_parameters()):
+    if lora_layers(module) or any(UNDO in vars(part) for part in module.modules()):
         raise ModelError("the base model already carries an adapter", remedy="detach it first")
+    half = half_of(spec)
+    if half is not None:
+        try:
+            return half.attach(module, spec)
+        except ModelError:
+            detach(module)
+            raise
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that transformers has renamed, of experts that are not adapted
         try:
@@ -118,7 +136,7 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     for name, parameter in wrapped.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
-            found[_short(name.removeprefix(_PREFIX))] = parameter
+            found[_short(name.removeprefix(PREFIX))] = parameter
     return found
 
 
@@ -146,87 +164,44 @@ def frozen_weight(layer: Any) -> Tensor:
 
 
 def detach(module: nn.Module) -> None:
-    """Take every LoRA layer off again and leave the base as it was loaded."""
+    """Take every adapted layer off again and leave the base as it was loaded."""
     for name, part in lora_layers(module).items():
         parent = module.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], part.get_base_layer())
+    for part in [*module.modules()]:
+        undo = vars(part).pop(UNDO, None)
+        if undo is not None:
+            undo()
     for leftover in ("peft_config", "_hf_peft_config_loaded"):
         if leftover in vars(module):
             delattr(module, leftover)
 
 
+def half_of(spec: AdapterSpec) -> Half | None:
+    """The half in the model of the spec's variant; None for the pair of factors, which is in this file."""
+    place = VARIANTS[spec.variant].half
+    return cast("Half", named(place)) if place else None
+
+
 def _lora_config(module: nn.Module, spec: AdapterSpec, base_name: str = "") -> peft.LoraConfig:
-    kind = "CAUSAL_LM" if getattr(module, "lm_head", None) is not None else "FEATURE_EXTRACTION"
     return peft.LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         target_modules=target_modules(module, spec),
         lora_dropout=0.0,
         bias="none",
-        task_type=kind,
-        base_model_name_or_path=base_name or None,
-        inference_mode=True,
+        **_common(module, base_name),
     )
 
 
-def config_for(module: nn.Module, spec: AdapterSpec, base_name: str) -> peft.LoraConfig:
+def _common(module: nn.Module, base_name: str) -> dict[str, Any]:
+    kind = "CAUSAL_LM" if getattr(module, "lm_head", None) is not None else "FEATURE_EXTRACTION"
+    return {"task_type": kind, "base_model_name_or_path": base_name or None, "inference_mode": True}
+
+
+def config_for(module: nn.Module, spec: AdapterSpec, base_name: str) -> peft.PeftConfig:
     """The ``adapter_config.json`` of this adapter; call before ``attach`` (names are those of the bare base)."""
-    return _lora_config(module, spec, base_name)
-
-
-def write_peft(folder: Path, arrays: Arrays, config: peft.LoraConfig) -> None:
-    """Write LoRA arrays so that ``PeftModel.from_pretrained(base, folder)`` reads them.
-
-    Their rank may be another than the configuration's (a fold laid into the pair); the scale is the configuration's.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{_PREFIX}{name}.weight": np.ascontiguousarray(value)
-        for name, value in arrays.items()
-        if not name.startswith("head.")
-    }
-    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-    ranks = {value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")}
-    rank = next(iter(ranks), config.r)
-    told = copy.copy(config)
-    told.lora_alpha, told.r = config.lora_alpha / config.r * rank, rank  # the scale alpha / r stays
-    told.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
-    told.save_pretrained(str(folder))
-
-
-def read_tensors(file: Path) -> Arrays:
-    """A safetensors file.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        return dict(load_file(file))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{file} cannot be read as safetensors", remedy="restore the file; it is damaged or missing"
-        ) from error
-
-
-def read_peft(folder: Path) -> Arrays:
-    """LoRA arrays of a peft directory, under our names.
-
-    Raises:
-        ModelError: no ``adapter_model.safetensors`` (a pickled ``.bin`` is never read) or a foreign tensor name.
-    """
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        raise ModelError(
-            f"{folder} has no adapter_model.safetensors",
-            remedy="only safetensors adapters are read, never pickled .bin files",
-        )
-    arrays: Arrays = {}
-    for name, value in read_tensors(file).items():
-        short = name.removeprefix(_PREFIX).removesuffix(".weight")
-        if not short.endswith(("lora_A", "lora_B")):
-            raise ModelError(
-                f"{file} holds a tensor that is no LoRA factor",
-                remedy="give an adapter written by this project or by peft's LoRA",
-            )
-        arrays[short] = value.astype(np.float32)
-    return arrays
+    half = half_of(spec)
+    if half is None:
+        return _lora_config(module, spec, base_name)
+    return half.config(half.layers(module, spec), spec, **_common(module, base_name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from llmchain_fl.core.adapter import peft_model
 from llmchain_fl.core.adapter.fold import Fold, Pairs, is_fold
 from llmchain_fl.core.adapter.routing import Router, Table
 from llmchain_fl.core.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import Base, BaseSpec, layer_stack, load_base
 from llmchain_fl.core.by_row import RowLinear
 from llmchain_fl.core.errors import ModelError
@@ -66,6 +68,7 @@ class Resident:
         self.spec, self.base = spec, base
         self.peft_config = peft_model.config_for(base.module, spec.adapter, base.public_name)
         parameters = peft_model.attach(base.module, spec.adapter)
+        self._start = {} if VARIANTS[spec.adapter.variant].product else _values(parameters)
         self.head = RowLinear(base.hidden_size + spec.features, spec.head_size) if spec.head_size else None
         if self.head is not None:
             self.head.to(base.device)
@@ -137,18 +140,30 @@ class Resident:
             return b""
         if not self._below:
             frozen = self.theta[self.trained_size :].cpu().numpy()
-            moved = any(
+            moved = bool(self._start) or any(
                 bool(value.any()) for name, value in self.parameters.items() if name.endswith((".lora_B", ".lora_R"))
             )
             self._below = hashlib.sha256(frozen.tobytes()).digest() if moved else BASE
         return self._below
 
     def fresh(self) -> Arrays:
-        """The start of the adapter (a public function of names, shapes, seed, and of the task's start of the head)."""
-        return fresh_arrays(self.shapes, self.spec.adapter.seed) | self.head_start
+        """The start of the adapter (a public function of names, shapes, seed, base, and the task's start of a head)."""
+        return fresh_arrays(self.shapes, self.spec.adapter.seed) | self._start | self.head_start
+
+    @property
+    def bare(self) -> Tensor:
+        """The ``theta`` under which the base is as it is."""
+        bare = torch.zeros_like(self.theta)
+        at = 0
+        for name, shape in self.shapes.items():
+            size = math.prod(shape)
+            if name in self._start:
+                bare[at : at + size] = torch.from_numpy(self._start[name].reshape(-1))
+            at += size
+        return bare
 
     def reset(self) -> None:
-        """Back to the start: Delta W = 0."""
+        """Back to the start: the base as it is."""
         self.fold.pairs, self.router.table = {}, None
         self.load(self.fresh())
 
@@ -248,3 +263,7 @@ def _resident(spec: ResidentSpec) -> Resident:
     base = load_base(spec.base)
     peft_model.detach(base.module)
     return Resident(spec, base)
+
+
+def _values(parameters: Mapping[str, nn.Parameter]) -> Arrays:
+    return {name: parameter.detach().cpu().numpy().copy() for name, parameter in parameters.items()}

@@ -1,6 +1,7 @@
 """An adapter as a value: named float32 arrays, and the few facts that give them meaning.
 
-Names: ``<module path>.lora_A`` (rank x d_in), ``<module path>.lora_B`` (d_out x rank), ``head.weight``, ``head.bias``.
+Names: ``<module path>.lora_A`` (rank x d_in), ``<module path>.lora_B`` (d_out x rank), ``head.weight``, ``head.bias``;
+those of other variants stand in ``variants/__init__.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 
 Array = npt.NDArray[np.float32]
@@ -22,7 +24,7 @@ Arrays = dict[str, Array]
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """Shape and start of a LoRA adapter.
+    """Shape and start of an adapter.
 
     Attributes:
         rank: r of every adapted matrix.
@@ -32,6 +34,7 @@ class AdapterSpec:
         trained: endings of the array names a site trains, such as ``("lora_B",)``; none: the head alone, which is
             trained wherever there is one.
         seed: of the start (A uniform, B zero), a public constant: a site can draw A itself.
+        variant: what of the base is trained (``variants/__init__.py``).
     """
 
     rank: int
@@ -40,6 +43,7 @@ class AdapterSpec:
     last_layers: int = 0
     trained: tuple[str, ...] = ("lora_A", "lora_B")
     seed: int = 1
+    variant: str = LORA
 
     @property
     def scale(self) -> float:
@@ -53,8 +57,9 @@ class AdapterSpec:
             0 < len(name) <= 200 and name.isprintable() for name in self.targets
         ):
             found.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
-        if not set(self.trained) <= set(FACTORS):
-            found.append(f"trained: some of {', '.join(FACTORS)}")
+        known = VARIANTS[self.variant].trained if self.variant in VARIANTS else ()
+        if known and not set(self.trained) <= set(known):
+            found.append(f"trained: some of {', '.join(known)}")
         return found
 
 
@@ -64,9 +69,10 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "alpha": Range(0, 1024 * 4096, above=True),
         "last_layers": Range(0, 1024),
         "seed": Range(0, 2**63),
+        "variant": tuple(VARIANTS),
     }
 )
-FACTORS = ("lora_A", "lora_B", "lora_R")
+ENDINGS = tuple(ending for variant in VARIANTS.values() for ending in variant.trained)
 """Endings of the arrays that a site may train (and heads)."""
 MOST_TARGETS = 100
 

@@ -83,7 +83,7 @@ class Classification:
         Of unit length; of a record with several rows the mean of their vectors.
         """
         vectors = torch.zeros(len(examples), self.resident.base.hidden_size, device=self.resident.base.device)
-        with torch.no_grad(), self.resident.swapped(torch.zeros_like(self.resident.theta)):
+        with torch.no_grad(), self.resident.swapped(self.resident.bare):
             for index in by_length(examples, 64):
                 vectors[index] = F.normalize(self._pooled(examples, index), dim=-1)
         if examples.owner is None:
