@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llmchain_fl.core.base_model import BaseSpec, load_base
+from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.serve.bank import Bank
 from llmchain_fl.serve.decoder import Decoder
@@ -31,12 +31,13 @@ class Engine:
     decoder: Decoder | None = None
 
 
-def open_engine(opened: Sequence[Opened], rows: int) -> Engine:
+def open_engine(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], Base] = load_base) -> Engine:
     """Load the base, stack the adapters, try the passes.
 
     Args:
         opened: verified adapters of one base.
         rows: most rows of a pass.
+        load: gives the base; nothing else may be attached to it.
 
     Raises:
         ModelError: more than one base, an adapter that cannot be served, a task that no row of ``SERVED`` answers.
@@ -45,7 +46,7 @@ def open_engine(opened: Sequence[Opened], rows: int) -> Engine:
     unknown = sorted({one.task.kind for one in opened} - set(SERVED))
     if unknown:
         raise ModelError(f"tasks that are not served: {', '.join(unknown)}", remedy=f"served: {', '.join(SERVED)}")
-    bank = Bank(load_base(spec), [one.factors() for one in opened])
+    bank = Bank(load(spec), [one.factors() for one in opened])
     bank.base.module.eval()
     told = [Served(k, one.verified.label, one.verified.address, one.verified.parent, one.task)
             for k, one in enumerate(opened, 1)]  # fmt: skip

@@ -18,6 +18,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
+from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import VerifiedAdapter
 from llmchain_fl.serve.app import make_app
@@ -129,11 +130,14 @@ def open_server(
     settings: ServeSettings,
     opened: Callable[[], list[Opened]] | None = None,
     told: Callable[[str, str], None] = lambda http, grpc: None,
+    load: Callable[[BaseSpec], Base] = load_base,
 ) -> Running:
     """Put a server together; nothing is loaded and no port is opened yet.
 
     Args:
         opened: the adapters; by default those of the serve file, verified now.
+        told: is given the addresses of HTTP and gRPC once requests are answered.
+        load: gives the base.
 
     Raises:
         HubError: an adapter that does not hold.
@@ -146,12 +150,12 @@ def open_server(
         raise ConfigError([f"{twice[0]} is served twice"], remedy="name each adapter once under [[adapter]]")
     metrics = Metrics()
 
-    def load() -> Engine:
+    def engine() -> Engine:
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 2) - 1))
-        return open_engine(adapters, settings.queue.batch)
+        return open_engine(adapters, settings.queue.batch, load)
 
     share = 1.0 if len(settings.tenant) == 1 else settings.queue.tenant_share
-    worker = Worker(load, settings.queue.rows, share, lambda rows: metrics.see("pass_rows", rows))
+    worker = Worker(engine, settings.queue.rows, share, lambda rows: metrics.see("pass_rows", rows))
     published = [one.verified for one in adapters if isinstance(one.verified, VerifiedAdapter)]
     revoked = Revocations(Path(settings.hub_home), published)
     thresholds = {one.verified.label: told.abstain_below for one, told in zip(adapters, settings.adapter, strict=False)}

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.core.adapter import peft_model
-from llmchain_fl.core.adapter.resident import _resident
 from llmchain_fl.core.adapter.value import Arrays, digest
-from llmchain_fl.core.base_model import Base, BaseSpec, load_base
+from llmchain_fl.core.base_model import load_base
 from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.service import Service
 from llmchain_fl.serve.settings import Queue, ServedAdapter, ServeSettings, Tenant
 from llmchain_fl.serve.tokens import token_hash
 from llmchain_fl.serve.worker import Worker
+
+fresh_base = load_base.__wrapped__
+"""A base of its own: that of this process may carry the adapter of a run."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,6 @@ class Plain:
         return dict(self.arrays)
 
 
-def bare(spec: BaseSpec) -> Base:
-    """The base without an adapter of a run: a resident of this process would still stand on it."""
-    _resident.cache_clear()
-    base = load_base(spec)
-    peft_model.detach(base.module)
-    return base
-
-
 def adapters(small: Any, count: int, kind: str = "classification", **settings: Any) -> list[Opened]:
     """``count`` adapters of different numbers, ``a1@1``, ``a2@1``, ..., over the tiny model of this kind."""
     found = []
@@ -58,7 +51,6 @@ def adapters(small: Any, count: int, kind: str = "classification", **settings: A
         arrays = {name: (value + 0.2 * draw.normal(size=value.shape)).astype(np.float32)
                   for name, value in task.resident.arrays().items()}  # fmt: skip
         found.append(Opened(Plain(f"a{number}@1", arrays), work.base, work.task, work.adapter.scale))
-    bare(found[0].base)
     return found
 
 
@@ -81,7 +73,9 @@ def running(
     engine: Callable[[], Engine] | None = None,
 ) -> Iterator[Service]:
     """A service over these adapters, ready."""
-    worker = Worker(engine or (lambda: open_engine(opened, told.queue.batch)), told.queue.rows, told.queue.tenant_share)
+    worker = Worker(
+        engine or (lambda: open_engine(opened, told.queue.batch, fresh_base)), told.queue.rows, told.queue.tenant_share
+    )
     service = Service(told, worker, revoked, thresholds or {})
     worker.start()
     assert worker.ready.wait(60)
@@ -95,10 +89,17 @@ def running(
             worker.engine.bank.close()
 
 
-@pytest.fixture
-def bared() -> Callable[[BaseSpec], Base]:
-    """See ``bare``."""
-    return bare
+class Tools:
+    """The functions of this file, for tests."""
+
+    adapters, settings, running = map(staticmethod, (adapters, settings, running))
+    fresh_base = staticmethod(fresh_base)
+
+
+@pytest.fixture(scope="session")
+def tools() -> type[Tools]:
+    """See ``Tools``."""
+    return Tools
 
 
 @pytest.fixture

@@ -31,8 +31,10 @@ def rows_of(small: Any, engine: Engine, count: int, seed: int) -> list[Row]:
     ]
 
 
-def test_a_vector_is_the_same_alone_and_in_any_company(small: Any, made: Callable[..., list[Opened]]) -> None:
-    engine = open_engine(made(5), 8)
+def test_a_vector_is_the_same_alone_and_in_any_company(
+    small: Any, made: Callable[..., list[Opened]], tools: Any
+) -> None:
+    engine = open_engine(made(5), 8, tools.fresh_base)
     assert engine.encoder is not None
     rows = rows_of(small, engine, 40, 3)
     alone = [engine.encoder.vectors([row])[0] for row in rows]
@@ -71,8 +73,10 @@ def written(engine: Engine, prompts: list[tuple[str, int, int | None]]) -> list[
     return found
 
 
-def test_a_text_is_the_same_alone_and_in_any_company_drawn_or_not(small: Any, made: Callable[..., list[Opened]]) -> None:
-    engine = open_engine(made(3, "causal-lm"), 4)
+def test_a_text_is_the_same_alone_and_in_any_company_drawn_or_not(
+    small: Any, made: Callable[..., list[Opened]], tools: Any
+) -> None:
+    engine = open_engine(made(3, "causal-lm"), 4, tools.fresh_base)
     asked = [("card lost", 1, None), ("pay", 2, 5), ("why send money", 3, None), ("new loan", 1, 6), ("pin", 2, None)]
     alone = [written(engine, [one])[0] for one in asked]
     assert len(set(alone)) > 2
@@ -88,7 +92,9 @@ def test_a_text_is_the_same_alone_and_in_any_company_drawn_or_not(small: Any, ma
     [{}, {"head": "trained"}, {"head": "trained", "features": 8}, {"pooling": "cls"}, {"last_layers": 1}, {"rank": 7}],
     ids=str,
 )
-def test_answers_are_those_of_the_run(small: Any, made: Callable[..., list[Opened]], bared: Any, told: dict[str, Any]) -> None:
+def test_answers_are_those_of_the_run(
+    small: Any, made: Callable[..., list[Opened]], told: dict[str, Any], tools: Any
+) -> None:
     opened = made(3, **told)
     texts = [row["text"] for row in small.rows(12, seed=9)]
     expected = []
@@ -97,8 +103,7 @@ def test_answers_are_those_of_the_run(small: Any, made: Callable[..., list[Opene
         resident, task = open_work(work.resident, work.task)
         resident.load(one.verified.to_load())
         expected.append(task.predict(texts, 4))
-    bared(work.base)
-    engine = open_engine(opened, 4)
+    engine = open_engine(opened, 4, tools.fresh_base)
     assert engine.encoder is not None
     for served, answers in zip(engine.served, expected, strict=True):
         assert served.head is not None
@@ -110,14 +115,13 @@ def test_answers_are_those_of_the_run(small: Any, made: Callable[..., list[Opene
     engine.bank.close()
 
 
-def test_a_text_is_that_of_the_run(small: Any, made: Callable[..., list[Opened]], bared: Any) -> None:
+def test_a_text_is_that_of_the_run(small: Any, made: Callable[..., list[Opened]], tools: Any) -> None:
     opened = made(2, "causal-lm", max_tokens=32)
     work = small.work("causal-lm", max_tokens=32, rank=2)
     resident, task = open_work(work.resident, work.task)
     resident.load(opened[0].verified.to_load())
     expected = [answer[0][0] for answer in task.predict(["card lost", "why"], 1)]
-    bared(work.base)
-    engine = open_engine(opened, 2)
+    engine = open_engine(opened, 2, tools.fresh_base)
     decoder = engine.decoder
     assert decoder is not None
     for text, answer in zip(["card lost", "why"], expected, strict=True):
@@ -131,8 +135,10 @@ def test_a_text_is_that_of_the_run(small: Any, made: Callable[..., list[Opened]]
     engine.bank.close()
 
 
-def test_no_adapter_answers_as_another_or_as_the_base(small: Any, made: Callable[..., list[Opened]]) -> None:
-    engine = open_engine(made(4), 8)
+def test_no_adapter_answers_as_another_or_as_the_base(
+    small: Any, made: Callable[..., list[Opened]], tools: Any
+) -> None:
+    engine = open_engine(made(4), 8, tools.fresh_base)
     assert engine.encoder is not None
     rows = [engine.encoder.encode("card lost why", number, "mean", 16) for number in range(5)]
     found = engine.encoder.vectors(rows)
@@ -142,9 +148,9 @@ def test_no_adapter_answers_as_another_or_as_the_base(small: Any, made: Callable
     engine.bank.close()
 
 
-def test_each_row_of_the_table_of_the_bank(small: Any, bared: Any) -> None:
+def test_each_row_of_the_table_of_the_bank(small: Any, tools: Any) -> None:
     """A layer that only one adapter changes; none; a pass outside ``rows``; another number of rows."""
-    base = bared(small.base())
+    base = tools.fresh_base(small.base())
     path = "encoder.layer.0.attention.self.query"
     draw = np.random.default_rng(1)
     arrays = {f"{path}.lora_A": draw.normal(size=(2, 32)), f"{path}.lora_B": draw.normal(size=(32, 2))}
@@ -169,7 +175,7 @@ def test_each_row_of_the_table_of_the_bank(small: Any, bared: Any) -> None:
             Bank(base, [Factors(bad, 1.0)])
 
 
-def test_what_would_be_answered_otherwise_is_refused(small: Any, made: Callable[..., list[Opened]]) -> None:
+def test_what_would_be_answered_otherwise_is_refused(small: Any, made: Callable[..., list[Opened]], tools: Any) -> None:
     from llmchain_fl.serve.served import check_servable, one_base
 
     (one,) = made(1)
