@@ -7,6 +7,7 @@ extra      packages                                   for
 ``report`` matplotlib, tensorboard, jinja2            report.html, plots, events/
 ``hub``    datasets, pandas                           ``hub:org/name``, saved data sets
 ``files``  openpyxl                                   Excel workbooks
+``serve``  fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
 =========  =========================================  ==================================
 """
 
@@ -24,6 +25,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "report": ("matplotlib", "tensorboard", "jinja2"),
         "hub": ("datasets", "pandas"),
         "files": ("openpyxl",),
+        "serve": ("fastapi", "uvicorn", "grpc", "grpc_health"),
     }
 )
 """Extra -> packages, as they are imported."""

@@ -19,6 +19,7 @@ from llmchain_fl.cli import (
     evaluate,
     evidence,
     extend,
+    feedback,
     identity,
     next_stage,
     predict,
@@ -26,6 +27,7 @@ from llmchain_fl.cli import (
     provision,
     report,
     scenarios,
+    serve,
     simulate,
     site,
     unlearn,
@@ -60,6 +62,8 @@ app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(serve.app, name="serve")
+app.add_typer(feedback.app, name="feedback")
 
 
 def _version(asked: bool) -> None:

@@ -90,8 +90,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [("message", "queue"), ("my card is gone", "card_lost_or_stolen"), ("close it", "close_account")]
         )
     (place / "runs/bank-year-1").mkdir()
+    keep_feedback(place / "kept/feedback.sqlite")
     shutil.copytree(ROOT / "docs/examples", place / "docs/examples")
     return place
+
+
+def keep_feedback(file: Path) -> None:
+    """A store with one correction that was accepted."""
+    from llmchain_fl.feedback.record import Told
+    from llmchain_fl.feedback.store import Store
+
+    store = Store(file)
+    told = ("north", "ann miller", "intents@3", "a" * 64, "classification", "req-1", "my card is gone", "close_account")
+    store.add(Told(*told, "correct", "card_lost_or_stolen", 1.0), 9)
+    store.agree("north", "ann miller", "train", "2026-11", 1.0)
+    store.decide(1, True)
+    store.close()
 
 
 def made_small(words: list[str]) -> list[str]:
@@ -156,11 +170,14 @@ def test_every_piece_of_toml_holds_settings_that_there_are(block: Block) -> None
     from llmchain_fl.compare.read import build_comparison
     from llmchain_fl.config.schema import RunConfig
     from llmchain_fl.onprem.federation import Page
+    from llmchain_fl.serve.settings import ServeSettings
 
     tree = tomllib.loads(block.text)
-    if "superlink" in tree:
+    if "tenant" in tree:
+        assert ServeSettings.model_validate(tree).tenant.keys() == tree["tenant"].keys()
+    elif "superlink" in tree:
         return  # Flower's own file
-    if "address" in tree:
+    elif "address" in tree:
         assert Page.model_validate(tree).name == tree["name"]
     elif "seeds" in tree:
         assert build_comparison("docs", tree).seeds == tuple(tree["seeds"])

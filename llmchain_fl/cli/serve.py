@@ -1,0 +1,97 @@
+"""``llmchain-fl serve``: a server over verified adapters, tokens for it, thresholds for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Serve verified adapters over HTTP and gRPC.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """A group also while it has one command."""
+
+
+@app.command("up")
+def up(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml).")] = Path("serve.toml")) -> None:
+    """Serve until SIGTERM or Ctrl-C; what waits then is answered first."""
+    from llmchain_fl.extras import need
+
+    need("serve", "llmchain-fl serve")
+    from llmchain_fl.serve.settings import read_settings
+    from llmchain_fl.serve.up import open_server
+
+    def told(http: str, grpc: str) -> None:
+        typer.echo(f"ready: {http}{f', gRPC {grpc}' * bool(grpc)}")
+
+    open_server(read_settings(file), told=told).run()
+
+
+@app.command("check")
+def check(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml).")] = Path("serve.toml")) -> None:
+    """Verify the adapters of a serve file and say who may use which; nothing is loaded, no port is opened."""
+    from llmchain_fl.extras import need
+
+    need("serve", "llmchain-fl serve")
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.serve.door import open_adapters
+    from llmchain_fl.serve.settings import read_settings
+
+    settings = read_settings(file)
+    opened = open_adapters(settings)
+    labels = {one.verified.label for one in opened}
+    for one in opened:
+        one.factors()
+        typer.echo(f"{one.verified.label}  {one.task.kind}  {one.base.path}  {one.verified.address}")
+    wrong = [f"tenant.{name}.adapters: {label} is not served" for name, tenant in settings.tenant.items()
+             for label in tenant.adapters if label not in labels]  # fmt: skip
+    if wrong:
+        raise ConfigError(wrong, remedy=f"there is {', '.join(sorted(labels))}")
+    for name, tenant in settings.tenant.items():
+        typer.echo(f"{name}: {', '.join(tenant.adapters)} ({len(tenant.tokens) + len(tenant.persons)} tokens)")
+
+
+@app.command("token")
+def token() -> None:
+    """Make a token: the first line goes to the tenant, the second into the serve file. Neither is kept."""
+    from llmchain_fl.serve.tokens import new_token, token_hash
+
+    made = new_token()
+    typer.echo(made)
+    typer.echo(token_hash(made))
+
+
+@app.command("threshold")
+def threshold(
+    adapter: Annotated[Path, typer.Argument(help="A run directory, or an adapter folder.")],
+    file: Annotated[str, typer.Option("--file", help="Public records with labels, such as public.csv.")],
+    accuracy: Annotated[float, typer.Option("--accuracy", help="Wanted of the answers that are given.")] = 0.95,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="Which column holds what: --column text=utterance.")
+    ] = None,
+) -> None:
+    """Find `abstain_below` on public records: the smallest probability above which answers are as right as wanted."""
+    from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.data.source import read_rows
+    from llmchain_fl.evaluation.abstain import abstain_below
+
+    folder = find_adapter(adapter)
+    if not task_of(folder).labels:
+        raise ConfigError([f"{adapter} has no labels, so no answer of it can abstain"])
+    mapping = own_columns(folder) | told_columns(columns)
+    rows = read_rows(file, mapping=mapping, required=("text", "label"), split="test", seed=1, private=False)
+    _, task = open_trained(folder)
+    answers = task.predict([row["text"] for row in rows.records], 1)
+    found = abstain_below(
+        [answer[0][1] for answer in answers],
+        [answer[0][0] == row["label"] for answer, row in zip(answers, rows.records, strict=True)],
+        accuracy,
+    )
+    typer.echo(f"abstain_below = {found.threshold:.4f}")
+    typer.echo(
+        f"answers {found.coverage:.1%} of {len(answers)} public records, {found.accuracy:.1%} of them right", err=True
+    )

@@ -1,0 +1,113 @@
+"""Texts -> one vector each, for many adapters in one pass, over an encoder.
+
+A row goes through beside rows of its own kind (``core/tasks/passes.py``), in passes of a number of rows that was found
+to change no bit (``steady.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmchain_fl.core.base_model import Base
+from llmchain_fl.core.tasks.classification import POOLINGS
+from llmchain_fl.core.tasks.passes import Kind, Shape
+from llmchain_fl.core.tasks.text import token_ids
+from llmchain_fl.serve.bank import BARE, Bank
+from llmchain_fl.serve.steady import filled, steady_sizes
+
+Words = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text for one adapter."""
+
+    ids: Words
+    adapter: int
+    pooling: str
+
+
+@dataclass
+class Encoder:
+    """Rows -> vectors at unit length.
+
+    Attributes:
+        bank: the base with its adapters.
+        longest: most tokens of any adapter's task.
+        rows: most rows of a pass.
+        sizes: kind of length -> numbers of rows that change no bit.
+    """
+
+    bank: Bank
+    longest: int
+    rows: int
+    sizes: dict[Kind, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Base:
+        """Under all of them."""
+        return self.bank.base
+
+    def encode(self, text: str, adapter: int, pooling: str, most: int) -> Row:
+        """Cut at ``most`` tokens, as in training."""
+        return Row(token_ids(self.base.tokenizer, [text], most)[0], adapter, pooling)
+
+    def kind(self, row: Row) -> Kind:
+        """Only rows of one kind stand in one pass."""
+        return Shape(self.rows, self.longest).kind(len(row.ids))
+
+    def room(self, kind: Kind) -> int:
+        """Most rows of a pass of this kind."""
+        return self.sizes.get(kind, (1,))[-1]
+
+    def vectors(self, rows: Sequence[Row]) -> list[Tensor]:
+        """float32 [H] of each row. ``rows``: of one kind, not more than there is room for."""
+        sizes = self.sizes.get(self.kind(rows[0]), (1,))
+        whole = [*rows, *rows[:1] * (filled(len(rows), sizes) - len(rows))]
+        return list(self._pass(whole)[: len(rows)])
+
+    def bare(self, texts: Sequence[str], pooling: str, most: int) -> Tensor:
+        """float32 [n, H]: each text in the base alone."""
+        rows = [self.encode(text, BARE, pooling, most) for text in texts]
+        found = [self.vectors([row])[0] for row in rows]
+        return torch.stack(found) if found else torch.zeros(0, self.base.hidden_size)
+
+    def try_sizes(self) -> Mapping[Kind, tuple[int, ...]]:
+        """Find for every kind of length how many rows a pass may have; see ``steady.py``."""
+        shape = Shape(self.rows, self.longest)
+        lengths = {shape.kind(length): length for length in range(2, self.longest + 1)}
+        for kind, length in lengths.items():
+            made_up = self._made_up(length)
+            self.sizes[kind] = steady_sizes(
+                lambda numbers, made=made_up: self._pass([made[k] for k in numbers]), self.rows
+            )
+        return self.sizes
+
+    def _made_up(self, length: int) -> list[Row]:
+        draw = np.random.default_rng(length)
+        known = np.array(sorted(set(self.base.tokenizer.get_vocab().values()) - {self.base.tokenizer.pad_token_id}))
+        shape = Shape(self.rows, self.longest)
+        shorter = [n for n in range(max(2, length - 7), length + 1) if shape.kind(n) == shape.kind(length)]
+        return [
+            Row(draw.choice(known, size=shorter[-1 - k % len(shorter)]), k % (self.bank.count + 1), "mean")
+            for k in range(self.rows)
+        ]
+
+    def _pass(self, rows: Sequence[Row]) -> Tensor:
+        length = Shape(self.rows, self.longest).padded(max(len(row.ids) for row in rows))
+        ids = np.full((len(rows), length), self.base.tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, : len(row.ids)], mask[place, : len(row.ids)] = row.ids, 1
+        given, told = (torch.from_numpy(part).to(self.base.device) for part in (ids, mask))
+        with torch.inference_mode(), self.bank.rows([row.adapter for row in rows]):
+            hidden = self.base.module(input_ids=given, attention_mask=told).last_hidden_state
+            pooled = [POOLINGS[row.pooling](hidden[k : k + 1], told[k : k + 1]) for k, row in enumerate(rows)]
+            return F.normalize(torch.cat(pooled), dim=-1).cpu()

@@ -1,0 +1,68 @@
+"""What the worker owns: the base, the bank, and by the base's kind what turns rows into vectors or texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llmchain_fl.core.base_model import Base, BaseSpec, load_base
+from llmchain_fl.core.errors import ModelError
+from llmchain_fl.serve.bank import Bank
+from llmchain_fl.serve.decoder import Decoder
+from llmchain_fl.serve.encoder import Encoder
+from llmchain_fl.serve.heads import head_of
+from llmchain_fl.serve.served import Opened, Served, one_base
+from llmchain_fl.serve.tasks import SERVED
+
+
+@dataclass
+class Engine:
+    """One base with its adapters. One of ``encoder`` and ``decoder`` is there.
+
+    Attributes:
+        base: what was loaded.
+        served: the adapters, by number from 1.
+    """
+
+    base: BaseSpec
+    served: tuple[Served, ...]
+    bank: Bank
+    encoder: Encoder | None = None
+    decoder: Decoder | None = None
+
+
+def open_engine(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], Base] = load_base) -> Engine:
+    """Load the base, stack the adapters, try the passes.
+
+    Args:
+        opened: verified adapters of one base.
+        rows: most rows of a pass.
+        load: gives the base; nothing else may be attached to it.
+
+    Raises:
+        ModelError: more than one base, an adapter that cannot be served, a task that no row of ``SERVED`` answers.
+    """
+    spec = one_base(opened)
+    unknown = sorted({one.task.kind for one in opened} - set(SERVED))
+    if unknown:
+        raise ModelError(f"tasks that are not served: {', '.join(unknown)}", remedy=f"served: {', '.join(SERVED)}")
+    bank = Bank(load(spec), [one.factors() for one in opened])
+    bank.base.module.eval()
+    told = [Served(k, one.verified.label, one.verified.address, one.verified.parent, one.task)
+            for k, one in enumerate(opened, 1)]  # fmt: skip
+    if spec.kind == "causal-lm":
+        decoder = Decoder(bank, rows)
+        decoder.check()
+        return Engine(spec, tuple(told), bank, decoder=decoder)
+    encoder = Encoder(bank, max(one.task.max_tokens for one in opened), rows)
+    encoder.try_sizes()
+    return Engine(
+        spec, tuple(_with_head(one, had, encoder) for one, had in zip(told, opened, strict=True)), bank, encoder
+    )
+
+
+def _with_head(served: Served, opened: Opened, encoder: Encoder) -> Served:
+    task = opened.task
+    vectors = encoder.bare([text for _, text in task.labels], task.pooling, task.max_tokens)
+    head = head_of(task, opened.verified.to_load(), vectors)
+    return Served(served.number, served.label, served.address, served.parent, task, head)

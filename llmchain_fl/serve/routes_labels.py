@@ -1,0 +1,77 @@
+"""``/v1/classify`` and ``/v1/embeddings``: what an encoder answers; ``/v1/models``: by which adapters."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from llmchain_fl.serve import refusals
+from llmchain_fl.serve.attend import attended, caller_of
+from llmchain_fl.serve.bodies import ClassifyBody, EmbeddingsBody
+from llmchain_fl.serve.receipts import Receipts
+from llmchain_fl.serve.service import Service
+
+CLASSIFY, EMBEDDINGS, MODELS = "/v1/classify", "/v1/embeddings", "/v1/models"
+
+
+def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
+    """The routes over ``service``."""
+    router = APIRouter()
+
+    @router.get(MODELS)
+    async def models(request: Request) -> dict[str, Any]:
+        """The adapters that this token may use, the default first."""
+        own = service.tenants.adapters(caller_of(request).tenant)
+        return {"object": "list", "data": [_model(one.label, one.address, one.parent, one.task.kind) for one in own]}
+
+    @router.post(CLASSIFY)
+    async def classify(request: Request, body: ClassifyBody) -> dict[str, Any]:
+        """The most probable labels of each text."""
+        texts = body.texts()
+        service.check_texts(texts, "input")
+        call = service.call(caller_of(request), body.model, len(texts))
+        if not call.task.labels:
+            raise refusals.not_for_this(CLASSIFY)
+        answers = await attended(request, call, call.task.answer(service, call, texts, body.top))
+        results = []
+        for place, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+            told: dict[str, Any] = {"index": place, **answer.values}
+            told["top"] = [{"label": label, "probability": chance} for label, chance in answer.ranked]
+            if receipts is not None:
+                told["receipt"] = receipts.receipt(call, text, answer.text)
+            results.append(told)
+        service.metrics.count("abstained_total", sum(bool(answer.values.get("abstain")) for answer in answers))
+        return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}
+
+    @router.post(EMBEDDINGS)
+    async def embeddings(request: Request, body: EmbeddingsBody) -> dict[str, Any]:
+        """The vector of each text at unit length, by the adapter; shaped as OpenAI's."""
+        texts = body.texts()
+        service.check_texts(texts, "input")
+        call = service.call(caller_of(request), body.model, len(texts))
+        if service.engine.encoder is None:
+            raise refusals.not_for_this(EMBEDDINGS)
+        vectors = await attended(request, call, service.vectors(call, texts))
+        data = [
+            {"object": "embedding", "index": place, "embedding": _shown(vector.tolist(), body.encoding_format)}
+            for place, vector in enumerate(vectors)
+        ]
+        tokens = {"prompt_tokens": sum(call.tokens), "total_tokens": sum(call.tokens)}
+        return {"object": "list", "model": call.served.label, "data": data, "usage": tokens}
+
+    return router
+
+
+def _model(label: str, address: str, parent: str, kind: str) -> dict[str, Any]:
+    told = {"id": label, "object": "model", "created": 0, "owned_by": "llmchain-fl"}
+    return {**told, "adapter": address, "parent": parent, "task": kind}
+
+
+def _shown(vector: list[float], encoding: str) -> list[float] | str:
+    """Numbers, or little-endian float32 in base64."""
+    if encoding == "float":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,257 @@
+"""Between the protocols and the model's thread: who asks, what answers, and the wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from llmchain_fl.serve import refusals
+from llmchain_fl.serve.decoder import FAILED, GONE, LATE, Decoder, Piece, Prompt
+from llmchain_fl.serve.encoder import Row
+from llmchain_fl.serve.engine import Engine
+from llmchain_fl.serve.metrics import Metrics
+from llmchain_fl.serve.prompts import Writing, check_room, prompt_ids, prompt_row
+from llmchain_fl.serve.served import Served
+from llmchain_fl.serve.settings import ServeSettings
+from llmchain_fl.serve.tasks import SERVED, ServedTask
+from llmchain_fl.serve.tenants import Caller, Tenants
+from llmchain_fl.serve.tickets import Failed, Gone, Late, Refused, Result, Ticket
+from llmchain_fl.serve.worker import Worker
+
+USUAL_TOKENS = 48
+"""Written where a request says nothing of it, as by ``llmchain-fl predict``."""
+BROKEN: Mapping[str, type[Refused]] = {LATE: Late, GONE: Gone, FAILED: Failed}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was let in.
+
+    Attributes:
+        request: its id.
+        until: loop time of its deadline.
+        gone: set when nobody waits any more.
+    """
+
+    caller: Caller
+    served: Served
+    task: ServedTask
+    threshold: float
+    until: float
+    request: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
+    gone: threading.Event = field(default_factory=threading.Event)
+    tokens: list[int] = field(default_factory=list)
+    """Of each text, as they are read."""
+
+
+class Service:
+    """A running server without its protocols.
+
+    Args:
+        settings: the serve file.
+        worker: owns the model.
+        revoked: whether an address has been taken back by now.
+        thresholds: label -> probability below which an answer abstains.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        worker: Worker,
+        revoked: Callable[[str], bool],
+        thresholds: Mapping[str, float],
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.settings, self.worker, self.metrics = settings, worker, metrics or Metrics()
+        self._revoked, self._thresholds = revoked, thresholds
+        self._tenants: Tenants | None = None
+        self.metrics.gauge("waiting_rows", lambda: float(worker.waiting))
+        self.metrics.gauge("ready", lambda: float(self.ready))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are answered."""
+        return self.worker.ready.is_set() and self.worker.takes
+
+    @property
+    def engine(self) -> Engine:
+        """The model.
+
+        Raises:
+            ApiError: it is not loaded yet.
+        """
+        if self.worker.engine is None:
+            raise refusals.not_ready()
+        return self.worker.engine
+
+    @property
+    def tenants(self) -> Tenants:
+        """Who may ask.
+
+        Raises:
+            ApiError: the model is not loaded yet.
+        """
+        if self._tenants is None:
+            self._tenants = Tenants(self.settings.tenant, self.engine.served, self._revoked)
+        return self._tenants
+
+    def caller(self, authorization: str) -> Caller:
+        """Who sends this header.
+
+        Raises:
+            ApiError: 401, 503.
+        """
+        scheme, _, token = authorization.partition(" ")
+        found = self.tenants.caller(token.strip()) if scheme.lower() == "bearer" else None
+        if found is None:
+            raise refusals.unauthenticated()
+        return found
+
+    def call(self, caller: Caller, model: str, rows: int) -> Call:
+        """Let a request in.
+
+        Args:
+            model: what it names; "" for the tenant's default.
+            rows: texts in it.
+
+        Raises:
+            ApiError: 404 no such model; 429 too many rows a minute.
+        """
+        served = self.tenants.adapter(caller.tenant, model)
+        if served is None:
+            raise refusals.no_such_model()
+        if not self.tenants.take(caller.tenant, rows):
+            raise refusals.too_fast()
+        until = time.monotonic() + self.settings.queue.deadline_s
+        return Call(caller, served, SERVED[served.task.kind], self._thresholds.get(served.label, 0.0), until)
+
+    def check_texts(self, texts: Sequence[str], param: str) -> None:
+        """Refuse too many texts, or too long ones.
+
+        Raises:
+            ApiError: 400.
+        """
+        bounds = self.settings.bounds
+        if not 1 <= len(texts) <= bounds.inputs:
+            raise refusals.bad(param, f"1 to {bounds.inputs} texts")
+        if any(len(text) > bounds.text_chars for text in texts):
+            raise refusals.bad(param, f"a text is longer than {bounds.text_chars} characters")
+
+    async def vectors(self, call: Call, texts: Sequence[str]) -> list[Tensor]:
+        """The vector of each text by the call's adapter.
+
+        Raises:
+            ApiError: 429, 499, 500, 503, 504.
+        """
+        loop, found, task = asyncio.get_running_loop(), dict[int, Tensor](), call.served.task
+        done: asyncio.Future[None] = loop.create_future()
+
+        def take(place: int, result: Result) -> None:
+            if done.done():
+                return
+            if isinstance(result, Tensor):
+                found[place] = result
+                if len(found) == len(texts):
+                    done.set_result(None)
+            else:
+                done.set_exception(refusals.refusal(result if isinstance(result, Refused) else Failed()))
+
+        def row(text: str) -> Row:
+            assert self.engine.encoder is not None
+            made = self.engine.encoder.encode(text, call.served.number, task.pooling, task.max_tokens)
+            call.tokens.append(len(made.ids))
+            return made
+
+        self._submit(call, [(lambda text=text: row(text), take) for text in texts])  # type: ignore[misc]
+        try:
+            async with asyncio.timeout(max(0.0, call.until - time.monotonic())):
+                await done
+        except TimeoutError:
+            raise refusals.refusal(Late()) from None
+        finally:
+            call.gone.set()
+        self.metrics.count("rows_total", len(texts))
+        return [found[place] for place in range(len(texts))]
+
+    async def pieces(self, call: Call, writing: Writing) -> AsyncIterator[Piece]:
+        """A text as it is written; the last piece has the reason ``stop`` or ``length``.
+
+        Raises:
+            ApiError: 429, 499, 500, 503, 504.
+        """
+        queue: asyncio.Queue[Result] = asyncio.Queue()
+
+        def take(_place: int, result: Result) -> None:
+            queue.put_nowait(result)
+
+        def row() -> Prompt:
+            assert self.engine.decoder is not None
+            return prompt_row(self.engine.decoder, call.served.number, writing)
+
+        self._submit(call, [(row, take)])
+        try:
+            while True:
+                async with asyncio.timeout(max(0.0, call.until - time.monotonic())):
+                    result = await queue.get()
+                if not isinstance(result, Piece):
+                    raise refusals.refusal(result if isinstance(result, Refused) else Failed())
+                if result.reason in BROKEN:
+                    raise refusals.refusal(BROKEN[result.reason]())
+                yield result
+                if result.reason:
+                    self.metrics.count("rows_total")
+                    self.metrics.count("tokens_total", result.tokens)
+                    return
+        except TimeoutError:
+            raise refusals.refusal(Late()) from None
+        finally:
+            call.gone.set()
+
+    async def text(self, call: Call, prompt: str) -> str:
+        """What follows a prompt, without drawing, as ``llmchain-fl predict`` gives it."""
+        found, decoder, most = "", self.decoder, min(USUAL_TOKENS, self.settings.bounds.new_tokens)
+        ids = prompt_ids(decoder.reader, prompt)
+        check_room(decoder, ids, most)
+        async for piece in self.pieces(call, Writing(ids, most)):
+            found += piece.text
+        return found.strip()
+
+    @property
+    def decoder(self) -> Decoder:
+        """Of a base that writes.
+
+        Raises:
+            ApiError: it writes nothing, or is not loaded yet.
+        """
+        if self.engine.decoder is None:
+            raise refusals.not_for_this("with a text")
+        return self.engine.decoder
+
+    def _submit(
+        self, call: Call, rows: Sequence[tuple[Callable[[], Row | Prompt], Callable[[int, Result], None]]]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+
+        def give(place: int, take: Callable[[int, Result], None]) -> Callable[[Result], None]:
+            return lambda result: _tell(loop, take, place, result)
+
+        tickets = [
+            Ticket(call.caller.tenant, make, give(place, take), call.until, call.gone)
+            for place, (make, take) in enumerate(rows)
+        ]
+        try:
+            self.worker.submit(tickets)
+        except Refused as reason:
+            raise refusals.refusal(reason) from None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, take: Callable[[int, Result], None], place: int, result: Result) -> None:
+    """From the model's thread; a loop that has ended is told nothing."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(take, place, result)
