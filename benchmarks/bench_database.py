@@ -142,7 +142,7 @@ class Link:
         number = said.partition("Successfully started run ")[2].split()[0]
         status, end = "", time.monotonic() + wait
         while not status.startswith("finished") and time.monotonic() < end:
-            time.sleep(2)
+            time.sleep(5)
             listed = json.loads(self._flwr("list", "lab", "--run-id", number, "--format", "json"))
             status = str(listed["runs"][0]["status"])
         return status

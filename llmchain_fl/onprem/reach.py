@@ -9,6 +9,7 @@ the coordinator                                                 words
 ==============================================================  =================================================
 answers                                                         "": when its certificate ends, how clocks differ
 the name is unknown, nobody listens, no answer in time          said so
+is behind a proxy, which answers alone                          said so
 speaks TLS, the site does not                                   give --root-certificates, not --insecure
 speaks no TLS, the site does                                    it was started with --insecure
 its certificate is expired, not begun, of another name or CA    said so, with the remedy
@@ -33,6 +34,8 @@ TIMEOUT = 5.0
 FAST, SLOW = 6.0, 300.0
 """Seconds by which this machine's clock may not be before or behind the coordinator's: Flower takes 5 s and 305 s, and
 a date has no fractions of a second."""
+GATEWAY = (502, 503, 504)
+"""What a proxy answers whose coordinator is not there."""
 Told = tuple[str, str]
 """What is wrong, what to do."""
 NAME = "reach it by the name that stands in the certificate (--superlink, kit.toml)"
@@ -79,6 +82,10 @@ def look(
         verify = ssl.create_default_context(cafile=None if root_certificates is None else str(root_certificates))
         url = f"{'http' if insecure else 'https'}://{address}/health"
         with httpx.Client(verify=verify, timeout=seconds) as client, client.stream("HEAD", url) as answer:
+            if answer.status_code in GATEWAY:
+                return Seen(
+                    fault="a proxy answers, and the coordinator behind it does not", remedy="ask whether it is up"
+                )
             secured = answer.extensions["network_stream"].get_extra_info("ssl_object")
             return Seen(_end(secured), _ahead(answer.headers.get("date", ""), now()))
     except (OSError, httpx.HTTPError, ssl.SSLError, ValueError, httpx.InvalidURL) as fault:

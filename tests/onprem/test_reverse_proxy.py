@@ -132,10 +132,15 @@ class Proxy:
             secured.sendall(head.encode() + bytes(size))
             return int(secured.recv(64).split()[1])
 
+    def end_superlink(self) -> None:
+        """Nobody listens behind the proxy from here on."""
+        self._link.shutdown()
+        self._link.server_close()
+
     def stop(self) -> None:
         self._nginx.terminate()
         self._nginx.wait(timeout=20)
-        self._link.shutdown()
+        self.end_superlink()
 
 
 def _free() -> int:
@@ -199,3 +204,9 @@ def test_a_site_that_looks_whether_the_coordinator_is_there_finds_it_behind_the_
         ).status_code
         == 404
     )
+
+
+def test_a_proxy_whose_coordinator_is_not_there_is_told_from_a_coordinator(proxy: Proxy) -> None:
+    """The last test of this file: the stand-in ends."""
+    proxy.end_superlink()
+    assert "a proxy answers" in unreachable(f"127.0.0.1:{proxy.port}", proxy.ca, insecure=False)

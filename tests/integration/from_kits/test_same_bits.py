@@ -66,26 +66,27 @@ def behind_nginx(tmp_path: Path) -> Iterator[Callable[[Any], None]]:
         process.wait(timeout=30)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["in the clear", "secure sum"])
-def test_the_adapter_is_that_of_the_run_in_one_process(
-    masked: bool, federated: Callable[..., Any], behind_nginx: Callable[[Any], None], tiny: Any, tmp_path: Path
+def test_the_adapters_are_those_of_runs_in_one_process_with_masks_and_without(
+    federated: Callable[..., Any], behind_nginx: Callable[[Any], None], tiny: Any, tmp_path: Path
 ) -> None:
-    sections = {**SECTIONS, "secure": {"sum": masked}}
-    here, expected = tiny.played(tmp_path / "here", **{**sections, "data": {}})
-    one = federated(PAGE.replace("LISTEN", HERE if NGINX else "0.0.0.0"), "lab", **sections)
+    in_the_clear = {"secure": {"sum": False}, **SECTIONS, "data": {}}
+    here, plain = tiny.played(tmp_path / "plain", **in_the_clear)
+    _, masked = tiny.played(tmp_path / "masked", **{**in_the_clear, "secure": {"sum": True}})
+    one = federated(PAGE.replace("LISTEN", HERE if NGINX else "0.0.0.0"), "lab", **SECTIONS, secure={"sum": True})
     one.type("coordinator", "provision", "federation.toml", "--out", "kits")
     for name in NAMES:
         shutil.copytree(one.folder / "kits" / "sites" / name, one.at(name))
-        shutil.copytree(
-            here.sites / name, one.at(name) / "records", ignore=shutil.ignore_patterns("state", "*.toml", "*.key")
-        )
+        (one.at(name) / "records").mkdir()
+        for file in (here.sites / name).glob("*.jsonl"):
+            shutil.copy(file, one.at(name) / "records")
     if NGINX:
         behind_nginx(one)
     one.up("coordinator", "coordinator", "up", "kits/coordinator")
     for name in NAMES:
         one.up(name, "site", "up")
-    one.type("coordinator", "coordinator", "run", "kits/coordinator")
-    _, found = read_adapter(RunDir.open(one.kit / "runs" / "lab-1").adapter)
-    assert found.keys() == expected.keys()
-    assert {name for name in found if found[name].tobytes() != expected[name].tobytes()} == set()
-    assert any(value.any() for name, value in found.items() if name.endswith("lora_B"))
+    for number, (expected, settings) in enumerate([(masked, []), (plain, ["--set", "secure.sum=false"])], 1):
+        one.type("coordinator", "coordinator", "run", "kits/coordinator", *settings)
+        _, found = read_adapter(RunDir.open(one.kit / "runs" / f"lab-{number}").adapter)
+        assert found.keys() == expected.keys()
+        assert {name for name in found if found[name].tobytes() != expected[name].tobytes()} == set()
+        assert any(value.any() for name, value in found.items() if name.endswith("lora_B"))
