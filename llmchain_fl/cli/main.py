@@ -18,11 +18,14 @@ from llmchain_fl.cli import (
     digest,
     evaluate,
     evidence,
+    export,
     extend,
+    hub,
     identity,
     next_stage,
     predict,
     privacy,
+    promote,
     provision,
     report,
     scenarios,
@@ -55,11 +58,15 @@ app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
 app.command("evidence")(evidence.command)
 app.command("sbom")(evidence.bill)
+app.command("export")(export.command)
+app.command("promote")(promote.command)
+app.command("rollback")(promote.rollback)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")
 app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(hub.app, name="hub")
 
 
 def _version(asked: bool) -> None:
