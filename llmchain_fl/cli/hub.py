@@ -11,6 +11,7 @@ import typer
 from llmchain_fl.core.printable import printable
 
 if TYPE_CHECKING:
+    from llmchain_fl.hub.evidence import Statement
     from llmchain_fl.hub.recompute import Check
 
 app = typer.Typer(help="Adapters as signed folders: publish, pull, verify, take back.", no_args_is_help=True)
@@ -43,17 +44,27 @@ def publish(
     home: Home = HOME,
 ) -> None:
     """Publish a run's adapter as the next version of NAME, with a card and the files its numbers come from."""
-    from llmchain_fl.core.regular_file import read_regular
-    from llmchain_fl.hub.evidence import read_statement
-    from llmchain_fl.hub.layout import BOUNDS, STATEMENT
     from llmchain_fl.hub.publish import Offer
     from llmchain_fl.hub.publish import publish as put
     from llmchain_fl.run_dir import RunDir
 
-    told = read_statement(read_regular(statement, BOUNDS[STATEMENT]))
-    offer = Offer(RunDir.open(run), name, told, base, base_name, gate, verdict)
+    offer = Offer(RunDir.open(run), name, _statement(statement), base, base_name, gate, verdict)
     manifest = put(hub, home.expanduser(), offer, days)
     typer.echo(f"{manifest.label} {manifest.address}")
+
+
+def _statement(file: Path) -> Statement:
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.core.regular_file import read_regular
+    from llmchain_fl.hub.evidence import read_statement
+    from llmchain_fl.hub.layout import BOUNDS, STATEMENT
+
+    try:
+        data = read_regular(file, BOUNDS[STATEMENT])
+    except OSError as error:
+        remedy = "write it: docs/examples/statement.json is one"
+        raise ConfigError([f"the statement {file} cannot be read: {error.strerror}"], remedy=remedy) from None
+    return read_statement(data)
 
 
 @app.command("pull")
@@ -61,13 +72,14 @@ def pull(
     hub: Annotated[str, typer.Argument(help="A hub's folder or address; or one adapter's folder.")],
     adapter: Annotated[str, typer.Argument(help="NAME or NAME@VERSION; the newest version without one.")] = "",
     out: Annotated[Path, typer.Option("--out", help="A folder that is not there yet.")] = Path("adapter"),
+    publisher: Annotated[str, typer.Option("--publisher", help="Who must have signed it, by the name here.")] = "",
     home: Home = HOME,
 ) -> None:
     """Fetch one version, check everything, and only then keep it."""
     from llmchain_fl.hub.pull import pull as fetch
     from llmchain_fl.hub.pull import wanted
 
-    found = fetch(hub, wanted(adapter), out, home.expanduser(), datetime.now(UTC))
+    found = fetch(hub, wanted(adapter), out, home.expanduser(), datetime.now(UTC), publisher)
     typer.echo(f"{found.label} of {found.publisher} in {out}: signed, whole, its card computed anew")
 
 

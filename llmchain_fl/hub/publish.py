@@ -20,8 +20,9 @@ from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.core.secure.identity import Identity
 from llmchain_fl.core.work import WorkSpec, inference
 from llmchain_fl.hub import layout
-from llmchain_fl.hub.card_build import Named, build_card
+from llmchain_fl.hub.card_build import build_card
 from llmchain_fl.hub.card_page import page
+from llmchain_fl.hub.card_sources import Named
 from llmchain_fl.hub.door import verified
 from llmchain_fl.hub.evidence import Statement, gathered
 from llmchain_fl.hub.index import DAYS, FILE, MOST, Index, accepted, read_index

@@ -22,7 +22,7 @@ from llmchain_fl.hub.publish import OBJECTS
 from llmchain_fl.hub.recompute import check_card
 from llmchain_fl.hub.refused import HubError, refuse
 from llmchain_fl.hub.signing import sha256
-from llmchain_fl.hub.source import Read, source
+from llmchain_fl.hub.source import Read, is_address, source
 from llmchain_fl.hub.trust import Trust, read_trust, remember
 
 Fits = Callable[[Manifest, Trust], None]
@@ -49,25 +49,34 @@ def wanted(text: str) -> Wanted:
     return Wanted(name, int(number) if at else 0)
 
 
-def fresh_index(read: Read, home: Path, now: datetime) -> Index:
-    """The hub's index, accepted and remembered.
+def fresh_index(read: Read, home: Path, now: datetime, publisher: str = "") -> Index:
+    """The hub's index, accepted and remembered. ``publisher``: whose it must be; "" for anybody who is trusted.
 
     Raises:
-        HubError: see ``index.accepted``.
+        HubError: see ``index.accepted``; publisher: it is another's.
     """
-    index, seen = accepted(read(FILE, MOST), read_trust(home), now)
+    trust = read_trust(home)
+    index, seen = accepted(read(FILE, MOST), trust, now)
+    _check_publisher(index.publisher, publisher, trust)
     remember(home, index.publisher, seen)
     return index
 
 
-def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime) -> VerifiedAdapter:
+def _check_publisher(public: str, name: str, trust: Trust) -> None:
+    if name and trust.publishers.get(name) != public:
+        raise refuse("publisher", f"this is of {trust.name_of(public)}, not of {name}")
+
+
+def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime, publisher: str = "") -> VerifiedAdapter:
     """Fetch, verify, keep.
 
     ==================================================================  ==============================
     source                                                              then
     ==================================================================  ==============================
     has an ``index.json``                                               a hub: name and version by it
-    has a ``hub.json`` alone (a repository of the Hugging Face hub)     that one version
+    a folder with a ``hub.json`` alone (a clone from the Hugging Face   that one version
+    hub)
+    an address without an ``index.json``                                refused: nothing says how old it is
     an adapter of another publisher, name or version than the index     refused: publisher, replay
     says
     a lone folder of a version before one that was seen                 refused: replay
@@ -79,6 +88,7 @@ def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime) -> Ver
         out: a folder that is not there yet.
         home: keys, trusted publishers, what was seen.
         now: UTC.
+        publisher: under which name here whoever signed must be trusted; "" for any.
 
     Raises:
         ConfigError: ``out`` is there, or no name is given to a hub.
@@ -88,13 +98,18 @@ def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime) -> Ver
         raise ConfigError([f"{out} is there already"], remedy="name another folder, or move it away")
     read = source(place)
     try:
-        index: Index | None = fresh_index(read, home, now)
+        index: Index | None = fresh_index(read, home, now, publisher)
     except HubError as error:
-        if error.check != "missing":
+        if error.check != "missing" or is_address(place):
             raise
         index = None
     if index is None:
-        return _fetched(read, "", out, read_trust(home), lambda manifest, trust: _check_lone(manifest, asked, trust))
+
+        def lone(manifest: Manifest, trust: Trust) -> None:
+            _check_publisher(manifest.publisher, publisher, trust)
+            _check_lone(manifest, asked, trust)
+
+        return _fetched(read, "", out, read_trust(home), lone)
     if not asked.name:
         raise ConfigError(["a hub holds many adapters: give a name"], remedy=f"see `llmchain-fl hub list {place}`")
     address = index.address(asked.name, asked.version)

@@ -36,11 +36,16 @@ def source(place: str) -> Read:
     Raises:
         ConfigError: it is neither.
     """
-    if place.startswith(("http://", "https://")):
+    if is_address(place):
         return lambda name, most: _fetch(f"{place.rstrip('/')}/{name}", name, most)
     if "://" in place or not Path(place).is_dir():
         raise ConfigError([f"{place!r} is no hub"], remedy="give a folder, or an address of http:// or https://")
     return lambda name, most: read_inside(Path(place), name, most)
+
+
+def is_address(place: str) -> bool:
+    """Whether a hub is read over the network."""
+    return place.startswith(("http://", "https://"))
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

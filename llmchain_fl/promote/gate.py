@@ -10,7 +10,7 @@ robustness          the loss of score under edits, over all sets, has risen by a
 bias                the share of answers that change with who speaks, over all sets, has risen by at most the bound
 records             every set has at least ``fewest`` records
 lineage             the candidate's parent is the current adapter, or there is none yet
-base                both stand on the same base model
+publisher, base     both are of the same publisher, and stand on the same base model
 epsilon             the card's epsilon, computed anew, is within the policy's, with its delta and its unit
 membership          the checks of the gate beside the card passed, and the attack found no more than was promised
 ==================  ============================================================================================
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from llmchain_fl.hub.manifest import Manifest
 from llmchain_fl.promote.answers import Probed
 from llmchain_fl.promote.bootstrap import Bound, Statistic, fall, larger_drop, paired_bound, worse_calibrated
 from llmchain_fl.promote.policy import Policy
@@ -146,12 +147,14 @@ def _covers(unit: str, asked: str) -> bool:
     return unit in order and asked in order and order.index(unit) >= order.index(asked)
 
 
-def related(parent: str, base: str, current: str, current_base: str) -> tuple[Check, ...]:
-    """The checks of lineage and base; ``current`` "": there is none yet."""
-    child = not current or parent == current
-    words = "the first" if not current else "its parent is the current adapter" if child else "its parent is another"
-    same = not current or base == current_base
+def related(candidate: Manifest, current: Manifest | None) -> tuple[Check, ...]:
+    """The checks of lineage, publisher and base; ``current`` None: nothing is served yet."""
+    if current is None:
+        return (Check("lineage", True, None, None, "the first"),)
+    child, same = candidate.parent == current.address, candidate.base_digest == current.base_digest
+    own = candidate.publisher == current.publisher
     return (
-        Check("lineage", child, None, None, words),
+        Check("lineage", child, None, None, f"its parent is {'the current adapter' if child else 'another'}"),
+        Check("publisher", own, None, None, "the same publisher" if own else "another publisher"),
         Check("base", same, None, None, "the same base model" if same else "another base model"),
     )

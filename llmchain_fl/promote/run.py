@@ -49,11 +49,10 @@ def promote(folder: Path, line: Line, policy: Policy, trust: Trust, identity: Id
     before = asked(current.work_on(base) if current else work, current, sets, policy)
     after = asked(work, candidate, sets, policy)
     gate = parse_object(candidate.files[GATE], GATE, MOST * 4) if GATE in candidate.files else {}
-    old_base = current.manifest.base_digest if current else ""
     checks = (
         *compared(after, before, policy),
         *promised(candidate.card, gate, policy),
-        *related(candidate.parent, candidate.manifest.base_digest, address, old_base),
+        *related(candidate.manifest, current.manifest if current else None),
     )
     verdict = Verdict(candidate.address, address, checks)
     line.decide(candidate, verdict, identity, trust)

@@ -17,8 +17,9 @@ from typing import Any
 from llmchain_fl.core.secure.identity import Identity, canonical
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.card import read_card
-from llmchain_fl.hub.card_build import Named, build_card
+from llmchain_fl.hub.card_build import build_card
 from llmchain_fl.hub.card_page import page
+from llmchain_fl.hub.card_sources import Named
 from llmchain_fl.hub.signing import ADAPTER, INDEX, sha256
 
 STRANGER = Identity(b"\x07" * 32)

@@ -14,7 +14,9 @@ import pytest
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import HubError, layout, read_trust, verified
 from llmchain_fl.hub.pull import Wanted, pull
+from llmchain_fl.hub.recompute import recomputed
 from llmchain_fl.hub.refused import __doc__ as WORDS
+from llmchain_fl.hub.trust import trust_publisher
 
 
 def _attacks() -> Any:
@@ -134,3 +136,23 @@ def test_no_path_of_this_machine_is_published(copy: Any, run: Any, small: Any) -
         data = (copy.folder(2) / file).read_bytes()
         for path in (str(run.path), str(small.bert), "site-00", "/tmp"):
             assert path.encode() not in data, f"{file} holds {path}"
+
+
+def test_whoever_names_a_publisher_gets_nothing_of_another_that_is_trusted_as_well(copy: Any, tmp_path: Path) -> None:
+    trust_publisher(copy.home, "south", A.STRANGER.public)
+    for place, asked in ((copy.hub, BANK), (copy.folder(2), Wanted())):
+        with pytest.raises(HubError, match=r"^publisher: this is of north, not of south"):
+            pull(str(place), asked, tmp_path / "got", copy.home, datetime.now(UTC), "south")
+    assert pull(str(copy.hub), BANK, tmp_path / "got", copy.home, datetime.now(UTC), "north").publisher == "north"
+
+
+def test_a_page_of_another_version_of_this_project_may_differ_but_hold_no_html(copy: Any, tmp_path: Path) -> None:
+    changed = A.Copy(copy.hub, copy.own, *copy.addresses, datetime.now(UTC))
+    for number, (text, holds) in enumerate([(b"# other words", None), (b"a <img src=x>", False)]):
+        changed.write(layout.README, text)
+        changed.change(layout.CARD, made_by="llmchain-fl 9.9")
+        changed.thief(lambda told: told | {"made_by": "llmchain-fl 9.9"})
+        place = tmp_path / str(number)
+        shutil.copytree(changed.folder, place)
+        found = {check.name: check.holds for check in recomputed(verified(place, read_trust(copy.home)))}
+        assert (found["page"], found["card"]) == (holds, True)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
+from llmchain_fl.hub.manifest import Manifest
 from llmchain_fl.promote.answers import Answers, Probed, answers_of
 from llmchain_fl.promote.bootstrap import fall, miscalibration, paired_bound
 from llmchain_fl.promote.edits import edited, speakers
@@ -191,13 +192,25 @@ def test_membership_asks_for_the_gate_and_for_the_attack(gate: Any, passes: bool
     assert [check.passed for check in promised(card(), gate, policy)] == [passes]
 
 
+def manifest(**changes: Any) -> Manifest:
+    told = {"name": "bank", "version": 1, "publisher": "p", "issued": "", "made_by": "", "base_name": "b"}
+    return Manifest(**{**told, "base_digest": "d", "content": "c", "parent": "", "files": {}, **changes})
+
+
 @pytest.mark.parametrize(
-    ("parent", "base", "current", "old_base", "passes"),
-    [("", "b", "", "", (True, True)), ("a", "b", "a", "b", (True, True)), ("", "b", "a", "b", (False, True)),
-     ("a", "b", "a", "c", (True, False))],
-)  # fmt: skip
-def test_lineage_and_base(parent: str, base: str, current: str, old_base: str, passes: Any) -> None:
-    assert tuple(check.passed for check in related(parent, base, current, old_base)) == passes
+    ("changes", "failed"),
+    [
+        ({}, []),
+        ({"parent": "0" * 64}, ["lineage"]),
+        ({"publisher": "q"}, ["publisher"]),
+        ({"base_digest": "e"}, ["base"]),
+    ],
+)
+def test_a_candidate_is_a_child_of_the_same_publisher_on_the_same_base(changes: Any, failed: str) -> None:
+    current = manifest()
+    child = manifest(**{"version": 2, "parent": current.address, **changes})
+    assert "".join(check.name for check in related(child, current) if not check.passed) == failed
+    assert all(check.passed for check in related(child, None))
 
 
 @given(st.lists(st.text(max_size=30), max_size=20), st.integers(0, 9))
