@@ -39,7 +39,6 @@ def publish(
     base: Annotated[str, typer.Option("--base", help="The base model's folder, if not where the run had it.")] = "",
     base_name: Annotated[str, typer.Option("--base-name", help="By which others can find the base model.")] = "",
     gate: Annotated[Path | None, typer.Option("--gate", help="What `privacy audit --json` has printed.")] = None,
-    verdict: Annotated[Path | None, typer.Option("--verdict", help="What `promote` has written.")] = None,
     days: Days = DAYS,
     home: Home = HOME,
 ) -> None:
@@ -48,7 +47,7 @@ def publish(
     from llmchain_fl.hub.publish import publish as put
     from llmchain_fl.run_dir import RunDir
 
-    offer = Offer(RunDir.open(run), name, _statement(statement), base, base_name, gate, verdict)
+    offer = Offer(RunDir.open(run), name, _statement(statement), base, base_name, gate)
     manifest = put(hub, home.expanduser(), offer, days)
     typer.echo(f"{manifest.label} {manifest.address}")
 

@@ -126,14 +126,6 @@ class Lineage(_Part):
     stage: str
 
 
-class Promotion(_Part):
-    """What the gate of ``llmchain-fl promote`` said of it."""
-
-    passed: bool
-    against: str
-    checks: dict[str, bool]
-
-
 class Card(_Part):
     """Everything."""
 
@@ -153,7 +145,6 @@ class Card(_Part):
     stream: Stream
     evaluation: list[Score]
     audit: Audit
-    promotion: Promotion | None
     lineage: Lineage
 
     def to_bytes(self) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ from llmchain_fl.hub.card import (
     Lineage,
     Number,
     Privacy,
-    Promotion,
     Score,
     Stream,
     Task,
@@ -61,7 +59,6 @@ def build_card(files: Mapping[str, bytes], named: Named) -> Card:
             stream=_stream(told),
             evaluation=_evaluation(told),
             audit=_audit(told),
-            promotion=_promotion(told),
             lineage=_lineage(told, named),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -186,14 +183,6 @@ def _audit(told: Sources) -> Audit:
         found["gate_passed"] = Number(value=sum(passed), source=layout.GATE, at="findings")
         found["gate_failed"] = Number(value=len(passed) - sum(passed), source=layout.GATE, at="findings")
     return Audit(**found)
-
-
-def _promotion(told: Sources) -> Promotion | None:
-    if layout.PROMOTION not in told.files:
-        return None
-    verdict = json.loads(told.files[layout.PROMOTION])["verdict"]
-    checks = {one["name"]: bool(one["passed"]) for one in verdict["checks"]}
-    return Promotion(passed=verdict["passed"], against=verdict["current"], checks=checks)
 
 
 def _lineage(told: Sources, named: Named) -> Lineage:

@@ -64,7 +64,7 @@ def page(card: Card) -> str:
         ]),
         "## Scores\n\n" + _scores(card.evaluation),
         "## What was kept\n\n" + _stream(card),
-        _section("Audit, promotion, lineage", _lineage(card)),
+        _section("Audit, lineage", _lineage(card)),
         "## Use\n\n```python\nfrom peft import PeftModel\n\n"
         'model = PeftModel.from_pretrained(base, "path/of/this/folder")\n```\n\n' + _served(card),
     ]  # fmt: skip
@@ -118,14 +118,12 @@ def _made(card: Card) -> list[tuple[str, str]]:
 
 
 def _lineage(card: Card) -> list[tuple[str, str]]:
-    audit, line, promotion = card.audit, card.lineage, card.promotion
+    audit, line = card.audit, card.lineage
     log = f"{_number(audit.lines)} lines, head {audit.head}" if audit.lines is not None else "none was kept"
     gate = f"{_number(audit.gate_passed)} passed, {_number(audit.gate_failed)} failed" if audit.gate_passed else ""
-    told = "" if promotion is None else f"{'passed' if promotion.passed else 'failed'} against {promotion.against}"
     return [
         ("audit log of the coordinator", shown(log)),
         ("checks of the gate", shown(gate)),
-        ("promotion", shown(told)),
         ("content", shown(line.content)),
         ("version before", shown(line.parent or "none: the first")),
         ("run", shown(f"{line.run}, round {_number(line.round)}, stage {line.stage}")),

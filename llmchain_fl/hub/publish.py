@@ -46,7 +46,6 @@ class Offer:
         base: the base model's folder; "": where the run had it.
         base_name: by which others can find it; "": the run's name for it.
         gate: what ``privacy audit --json`` printed.
-        verdict: what ``promote`` wrote.
     """
 
     run: RunDir
@@ -55,7 +54,6 @@ class Offer:
     base: str = ""
     base_name: str = ""
     gate: Path | None = None
-    verdict: Path | None = None
 
 
 def publish(hub: Path, home: Path, offer: Offer, days: int = DAYS) -> Manifest:
@@ -103,8 +101,6 @@ def write_folder(folder: Path, offer: Offer, identity: Identity, version: int, p
     (folder / layout.EVIDENCE).mkdir(parents=True)
     _copy(adapter, folder, work, place, name)
     files = gathered(offer.run, offer.statement, offer.gate)
-    if offer.verdict is not None:
-        files[layout.PROMOTION] = offer.verdict.read_bytes()
     for file, data in files.items():
         (folder / file).write_bytes(data)
     digest = base_digest(Path(found.path))
