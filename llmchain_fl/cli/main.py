@@ -18,12 +18,15 @@ from llmchain_fl.cli import (
     digest,
     evaluate,
     evidence,
+    export,
     extend,
     feedback,
+    hub,
     identity,
     next_stage,
     predict,
     privacy,
+    promote,
     provision,
     report,
     scenarios,
@@ -57,6 +60,9 @@ app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
 app.command("evidence")(evidence.command)
 app.command("sbom")(evidence.bill)
+app.command("export")(export.command)
+app.command("promote")(promote.command)
+app.command("rollback")(promote.rollback)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")
@@ -64,6 +70,7 @@ app.add_typer(site.app, name="site")
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(serve.app, name="serve")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(hub.app, name="hub")
 
 
 def _version(asked: bool) -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from llmchain_fl.core.secure.identity import canonical
-from llmchain_fl.hub.layout import BOUNDS, HASH, MANIFEST, REQUIRED, SIGNED, is_name
+from llmchain_fl.hub.layout import BOUNDS, GIB, HASH, MANIFEST, REQUIRED, SIGNED, is_name
 from llmchain_fl.hub.refused import refuse
 from llmchain_fl.hub.signing import is_public, sha256
 from llmchain_fl.hub.strict_json import Tree, parse_canonical
 
 FORMAT = 1
+MOST_BYTES = 3 * GIB
+"""Of one version."""
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _BASE = re.compile(r"sha256:[0-9a-f]{64}")
 _FIELDS: Mapping[str, type] = {
@@ -124,6 +126,8 @@ def _files(told: Tree) -> dict[str, Stored]:
         if not 0 <= entry["size"] <= BOUNDS[name]:
             raise refuse("size", f"{name} has {entry['size']:,} bytes, at most {BOUNDS[name]:,}")
         found[name] = Stored(entry["sha256"], entry["size"])
+    if sum(one.size for one in found.values()) > MOST_BYTES:
+        raise refuse("size", f"{MANIFEST} lists more than {MOST_BYTES:,} bytes")
     lacking = sorted(set(REQUIRED) - set(found))
     if lacking:
         raise refuse("missing", f"{MANIFEST} lists no {', '.join(lacking)}")

@@ -29,7 +29,7 @@ _USUAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 """Fields that peft writes with these values for a plain LoRA of this project."""
 _OWN = frozenset({"r", "lora_alpha", "target_modules", "base_model_name_or_path", "peft_version"})
-_EMPTY = (None, False, {}, [])
+_EMPTY: tuple[object, ...] = (None, False, {}, [])
 
 
 def check_config(data: bytes, work: WorkSpec, arrays: Arrays, base_name: str) -> None:

@@ -14,6 +14,8 @@ from llmchain_fl.hub.manifest import Manifest, Stored, read_manifest, time_text
 from llmchain_fl.hub.signing import ADAPTER, sha256, signature
 from llmchain_fl.hub.strict_json import parse_object
 
+MADE_BY = f"llmchain-fl {__version__}"
+
 
 def seal(
     folder: Path, identity: Identity, *, name: str, version: int, base_name: str, base_digest: str, parent: str = ""
@@ -47,7 +49,7 @@ def seal(
         version=version,
         publisher=identity.public,
         issued=time_text(datetime.now(UTC)),
-        made_by=f"llmchain-fl {__version__}",
+        made_by=MADE_BY,
         base_name=base_name,
         base_digest=base_digest,
         content=str(lineage["content"]),

@@ -135,6 +135,7 @@ def test_every_command_runs(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("LLMCHAIN_FL_HUB", str(folder / "hub-home"))
     for line in commands(block.text):
         words = [HERE.get(word, word) for word in shlex.split(line, comments=True)]
         if words[0] == "llmchain-fl":

@@ -1,0 +1,195 @@
+"""A card out of the files of a hub folder: a function of them and of nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmchain_fl.continual.metrics import r_matrix, summary
+from llmchain_fl.core.errors import LlmchainError
+from llmchain_fl.hub import layout
+from llmchain_fl.hub.card import (
+    Audit,
+    Base,
+    Card,
+    Lineage,
+    Number,
+    Privacy,
+    Score,
+    Stream,
+    Task,
+    Training,
+    Variant,
+)
+from llmchain_fl.hub.card_sources import Named, Row, Sources
+from llmchain_fl.hub.door import read_work
+from llmchain_fl.hub.evidence import read_statement
+from llmchain_fl.hub.refused import refuse
+from llmchain_fl.hub.tensors import read_header
+from llmchain_fl.metrics_file import R_MATRIX, declared
+from llmchain_fl.report.noised import noise_words
+from llmchain_fl.report.wording import epsilon_text, guarantee
+
+NOT_COVERED = (
+    "choices made by looking at public scores: they cost nothing, for they touch no private record",
+    "documents that a service retrieves beside the adapter: access control, not differential privacy",
+    "decisions made from feedback at a site, unless they are noised and booked",
+)
+
+
+def build_card(files: Mapping[str, bytes], named: Named) -> Card:
+    """The card that these files give.
+
+    Raises:
+        HubError: form, size: a file is not what this project writes.
+        ConfigError: the publisher's statement lacks something.
+    """
+    told, statement = Sources(files), read_statement(files[layout.STATEMENT])
+    try:
+        return Card(
+            name=named.name,
+            version=named.version,
+            made_by=named.made_by,
+            **{key: getattr(statement, key) for key in ("licence", "languages", "data", "intended_use", "refused_use")},
+            base=Base(name=named.base_name, digest=named.base_digest, licence=statement.base_licence),
+            task=_task(files),
+            training=_training(told),
+            privacy=_privacy(told),
+            stream=_stream(told),
+            evaluation=_evaluation(told),
+            audit=_audit(told),
+            lineage=_lineage(told, named),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        what = type(error).__name__
+    raise refuse("form", f"the evidence is not what this project writes ({what})")
+
+
+def _task(files: Mapping[str, bytes]) -> Task:
+    task = read_work(files[layout.WORK]).task
+    tokens = Number(value=task.max_tokens, source=layout.WORK, at="task.max_tokens")
+    return Task(kind=task.kind, head=task.head, labels=[name for name, _ in task.labels], max_tokens=tokens)
+
+
+def _training(told: Sources) -> Training:
+    settings, work = told.tree(layout.SETTINGS), read_work(told.files[layout.WORK])
+    adapter = work.adapter
+    places, _, _ = read_header(told.files[layout.WEIGHTS], layout.WEIGHTS)
+    variant = Variant(
+        kind="lora",
+        rank=Number(value=adapter.rank, source=layout.WORK, at="adapter.rank"),
+        alpha=Number(value=adapter.alpha, source=layout.WORK, at="adapter.alpha"),
+        targets=list(adapter.targets),
+        last_layers=Number(value=adapter.last_layers, source=layout.WORK, at="adapter.last_layers"),
+        parameters=Number(value=sum(math.prod(place.shape) for place in places.values()), source=layout.WEIGHTS),
+    )
+    return Training(
+        rule=settings["aggregation"]["rule"],
+        method=settings["train"]["method"],
+        guards=settings["continual"]["guards"],
+        sites=Number(value=settings["sites"]["count"], source=layout.SETTINGS, at="sites.count"),
+        rounds=Number(value=told.tree(layout.LINEAGE)["round"], source=layout.LINEAGE, at="round"),
+        stages=[one["name"] for one in settings["stages"]],
+        variant=variant,
+    )
+
+
+def _privacy(told: Sources) -> Privacy:
+    found = told.tree(layout.PRIVACY)
+    if not found.get("private"):
+        return Privacy(private=False, promise="none: the adapter may tell about single records")
+    worst = max(found["sites"], key=lambda site: found["sites"][site]["epsilon"], default="")
+    spent = found["sites"].get(worst, {"epsilon": 0.0, "epsilon_rdp": 0.0})
+    words = noise_words(found.get("noise", ""), found["unit"])
+
+    def number(key: str) -> Number:
+        return Number(value=spent[key], source=layout.PRIVACY, at=f"sites.{worst}.{key}, the largest of the sites")
+
+    terms = guarantee(found["delta"], found["unit"], found["accountant"], found.get("noise", ""))
+    return Privacy(
+        private=True,
+        promise=f"epsilon {epsilon_text(spent['epsilon'], terms)}",
+        epsilon=number("epsilon"),
+        epsilon_rdp=number("epsilon_rdp"),
+        delta=Number(value=found["delta"], source=layout.PRIVACY, at="delta"),
+        unit=found["unit"],
+        adjacency=found["adjacency"],
+        accountant=found["accountant"],
+        composition=found["composition"],
+        noise=words.short,
+        trusts=words.trusted,
+        not_covered=list(NOT_COVERED),
+    )
+
+
+def _stream(told: Sources) -> Stream:
+    cells = [row for row in told.rows if row["metric"] == R_MATRIX and row.get("scope", "global") == "global"]
+    tasks = [one["name"] for one in told.tree(layout.SETTINGS)["stages"]]
+    tasks = [name for name in tasks if any(row.get("task") == name for row in cells)]
+    if not tasks:
+        return Stream(tasks=[], r_matrix=[], summary={})
+    try:
+        matrix = r_matrix(cells, tasks)
+        found = summary(matrix, max(int(row["stage"]) for row in cells if row["stage"] is not None))
+    except LlmchainError as error:
+        raise refuse("form", error.what) from None
+    number = [
+        [
+            Number(value=_plain(value), source=layout.METRICS, at=f"r_matrix, {task} after stage {stage}")
+            for task, value in zip(tasks, line, strict=True)
+        ]
+        for stage, line in enumerate(matrix)
+    ]
+    computed = {key: Number(value=value, source=layout.METRICS, at="of r_matrix") for key, value in found.items()}
+    return Stream(tasks=tasks, r_matrix=number, summary=computed)
+
+
+def _evaluation(told: Sources) -> list[Score]:
+    """Scores of the global adapter in the last round in which each task was scored, with the margin beside them."""
+    shown = [row for row in told.rows if row.get("scope", "global") == "global" and "label" not in row]
+    ways = declared(shown)
+    last: dict[tuple[str, str], Row] = {}
+    for row in shown:
+        name = row["metric"]
+        if name in ways and name != R_MATRIX and "change_" not in name and not row.get("of"):
+            last[str(row.get("task")), name] = row
+    return [
+        Score(
+            task=task,
+            metric=name,
+            better=ways[name].better,
+            value=_of(row, "value", task, name),
+            half_width=_of(row, "half_width", task, name),
+            records=_of(row, "n", task, name),
+        )
+        for (task, name), row in last.items()
+    ]
+
+
+def _of(row: Row, key: str, task: str, metric: str) -> Number:
+    value = row.get(key)
+    at = f"{metric} of {task}, round {row['round']}, {key}"
+    return Number(value=None if value is None else _plain(value), source=layout.METRICS, at=at)
+
+
+def _audit(told: Sources) -> Audit:
+    log, gate = told.tree(layout.AUDIT), told.tree(layout.GATE)
+    found: dict[str, Any] = {}
+    if log:
+        found |= {"lines": Number(value=log["lines"], source=layout.AUDIT, at="lines"), "head": log["head"]}
+    if gate:
+        passed: Sequence[bool] = [bool(one["passed"]) for one in gate["findings"]]
+        found["gate_passed"] = Number(value=sum(passed), source=layout.GATE, at="findings")
+        found["gate_failed"] = Number(value=len(passed) - sum(passed), source=layout.GATE, at="findings")
+    return Audit(**found)
+
+
+def _lineage(told: Sources, named: Named) -> Lineage:
+    found = told.tree(layout.LINEAGE)
+    number = Number(value=found["round"], source=layout.LINEAGE, at="round")
+    return Lineage(content=found["content"], parent=named.parent, run=found["run"], round=number, stage=found["stage"])
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
