@@ -33,7 +33,7 @@ def make_app(service: Service, receipts: Receipts | None = None, more: Sequence[
         more: further routes.
     """
     app = FastAPI(title="llmchain-fl", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Gate, service=service)  # type: ignore[arg-type]
+    app.add_middleware(Gate, service=service)
     for router in (_own_routes(service), label_routes(service, receipts), text_routes(service, receipts), *more):
         app.include_router(router)
     app.include_router(oip_routes(service))

@@ -133,13 +133,6 @@ def test_consent_taken_back_deletes(labels: Any) -> None:
     assert asked(up, PERSON, "/v1/consent", {**consent, "given": False}).json()["deleted"] == 3
 
 
-def test_an_adapter_that_is_taken_back_while_it_is_served_is_a_404(labels: Any) -> None:
-    up, folder, addresses = labels
-    remember(folder / "hub-home", SIGNER.public, Seen(revoked={addresses[1]: "wrong"}))
-    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "two"}).status_code == 404
-    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "one"}).status_code == 200
-
-
 def test_a_folder_that_was_changed_or_is_not_trusted_is_not_served(small: Any, labels: Any, tmp_path: Path) -> None:
     signed(small, tmp_path / "one", "one")
     file = serve_file(tmp_path, small, ["one"])
@@ -157,6 +150,13 @@ def test_a_port_that_is_taken_is_one_clear_error(small: Any, labels: Any, tmp_pa
     no_desk = settings.model_copy(update={"feedback": settings.feedback.model_copy(update={"store": ""})})
     with pytest.raises(ConfigError, match="cannot be had"):
         open_server(no_desk).run()
+
+
+def test_an_adapter_that_is_taken_back_while_it_is_served_is_a_404(labels: Any) -> None:
+    up, folder, addresses = labels
+    remember(folder / "hub-home", SIGNER.public, Seen(revoked={addresses[1]: "wrong"}))
+    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "two"}).status_code == 404
+    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "one"}).status_code == 200
 
 
 def test_the_openai_client_works_unchanged(small: Any, tools: Any, tmp_path: Path) -> None:
