@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
+from llmchain_fl.cli.serve import app
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import ConfigError, LlmchainError
 from llmchain_fl.core.secure.identity import Identity
@@ -142,6 +144,16 @@ def test_a_folder_that_was_changed_or_is_not_trusted_is_not_served(small: Any, l
     (tmp_path / "one" / layout.WORK).write_bytes((tmp_path / "one" / layout.WORK).read_bytes() + b" ")
     with pytest.raises(LlmchainError, match=r"size|hash"):
         open_server(read_settings(file))
+
+
+def test_check_verifies_the_folders_and_says_who_may_use_what(labels: Any) -> None:
+    _, folder, addresses = labels
+    done = CliRunner().invoke(app, ["check", str(folder / "serve.toml")])
+    assert [line.split()[0] for line in done.output.splitlines()] == ["one@1", "two@1", "north:"]
+    assert addresses[0] in done.output
+    told = (folder / "serve.toml").read_text().replace('adapters = ["one@1", "two@1"]', 'adapters = ["three@1"]')
+    (folder / "wrong.toml").write_text(told)
+    assert "three@1 is not served" in str(CliRunner().invoke(app, ["check", str(folder / "wrong.toml")]).exception)
 
 
 def test_a_port_that_is_taken_is_one_clear_error(small: Any, labels: Any, tmp_path: Path) -> None:
