@@ -2,11 +2,13 @@
 
     python benchmarks/bench_serve.py            # 60 s each
     python benchmarks/bench_serve.py --short    # 5 s each, 16 clients
+    python benchmarks/bench_serve.py --engine   # no server: processor time of a row, on a machine that others use too
 
 Signed folders of made-up adapters over MiniLM-L6 (rank 8, all linear layers), a process for the server, one for the
 clients, who send made-up texts of 4 to 40 words as fast as they are answered. Printed for each: requests a second, p50
-and p99, answers by status, memory of the server and its growth. Exit code 1 where an answer is neither 200 nor 429,
-where memory grows by more than 5 %, or where batching is less than 3 times one row a pass.
+and p99, the server's processor time of an answer, memory of the server and its growth, answers by status. Exit code 1
+where an answer is neither 200 nor 429, where memory grows by more than 5 %, or where batching is less than 3 times one
+row a pass.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import bench  # noqa: F401  (the checkout comes first on the path)
 import numpy as np
 import psutil
+import torch
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
+from llmchain_fl.core.adapter import peft_model
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import BaseSpec, locate
@@ -38,6 +42,9 @@ from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.sealing import seal
 from llmchain_fl.hub.trust import trust_publisher
+from llmchain_fl.serve.door import open_adapters
+from llmchain_fl.serve.engine import open_engine
+from llmchain_fl.serve.settings import read_settings
 from llmchain_fl.serve.tokens import new_token, token_hash
 
 ADAPTERS, RANK = 8, 8
@@ -58,6 +65,7 @@ class Load:
     status: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    processor: float = 0.0
     took: float = 0.0
 
     @property
@@ -75,7 +83,8 @@ class Load:
         low, high = np.percentile(self.seconds, [50, 99]) * 1000
         told = " ".join(f"{status}: {count}" for status, count in sorted(self.status.items()))
         memory = f"{self.memory[-1] / 2**20:6.0f} MiB ({self.growth():+.1%})"
-        return f"{name:16} {self.rate:8.1f} /s  p50 {low:7.1f} ms  p99 {high:7.1f} ms  {memory}  {told}"
+        cost = f"{1000 * self.processor / max(1, self.status[200]):6.2f} ms processor"
+        return f"{name:16} {self.rate:8.1f} /s  p50 {low:7.1f} ms  p99 {high:7.1f} ms  {cost}  {memory}  {told}"
 
 
 def make_hub(folder: Path) -> None:
@@ -93,6 +102,7 @@ def make_hub(folder: Path) -> None:
             if not (place / name).exists():
                 (place / name).write_text("{}")
         seal(place, identity, name=f"a{number}", version=1, base_name=resident.base.public_name, base_digest=digest)
+    peft_model.detach(resident.base.module)
 
 
 def work() -> WorkSpec:
@@ -138,7 +148,7 @@ async def client(number: int, port: int, token: str, until: float, load: Load) -
 async def press(port: int, clients: int, seconds: float, token: str, server: psutil.Process) -> Load:
     """So many clients for so long; a first second that is not counted."""
     await asyncio.gather(*(client(k, port, token, time.perf_counter() + 1, Load()) for k in range(clients)))
-    load, started = Load(), time.perf_counter()
+    load, started, before = Load(), time.perf_counter(), sum(server.cpu_times()[:2])
 
     async def watch() -> None:
         while time.perf_counter() < started + seconds:
@@ -146,7 +156,7 @@ async def press(port: int, clients: int, seconds: float, token: str, server: psu
             await asyncio.sleep(seconds / 40)
 
     await asyncio.gather(watch(), *(client(k, port, token, started + seconds, load) for k in range(clients)))
-    load.took = time.perf_counter() - started
+    load.took, load.processor = time.perf_counter() - started, sum(server.cpu_times()[:2]) - before
     return load
 
 
@@ -167,11 +177,50 @@ def measured(folder: Path, batch: int, clients: int, seconds: float) -> Load:
         server.wait(60)
 
 
+def engine() -> int:
+    """Processor time of a row: one a pass, 16 a pass of rows of one kind and of 8 adapters, and the base alone."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        make_hub(Path(place))
+        opened = open_adapters(read_settings(serve_file(Path(place), 16, new_token())))
+        made = open_engine(opened, 16)
+    encoder, draw = made.encoder, random.Random(1)
+    assert encoder is not None
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(20, 22))) for _ in range(64)]
+    rows = [encoder.encode(text, 1 + n % ADAPTERS, "mean", 64) for n, text in enumerate(texts)]
+    kind = max({encoder.kind(row) for row in rows}, key=lambda one: sum(encoder.kind(row) == one for row in rows))
+    rows = [row for row in rows if encoder.kind(row) == kind][:32]
+    print(
+        f"{len(rows)} rows of {kind[0]} tokens, {ADAPTERS} adapters, rank {RANK}; passes may have {encoder.sizes[kind]}"
+    )
+    cost = {}
+    for name, size, adapters in (
+        ("base alone, 16", 16, False),
+        ("one row a pass", 1, True),
+        ("16 rows a pass", 16, True),
+    ):
+        part = rows if adapters else [replace(row, adapter=0) for row in rows]
+        spent = []
+        for _ in range(5):
+            before = time.process_time()
+            for start in range(0, len(part), size):
+                encoder.vectors(part[start : start + size])
+            spent.append(time.process_time() - before)
+        cost[name] = float(np.median(spent)) / len(part)
+        print(f"{name:16} {1000 * cost[name]:7.2f} ms a row")
+    print(f"batched over one row a pass: {cost['one row a pass'] / cost['16 rows a pass']:.2f}x")
+    return 0
+
+
 def main() -> int:
     """One server after the other."""
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("--short", action="store_true", help="5 s each, 16 clients")
-    short = told.parse_args().short
+    told.add_argument("--engine", action="store_true", help="no server: processor time of a row")
+    asked = told.parse_args()
+    if asked.engine:
+        return engine()
+    short = asked.short
     clients, seconds = (16, 5.0) if short else (64, 60.0)
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))

@@ -59,7 +59,7 @@ def freeze(
                 (name, str(file.absolute()), task, now, int(rules.with_up)),
             )
             number = made.execute("SELECT last_insert_rowid()").fetchone()[0]
-            for tenant, person in store.persons(task, model):
+            for tenant, person in store.persons(task, model.partition("@")[0]):
                 own = [
                     one for one in store.records("tenant = ? AND person = ?", (tenant, person)) if _of(one, task, model)
                 ]

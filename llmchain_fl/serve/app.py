@@ -33,14 +33,13 @@ def make_app(service: Service, receipts: Receipts | None = None, more: Sequence[
         more: further routes.
     """
     app = FastAPI(title="llmchain-fl", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Gate, service=service)  # type: ignore[arg-type]
+    app.add_middleware(Gate, service=service)
     for router in (_own_routes(service), label_routes(service, receipts), text_routes(service, receipts), *more):
         app.include_router(router)
     app.include_router(oip_routes(service))
     app.add_exception_handler(ApiError, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _broken)
     return app
 
 
@@ -88,7 +87,3 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     reason = {"extra_forbidden": "this field is not served", "missing": "this field is missing"}
     words = reason.get(str(first["type"]), f"not valid ({first['type']})")
     return _answer(request, ApiError(400, f"{param or 'body'}: {words}", "invalid_value", param))
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return _answer(request, ApiError(500, "the server has a fault; its log names the kind", "failed"))

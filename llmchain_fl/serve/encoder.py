@@ -20,7 +20,7 @@ from llmchain_fl.core.tasks.classification import POOLINGS
 from llmchain_fl.core.tasks.passes import Kind, Shape
 from llmchain_fl.core.tasks.text import token_ids
 from llmchain_fl.serve.bank import BARE, Bank
-from llmchain_fl.serve.steady import filled, steady_sizes
+from llmchain_fl.serve.steady import Compute, filled, steady_sizes
 
 Words = npt.NDArray[np.int64]
 
@@ -70,7 +70,7 @@ class Encoder:
     def vectors(self, rows: Sequence[Row]) -> list[Tensor]:
         """float32 [H] of each row. ``rows``: of one kind, not more than there is room for."""
         sizes = self.sizes.get(self.kind(rows[0]), (1,))
-        whole = [*rows, *rows[:1] * (filled(len(rows), sizes) - len(rows))]
+        whole = [*rows, *([rows[0]] * (filled(len(rows), sizes) - len(rows)))]
         return list(self._pass(whole)[: len(rows)])
 
     def bare(self, texts: Sequence[str], pooling: str, most: int) -> Tensor:
@@ -84,11 +84,11 @@ class Encoder:
         shape = Shape(self.rows, self.longest)
         lengths = {shape.kind(length): length for length in range(2, self.longest + 1)}
         for kind, length in lengths.items():
-            made_up = self._made_up(length)
-            self.sizes[kind] = steady_sizes(
-                lambda numbers, made=made_up: self._pass([made[k] for k in numbers]), self.rows
-            )
+            self.sizes[kind] = steady_sizes(self._over(self._made_up(length)), self.rows)
         return self.sizes
+
+    def _over(self, made_up: Sequence[Row]) -> Compute:
+        return lambda numbers: self._pass([made_up[number] for number in numbers])
 
     def _made_up(self, length: int) -> list[Row]:
         draw = np.random.default_rng(length)

@@ -20,6 +20,7 @@ from llmchain_fl.serve import refusals
 from llmchain_fl.serve.service import Service
 
 log = logging.getLogger("llmchain_fl.serve.access")
+faults = logging.getLogger("llmchain_fl.serve")
 OPEN = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"})
 """Routes that ask for no token."""
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -41,16 +42,20 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), [500]
+        started, status, begun = time.perf_counter(), [500], [False]
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status[0] = message["status"]
+                status[0], begun[0] = message["status"], True
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
         try:
             await self._through(scope, receive, sending)
+        except Exception as error:  # its text may hold what was asked, and a server would log it
+            faults.error("a request failed: %s", type(error).__name__)
+            if not begun[0]:
+                await _refuse(refusals.broken(), scope, receive, sending)
         finally:
             self._note(scope, status[0], time.perf_counter() - started)
 
@@ -65,9 +70,7 @@ class Gate:
             if not length.isdigit() or len(length) > 18 or int(length) > most:
                 raise refusals.too_large(most)
         except refusals.ApiError as error:
-            body = error.plain_body() if scope["path"].startswith("/v2") else error.body()
-            answer = JSONResponse(body, error.status, {**error.headers, "Connection": "close"})
-            await answer(scope, receive, send)
+            await _refuse(error, scope, receive, send)
             return
         await self._app(scope, _bounded(receive, most, self._service.settings.queue.deadline_s), send)
 
@@ -83,6 +86,12 @@ class Gate:
             "tenant": getattr(caller, "tenant", ""),
         }
         log.info(json.dumps(line))
+
+
+async def _refuse(error: refusals.ApiError, scope: Message, receive: Receive, send: Send) -> None:
+    body = error.plain_body() if scope["path"].startswith("/v2") else error.body()
+    answer = JSONResponse(body, error.status, {**error.headers, "Connection": "close"})
+    await answer(scope, receive, send)
 
 
 def _bounded(receive: Receive, most: int, patience: float) -> Receive:

@@ -5,6 +5,7 @@ The token travels as the metadata ``authorization: Bearer ...``; the two server 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ CODES: Mapping[int, grpc.StatusCode] = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "BOOL": "bool_contents"}
+log = logging.getLogger("llmchain_fl.serve")
 Handler = Callable[[Any, Caller | None], Awaitable[Any]]
 
 
@@ -102,17 +104,20 @@ def _given(asked: Any) -> list[Given]:
 
 def _handled(service: Service, name: str, handler: Handler, asks_token: bool) -> Any:
     async def handle(asked: Any, context: Any) -> Any:
-        status = "OK"
+        code, words, answer = grpc.StatusCode.OK, "", None
         try:
             told = dict(context.invocation_metadata() or ())
             caller = service.caller(str(told.get("authorization", ""))) if asks_token else None
-            return await handler(asked, caller)
+            answer = await handler(asked, caller)
         except refusals.ApiError as error:
-            code = CODES.get(error.status, grpc.StatusCode.INTERNAL)
-            status = code.name
-            await context.abort(code, error.message)
-        finally:
-            service.metrics.count("requests_total", route=f"grpc {name}", status=status)
+            code, words = CODES.get(error.status, grpc.StatusCode.INTERNAL), error.message
+        except Exception as error:  # its text may hold what was asked
+            log.error("%s failed: %s", name, type(error).__name__)
+            code, words = grpc.StatusCode.INTERNAL, refusals.broken().message
+        service.metrics.count("requests_total", route=f"grpc {name}", status=code.name)
+        if answer is None:
+            await context.abort(code, words)
+        return answer
 
     return grpc.unary_unary_rpc_method_handler(
         handle,

@@ -82,6 +82,11 @@ def too_fast() -> ApiError:
     return ApiError(429, "more rows a minute than this token may send", "rate_limited")
 
 
+def broken() -> ApiError:
+    """A fault of this program."""
+    return ApiError(500, "the server has a fault; its log names the kind", "failed")
+
+
 def not_ready() -> ApiError:
     """The model is being loaded."""
     return ApiError(503, "the model is not ready", "not_ready")

@@ -72,17 +72,26 @@ class Answering:
             choice["receipt"] = self.receipts.receipt(self.call, self.given, text)
         return {**self._head(self.shape.whole), "choices": [choice], "usage": self._usage(last.tokens)}
 
-    async def parts(self, usage: bool) -> AsyncIterator[str]:
+    async def streamed(self, usage: bool) -> Response:
+        """The answer as it comes; what is refused before its first piece is refused by its status.
+
+        Raises:
+            ApiError: it is.
+        """
+        pieces = self.service.pieces(self.call, self.writing)
+        first = await anext(pieces)
+        return StreamingResponse(self._parts(first, pieces, usage), media_type="text/event-stream")
+
+    async def _parts(self, first: Piece, more: AsyncIterator[Piece], usage: bool) -> AsyncIterator[str]:
         """Server-sent events; what breaks off says so in an event of its own."""
-        text, first, tokens = "", True, 0
+        text, tokens = "", 0
         try:
-            async for piece in self.service.pieces(self.call, self.writing):
+            async for piece in _behind(first, more):
                 text, tokens = text + piece.text, piece.tokens
-                choice = self.shape.delta(piece.text, piece.reason or None, first)
+                choice = self.shape.delta(piece.text, piece.reason or None, piece is first)
                 if piece.reason and self.receipts is not None:
                     choice["receipt"] = self.receipts.receipt(self.call, self.given, text)
                 yield _event({**self._head(self.shape.part), "choices": [choice]})
-                first = False
             if usage:
                 yield _event({**self._head(self.shape.part), "choices": [], "usage": self._usage(tokens)})
             yield "data: [DONE]\n\n"
@@ -110,7 +119,7 @@ def text_routes(service: Service, receipts: Receipts | None) -> APIRouter:
         told = Answering(service, receipts, call, writing, SHAPES[route], body.texts()[0])
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
-            return StreamingResponse(told.parts(usage), media_type="text/event-stream")
+            return await told.streamed(usage)
         return JSONResponse(await attended(request, call, told.whole()))
 
     def call_for(request: Request, body: WriteBody, route: str) -> Call:
@@ -143,6 +152,12 @@ def _writing(service: Service, body: WriteBody, ids: Words) -> Writing:
         raise refusals.bad("max_tokens", f"at most {bound}")
     check_room(service.decoder, ids, most)
     return Writing(ids, most, body.temperature, body.top_p, body.seed, body.stops())
+
+
+async def _behind(first: Piece, more: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in more:
+        yield piece
 
 
 def _event(told: dict[str, Any]) -> str:

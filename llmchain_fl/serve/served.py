@@ -87,7 +87,7 @@ class Opened:
         return factors_of(arrays, self.scale)
 
 
-def check_servable(label: str, arrays: Mapping[str, np.ndarray], scale: float) -> None:  # type: ignore[type-arg]
+def check_servable(label: str, arrays: Mapping[str, np.ndarray], scale: float) -> None:
     """Refuse what would be answered otherwise than it was trained.
 
     =============================================  ==========================================================

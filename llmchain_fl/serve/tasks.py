@@ -5,10 +5,10 @@ The same table serves ``/v1/classify`` and the Open Inference Protocol: what a t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmchain_fl.serve.service import Call, Service
@@ -45,7 +45,7 @@ class ServedTask:
 
     takes: str
     gives: Mapping[str, str]
-    answer: Callable[[Service, Call, Sequence[str], int], Awaitable[list[Answer]]]
+    answer: Callable[[Service, Call, Sequence[str], int], Coroutine[Any, Any, list[Answer]]]
     labels: bool = False
     writes: bool = False
 

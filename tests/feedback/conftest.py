@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def told(person: str = "ann", input: str = "card lost", **changes: Any) -> Told:
         "model": "bank@1",
         "adapter": "a" * 64,
         "task": "classification",
-        "request": f"req-{abs(hash((person, input))):024x}"[:28],
+        "request": f"req-{hashlib.sha256(f'{person}/{input}'.encode()).hexdigest()[:24]}",
         "output": "lost_card",
         "kind": "correct",
         "correction": "other",

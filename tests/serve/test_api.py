@@ -19,6 +19,7 @@ from llmchain_fl.serve.tenants import Bucket, Tenants
 
 REVOKED: set[str] = set()
 SECRET = "Jane-Canary-1970"
+TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["card"]}
 
 
 def client_of(service: Any, token: str = "lfl_north") -> TestClient:
@@ -163,6 +164,21 @@ def test_logs_and_metrics_hold_no_word_of_a_request(north: TestClient, caplog: p
     page = north.get("/metrics").text
     assert SECRET not in page
     assert 'route="/v1/classify",status="404"' in page
+
+
+def test_a_fault_of_the_program_is_a_500_and_neither_answer_nor_log_quotes_it(
+    north: TestClient, service: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*told: Any) -> Any:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr(service, "check_texts", fail)
+    for route, body in (("/v1/classify", {"input": "card"}), ("/v2/models/a1/infer", {"inputs": [TENSOR]})):
+        answer = north.post(route, json=body)
+        assert answer.status_code == 500
+        assert SECRET not in answer.text
+    assert SECRET not in caplog.text
+    assert "KeyError" in caplog.text
 
 
 def test_answers_are_json_that_no_browser_takes_for_a_page(north: TestClient) -> None:

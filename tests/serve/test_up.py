@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
+from llmchain_fl.cli.serve import app
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import ConfigError, LlmchainError
 from llmchain_fl.core.secure.identity import Identity
@@ -133,13 +135,6 @@ def test_consent_taken_back_deletes(labels: Any) -> None:
     assert asked(up, PERSON, "/v1/consent", {**consent, "given": False}).json()["deleted"] == 3
 
 
-def test_an_adapter_that_is_taken_back_while_it_is_served_is_a_404(labels: Any) -> None:
-    up, folder, addresses = labels
-    remember(folder / "hub-home", SIGNER.public, Seen(revoked={addresses[1]: "wrong"}))
-    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "two"}).status_code == 404
-    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "one"}).status_code == 200
-
-
 def test_a_folder_that_was_changed_or_is_not_trusted_is_not_served(small: Any, labels: Any, tmp_path: Path) -> None:
     signed(small, tmp_path / "one", "one")
     file = serve_file(tmp_path, small, ["one"])
@@ -151,12 +146,29 @@ def test_a_folder_that_was_changed_or_is_not_trusted_is_not_served(small: Any, l
         open_server(read_settings(file))
 
 
+def test_check_verifies_the_folders_and_says_who_may_use_what(labels: Any) -> None:
+    _, folder, addresses = labels
+    done = CliRunner().invoke(app, ["check", str(folder / "serve.toml")])
+    assert [line.split()[0] for line in done.output.splitlines()] == ["one@1", "two@1", "north:"]
+    assert addresses[0] in done.output
+    told = (folder / "serve.toml").read_text().replace('adapters = ["one@1", "two@1"]', 'adapters = ["three@1"]')
+    (folder / "wrong.toml").write_text(told)
+    assert "three@1 is not served" in str(CliRunner().invoke(app, ["check", str(folder / "wrong.toml")]).exception)
+
+
 def test_a_port_that_is_taken_is_one_clear_error(small: Any, labels: Any, tmp_path: Path) -> None:
     up, folder, _ = labels
     settings = read_settings(folder / "serve.toml").model_copy(update={"port": int(up.url.rpartition(":")[2])})
     no_desk = settings.model_copy(update={"feedback": settings.feedback.model_copy(update={"store": ""})})
     with pytest.raises(ConfigError, match="cannot be had"):
         open_server(no_desk).run()
+
+
+def test_an_adapter_that_is_taken_back_while_it_is_served_is_a_404(labels: Any) -> None:
+    up, folder, addresses = labels
+    remember(folder / "hub-home", SIGNER.public, Seen(revoked={addresses[1]: "wrong"}))
+    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "two"}).status_code == 404
+    assert asked(up, TOKEN, "/v1/classify", {"input": "card", "model": "one"}).status_code == 200
 
 
 def test_the_openai_client_works_unchanged(small: Any, tools: Any, tmp_path: Path) -> None:

@@ -173,3 +173,27 @@ def test_a_service_waits_no_longer_than_the_deadline(slow: tuple[Worker, SlowEnc
         asyncio.run(service.vectors(call, ["card"]))
     assert error.value.status == 504
     assert call.gone.is_set()
+
+
+def test_work_is_given_up_when_the_client_is_gone(tools: Any) -> None:
+    from llmchain_fl.serve.attend import attended
+
+    ended = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(True)
+            raise
+
+    async def receive() -> dict[str, str]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    call = SimpleNamespace(gone=threading.Event())
+    with pytest.raises(ApiError) as error:
+        asyncio.run(attended(SimpleNamespace(receive=receive), call, work()))  # type: ignore[arg-type]
+    assert error.value.status == 499
+    assert call.gone.is_set()
+    assert ended == [True]
