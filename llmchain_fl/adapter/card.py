@@ -134,7 +134,7 @@ def _code(work: WorkSpec, facts: Facts) -> str:
             'classifier = lf.Classifier.from_folder("path/of/this/folder")\n'
             'classifier(["a text", "another text"])'
         )
-    if kind.base_kind == "encoder" or facts.chooses:
+    if not kind.writes or facts.chooses:
         row = json.dumps(dict.fromkeys(kind.asked, "..."))
         asked = 'predict(["a text", "another text"])' if len(kind.asked) == 1 else f"answer([{row}])"
         return (
@@ -153,7 +153,7 @@ def _code(work: WorkSpec, facts: Facts) -> str:
 def _front(work: WorkSpec, facts: Facts) -> str:
     """What the Hugging Face hub reads (YAML; a JSON text is YAML)."""
     kind = task_kind(work.task.kind)
-    tag = kind.hub or ("text-generation" if kind.base_kind == "causal-lm" else "text-classification")
+    tag = kind.hub or ("text-generation" if kind.writes else "text-classification")
     lines = [
         f"base_model: {json.dumps(facts.said('base'))}",
         "library_name: peft",

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from llmchain_fl.cli.predict import _row_answers
+from llmchain_fl.core.tasks.kind import TASKS, task_kind
 from llmchain_fl.core.tasks.marked import relation_f1
 from llmchain_fl.core.tasks.multi_label import fault
 
@@ -87,6 +89,17 @@ def test_several_labels_are_scored_as_scikit_learn_has_it(small: Any) -> None:
     assert scores["micro_f1"] == pytest.approx(metrics.f1_score(*table, average="micro"))
     assert scores["precision"] == pytest.approx(metrics.precision_score(*table, average="micro"))
     assert scores["recall"] == pytest.approx(metrics.recall_score(*table, average="micro"))
+
+
+@pytest.mark.parametrize("kind", [name for name in TASKS if task_kind(name).base_kind == "encoder"])
+def test_records_of_a_file_are_answered_in_order_by_what_is_asked_about_alone(small: Any, kind: str) -> None:
+    told, task = task_kind(kind), small.task(kind, max_tokens=24)
+    records = [small.record(kind, words) for words in (3, 1, 6)]
+    found = list(_row_answers(task, records, told.asked, 2))
+    assert len(found) == 3
+    assert all(0 <= chance <= 1 + 1e-6 for answers in found for _, chance in answers)
+    (alone,) = _row_answers(task, records[:1], told.asked, 2)
+    assert [answer for answer, _ in alone] == [answer for answer, _ in found[0]]
 
 
 def map_right(rows: list[dict[str, str]]) -> list[list[str]]:

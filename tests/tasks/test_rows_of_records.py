@@ -53,7 +53,7 @@ def close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def test_every_record_has_between_one_row_and_the_most_and_its_weights_are_positive(told: Any) -> None:
-    _, task, examples = told
+    _, _, examples = told
     counts = [len(examples.rows_of([record])) for record in range(len(WORDS))]
     assert examples.records == len(WORDS)
     assert sum(counts) == len(examples)

@@ -83,7 +83,7 @@ class TaskKind:
 
     def text_of(self, row: Mapping[str, str]) -> str:
         """The words of a record: every column but names of a public list, tags and places."""
-        words = self.columns if self.base_kind == "causal-lm" else self.asked
+        words = self.columns if self.writes else self.asked
         return " ".join(listed_words(column, row[column]) for column in words)
 
     def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:
@@ -95,6 +95,11 @@ class TaskKind:
         """A record that nobody wrote, out of ``words``."""
         row = dict.fromkeys(self.columns, words) if self.made_up is None else self.made_up(words)
         return row | {"label": label} if "label" in self.columns else row
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answers are texts that a language model writes."""
+        return self.base_kind == "causal-lm"
 
     @property
     def text_only(self) -> bool:
