@@ -133,6 +133,10 @@ LOOPS: Named[Train] = Named({LOCKSTEP: "client.lockstep:gradient_sum", CLOSED_FO
 """What a site does in a round beside ``train_round``; imported when a task names it."""
 
 
+COUNTED: Named[Callable[..., float]] = Named({"f1": "llmchain_fl.core.privacy.counts:released_f1"})
+"""Scores that are made of counts; imported when a task has them."""
+
+
 def loop_of(method: str) -> Train:
     """What a site does in a round, by ``train.method``."""
     return train_round if method == LOCAL else LOOPS[method]
@@ -186,16 +190,19 @@ def play_scores(
     named = [(stage, group, one) for stage, (group, one) in held_out.items() if one.names]
     masks = ledger.reserve(release, [(group, one.names) for _, group, one in named])
     allowed = {stage: mask for (stage, _, _), mask in zip(named, masks, strict=True)}
-    noise, bound = SecureNoise(), nlp_task.metrics[0].bound
+    noise, bound, counted = SecureNoise(), nlp_task.metrics[0].bound, nlp_task.counts
     values = {}
     try:
         for stage in task.stages:
-            means = np.zeros(0)
-            if stage in held_out:
-                records = held_out[stage][1]
-                units = records.units.kept(allowed.get(stage, np.ones(len(records.units), dtype=np.bool_)))
-                means = unit_means(nlp_task.record_scores(records.examples) / bound, units)
-            values[stage] = noised_mean(means, plan.score_noise, noise) * bound
+            told = held_out.get(stage)
+            units = Units(()) if told is None else told[1].units
+            units = units.kept(allowed.get(stage, np.ones(len(units), dtype=np.bool_)))
+            if counted:
+                found = np.zeros((0, 3)) if told is None else nlp_task.record_counts(told[1].examples)  # type: ignore[attr-defined]
+                values[stage] = COUNTED["f1"](found, units, counted, plan.score_noise, noise)
+                continue
+            means = np.zeros(0) if told is None else nlp_task.record_scores(told[1].examples) / bound
+            values[stage] = noised_mean(unit_means(means, units), plan.score_noise, noise) * bound
     except Exception as error:
         log.error("scores of round %d were paid for and give none: %s", task.round, outbox.describe(error))
         return outbox.release_refusal(ledger, task)

@@ -114,7 +114,15 @@ def model_of(task: Task) -> nn.Module:
 
 
 def records_of(task: Task, examples: Examples) -> list[Record]:
-    """``input_ids``, ``attention_mask`` and ``labels``: a causal model's tokens (prompt: -100), else the target."""
+    """``input_ids``, ``attention_mask`` and ``labels``: a causal model's tokens (prompt: -100), else the target.
+
+    A record of several rows is so many records here: their weights are not told.
+
+    Raises:
+        ConfigError: a kind of task whose records are more than tokens and one target.
+    """
+    if examples.notes:
+        raise ConfigError(["an own trainer with this task.kind: its records are more than tokens and a target"])
     causal = _is_causal(task)
     return [_record(ids, int(target), causal) for ids, target in zip(examples.ids, examples.targets, strict=True)]
 

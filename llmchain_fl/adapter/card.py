@@ -26,6 +26,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.adapter.variants import VARIANTS, Variant
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.report.noised import noise_words, noised_by
 from llmchain_fl.report.wording import epsilon_text
@@ -133,16 +134,19 @@ def _moves(arrays: Arrays) -> bool:
 
 
 def _code(work: WorkSpec, facts: Facts) -> str:
-    if work.task.labels and not facts.chooses:
+    kind = task_kind(work.task.kind)
+    if kind.pooled and work.task.windows == 1 and not facts.chooses:
         return (
             "import llmchain_fl as lf             # reads the folder with transformers and peft alone\n"
             'classifier = lf.Classifier.from_folder("path/of/this/folder")\n'
             'classifier(["a text", "another text"])'
         )
-    if work.task.labels or facts.chooses:
+    if not kind.writes or facts.chooses:
+        row = json.dumps(dict.fromkeys(kind.asked, "..."))
+        asked = 'predict(["a text", "another text"])' if len(kind.asked) == 1 else f"answer([{row}])"
         return (
             "from llmchain_fl.cli.trained import open_trained\nfrom pathlib import Path\n"
-            'open_trained(Path("path/of/this/folder"))[1].predict(["a text", "another text"])'
+            f'open_trained(Path("path/of/this/folder"))[1].{asked}'
         )
     base = json.dumps(facts.said("base"))
     return (
@@ -155,11 +159,12 @@ def _code(work: WorkSpec, facts: Facts) -> str:
 
 def _front(work: WorkSpec, facts: Facts) -> str:
     """What the Hugging Face hub reads (YAML; a JSON text is YAML)."""
-    kind = "text-classification" if work.task.labels else "text-generation"
+    kind = task_kind(work.task.kind)
+    tag = kind.hub or ("text-generation" if kind.writes else "text-classification")
     lines = [
         f"base_model: {json.dumps(facts.said('base'))}",
         "library_name: peft",
-        f"pipeline_tag: {kind}",
+        f"pipeline_tag: {tag}",
         "license: other",
         "license_name: not-stated",
         f"tags: [{work.adapter.variant}, federated-learning, llmchain_fl]",
@@ -169,7 +174,8 @@ def _front(work: WorkSpec, facts: Facts) -> str:
 
 def _task(work: WorkSpec) -> str:
     head = f", head `{work.task.head}`" if work.task.labels else ""
-    return f"`{work.task.kind}`{head}, texts cut to {work.task.max_tokens} tokens"
+    windows = f"{work.task.windows} rows of " if work.task.windows > 1 else ""
+    return f"`{work.task.kind}`{head}, texts cut to {windows}{work.task.max_tokens} tokens"
 
 
 def _labels(work: WorkSpec) -> str:

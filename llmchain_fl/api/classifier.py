@@ -12,6 +12,7 @@ be copied into a service of one's own:
 the folder                          result
 ==================================  ===========================================================
 of a language model                 ModelError: it gives texts, no labels
+of another kind, or several windows  ModelError: ``llmchain-fl predict``
 slots of which a text chooses one   ModelError: peft's format cannot choose; ``llmchain-fl predict``
 every product B A is 0              the base model's answers, and a warning
 ==================================  ===========================================================
@@ -28,6 +29,7 @@ from typing import Any
 
 from llmchain_fl.core.adapter.variants import LORA
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.tasks.kind import task_kind
 
 BATCH = 64
 
@@ -145,6 +147,9 @@ def _work(folder: Path) -> dict[str, Any]:
         ) from error
     if not labels:
         raise ModelError(f"the adapter in {folder} has no labels", remedy="load it as its README.md says")
+    if not task_kind(str(work["task"]["kind"])).pooled or int(work["task"].get("windows", 1)) > 1:
+        what = f"the adapter in {folder} is of no classifier of single rows of text"
+        raise ModelError(what, remedy="use `llmchain-fl predict`, or result.predict")
     slots = folder / "slots.safetensors"
     if slots.is_file():
         from safetensors import safe_open

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +28,10 @@ def command(
 ) -> None:
     """Use a trained adapter on new texts: labels with their probabilities, or answers."""
     from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
+    from llmchain_fl.core.data.rows import Rows
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.core.tasks.kind import task_kind
-    from llmchain_fl.data.source import read_rows
+    from llmchain_fl.data.source import check_kind, read_rows
 
     if bool(text) == bool(file):
         raise ConfigError(["give either texts or --file"])
@@ -39,19 +40,22 @@ def command(
     told = told_columns(columns)
     folder = find_adapter(run)
     kind = task_kind(task_of(folder).kind)
-    asked = kind.columns[0]
-    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours == asked}
-    rows = read_rows(file, mapping=mapping, required=(asked,), split="test", seed=1) if file else None
-    texts = list(text or ()) if rows is None else [row[asked] for row in rows.records]
+    asked = kind.asked
+    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours in asked}
+    rows = read_rows(file, mapping=mapping, required=asked, split="test", seed=1) if file else None
+    if rows is not None and kind.fault is not None:
+        asked_only = [{column: row[column] for column in asked} for row in rows.records]
+        check_kind(Rows(asked_only, rows.lines, rows.where), kind, task_of(folder).labels)
+    texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
-    answers = _answers(task, texts, top)
+    answers = _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, asked, top)
     if out is None:
         for line, found in zip(texts, answers, strict=True):
             typer.echo(line)
             for answer, chance in found:
                 typer.echo(f"  {chance:6.1%}  {answer}" if kind.labelled else f"  {answer}")
         return
-    records = [{asked: line} for line in texts] if rows is None else rows.records
+    records = [{asked[0]: line} for line in texts] if rows is None else rows.records
     _write(out, [dict(row) | _cells(found, kind.labelled) for row, found in zip(records, answers, strict=True)])
     typer.echo(f"{len(records)} answers in {out}")
 
@@ -59,6 +63,18 @@ def command(
 def _answers(task: Task, texts: Sequence[str], top: int) -> Iterator[list[tuple[str, float]]]:
     for start in range(0, len(texts), BATCH):
         yield from task.predict(texts[start : start + BATCH], top)
+
+
+def _row_answers(
+    task: Task, rows: Sequence[Mapping[str, str]], asked: Sequence[str], top: int
+) -> Iterator[list[tuple[str, float]]]:
+    """The same for records; a task that looks at one column alone is asked about its text."""
+    answer = getattr(task, "answer", None)
+    if answer is None or (len(asked) == 1 and type(asked[0]) is str):
+        yield from _answers(task, [row[asked[0]] for row in rows], top)
+        return
+    for start in range(0, len(rows), BATCH):
+        yield from answer([{c: row[c] for c in asked} for row in rows[start : start + BATCH]], top)
 
 
 def _cells(found: Sequence[tuple[str, float]], labelled: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP
 from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.planning.compatible import Parts, faults
 from llmchain_fl.robust import ROBUST, RobustSettings
 
@@ -101,7 +102,7 @@ def part_faults(run: RunConfig) -> list[str]:
             robust_check=_robust_check(run),
             central=run.privacy.enabled and run.privacy.unit == "site",
             personal_head=run.aggregation.personal_head,
-            trained_head=run.task.head == "trained",
+            trained_head=TaskSpec(run.task.kind, run.task.head, (("a", "a"),)).trains_head,
             held_out=run.sites.held_out > 0,
             play=run.stream.play,
             public=bool(told.public) or own_public,

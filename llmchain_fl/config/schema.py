@@ -99,10 +99,12 @@ class TaskConfig(Section):
     """What is learned."""
 
     kind: Annotated[str, AfterValidator(_known_task)] = "classification"
-    """`classification` (encoder), `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued
-    pre-training), or the name of another package's task."""
+    """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
+    `span-qa`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training);
+    or the name of another package's task (docs/tasks.md)."""
     head: Literal["label-text", "trained"] = "label-text"
-    """Classification head: frozen cosine with the label's text (forgets far less) or a trained linear layer."""
+    """Head of a classifier of texts or pairs: frozen cosine with the label's text (forgets far less) or a trained
+    linear layer. Other kinds with an encoder always have a trained one."""
     labels: str | list[str] | dict[str, str] = []
     """The public label list: a file (JSON list, JSON object label -> text, or one a line), the list itself, or a table
     label -> text."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 
 def by_row(x: Tensor, weight: Tensor) -> Tensor:
-    """``x`` [n, d], ``weight`` [k, d] -> x weight^T, [n, k], row by row."""
-    return torch.bmm(x.unsqueeze(1), weight.T.expand(len(x), -1, -1)).squeeze(1)
+    """``x`` [n, d], ``weight`` [k, d] -> x weight^T, [n, k], row by row; of [n, T, d] a product for each n."""
+    wide = weight.T.expand(len(x), -1, -1)
+    return torch.bmm(x, wide) if x.dim() == 3 else torch.bmm(x.unsqueeze(1), wide).squeeze(1)
 
 
 class RowLinear(nn.Linear):
     """``nn.Linear`` over one row a record."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [n, d]."""
+        """x: [n, d], or [n, T, d]."""
         result = by_row(x, self.weight)
         return result if self.bias is None else result + self.bias

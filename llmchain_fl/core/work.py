@@ -26,7 +26,7 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 from llmchain_fl.core.readable import check_readable
 from llmchain_fl.core.tasks.base import Task
-from llmchain_fl.core.tasks.kind import build_task
+from llmchain_fl.core.tasks.kind import build_task, task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 
 __all__ = ["GuardSpec", "SecureSpec", "TrainSpec", "WorkSpec", "inference", "open_work"]
@@ -116,7 +116,7 @@ class WorkSpec:
         found += [fault for guard in self.guards for fault in guard.faults()]
         if len({guard.name for guard in self.guards}) < len(self.guards):
             found.append("a guard is named twice")
-        if not self.adapter.trained and self.task.head != "trained":
+        if not self.adapter.trained and not self.task.trains_head:
             found.append("trained: nothing would be trained: no factor, and no trained head")
         return found + self._sum_faults() + range_faults(self, _MACHINE)
 
@@ -166,7 +166,8 @@ class WorkSpec:
     @property
     def resident(self) -> ResidentSpec:
         """What must be in memory to do it."""
-        return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb, self.task.features)
+        vectors = task_kind(self.task.kind).vectors
+        return ResidentSpec(self.base, self.adapter, self.task.head_size, self.cache_mb, self.task.features, vectors)
 
 
 _MACHINE: Mapping[str, Bound] = MappingProxyType({"cache_mb": Range(0, 1e6), "threads": Range(0, 256)})

@@ -66,6 +66,7 @@ class ProbeTask:
     """A task whose records are rows of ``features``. Remembers the parameters of each forward pass (``trace``);
     ``watch`` is called before it; a pass over a record of ``raises`` ends in an error."""
 
+    counts = 0.0
     metrics: tuple[Metric, ...] = (Metric("loss", "lower", bound=1.0),)
 
     def __init__(self, features: npt.NDArray[np.float32], *, half: bool = False) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmchain_fl.core.errors import PrivacyError
+from llmchain_fl.core.privacy.counts import f1_of, noised_counts
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.scores import SENSITIVITY, noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
@@ -38,6 +39,47 @@ def pair(*values: float) -> np.ndarray:
     noise = Told()
     noised_mean(np.array(values), 1.0, noise)
     return noise.seen[0]
+
+
+# -- counts -----------------------------------------------------------------------------------------------------------
+
+COUNTS = st.lists(st.tuples(*[st.integers(0, 50)] * 3), max_size=8)
+
+
+def summed(counts: list[tuple[int, int, int]], units: Units, bound: float) -> np.ndarray:
+    """The exact three numbers that noise is added to."""
+    noise = Told(0.0, 0.0, 0.0)
+    noised_counts(np.array(counts, dtype=np.float64).reshape(-1, 3), units, bound, 1.0, noise)
+    assert noise.std == [bound]
+    return noise.seen[0]
+
+
+@given(COUNTS, st.data())
+def test_one_person_with_all_records_moves_the_counts_by_at_most_the_bound(
+    counts: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    names = data.draw(st.lists(st.sampled_from("abc"), min_size=len(counts), max_size=len(counts)))
+    without = [one for one, name in zip(counts, names, strict=True) if name != "a"]
+    others = Units.of_people([name for name in names if name != "a"])
+    moved = summed(counts, Units.of_people(names), 20.0) - summed(without, others, 20.0)
+    own = np.array([one for one, name in zip(counts, names, strict=True) if name == "a"]).reshape(-1, 3).sum(axis=0)
+    assert np.linalg.norm(moved) <= 20.0 + 1e-9
+    assert moved == pytest.approx(own * min(1.0, 20.0 / max(np.linalg.norm(own), 1e-9)), abs=1e-9)
+
+
+def test_f1_of_counts_without_noise_is_f1_and_a_record_not_computed_counts_nothing() -> None:
+    counts = np.array([[2.0, 1.0, 0.0], [np.nan, 3.0, 3.0], [1.0, 0.0, 2.0]])
+    found = noised_counts(counts, Units.of_records(3), 1e6, 1.0, Told(0.0, 0.0, 0.0))
+    assert found.tolist() == [3.0, 1.0, 2.0]
+    assert f1_of(*found) == pytest.approx(6 / 9)
+
+
+def test_noise_below_zero_is_cut_and_of_nobody_noise_is_all_there_is() -> None:
+    found = noised_counts(np.zeros((0, 3)), Units(()), 1.0, 2.0, Told(3.0, -5.0, 1.0))
+    assert found.tolist() == [3.0, 0.0, 1.0]
+    assert f1_of(0.0, 4.0, 0.0) == f1_of(0.0, 0.0, 0.0) == 0.0
+    with pytest.raises(PrivacyError, match="above 0"):
+        noised_counts(np.zeros((0, 3)), Units(()), 1.0, 0.0, Told())
 
 
 # -- means of units ---------------------------------------------------------------------------------------------------

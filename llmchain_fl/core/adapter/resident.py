@@ -35,13 +35,14 @@ BASE = b"base"
 @dataclass(frozen=True)
 class ResidentSpec:
     """Everything that decides the shape of what is in memory. ``head_size``: labels of a trained head, 0 for none;
-    ``features``: random ones that it is given beside the base's."""
+    ``features``: random ones that it is given beside the base's; ``vectors``: how many of these it is given."""
 
     base: BaseSpec
     adapter: AdapterSpec
     head_size: int = 0
     cache_mb: int = 512
     features: int = 0
+    vectors: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Resident:
         self.peft_config = peft_model.config_for(base.module, spec.adapter, base.public_name)
         parameters = peft_model.attach(base.module, spec.adapter)
         self._start = {} if VARIANTS[spec.adapter.variant].product else _values(parameters)
-        self.head = RowLinear(base.hidden_size + spec.features, spec.head_size) if spec.head_size else None
+        width = base.hidden_size * spec.vectors + spec.features
+        self.head = RowLinear(width, spec.head_size) if spec.head_size else None
         if self.head is not None:
             self.head.to(base.device)
             parameters |= {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}

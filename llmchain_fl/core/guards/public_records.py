@@ -27,10 +27,12 @@ import numpy as np
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.tasks.base import Examples, Task
-from llmchain_fl.core.tasks.kind import TASKS
 
 Row = Mapping[str, str]
-COLUMNS = (*dict.fromkeys(column for kind in TASKS.values() for column in kind.columns), "stage")
+COLUMNS = (
+    *("text", "label", "prompt", "answer", "text2", "labels", "tokens", "tags"),
+    *("question", "context", "answers", "answer_start", "stage"),
+)
 """What of a public record travels. ``stage``: name of the stage it belongs to, if any."""
 MAX_BYTES = 2**22
 MAX_RECORDS = 10_000

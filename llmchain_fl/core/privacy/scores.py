@@ -31,6 +31,18 @@ def unit_means(values: Sequence[float] | NDArray[np.float64], units: Units) -> N
     return np.array([scores[records].mean() for records in units.members], dtype=np.float64)
 
 
+def check_multiplier(noise_multiplier: float) -> None:
+    """Refuse a release without noise.
+
+    Raises:
+        PrivacyError: the multiplier is not above 0.
+    """
+    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
+        raise PrivacyError(
+            f"a score with noise multiplier {noise_multiplier!r} is no private release", remedy="it must be above 0"
+        )
+
+
 def noised_mean(values: NDArray[np.float64], noise_multiplier: float, noise: SecureNoise) -> float:
     """Mean of one value in [0, 1] for each unit, released with Gaussian noise.
 
@@ -46,10 +58,7 @@ def noised_mean(values: NDArray[np.float64], noise_multiplier: float, noise: Sec
     Raises:
         PrivacyError: the multiplier is not above 0.
     """
-    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
-        raise PrivacyError(
-            f"a score with noise multiplier {noise_multiplier!r} is no private release", remedy="it must be above 0"
-        )
+    check_multiplier(noise_multiplier)
     kept = np.clip(values[np.isfinite(values)], 0.0, 1.0)
     exact = torch.tensor([float((kept - 0.5).sum()), 0.5 * len(kept)], dtype=torch.float64)
     above, half_count = noise.added(exact, noise_multiplier * SENSITIVITY).tolist()

@@ -194,7 +194,9 @@ class Task(Protocol):
 
     resident: Resident
     metrics: tuple[Metric, ...]
-    """Its scores, the main one first; ``build_task`` sets them from the task's kind."""
+    """Its scores, the main one first; ``build_task`` sets them from the task's kind, as it does ``counts``."""
+    counts: float
+    """Above 0: the task has ``record_counts``, and a released score is made of them (``TaskKind.counts``)."""
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Records with the task's columns -> rows of token ids; every record has at least one."""

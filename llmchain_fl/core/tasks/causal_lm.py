@@ -37,6 +37,7 @@ class CausalLM:
     """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
 
     metrics: tuple[Metric, ...]
+    counts: float = 0.0
 
     def __init__(self, resident: Resident, max_tokens: int, windows: int = 1) -> None:
         self.resident, self._max_tokens, self._windows = resident, max_tokens, windows

@@ -51,6 +51,7 @@ class Classification:
     """A classifier over ``labels`` (name -> text), with the head the resident was built for."""
 
     metrics: tuple[Metric, ...]
+    counts: float = 0.0
 
     def __init__(
         self,
@@ -62,16 +63,23 @@ class Classification:
         feature_seed: int = 1,
         windows: int = 1,
     ) -> None:
+        self.start(resident, labels, scale, max_tokens, pooling)
         self._windows = windows
-        self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
-        self._position = {label: i for i, label in enumerate(labels)}
-        self._pool = POOLINGS[pooling]
         self.label_vectors = self._embed_labels(list(labels.values()))
         if resident.head is not None:
             start = np.pad(self.label_vectors.cpu().numpy(), ((0, 0), (0, resident.spec.features)))
             resident.head_start = {"head.weight": start}
         self.random = RandomFeatures(resident.base.hidden_size, resident.spec.features, feature_seed)
         self._across = torch.tensor(self.random.projection().T, device=resident.base.device)
+
+    def start(
+        self, resident: Resident, labels: Mapping[str, str], scale: float, max_tokens: int, pooling: str = "mean"
+    ) -> None:
+        """What a classifier has whose head begins at zero: no vectors of label texts, no random features."""
+        self.resident, self.labels, self._scale, self._max_tokens = resident, list(labels), scale, max_tokens
+        self._position = {label: i for i, label in enumerate(labels)}
+        self._pool, self._windows = POOLINGS[pooling], 1
+        self.random = RandomFeatures(resident.base.hidden_size)
 
     def _embed_labels(self, texts: Sequence[str]) -> Tensor:
         ids = token_ids(self.resident.base.tokenizer, texts, self._max_tokens)
@@ -185,6 +193,13 @@ class Classification:
         if not texts:
             return []
         examples = self.encode([{"text": text} for text in texts])
+        return self._best(examples, top)
+
+    def answer(self, rows: Sequence[Mapping[str, str]], top: int = 3) -> list[list[tuple[str, float]]]:
+        """The same for rows with the columns that are asked about."""
+        return self._best(self.encode(rows), top) if rows else []
+
+    def _best(self, examples: Examples, top: int) -> list[list[tuple[str, float]]]:
         with torch.no_grad():
             logits = self.forward(examples, range(len(examples))).logits
         if examples.owner is not None:

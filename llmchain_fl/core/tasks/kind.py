@@ -1,7 +1,7 @@
 """What a kind of task declares, and the table of them. Needs no torch: configurations are checked against it.
 
-To add one: a file with the task's class and its ``TaskKind``, and one line in ``TASKS``, or in another package an entry
-point of the group ``llmchain_fl.tasks`` that names the ``TaskKind``.
+To add one: a file with the task's class, its ``TaskKind`` (in ``kinds.py``), and one line in ``TASKS``; or in another
+package an entry point of the group ``llmchain_fl.tasks`` that names the ``TaskKind``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llmchain_fl.core.data.lists import listed_words
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.plugins import installed, load, named
+from llmchain_fl.core.plugins import Named, installed, load, named
 from llmchain_fl.core.tasks.metric import Metric
 
 if TYPE_CHECKING:
@@ -42,6 +41,10 @@ class TaskKind:
         pooled: whether its logits are a head on one vector of the text (``vectors``): what has a closed form.
         answers: the columns that a prediction fills; the others are asked about.
         windows: rows of ``max_tokens`` tokens that a long record may have, where a run says nothing.
+        vectors: how many vectors of the base a trained head reads.
+        hub: what a model hub calls it; "": a plain classifier, or a language model.
+        counts: most that the counts of one unit (right, wrong, missed) weigh in a score that is released with noise, as
+            the length of the three; 0: a record's score is a number that can be averaged.
         fault: (record, names of the list) -> why it is no record of this kind, without a word of it; "": it is one.
             Or where that is, ``module:attribute``.
         made_up: words -> a record nobody wrote; None: the words in each column, the first label.
@@ -57,6 +60,9 @@ class TaskKind:
     pooled: bool = False
     answers: tuple[str, ...] = ("label",)
     windows: int = 1
+    vectors: int = 1
+    hub: str = ""
+    counts: float = 0.0
     fault: str | Fault | None = None
     made_up: Callable[[str], dict[str, str]] | None = None
 
@@ -76,8 +82,9 @@ class TaskKind:
         return tuple(column for column in self.columns if column not in self.answers)
 
     def text_of(self, row: Mapping[str, str]) -> str:
-        """The words of a record that is asked about."""
-        return " ".join(listed_words(column, row[column]) for column in self.asked)
+        """The words of a record: every column but names of a public list, tags and places."""
+        words = self.columns if self.writes else self.asked
+        return " ".join(listed_words(column, row[column]) for column in words)
 
     def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:
         """Why ``row`` is no record of this kind; a function of this row and the list alone."""
@@ -88,6 +95,11 @@ class TaskKind:
         """A record that nobody wrote, out of ``words``."""
         row = dict.fromkeys(self.columns, words) if self.made_up is None else self.made_up(words)
         return row | {"label": label} if "label" in self.columns else row
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answers are texts that a language model writes."""
+        return self.base_kind == "causal-lm"
 
     @property
     def text_only(self) -> bool:
@@ -105,23 +117,19 @@ class TaskKind:
         return [text for wrong, text in checks if wrong]
 
 
-_LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
-_ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
-_CAUSAL_LM = "llmchain_fl.core.tasks.causal_lm:build"
-TASKS: Mapping[str, TaskKind] = MappingProxyType(
+TASKS: Mapping[str, TaskKind] = Named(
     {
-        "classification": TaskKind(
-            ("text", "label"),
-            "encoder",
-            (Metric("accuracy", "higher", "share", 1.0), _LOSS),
-            "llmchain_fl.core.tasks.classification:build",
-            head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
-            pooled=True,
-        ),
-        "causal-lm": TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM),
-        "plain-text": TaskKind(("text",), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _CAUSAL_LM, generates=True),
+        "classification": "llmchain_fl.core.tasks.kinds:CLASSIFICATION",
+        "causal-lm": "llmchain_fl.core.tasks.kinds:CAUSAL_LM",
+        "plain-text": "llmchain_fl.core.tasks.kinds:PLAIN_TEXT",
+        "token-classification": "llmchain_fl.core.tasks.kinds:TOKEN_CLASSIFICATION",
+        "span-qa": "llmchain_fl.core.tasks.kinds:SPAN_QA",
+        "relation": "llmchain_fl.core.tasks.kinds:RELATION",
+        "pair-classification": "llmchain_fl.core.tasks.kinds:PAIR_CLASSIFICATION",
+        "multi-label": "llmchain_fl.core.tasks.kinds:MULTI_LABEL",
     }
 )
+"""What each is stands in ``kinds.py``, and is imported when it is asked for."""
 
 
 def is_known(name: str) -> bool:
@@ -152,5 +160,5 @@ def build_task(spec: TaskSpec, resident: Resident) -> Task:
     kind = task_kind(spec.kind)
     make = named(kind.build) if isinstance(kind.build, str) else kind.build
     task: Task = make(spec, resident)  # type: ignore[operator]
-    task.metrics = kind.metrics
+    task.metrics, task.counts = kind.metrics, kind.counts
     return task

@@ -46,6 +46,11 @@ class TaskSpec:
         """Outputs of a trained head; 0 without one."""
         return task_kind(self.kind).head(self)
 
+    @property
+    def trains_head(self) -> bool:
+        """Whether a head is trained, told without importing a kind of another package."""
+        return self.head == "trained" or (self.kind in TASKS and TASKS[self.kind].head(self) > 0)
+
     def taught(self, stage: str, earlier: Sequence[str] = ()) -> StageLabels | None:
         """What a round of ``stage`` teaches that rehearses ``earlier``; None: the labels of ``stage`` are not told."""
         told = dict(self.stage_labels)
@@ -75,10 +80,13 @@ class TaskSpec:
         ]
         if self.features and self.head != "trained":
             found.append("features: random ones stand in front of a trained head alone")
+        if self.features and self.kind in TASKS and not TASKS[self.kind].pooled:
+            found.append("features: random ones stand behind the one vector of a text, which this kind does not take")
         return found
 
 
 MOST_WINDOWS = 1024
+
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(
     {
         "head": ("label-text", "trained"),

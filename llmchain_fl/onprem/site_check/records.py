@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchain_fl.core.base_model import locate
-from llmchain_fl.core.data.columns import only_labels
+from llmchain_fl.core.data.columns import only_labels, only_sound
 from llmchain_fl.core.data.lines import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Rows
 from llmchain_fl.core.data.source import path_of, read_fitting
@@ -99,8 +99,12 @@ def _read(subject: Subject, source: str) -> tuple[Rows, LeftOut]:
     required = (*_columns(subject), PERSON) if subject.site.named(_unit(subject)) else _columns(subject)
     dialect, allowed = Dialect(data.encoding, data.delimiter), subject.site.limits.plugins
     rows, left = read_fitting(source, mapping=data.columns, required=required, dialect=dialect, allowed=allowed)
-    if plan is not None and plan.labels:
-        rows, others = only_labels(rows, list(plan.labels))
+    if plan is not None:
+        kind, names = task_kind(plan.config.task.kind), frozenset(plan.labels)
+        if kind.labelled:
+            rows, others = only_labels(rows, list(plan.labels))
+            left = left + others
+        rows, others = only_sound(rows, lambda row: kind.fault_of(row, names))
         left = left + others
     return rows, left
 

@@ -1,0 +1,85 @@
+"""The kinds of task of this project, declared: columns, base, scores, head, what a record must be. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+from llmchain_fl.core.data.lists import Listed
+from llmchain_fl.core.tasks.kind import TaskKind
+from llmchain_fl.core.tasks.metric import SHARE, Metric
+
+_LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
+_ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
+_HIGHER, _json = partial(Metric, better="higher"), partial(json.dumps, ensure_ascii=False)
+_LANGUAGE = "llmchain_fl.core.tasks.causal_lm:build"
+CLASSIFICATION = TaskKind(
+    ("text", "label"),
+    "encoder",
+    (Metric("accuracy", "higher", SHARE, 1.0), _LOSS),
+    "llmchain_fl.core.tasks.classification:build",
+    head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
+    pooled=True,
+)
+CAUSAL_LM = TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _LANGUAGE, answers=("answer",))
+TOKEN_CLASSIFICATION = TaskKind(
+    (Listed("tokens"), Listed("tags")),
+    "encoder",
+    (Metric("entity_f1", "higher", "", 1.0), _HIGHER("precision"), _HIGHER("recall"), _LOSS),
+    "llmchain_fl.core.tasks.token_classification:build",
+    head=lambda spec: 1 + 2 * len(spec.labels),
+    hub="token-classification",
+    names=True,
+    answers=("tags",),
+    windows=8,
+    counts=20.0,
+    fault="llmchain_fl.core.tasks.tags:fault",
+    made_up=lambda words: {"tokens": _json(words.split()), "tags": _json(["O"] * len(words.split()))},
+)
+RELATION = TaskKind(
+    ("text", "label"),
+    "encoder",
+    (Metric("accuracy", "higher", SHARE, 1.0), _HIGHER("relation_f1"), _LOSS),
+    "llmchain_fl.core.tasks.relation:build",
+    head=lambda spec: len(spec.labels),
+    vectors=2,
+    fault="llmchain_fl.core.tasks.marked:fault",
+    made_up=lambda words: {"text": f"<e1>{words or '-'}</e1> <e2>{words or '-'}</e2>"},
+)
+PAIR_CLASSIFICATION = TaskKind(
+    ("text", "text2", "label"),
+    "encoder",
+    (Metric("accuracy", "higher", SHARE, 1.0), _LOSS),
+    "llmchain_fl.core.tasks.pair:build",
+    head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
+)
+MULTI_LABEL = TaskKind(
+    ("text", Listed("labels")),
+    "encoder",
+    (Metric("micro_f1", "higher", "", 1.0), _HIGHER("precision"), _HIGHER("recall"), _LOSS),
+    "llmchain_fl.core.tasks.multi_label:build",
+    head=lambda spec: len(spec.labels),
+    names=True,
+    answers=("labels",),
+    counts=5.0,
+    fault="llmchain_fl.core.tasks.multi_label:fault",
+    made_up=lambda words: {"text": words, "labels": "[]"},
+)
+SPAN_QA = TaskKind(
+    ("question", "context", Listed("answers"), Listed("answer_start")),
+    "encoder",
+    (Metric("token_f1", "higher", SHARE, 1.0), Metric("exact_match", "higher", SHARE, 1.0), _LOSS),
+    "llmchain_fl.core.tasks.span_qa:build",
+    head=lambda spec: 2,
+    hub="question-answering",
+    answers=("answers", "answer_start"),
+    windows=16,
+    fault="llmchain_fl.core.tasks.answers:fault",
+    made_up=lambda words: {
+        "question": words,
+        "context": words,
+        "answers": _json([words]),
+        "answer_start": "[0]",
+    },
+)
+PLAIN_TEXT = TaskKind(("text",), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _LANGUAGE, generates=True)
