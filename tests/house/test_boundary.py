@@ -17,7 +17,7 @@ from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.cli.apps import app_root
 
 ROOT = app_root()
-ALWAYS, BY_NAME = 11_350, 4_600
+ALWAYS, BY_NAME = 11_370, 4_600
 """Ceilings of client/ and core/, in lines. They may fall; whoever raises one says why in docs/adr/0005."""
 
 
