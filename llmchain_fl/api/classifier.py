@@ -63,7 +63,6 @@ class Classifier:
         Raises:
             ModelError: see the table above; or the folder, or the base, cannot be read.
         """
-        import torch
         from peft import PeftModel
         from safetensors.torch import load_file
         from transformers import AutoModel, AutoTokenizer
@@ -74,8 +73,9 @@ class Classifier:
         try:
             with _quiet():
                 tokenizer = AutoTokenizer.from_pretrained(place)
-                bare = AutoModel.from_pretrained(place, dtype=getattr(torch, work["base"]["dtype"]))
-                model = PeftModel.from_pretrained(bare, str(folder)).to(device).eval()
+                bare = AutoModel.from_pretrained(place, **_weights(str(work["base"]["dtype"]), device))
+                model = PeftModel.from_pretrained(bare, str(folder)).eval()
+                model = model if _few(bare) else model.to(device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             what = f"the base model {place} with the adapter in {folder} cannot be loaded: {reason[:200]}"
@@ -166,6 +166,18 @@ def _base(path: str) -> str:
     from llmchain_fl.core.base_model import locate
 
     return locate(path).path
+
+
+def _weights(dtype: str, device: str) -> dict[str, Any]:
+    """What ``from_pretrained`` is told of the number type that the run had."""
+    from llmchain_fl.core.base_model import BaseSpec, weight_options
+
+    return weight_options(BaseSpec("", dtype=dtype, device=device))
+
+
+def _few(model: Any) -> bool:
+    """Whether it has few bits a weight, and so lies where it was loaded to."""
+    return bool(getattr(model, "is_quantized", False))
 
 
 @contextmanager

@@ -35,11 +35,13 @@ class ModelConfig(Section):
     """The frozen base model."""
 
     path: str = "minilm"
-    """A known name (`minilm`, `stories`), a local directory, or a hub id such as `roberta-base`."""
+    """A known name (`minilm`, `e5`, `smollm2`, `stories`; docs/bases.md), a local directory, or a hub id such as
+    `roberta-base`."""
     revision: str = ""
     """Hub revision (branch, tag or commit); empty for the default."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number type of the frozen weights; the adapter, its gradients and the noise stay float32."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "nf4"] = "float32"
+    """Number type of the frozen weights; the adapter, its gradients and the noise stay float32. `int8` and `nf4`
+    (8 and 4 bits) need the extra `few-bits`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a CUDA device if there is one."""
     max_tokens: Annotated[int, Field(ge=4, le=32768)] = 64

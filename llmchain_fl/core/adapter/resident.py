@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,14 +154,9 @@ class Resident:
     @property
     def bare(self) -> Tensor:
         """The ``theta`` under which the base is as it is."""
-        bare = torch.zeros_like(self.theta)
-        at = 0
-        for name, shape in self.shapes.items():
-            size = math.prod(shape)
-            if name in self._start:
-                bare[at : at + size] = torch.from_numpy(self._start[name].reshape(-1))
-            at += size
-        return bare
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
+        parts = [torch.from_numpy(value).reshape(-1) for value in (zeros | self._start).values()]
+        return torch.cat(parts).to(self.theta.device)
 
     def reset(self) -> None:
         """Back to the start: the base as it is."""

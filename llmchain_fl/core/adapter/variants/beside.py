@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import peft
-from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from llmchain_fl.core.adapter.peft_model import UNDO, target_modules
@@ -28,12 +27,6 @@ def sizes(layer: Any) -> tuple[int, int]:
         return layer.out_features, layer.in_features
     d_in, d_out = layer.weight.shape
     return d_out, d_in
-
-
-def dense(layer: Any) -> Tensor:
-    """W0 [d_out, d_in], float32; of 4 or 8 bits what they stand for."""
-    weight: Tensor = dequantize_module_weight(layer).detach().float()
-    return weight if isinstance(layer, nn.Linear) else weight.T
 
 
 class Half(ABC):
