@@ -25,7 +25,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "report": ("matplotlib", "tensorboard", "jinja2"),
         "hub": ("datasets", "pandas"),
         "files": ("openpyxl",),
-        "serve": ("fastapi", "uvicorn", "grpc", "grpc_health"),
+        "serve": ("fastapi", "uvicorn", "grpc"),
     }
 )
 """Extra -> packages, as they are imported."""
