@@ -35,7 +35,7 @@ class Federation:
         self.typed[who] += 1
         done = subprocess.run(
             [sys.executable, "-P", "-m", "llmchain_fl", *words], env=self.environment, cwd=self.at(who),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + self.logs()
         return done.stdout

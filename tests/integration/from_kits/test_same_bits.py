@@ -16,7 +16,7 @@ import pytest
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.run_dir import RunDir
 
-pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(3600)]
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CONF = Path(__file__).parents[3] / "docs/examples/nginx.conf"
 NAMES = ("site-00", "site-01", "site-02")
