@@ -5,13 +5,8 @@ What is typed is counted: the commands are those of docs/on-premise.md.
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -46,58 +41,10 @@ PRIVATE = {"enabled": True, "epsilon": 3.0, "delta": 1e-4, "noise": "sum", "clip
 LOCKSTEP = {"method": "lockstep", "steps": 1, "sampling_rate": 0.6, "batch_size": 8.0, "lr": 0.02}
 
 
-class Federation:
-    """Four folders of one machine; ``typed``: how many commands each of their owners has given."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-        self.kit = folder / "kits" / "coordinator"
-        self.typed = dict.fromkeys(("coordinator", *NAMES), 0)
-        self._up: list[subprocess.Popen[bytes]] = []
-
-    def at(self, who: str) -> Path:
-        """Where ``who`` types."""
-        return self.folder / ("." if who == "coordinator" else who)
-
-    def type(self, who: str, *words: str, code: int = 0) -> str:
-        """A command that ends; its output."""
-        self.typed[who] += 1
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "llmchain_fl", *words], env=self.environment, cwd=self.at(who),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stdout + self.logs()
-        return done.stdout
-
-    def up(self, who: str, *words: str) -> None:
-        """A command that stays."""
-        self.typed[who] += 1
-        with (self.folder / f"{who}.log").open("wb") as log:
-            command = [sys.executable, "-P", "-m", "llmchain_fl", *words]
-            self._up.append(
-                subprocess.Popen(
-                    command, env=self.environment, cwd=self.at(who), stdout=log, stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )  # fmt: skip
-
-    def logs(self) -> str:
-        """The ends of all logs."""
-        return "\n".join(file.read_text(errors="replace")[-3000:] for file in sorted(self.folder.glob("*.log")))
-
-    def stop(self) -> None:
-        """Everything, gently."""
-        for process in self._up:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self._up:
-            process.wait(timeout=60)
-
-
 @pytest.fixture
 def federation(
-    tmp_path: Path, tiny: Any, only_the_bundle: Callable[[], dict[str, str]], free_port: Callable[[], int]
-) -> Iterator[Federation]:
+    tmp_path: Path, tiny: Any, kits: Any, only_the_bundle: Callable[[], dict[str, str]], free_port: Callable[[], int]
+) -> Iterator[Any]:
     """A page, a scenario, and records at each site."""
     environment = only_the_bundle() | {"PYTHONPATH": str(app_root())}
     folder = tmp_path / "three hospitals"
@@ -109,23 +56,14 @@ def federation(
     }  # fmt: skip
     tiny.scenario(folder / "scenario.toml", **sections)
     (folder / "federation.toml").write_text(PAGE.format(port=free_port()))
-    made = Federation(folder, environment)
+    made = kits.Federation(folder, environment, NAMES)
     try:
         yield made
     finally:
         made.stop()
 
 
-def records(tiny: Any, folder: Path) -> None:
-    """What a site has: note, department, patient."""
-    folder.mkdir(mode=0o700)
-    rows = [json.loads(line) for line in tiny.train.read_text().splitlines()]
-    with (folder / "only.csv").open("w", newline="", encoding="utf-8") as file:
-        told = [(row["text"], row["label"], row["person"]) for row in rows]
-        csv.writer(file).writerows([("note", "department", "patient"), *told])
-
-
-def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Federation, tiny: Any) -> None:
+def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Any, kits: Any, tiny: Any) -> None:
     one = federation
     for name in NAMES:
         one.at(name).mkdir()
@@ -134,7 +72,7 @@ def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Fed
     one.type("coordinator", "provision", "federation.toml", "--out", "kits", *asked)
     for name in NAMES:  # carried by hand
         shutil.copytree(one.folder / "kits" / "sites" / name, one.at(name), dirs_exist_ok=True)
-        records(tiny, one.at(name) / "records")
+        kits.records(tiny, one.at(name) / "records")
     one.up("coordinator", "coordinator", "up", "kits/coordinator")
     for name in NAMES:
         one.up(name, "site", "up")
@@ -157,7 +95,7 @@ def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Fed
         assert (log[-1]["type"], log[-1]["why"]) == ("stopped", "done")
 
 
-def check_books(one: Federation) -> None:
+def check_books(one: Any) -> None:
     """Every ledger has the epsilon of the plan, and what was let out was masked."""
     run = RunDir.open(one.kit / "runs" / "lab-1")
     told = run.read_privacy()["sites"]
@@ -182,7 +120,7 @@ def said(*words: str) -> str:
     return done.output
 
 
-def check_evidence(one: Federation) -> None:
+def check_evidence(one: Any) -> None:
     """The verifier alone believes it."""
     words, keys = list[str](), list[str]()
     for name in NAMES:
