@@ -139,14 +139,14 @@ def read_hello(content: RecordDict) -> HelloReply:
 
 def _hello(content: RecordDict) -> HelloReply:
     config = _config(content)
-    site, version = _text(config, "site"), _text(config, "version")
-    reply = HelloReply(site, version, _number(config, "protocol"))
-    if reply.protocol != PROTOCOL:
+    protocol = _number(config, "protocol")
+    if protocol != PROTOCOL:  # looked at first: what another one says may have another form
         raise WireError(
-            f"a site speaks protocol {reply.protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
+            f"it speaks protocol {protocol}, the server {PROTOCOL}", remedy="run the same version everywhere"
         )
+    site, version = _text(config, "site"), _text(config, "version")
     if not re.fullmatch(NAME, site):
         raise WireError("a node calls itself what no site can be called", remedy="correct `name` in its site file")
     if len(version) > MAX_VERSION or not version.isprintable():
         raise WireError("a node's version is no version", remedy="run the same version everywhere")
-    return reply
+    return HelloReply(site, version, protocol)

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Message, MessageType, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from llmchain_fl import __version__
 from llmchain_fl.core.audit import AuditLog, by_whom, read_log
@@ -22,10 +20,11 @@ from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.fingerprint import decision_of, fingerprint, place_of, work_of
 from llmchain_fl.core.printable import printable
 from llmchain_fl.run_dir import RunDir
+from server.grid_around import GridAround
 from server.state import RunState
 
 
-class AuditedGrid(Grid):
+class AuditedGrid(GridAround):
     """Hands everything on to ``grid``, and enters it.
 
     Args:
@@ -35,32 +34,10 @@ class AuditedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, run: RunDir, state: RunState) -> None:
-        self._grid, self._run, self._state = grid, run, state
+        super().__init__(grid)
+        self._run, self._state = run, state
         self._log = audit_log(run)
         self._policy = policy_of(run)
-
-    def set_run(self, run: Run) -> None:
-        """Flower's hook."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to one node."""
-        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are connected."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """The same with the names of their keys."""
-        return self._grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Nobody here sends without waiting for replies: it would not be entered.

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 import httpx
-from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from server.grid_around import GridAround
 
 log = logging.getLogger("llmchain_fl")
 PAUSE = 3.0
@@ -24,7 +24,7 @@ SLACK = 30.0
 away would find every round that it missed in the queue."""
 
 
-class OneByOne(Grid):
+class OneByOne(GridAround):
     """Hands replies on as they come, and leaves out those that cannot be unpacked.
 
     ========================================  ================================================================
@@ -42,38 +42,8 @@ class OneByOne(Grid):
     """
 
     def __init__(self, grid: Grid, pause: float = PAUSE) -> None:
-        self._grid, self._pause = grid, pause
-
-    def set_run(self, run: Run) -> None:
-        """Flower's hook."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to one node."""
-        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are connected."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """The same with the names of their keys."""
-        return self._grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages to Flower."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there."""
-        return self._grid.pull_messages(message_ids)
+        super().__init__(grid)
+        self._pause = pause
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies one by one; see the class. A question is worth nothing once nobody waits for its answer."""

@@ -12,7 +12,9 @@ a site's calendar begins later, or has ended    it may be missing: ``AWAY``
 a run that goes on, without one of its sites    it may be missing after ``wait_seconds``, if ``minimum`` sites are there
 fewer                                           RunError; nothing is lost
 two connected nodes with the same name          RunError
-a node that gives no name a site can have       not admitted, and asked again; the log says why
+a node that gives no name a site can have       not admitted, and asked less and less often (``nameless.py``)
+a node that does not answer, or speaks another  the same: the run begins as soon as all named sites are there
+protocol
 a node whose key is registered by another name  RunError
 ==============================================  ===================================================================
 
@@ -24,7 +26,7 @@ a site is not connected                         ``AWAY``: it is not asked, so it
 a node with the name of a site that is away     the site is there again, or at last
 a node with the name of a connected site        not admitted: the one that is connected stays (it is asked again later)
 a node with any other name                      not admitted in this run
-a node that gives no name a site can have       not admitted; it is asked again
+a node that gives no name a site can have       not admitted; it is asked less and less often
 a node whose key is registered by another name  not admitted in this run
 fewer than ``minimum`` of those who should be   the server waits ``wait_seconds`` for them; then RunError
 ==============================================  ===================================================================
@@ -45,12 +47,10 @@ from llmchain_fl.core.errors import LlmchainError, RunError, RunPaused, WireErro
 from llmchain_fl.core.printable import printable
 from llmchain_fl.replies import read_hello
 from server.handled import handled
+from server.nameless import Nameless
 from server.state import AWAY
 
 log = logging.getLogger("llmchain_fl")
-
-NAMED_WITHIN = 60.0
-"""Seconds that a node which connects during the run has to say its name, before a round begins without it."""
 
 
 class RollCall:
@@ -65,7 +65,7 @@ class RollCall:
     def __init__(self, config: SitesConfig, known: Collection[str] = (), later: Collection[str] = ()) -> None:
         self._config, self._known, self._later = config, set(known), set(later)
         self._strangers: set[int] = set()
-        self._told: set[int] = set()
+        self._nameless = Nameless(config.wait_seconds)
         self.nodes: dict[str, int] = {}
         """Name -> node id, or ``AWAY``, of every site of the run, by name."""
 
@@ -78,15 +78,14 @@ class RollCall:
         deadline, names = time.monotonic() + self._config.wait_seconds, dict[int, str]()
         while True:
             ids = _registered(grid)
-            if new := ids.keys() - names.keys():
-                names |= self._names(_ask_names(grid, new, self._config.wait_seconds))
-                _check_registered(names, ids)
+            names |= self._names(grid, ids.keys() - names.keys(), ids)
+            _check_registered(names, ids)
             here = [names[node] for node in ids if node in names]
             missing = self._missing(here)
             if missing <= 0:
                 break
             if time.monotonic() > deadline:
-                self._check_late(here, missing, len(ids.keys() - names.keys()))
+                self._check_late(here, missing, self._nameless.words(ids))
                 break
             time.sleep(min(1.0, self._config.wait_seconds / 10))
         self.nodes = self._roll({names[node]: node for node in ids if node in names})
@@ -100,13 +99,13 @@ class RollCall:
             return len(self._known - self._later - set(here))
         return self._config.count - len(self._later) - len(set(here) - self._later)
 
-    def _check_late(self, here: Sequence[str], missing: int, nameless: int) -> None:
+    def _check_late(self, here: Sequence[str], missing: int, nameless: Sequence[str]) -> None:
         """Whether a run can go on with those who are there: one that has begun before, from ``minimum`` on."""
         if self._known and len(self._known.intersection(here)) >= self._config.minimum:
             return
         what = f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s"
         if nameless:
-            what += f"; {nameless} more gave no name that a site can have (the log says why)"
+            what += f"; connected, and no site: {'; '.join(nameless)}"
         raise RunPaused(what, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
 
     def _roll(self, found: Mapping[str, int]) -> dict[str, int]:
@@ -146,8 +145,7 @@ class RollCall:
             log.warning("not connected: %s", ", ".join(sorted(gone)))
         nodes = {name: AWAY if name in gone else node for name, node in self.nodes.items()}
         new = connected.keys() - set(nodes.values()) - self._strangers
-        seconds = min(NAMED_WITHIN, self._config.wait_seconds)
-        for node, name in self._names(_ask_names(grid, new, seconds)).items() if new else ():
+        for node, name in self._names(grid, new, connected).items():
             if connected[node] not in ("", name):
                 self._strangers.add(node)
                 log.warning('the node registered as "%s" calls itself "%s": it is not asked', connected[node], name)
@@ -161,17 +159,17 @@ class RollCall:
                 log.info("connected: %s", name)
         self.nodes = nodes
 
-    def _names(self, replies: Iterable[Message]) -> dict[int, str]:
-        """Node -> the name it gives, of those that give one that a site can have; of the others one line in the log."""
-        found: dict[int, str] = {}
-        for reply in replies:
+    def _names(self, grid: Grid, nodes: Collection[int], keys: Mapping[int, str]) -> dict[int, str]:
+        """Node -> the name it gives, of those of ``nodes`` that are asked now and give one that a site can have."""
+        found, why = dict[int, str](), dict[int, str]()
+        asked = self._nameless.due(nodes)
+        for reply in _ask_names(grid, asked, self._nameless.seconds(asked)) if asked else ():
             node = reply.metadata.src_node_id
             try:
                 found[node] = handled(f"node {node}", partial(_name, reply))
             except LlmchainError as error:
-                if node not in self._told:
-                    log.warning("node %d is no site: %s", node, error.what)
-                self._told.add(node)
+                why[node] = error.what
+        self._nameless.answered(asked, found, keys, why)
         return found
 
 

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Message, MessageType
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from llmchain_fl.core.errors import RunPaused
 from llmchain_fl.progress import Progress
+from server.grid_around import GridAround
 
 PAUSE = 0.05
 """Seconds between two looks for replies."""
@@ -31,7 +32,7 @@ class Stop:
     wanted: bool = False
 
 
-class OrderedGrid(Grid):
+class OrderedGrid(GridAround):
     """Flower's grid of a simulation: replies are handed on in the order asked, and waiting can be ended.
 
     Args:
@@ -41,22 +42,8 @@ class OrderedGrid(Grid):
     """
 
     def __init__(self, grid: Grid, stop: Stop, progress: Progress) -> None:
-        self._grid, self._stop, self._progress = grid, stop, progress
-
-    def set_run(self, run: Run) -> None:
-        """Flower's hook."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to one node."""
-        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+        super().__init__(grid)
+        self._stop, self._progress = stop, progress
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are registered by now.
@@ -64,17 +51,17 @@ class OrderedGrid(Grid):
         Raises:
             RunPaused: the run was stopped.
         """
+        self._go_on()
+        return super().get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """The same, with the names of their keys."""
+        self._go_on()
+        return super().get_nodes()
+
+    def _go_on(self) -> None:
         if self._stop.wanted:
             raise _stopped()
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Hand messages to Flower."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies one by one, in the order of ``messages``; those that are missing after ``timeout`` are left out.
@@ -101,9 +88,8 @@ class OrderedGrid(Grid):
                 given += 1
             if time.monotonic() > end:
                 break
-            if missing and self._stop.wanted:
-                raise _stopped()
             if missing:
+                self._go_on()
                 time.sleep(PAUSE)
         yield from (come[number] for number in asked if number in come)
 

@@ -166,7 +166,7 @@ class SitesConfig(Section):
     """Share of each simulated site's records (with privacy: persons) kept for that site's own score; 0: none."""
     excluded: list[str] = []
     """Sites that are not asked any more, by name: they get no task and no adapter."""
-    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = 0
+    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = 3
     """Set a site aside after so many failed rounds in a row (0: never); it is tried again later."""
     quarantine_rounds: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Rounds for which a site is set aside the first time; twice as many each time its trial fails."""

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from queue import Queue
+from typing import cast
 
 import httpx
 from flwr.app import Context, Message
 from flwr.common.constant import ErrorCode
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
@@ -73,7 +79,7 @@ class RuntimeTask:
 
     def pull(self) -> Pulled:
         """The message, its context, and the bundle as bytes: nothing of it is unpacked."""
-        message, self._context, _, bundle = pull_task_input(self._client)
+        message, self._context, _, bundle = pull_task_input(cast(RuntimeHttpClient, _MessageFirst(self._client)))
         return Pulled(message, self._context, bundle.content)
 
     def beat(self) -> bool:
@@ -111,6 +117,34 @@ class RuntimeTask:
         """Close the connections."""
         self._client.close()
         self._beats.close()
+
+
+class _MessageFirst:
+    """Flower's client, by which the message is taken before its task is begun, and not after.
+
+    A task that was begun fails after a minute without a heartbeat, and only a message that was taken is then answered
+    for: killed between the two the other way round, an executor would leave a message that nobody is ever given, and a
+    SuperNode that waits for its answer for ever.
+
+    =====================================  ===========================================================================
+    the executor is killed                 then
+    =====================================  ===========================================================================
+    before the message is taken            the claim ends after a minute; the next executor is given task and message
+    taken, the task not begun              the same; it finds no message, leaves the task, Flower answers a minute later
+    the task begun                         Flower answers for it after a minute
+    =====================================  ===========================================================================
+    """
+
+    def __init__(self, client: RuntimeHttpClient) -> None:
+        self._client = client
+        self._told = client.PullMessages(PullAppMessagesRequest())
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        """What was taken; Flower asks after it has begun the task."""
+        return self._told
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._client, name)
 
 
 def play_server_app(access: Access, token: str, watched: int) -> None:

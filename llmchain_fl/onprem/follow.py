@@ -85,10 +85,14 @@ class Follower:
             again = run.begun or not run.discard()
 
     def _start(self, bundle: bytes, wish: Wish, again: bool) -> int:
-        """The SuperLink may just be starting; what it refuses is refused at once."""
+        """The SuperLink may just be starting; what it refuses is refused at once. A run that goes on is not begun."""
         end, said = self.clock() + SILENT, False
         while True:
             try:
+                going = self.runs.going(self.control, wish.out) if again else None
+                if going is not None:
+                    self.say(f"run {going} is going on already, and is watched: {wish.out}")
+                    return going
                 number = self.runs.start(self.control, bundle, wish, again=again)
             except RunError as error:
                 if code_of(error.__cause__) is not None or self.clock() > end:

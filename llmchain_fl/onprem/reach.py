@@ -12,6 +12,7 @@ the name is unknown, nobody listens, no answer in time          said so
 is behind a proxy, which answers alone                          said so
 speaks TLS, the site does not                                   give --root-certificates, not --insecure
 speaks no TLS, the site does                                    it was started with --insecure
+the connection is closed within the handshake of TLS            said so
 its certificate is expired, not begun, of another name or CA    said so, with the remedy
 clocks differ by more than Flower takes (5 s fast, 5 min slow)  the difference, in seconds (:func:`unreachable`)
 ==============================================================  =================================================
@@ -118,6 +119,11 @@ def _words(address: str, insecure: bool, seconds: float, fault: BaseException) -
             return "nobody listens there", "wait until the coordinator is up, or check the port"
     if any(isinstance(cause, httpx.TimeoutException | TimeoutError) for cause in causes):
         return f"no answer within {seconds:g} s", "check the network and the firewalls between"
+    if any(isinstance(cause, ssl.SSLEOFError) for cause in causes):
+        return (
+            "the connection was closed within the handshake",
+            "the coordinator is just starting or ending, or a proxy or a firewall between closes it",
+        )
     if insecure and _speaks_tls(address):
         return "it speaks TLS and this site does not", "give --root-certificates FILE in place of --insecure"
     if not insecure and any(isinstance(cause, ssl.SSLError) for cause in causes):

@@ -132,6 +132,10 @@ class Runs:
             raise ConfigError([f"{what}: {listed}"], remedy="name one by its number or its folder")
         return fits[0]
 
+    def going(self, control: Control, out: Path) -> int | None:
+        """The number of the run that is played into ``out`` at this moment."""
+        return next((one.number for one in self.all(control) if not one.over and _same(one.out, str(out))), None)
+
     def stop(self, control: Control, asked: str) -> Status:
         """End a run; what it has learned stays, and it can be gone on with."""
         found = self.find(control, asked)

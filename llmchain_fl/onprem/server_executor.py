@@ -26,9 +26,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.onprem.waiting_work import work_from
 
 log = logging.getLogger("llmchain_fl.coordinator")
-PAUSE, AFTER_FAULT = 0.3, 2.0
+PAUSE = 0.3
 
 
 class Tokens(Protocol):
@@ -57,22 +58,12 @@ class ServerExecutor:
 
     def serve(self, tokens: Tokens, going: Callable[[], bool]) -> None:
         """Ask for runs and play them, for as long as ``going()``."""
-        said = ""
-        while going():
-            self._reap()
-            try:
-                found = tokens.token()
-            except Exception as fault:  # the SuperLink restarts, or is not up yet
-                text = f"no work from the SuperLink: {type(fault).__name__}"
-                log.log(logging.INFO if text != said else logging.DEBUG, text)
-                said = text
-                self._sleep(AFTER_FAULT)
-                continue
-            said = ""
-            if found is None:
-                self._sleep(PAUSE)
-            else:
-                self.start(found[1])
+        for _, token in work_from("SuperLink", lambda: self._next(tokens), going, log, self._sleep, PAUSE):
+            self.start(token)
+
+    def _next(self, tokens: Tokens) -> tuple[str, str] | None:
+        self._reap()
+        return tokens.token()
 
     def start(self, token: str) -> int:
         """Fork, and play there; the number of the new process."""

@@ -42,13 +42,12 @@ from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.onprem.heartbeat import Heartbeat
 from llmchain_fl.onprem.task import NotWanted, Pulled, Task, Tasks
+from llmchain_fl.onprem.waiting_work import work_from
 
 log = logging.getLogger("llmchain_fl.site")
 App = Callable[[Message, Context], Message]
 PAUSE = 0.2
 """Seconds between two questions for work."""
-AFTER_FAULT = 2.0
-"""Seconds after one that failed."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +120,8 @@ class SiteExecutor:
 
     def serve(self, tasks: Tasks, going: Callable[[], bool] = lambda: True) -> None:
         """Ask for work and answer it, for as long as ``going()``."""
-        said = ""
-        while going():
-            try:
-                task = tasks.acquire()
-            except Exception as fault:  # the SuperNode restarts, or is not up yet
-                text = f"no work from the SuperNode: {type(fault).__name__}"
-                log.log(logging.INFO if text != said else logging.DEBUG, text)
-                said = text
-                self._sleep(AFTER_FAULT)
-                continue
-            said = ""
-            if task is None:
-                self._sleep(PAUSE)
-            else:
-                self.answer(task)
+        for task in work_from("SuperNode", tasks.acquire, going, log, self._sleep, PAUSE):
+            self.answer(task)
 
     def answer(self, task: Task) -> None:
         """One task, whatever happens; see the table of the module."""

@@ -55,6 +55,10 @@ class Played:
     def __init__(self, lives: list[Callable[[RunDir], Status | None]]) -> None:
         self.lives, self.begun, self.kit = lives, list[bool](), Path()
         self.now: Status | None = None
+        self.under_way: int | None = None
+
+    def going(self, control: Any, out: Path) -> int | None:
+        return self.under_way
 
     def start(self, control: Any, bundle: bytes, wish: Wish, *, again: bool) -> int:
         self.begun.append(again)
@@ -86,6 +90,23 @@ def ends(run: RunDir) -> Status | None:
     """By plan."""
     word(run, "done")
     return over("completed")
+
+
+def test_a_run_that_is_going_on_is_watched_and_not_begun_a_second_time(tmp_path: Path) -> None:
+    run, said = RunDir.create(tmp_path / "run", ""), list[str]()
+    played = Played([])
+    played.under_way, played.now = 7, over("completed")
+    word(run, "old")
+
+    def look(control: Any, number: int) -> Status | None:
+        word(run, "done")
+        return played.now
+
+    played.look = look  # type: ignore[method-assign]
+    made = Follower(played, object(), lambda run: 0, said.append, lambda: 0.0, lambda seconds: None)  # type: ignore[arg-type]
+    assert made.play(b"", Wish(run.path)).code == 0
+    assert played.begun == []
+    assert said[0] == f"run 7 is going on already, and is watched: {run.path}"
 
 
 def follow(folder: Path, lives: list[Callable[[RunDir], Status | None]], rounds: list[int]) -> tuple[Any, Played, Any]:

@@ -12,8 +12,9 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from llmchain_fl.config.schema import SitesConfig
 from llmchain_fl.core.errors import RunError, RunPaused
-from llmchain_fl.core.messages import HelloReply
+from llmchain_fl.core.messages import PROTOCOL, HelloReply
 from llmchain_fl.core.wire import write_hello
+from server.nameless import FIRST_WAIT, LONGEST_WAIT
 from server.roll_call import AWAY, RollCall, connected
 from simulations.grid import InProcessGrid
 
@@ -53,6 +54,8 @@ def hello() -> ClientApp:
     @app.query()
     def name(message: Message, context: Context) -> Message:
         name = str(context.node_config["site-name"]).partition("/")[0]
+        if name == "old":
+            return Message(write_hello(HelloReply("west", protocol=PROTOCOL - 1)), reply_to=message)
         if name == "mute":
             raise ValueError("no name")
         return Message(write_hello(HelloReply(name)), reply_to=message)
@@ -124,8 +127,87 @@ def test_a_node_without_a_name_that_a_site_can_have_is_no_site_and_stops_nobody(
 
 
 def test_where_a_site_is_missing_it_is_said_that_a_node_gave_no_name() -> None:
-    with pytest.raises(RunError, match=r"1 of 2 sites connected within 0\.2 s; 1 more gave no name"):
+    with pytest.raises(
+        RunError, match=r"1 of 2 sites connected within 0\.2 s; connected, and no site: node 3: its program"
+    ):
         RollCall(settings(2)).first(Coming("a", "mute"))
+
+
+def test_a_node_of_another_protocol_is_named_by_its_key_and_its_protocol_and_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = Coming("a", "old", "b")
+    grid.registered = {"old": "west"}
+    assert connected(RollCall(settings(2)).first(grid)) == {"a", "b"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f'node 3 (registered as "west") is no site: it speaks protocol {PROTOCOL - 1}, the server')
+
+
+class Silent(Coming):
+    """A node of this name is asked and never answers: ``waited`` seconds pass, by a clock of its own."""
+
+    def __init__(self, clock: Clock, *nodes: str) -> None:
+        super().__init__(*nodes)
+        self._clock, self.waited = clock, list[float]()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        asked = list(messages)
+        yield from super().send_and_receive([one for one in asked if one.metadata.dst_node_id != 3], timeout=timeout)
+        if any(one.metadata.dst_node_id == 3 for one in asked):
+            self.waited.append(timeout or 0.0)
+            self._clock.now += timeout or 0.0
+
+
+class Clock:
+    """For ``time`` in the files that wait."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in ("roll_call", "nameless"):
+        monkeypatch.setattr(f"server.{module}.time", made)
+    return made
+
+
+def test_a_node_that_never_answers_costs_a_run_of_a_day_three_quarters_of_an_hour_at_most(clock: Clock) -> None:
+    grid = Silent(clock, "a", "silent", "b")
+    roll = RollCall(SitesConfig(count=2, wait_seconds=120.0))
+    assert connected(roll.first(grid)) == {"a", "b"}
+    assert clock.now == FIRST_WAIT
+    rounds = 0
+    while clock.now < 86_400:
+        roll.again(grid, ["a", "b"])
+        clock.now += 10
+        rounds += 1
+    assert sum(grid.waited) < 2700 < 60 * rounds  # as it was when each round waited a minute
+    late = grid.waited[len(grid.waited) // 2 :]
+    assert len(late) < 20
+    assert set(late) == {LONGEST_WAIT}
+
+
+def test_a_node_that_goes_and_comes_back_is_asked_at_once(clock: Clock) -> None:
+    grid = Silent(clock, "a", "silent")
+    roll = RollCall(SitesConfig(count=1, wait_seconds=120.0))
+    roll.first(grid)
+    for _ in range(5):
+        clock.now += 200
+        roll.again(grid, ["a"])
+    asked = len(grid.waited)
+    roll.again(grid, ["a"])
+    assert len(grid.waited) == asked
+    for there in (["a"], ["a", "silent"]):
+        grid.here = there
+        roll.again(grid, ["a"])
+    assert len(grid.waited) == asked + 1
 
 
 def test_a_name_under_which_a_key_is_registered_is_printed_without_escape_codes() -> None:
@@ -221,7 +303,7 @@ def test_a_stranger_is_asked_once_and_never_taken_in() -> None:
     assert grid.questions == 3
 
 
-def test_a_node_that_gives_no_name_during_the_run_is_left_out_and_asked_again() -> None:
+def test_a_node_that_gives_no_name_during_the_run_is_left_out_and_asked_again(clock: Clock) -> None:
     grid = Coming("a", "mute")
     grid.here = ["a"]
     roll = RollCall(settings(1))
@@ -229,6 +311,7 @@ def test_a_node_that_gives_no_name_during_the_run_is_left_out_and_asked_again() 
     grid.here = ["a", "mute"]
     for _ in range(2):
         assert connected(roll.again(grid, ["a"])) == {"a"}
+        clock.now += 100
     assert grid.questions == 3
 
 

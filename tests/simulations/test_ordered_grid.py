@@ -80,8 +80,9 @@ def test_a_wait_ends_when_the_run_is_to_stop() -> None:
     assert next(replies).metadata.src_node_id == 3
     with pytest.raises(RunError, match="stopped"):
         next(replies)
-    with pytest.raises(RunError, match="stopped"):
-        grid.get_node_ids()
+    for look in (grid.get_node_ids, grid.get_nodes):
+        with pytest.raises(RunError, match="stopped"):
+            look()
 
 
 def test_nothing_asked_needs_no_look() -> None:
