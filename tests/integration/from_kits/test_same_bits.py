@@ -84,7 +84,7 @@ def test_the_adapters_are_those_of_runs_in_one_process_with_masks_and_without(
     one.up("coordinator", "coordinator", "up", "kits/coordinator")
     for name in NAMES:
         one.up(name, "site", "up")
-    for number, (expected, settings) in enumerate([(masked, []), (plain, ["--set", "secure.sum=false"])], 1):
+    for number, (expected, settings) in enumerate([(plain, ["--set", "secure.sum=false"]), (masked, [])], 1):
         one.type("coordinator", "coordinator", "run", "kits/coordinator", *settings)
         _, found = read_adapter(RunDir.open(one.kit / "runs" / f"lab-{number}").adapter)
         assert found.keys() == expected.keys()
