@@ -38,7 +38,7 @@ def source(place: str) -> Read:
     """
     if is_address(place):
         return lambda name, most: _fetch(f"{place.rstrip('/')}/{name}", name, most)
-    if "://" in place or not Path(place).is_dir():
+    if not place or "://" in place or not Path(place).is_dir():
         raise ConfigError([f"{place!r} is no hub"], remedy="give a folder, or an address of http:// or https://")
     return lambda name, most: read_inside(Path(place), name, most)
 

@@ -137,7 +137,7 @@ def test_the_card_says_what_the_promise_is_and_what_it_is_not(card: Card) -> Non
     privacy = card.privacy
     assert privacy.private
     assert "delta 1e-5" in privacy.promise
-    assert (privacy.unit, privacy.accountant, privacy.adjacency) == ("record", "pld", "add-or-remove-one")
+    assert (privacy.unit, privacy.accountant, privacy.adjacency) == ("person", "pld", "add-or-remove-one")
     assert "need not trust the server" in privacy.trusts
     assert privacy.epsilon is not None
     assert privacy.epsilon.value is not None
