@@ -47,7 +47,7 @@ def tell_cut(sets: Mapping[str, Examples], which: str, unknown: int | None) -> N
         tokens = np.concatenate([np.zeros(0, dtype=np.int64), *examples.ids])
         lost = float((tokens == unknown).mean()) if unknown is not None and len(tokens) else 0.0
         tell = log.warning if cut > CUT or lost > UNKNOWN else log.info
-        told = (stage, which, 100 * cut, 100 * lost)
+        told = (stage, 100 * cut, which, 100 * lost)
         tell('stage "%s": %.1f %% of the public %s texts are cut, %.1f %% of their tokens are unknown', *told)
 
 
