@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -20,6 +20,7 @@ from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
 from server.checkpoint import Stateful, save_state
 from server.ending import Ending
+from server.lost_round import asked_and_not_saved
 from server.masked_round import MaskedRounds
 from server.outcome import RoundOutcome
 from server.privacy_book import PrivacyBook
@@ -70,6 +71,8 @@ class Loop:
         called = config.sites.model_copy(update={"minimum": enough})
         self._roll = RollCall(called, list(state.nodes), absent_sites(config, state.round + 1, state.ended))
         self.recorder = Recorder(config, work, *self._scored(), parts.references, run, state)
+        self._unsaved = set[str]()
+        """Sites that were asked for the next round by a process that did not live to save it."""
         self._ending = Ending(parts.strategy, self._scorer, self._book, self.recorder, run, state, progress)
 
     def _scored(self) -> tuple[Scorer, PrivacyBook, ServerGuards, Quarantine]:
@@ -84,6 +87,7 @@ class Loop:
             RunStopped: nobody can pay any more; all is written (``ending.py``).
         """
         state, again = self._state, bool(self._state.stopped)
+        self._unsaved = asked_and_not_saved(self._run, state.run, state.round)
         if not again:
             self._gather(grid)
             self._reopen()
@@ -128,10 +132,12 @@ class Loop:
         state.nodes = self._roll.again(grid, able)
         here = [site for site in able if site in connected(state.nodes)]
         masked = self.parts.masked
-        asked = masked.pending(planned.round) if masked is not None else []
-        asked = asked or strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
+        begun = masked.pending(planned.round) if masked is not None else []
+        asked = begun or strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
         if not asked:
             return self._skip(planned, grid, "nobody can pay" if present and not able else "nobody is there")
+        self._unsaved -= set(begun)  # the book that was saved between the trips has them
+        self._charge(planned, [] if begun else asked)
         self._progress.round_started(planned.round, planned.stage_name, len(asked))
         if masked is not None:
             outcome = masked.play(planned, grid, asked)
@@ -140,8 +146,7 @@ class Loop:
             outcome = strategy.collect(planned, replies)
         outcome.away = sorted(set(able) - connected(state.nodes))
         self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined)
-        for site in (site for site in asked if site not in outcome.spared):
-            self._book.charge([site], present[site], strategy.earlier(site, planned.round))
+        self._spare(planned, outcome.spared)
         if not outcome.admitted:
             return self._failed(planned, grid, {site: present[site] for site in asked}, outcome)
         self._go_on(planned, outcome)
@@ -158,6 +163,23 @@ class Loop:
         self._keep(planned)
         seconds, total = time.monotonic() - started, len(strategy.rounds)
         return self._progress.round_finished(self.recorder.report(planned, total, asked, outcome, scores, seconds))
+
+    def _charge(self, planned: ScheduledRound, asked: Collection[str]) -> None:
+        """Before anybody is asked: these may pay, and so may those whom a process asked that did not live to save the
+        round. It stands in ``privacy.json`` whatever happens now."""
+        self._book_round(planned, sorted({*asked, *self._unsaved}), 1)
+        self._run.write_privacy(self._book.as_json(self._state.nodes, peers=False))
+
+    def _spare(self, planned: ScheduledRound, spared: Collection[str]) -> None:
+        """These have paid nothing, unless they had been asked before."""
+        self._book_round(planned, [site for site in spared if site not in self._unsaved], -1)
+        self._unsaved = set()
+
+    def _book_round(self, planned: ScheduledRound, sites: Iterable[str], count: int) -> None:
+        present = self._strategy.present(planned)
+        for site in sites:
+            records = present.get(site, planned.stage_name)
+            self._book.charge([site], records, self._strategy.earlier(site, planned.round), count)
 
     def _go_on(self, planned: ScheduledRound, outcome: RoundOutcome) -> None:
         """The new arrays, and what guards make of them; after a void round, or one of too few, what there was."""
@@ -214,6 +236,9 @@ class Loop:
 
     def _skip(self, planned: ScheduledRound, grid: Grid, why: str) -> None:
         """A round without training passes; the run is stopped where nobody can pay for anything to come either."""
+        if self._unsaved:
+            self._charge(planned, ())
+            self._spare(planned, ())
         if why == "nobody can pay" and not self._can_go_on(planned):
             self._state.stopped = self._book.spent_out(planned.stage_name)
             return self.save()

@@ -156,11 +156,11 @@ class PrivacyBook:
         told = epsilon_text(cost, self.terms)
         return f"the first round costs epsilon {told}, more than the target of {self._config.epsilon:g}"
 
-    def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = ()) -> None:
-        """These sites took part in a round of ``stage`` in which ``earlier`` were rehearsed."""
+    def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = (), count: int = 1) -> None:
+        """These sites may pay for a round of ``stage`` with ``earlier`` rehearsed; -1: they did not after all."""
         told = list(sites)
         for group in self._groups(stage, earlier) if self.plan is not None else ():
-            self._add(told, group, 1)
+            self._add(told, group, count)
 
     def charge_scores(self, sites: Iterable[str], values: int) -> None:
         """These sites were asked for ``values`` noised scores."""
@@ -172,6 +172,9 @@ class PrivacyBook:
             counts = self._counts.setdefault(site, {}).setdefault(group, [])
             counts += [0] * (len(self.plans) - len(counts))
             counts[-1] += count
+            if not any(counts):
+                del self._counts[site][group]
+                self._counts = {name: groups for name, groups in self._counts.items() if groups}
 
     @property
     def terms(self) -> str:
