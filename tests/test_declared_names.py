@@ -33,6 +33,7 @@ OTHER_MEANING = {
         "llmchain_fl/data/generated/bank_templates.py",
         "llmchain_fl/adapter/card.py",
     ),  # gaps of a template; pairs in a file
+    "replay": ("llmchain_fl/hub/",),  # of an index that was seen already
     "route": ("llmchain_fl/serve/gate.py",),  # of a request
     "rehearsal": (
         "llmchain_fl/core/privacy/plan.py",

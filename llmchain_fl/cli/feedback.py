@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmchain_fl.feedback.record import COLUMNS
+
 if TYPE_CHECKING:
     from llmchain_fl.feedback.store import Store
 
@@ -58,7 +60,7 @@ def edition(
     name: Annotated[str, typer.Argument(help="Of the edition, such as 2026-12.")],
     model: Annotated[str, typer.Option("--model", help="Name of the adapter, without its version.")],
     out: Annotated[Path, typer.Option("--out", help="File of the edition (.jsonl); a stage reads it as its records.")],
-    task: Annotated[str, _TASK] = "classification",
+    task: Annotated[str, _TASK] = next(iter(COLUMNS)),
     labels: Annotated[
         Path | None, typer.Option("--labels", help="Adapter folder or run with the public label list.")
     ] = None,

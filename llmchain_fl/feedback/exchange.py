@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.feedback.record import Record
+from llmchain_fl.feedback.record import COLUMNS, Record
 from llmchain_fl.feedback.store import Store
 
 MOST_BYTES = 2**28
@@ -50,7 +50,7 @@ def _label_studio(records: Sequence[Record]) -> str:
     for one in records:
         data = {"record": one.id, "text": one.told.input, "answered": one.told.output, "told": one.told.kind}
         suggested = one.target(with_up=True) or one.told.output
-        value = {"choices": [suggested]} if one.told.task == "classification" else {"text": [suggested]}
+        value = {"choices": [suggested]} if "label" in COLUMNS.get(one.told.task, ()) else {"text": [suggested]}
         kind = next(iter(value)).replace("text", "textarea")
         result = [{"from_name": TARGET, "to_name": "text", "type": kind, "value": value}]
         tasks.append({"id": one.id, "data": data, "predictions": [{"result": result}]})

@@ -140,9 +140,9 @@ def _epsilon(told: Sources) -> Check:
         for site, spent in found["sites"].items():
             events = {group: [_event(plan, group, count)] for group, count in spent["groups"].items() if count}
             for key, accountant in (("epsilon", found["accountant"]), ("epsilon_rdp", "rdp")):
-                epsilon = groups_epsilon(events, plan.delta, accountant)
-                if not math.isclose(epsilon, spent[key], rel_tol=1e-6):
-                    what = f"{key} of {site} is {spent[key]:.6g}; its rounds cost {epsilon:.6g}"
+                found_anew = groups_epsilon(events, plan.delta, accountant)
+                if not math.isclose(found_anew, spent[key], rel_tol=1e-6):
+                    what = f"{key} of {site} is {spent[key]:.6g}; its rounds cost {found_anew:.6g}"
                     return Check("epsilon", False, what)
     except PrivacyError as error:
         return Check("epsilon", False, error.what.splitlines()[0])

@@ -56,7 +56,7 @@ class ProbeResident(Resident):
         self.module = nn.ModuleDict({"base": model})
         self.module.train()
         self.probe = model
-        self._layers = {}
+        self._layers, self._start = {}, {}
         self.fold, self.router = Fold({}, self.base.device), Router(model, [], self.base.device)
         self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()}, ADAPTER.trained)
         self.reset()

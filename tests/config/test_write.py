@@ -97,6 +97,13 @@ FITTING["noise on the sum"] = {
     "compression": {"up": "none"},
     "aggregation": {"rule": "ffa", "robust": "none", "optimizer": "none", "personal_head": False, "weights": []},
 }
+FITTING["no product"] = {
+    **FITTING["noise on the sum"],
+    "adapter": {
+        "variant": "ia3", "rank": 8, "alpha": 16.0, "scaling": "standard", "start": "", "site_ranks": [], "site_alphas": [],
+    },
+    "aggregation": FITTING["noise on the sum"]["aggregation"] | {"rule": "fedit"},
+}  # fmt: skip
 """Settings that contradict each other, in sets that do not; together they hold every setting."""
 
 

@@ -165,6 +165,21 @@ def test_every_piece_of_python_runs(block: Block, folder: Path, monkeypatch: pyt
         assert eval(expression, names) == ast.literal_eval(said), expression
 
 
+@pytest.mark.parametrize("block", of("json"), ids=str)
+def test_every_record_in_the_docs_is_one_of_the_kind_in_the_heading_above_it(block: Block, tmp_path: Path) -> None:
+    from llmchain_fl.core.data.source import read_fitting
+    from llmchain_fl.core.tasks.kind import task_kind
+
+    above = "\n".join(block.page.read_text(encoding="utf-8").splitlines()[: block.line])
+    kind = task_kind(re.findall(r"^## .*: `([\w-]+)`$", above, re.M)[-1])
+    file = tmp_path / "records.jsonl"
+    file.write_text(block.text, encoding="utf-8")
+    rows, left = read_fitting(str(file), mapping={}, required=kind.columns)
+    names = re.findall(r"[\w(),-]+", block.text)
+    assert [kind.fault_of(row, names) for row in rows.records] == [""]
+    assert not left.total
+
+
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_every_piece_of_toml_holds_settings_that_there_are(block: Block) -> None:
     from client.site import Site
@@ -199,7 +214,7 @@ def test_what_is_not_run_is_little_and_says_why() -> None:
 
 
 def test_every_block_is_run_or_is_text() -> None:
-    assert {block.language for block in ALL} <= {"sh", "python", "toml", "text"}
+    assert {block.language for block in ALL} <= {"sh", "python", "toml", "json", "text"}
     assert len(of("sh")) > 10
 
 

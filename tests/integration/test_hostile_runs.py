@@ -72,7 +72,7 @@ class Game:
             (folder / "records" / f"{name}.jsonl").write_text("\n".join(own) + "\n")
         self.config = tiny.config(
             data={"train": f"{folder}/records/{{site}}.jsonl"},
-            sites={"count": len(names), "held_out": 0.0, **sections.pop("sites", {})},
+            sites={"count": len(names), "held_out": 0.0, "quarantine_after": 0, **sections.pop("sites", {})},
             continual={"guards": []},
             train={"steps": 1},
             stage=[{"name": "all", "rounds": rounds}],

@@ -80,7 +80,7 @@ def test_a_check_ends_with_2_where_something_is_refused_and_shows_remedies(lab: 
     run("provision", "federation.toml")
     said = run("site", "check", "lab-kits/sites/north", code=2)
     assert "refusal  coordinator  localhost:8000: nobody listens there" in said
-    assert "-> ask whether the coordinator is up" in said
+    assert "-> wait until the coordinator is up, or check the port" in said
     told = json.loads(run("site", "check", "lab-kits/sites/north", "--json", code=2))
     assert not told["ok"]
     assert {line["level"] for line in told["lines"]} <= {"ok", "warning", "refusal"}

@@ -115,6 +115,7 @@ class Clinic:
             message.metadata.__dict__.update({"_run_id": sent.ids[0], "_dst_node_id": sent.ids[1]})
             return message, context, None, Fab(sent.claims, sent.bundle, {"key": "signature"})
 
+        monkeypatch.setattr(flower_runtime, "_MessageFirst", lambda client: client)
         monkeypatch.setattr(flower_runtime, "pull_task_input", pull)
         monkeypatch.setattr(flower_runtime, "push_message", lambda client, reply, context: self.pushed.append(reply))
         monkeypatch.setattr(flower_runtime, "push_task_output", lambda *told: None)

@@ -9,12 +9,19 @@ from pathlib import Path
 from llmchain_fl.core.tasks.kind import BASE_KINDS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = ("llmchain_fl/core/tasks/kind.py", "llmchain_fl/core/tasks/kinds.py")
+TABLES = (
+    "llmchain_fl/core/tasks/kind.py",
+    "llmchain_fl/core/tasks/kinds.py",
+    "llmchain_fl/serve/tasks.py",  # how each is served
+    "llmchain_fl/feedback/record.py",  # of which feedback trains something
+)
 DEFAULT = "llmchain_fl/config/schema.py"
 BASES = {
     "llmchain_fl/core/base_model.py",
     "llmchain_fl/core/first_pass.py",
     "llmchain_fl/core/readable.py",
+    "llmchain_fl/export.py",
+    "llmchain_fl/serve/engine.py",
     "simulations/own_trainer.py",
 }
 """Where "causal-lm" is a kind of base model."""
