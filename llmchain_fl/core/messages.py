@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays, count_bytes
 
-PROTOCOL = 6
+PROTOCOL = 7
 MAX_BYTES = 2**31
 MAX_RECEIPT = 1024
 """Longest receipt a server keeps, in characters."""

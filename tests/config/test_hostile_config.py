@@ -30,6 +30,7 @@ def drill() -> ModuleType:
 
 
 @pytest.mark.parametrize("kind", ["config", "site", "setting", "tree"])
+@pytest.mark.part(1)
 def test_mutants_of_configurations_are_read_or_refused(drill: ModuleType, kind: str) -> None:
     found = drill.drill(seed=5, count=200, kinds=[kind])
     assert found["wrong"] == []

@@ -100,7 +100,8 @@ FITTING["noise on the sum"] = {
 FITTING["no product"] = {
     **FITTING["noise on the sum"],
     "adapter": {
-        "variant": "ia3", "rank": 8, "alpha": 16.0, "scaling": "standard", "start": "", "site_ranks": [], "site_alphas": [],
+        "variant": "ia3", "rank": 8, "alpha": 16.0, "scaling": "standard", "start": "",
+        "site_ranks": [], "site_alphas": [],
     },
     "aggregation": FITTING["noise on the sum"]["aggregation"] | {"rule": "fedit"},
 }  # fmt: skip

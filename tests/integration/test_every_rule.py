@@ -85,6 +85,7 @@ def sections(rule: str, **adapter: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("rule", EXACT)
+@pytest.mark.part(3)
 def test_an_exact_rule_serves_the_mean_of_what_the_sites_models_became(tiny: Any, tmp_path: Path, rule: str) -> None:
     played = Played(tiny, tmp_path / "run", **sections(rule))
     for stage in range(3):
@@ -98,6 +99,7 @@ def test_an_inexact_rule_is_seen_to_be_inexact(tiny: Any, tmp_path: Path, rule: 
 
 
 @pytest.mark.parametrize("rule", sorted(name for name, rule in RULES.items() if rule.any_rank))
+@pytest.mark.part(1)
 def test_sites_of_unequal_rank_and_alpha_work_together(tiny: Any, tmp_path: Path, rule: str) -> None:
     played = Played(tiny, tmp_path / "run", **sections(rule, **SHAPES))
     assert {row["value"] for row in played.run.rows() if row["metric"] == "refused"} == set()
@@ -108,6 +110,7 @@ def test_sites_of_unequal_rank_and_alpha_work_together(tiny: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("rule", EXACT)
+@pytest.mark.part(2)
 def test_sites_of_unequal_alpha_are_exact_too(tiny: Any, tmp_path: Path, rule: str) -> None:
     played = Played(tiny, tmp_path / "run", **sections(rule, site_alphas=[4.0, 3.0, 8.0]))
     assert max(played.error(stage) for stage in range(3)) < 3e-6

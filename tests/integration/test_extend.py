@@ -92,6 +92,7 @@ def test_a_run_extended_twice_ends_as_one_that_was_planned_so(kind: str, tiny: A
             assert mine.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.thorough
 def test_what_a_new_stage_is_read_against_is_measured_when_it_is_added(tiny: Any, tmp_path: Path) -> None:
     run = play(tiny.config(stage=[FIRST, SECOND], continual={"guards": []}), tmp_path / "run")
     whole = play(tiny.config(stage=[FIRST, SECOND, THIRD], continual={"guards": []}), tmp_path / "whole")

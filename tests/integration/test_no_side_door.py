@@ -212,6 +212,7 @@ def test_nothing_of_a_bad_record_leaves(tiny: Any, tmp_path: Path, kind: str, ca
 
 
 @pytest.mark.parametrize(("kind", "canary"), zip(TALKS, CANARIES[38:45], strict=True))
+@pytest.mark.part(2)
 def test_nothing_that_a_library_says_about_a_record_leaves(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, canary: str
 ) -> None:

@@ -153,6 +153,7 @@ def test_the_same_seed_gives_the_same_run(finished: RunDir, tmp_path: Path) -> N
     assert arrays_of(again) == arrays_of(finished)
 
 
+@pytest.mark.thorough
 def test_another_seed_gives_another_run(finished: RunDir, tmp_path: Path) -> None:
     config = small().model_copy(update={"seed": 2})
     assert arrays_of(play(config, tmp_path / "other")) != arrays_of(finished)
@@ -240,6 +241,7 @@ def test_a_private_run_stopped_and_resumed_pays_for_each_round_once(tmp_path: Pa
     assert all(site["rounds"] == 4 and site["epsilon"] <= 8.0 for site in spent.values())
 
 
+@pytest.mark.thorough
 def test_fedit_measures_its_product_error(tmp_path: Path) -> None:
     run = play(small(aggregation={"rule": "fedit"}), tmp_path / "fedit")
     errors = [row["value"] for row in run.rows() if row["metric"] == "product_error"]
@@ -322,6 +324,7 @@ def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: st
                 np.testing.assert_allclose(value @ value.T, np.eye(len(value)), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_server_optimizer_goes_on_with_its_moments_after_a_stop(tiny: Any, tmp_path: Path) -> None:
     config = tiny.config(aggregation={"optimizer": "adam", "optimizer_lr": 0.02}, sites={"held_out": 0.0})
     whole = play(config, tmp_path / "whole")

@@ -121,6 +121,7 @@ def test_the_attack_would_read_a_site_that_forgets_the_masks_of_pairs(
     assert read == {"as it came": False, "own mask off": True, "all but one": True, "the sum": True}
 
 
+@pytest.mark.thorough
 def test_a_learned_map_reads_updates_and_is_at_chance_on_everything_masked(scene: Scene) -> None:
     """Lockstep, person-level: only B is trained, so the words are guessed by a map learned on public text."""
 

@@ -54,6 +54,7 @@ def test_shared_noise_keeps_every_site_within_the_budget(tiny: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize("rule", ["ffa", "fedit"])
+@pytest.mark.part(1)
 def test_local_steps_may_be_masked_too(tiny: Any, tmp_path: Path, rule: str) -> None:
     sections = {"aggregation": {"rule": rule}, "continual": {"guards": []}}
     plain = tiny.played(tmp_path / "plain", **sections)[1]

@@ -32,6 +32,7 @@ def unharmed(tally: Tally) -> bool:
 
 
 @pytest.mark.usefixtures("quick_disk")
+@pytest.mark.thorough
 def test_killed_at_every_system_call_nothing_is_lost_and_one_update_is_sent(tmp_path: Path) -> None:
     """One ledger for each call of a life of two rounds; the last life ends before its fault comes."""
     total, draw = Tally(), random.Random(1)

@@ -78,6 +78,7 @@ def test_one_step_is_what_plain_integration_says(q: float, z: float, records: in
 
 
 @pytest.mark.parametrize(("q", "z", "steps", "records"), [(0.05, 1.0, 30, 2), (0.2, 2.0, 20, 4)])
+@pytest.mark.part(1)
 def test_composed_it_is_an_upper_bound_and_a_close_one(q: float, z: float, steps: int, records: int) -> None:
     event = poisson(q, z, steps)
     lower, found = optimistic(event, records), person_epsilon([event], records, DELTA)

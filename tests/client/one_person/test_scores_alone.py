@@ -22,7 +22,7 @@ from llmchain_fl.core.tasks.passes import each_record
     lengths=st.lists(st.integers(2, 16), min_size=2, max_size=20),
     data=st.data(),
 )
-@pytest.mark.part(3)
+@pytest.mark.part(1)
 def test_scores_and_teacher_passes_of_a_record_are_the_same_bits_whoever_else_is_there(
     world: Any, arrays: str, rows: int, lengths: list[int], data: Any
 ) -> None:

@@ -89,7 +89,7 @@ def moved(world: Any, small: Any, crowd: Crowd) -> float:
 
 @settings(max_examples=8, suppress_health_check=CHECKS)
 @given(crowd=crowds())
-@pytest.mark.part(3)
+@pytest.mark.part(2)
 def test_a_person_moves_the_sum_by_what_this_person_adds_alone_and_by_at_most_the_clip_norm(
     world: Any, small: Any, crowd: Crowd
 ) -> None:
