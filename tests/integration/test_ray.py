@@ -90,6 +90,7 @@ def as_in_a_wheel(tmp_path: Path) -> Path:
     return target.parent
 
 
+@pytest.mark.thorough
 def test_ctrl_c_stops_ray_and_the_run_goes_on_elsewhere_to_the_same_end(
     tiny: Any,
     quiet_flower: dict[str, str],
