@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmchain_fl.feedback.record import COLUMNS
-
 if TYPE_CHECKING:
     from llmchain_fl.feedback.store import Store
 
@@ -60,7 +58,7 @@ def edition(
     name: Annotated[str, typer.Argument(help="Of the edition, such as 2026-12.")],
     model: Annotated[str, typer.Option("--model", help="Name of the adapter, without its version.")],
     out: Annotated[Path, typer.Option("--out", help="File of the edition (.jsonl); a stage reads it as its records.")],
-    task: Annotated[str, _TASK] = next(iter(COLUMNS)),
+    task: Annotated[str | None, _TASK] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="Adapter folder or run with the public label list.")
     ] = None,
@@ -74,12 +72,13 @@ def edition(
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.feedback.edition import freeze
     from llmchain_fl.feedback.quarantine import Rules
+    from llmchain_fl.feedback.record import COLUMNS
 
     if out.suffix != ".jsonl":
         raise ConfigError([f"--out {out}: an edition is a .jsonl file"])
     known = frozenset(task_of(find_adapter(labels)).labels) if labels is not None else frozenset()
     rules = Rules(most=most, min_age_s=min_age_days * 86_400, reviewed=not unreviewed, with_up=with_up, labels=known)
-    found = freeze(_open(store), name, out, task, model, rules, time.time())
+    found = freeze(_open(store), name, out, task or next(iter(COLUMNS)), model, rules, time.time())
     typer.echo(f"{found.name}: {found.rows} records of {found.persons} persons in {found.file}")
     for reason, count in found.left_out.items():
         typer.echo(f"  {count} left out: {reason}", err=True)
