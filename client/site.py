@@ -47,9 +47,8 @@ from llmchain_fl.core.audit import AuditLog
 from llmchain_fl.core.data.source import path_of
 from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
-from llmchain_fl.core.section import NAME, Section
+from llmchain_fl.core.section import NAME, Section, faults_in
 from llmchain_fl.core.toml_file import read_toml
-from llmchain_fl.core.words import nearest, one_line
 from llmchain_fl.core.work import WorkSpec
 
 __all__ = ["PERSON", "Site", "SiteApproved", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
@@ -216,13 +215,7 @@ def read_site(path: Path) -> Site:
         site = Site.model_validate(tree)
     except pydantic.ValidationError as error:
         parts = (SiteData, SiteLimits, SiteCompute, SiteSecure, SiteApproved, Site)
-        known = [name for part in parts for name in part.model_fields]
-        faults = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            hint = nearest(key.rsplit(".", 1)[-1], known) if fault["type"] == "extra_forbidden" else ""
-            faults.append(one_line(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}"))
-        raise ConfigError(faults) from None
+        raise ConfigError(faults_in(error, parts)) from None
     base = path.parent
 
     def here(spec: str) -> str:

@@ -24,9 +24,8 @@ import pydantic
 from pydantic import Field
 
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.section import NAME, Section
+from llmchain_fl.core.section import NAME, Section, faults_in
 from llmchain_fl.core.toml_file import read_toml
-from llmchain_fl.core.words import nearest, one_line
 
 SHA256 = "^sha256:[0-9a-f]{64}$"
 
@@ -137,13 +136,7 @@ def read_settings(path: Path) -> ServeSettings:
     try:
         found = ServeSettings.model_validate(tree)
     except pydantic.ValidationError as error:
-        known = [name for part in _PARTS for name in part.model_fields]
-        faults = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"]) or path.name
-            hint = nearest(key.rsplit(".", 1)[-1], known) if fault["type"] == "extra_forbidden" else ""
-            faults.append(one_line(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}{hint}"))
-        raise ConfigError(faults) from None
+        raise ConfigError(faults_in(error, _PARTS, path.name)) from None
     place = path.absolute().parent
     adapters = [one.model_copy(update={"folder": str(place / one.folder)}) for one in found.adapter]
     base = str(place / found.base) if found.base.startswith(".") else found.base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -224,3 +225,24 @@ def quiet_flower(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return environment
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Callable[[Path], Any]:
+    """A file of these tests that is no test -> its module."""
+
+    def load(file: Path) -> Any:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def kits(loaded: Callable[[Path], Any]) -> Any:
+    """``of_kits.py``."""
+    return loaded(Path(__file__).with_name("of_kits.py"))

@@ -5,14 +5,11 @@ What is typed is counted: the commands are those of docs/on-premise.md.
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,16 +51,7 @@ def federation(federated: Callable[..., Any]) -> Any:
     return federated(PAGE, "three hospitals", **sections)
 
 
-def records(tiny: Any, folder: Path) -> None:
-    """What a site has: note, department, patient."""
-    folder.mkdir(mode=0o700)
-    rows = [json.loads(line) for line in tiny.train.read_text().splitlines()]
-    with (folder / "only.csv").open("w", newline="", encoding="utf-8") as file:
-        told = [(row["text"], row["label"], row["person"]) for row in rows]
-        csv.writer(file).writerows([("note", "department", "patient"), *told])
-
-
-def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Any, tiny: Any) -> None:
+def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Any, kits: Any, tiny: Any) -> None:
     one = federation
     for name in NAMES:
         one.at(name).mkdir()
@@ -72,7 +60,7 @@ def test_from_nothing_to_a_finished_run_that_everybody_can_check(federation: Any
     one.type("coordinator", "provision", "federation.toml", "--out", "kits", *asked)
     for name in NAMES:  # carried by hand
         shutil.copytree(one.folder / "kits" / "sites" / name, one.at(name), dirs_exist_ok=True)
-        records(tiny, one.at(name) / "records")
+        kits.records(tiny, one.at(name) / "records")
     one.up("coordinator", "coordinator", "up", "kits/coordinator")
     for name in NAMES:
         one.up(name, "site", "up")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -258,21 +257,6 @@ def private(tiny: Any) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def kits() -> Any:
-    """``of_kits.py``."""
-    return _module("of_kits")
-
-
-@pytest.fixture(scope="session")
-def fault_lab() -> Any:
+def fault_lab(loaded: Callable[[Path], Any]) -> Any:
     """``of_faults.py``."""
-    return _module("of_faults")
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(Path(__file__).with_name("of_faults.py"))

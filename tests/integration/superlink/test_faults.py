@@ -51,7 +51,7 @@ def lab(
         continual={"guards": []}, data={"train": "at-the-sites"},
     )  # fmt: skip
     environment = only_the_bundle() | {"PYTHONPATH": str(app_root())}
-    made = fault_lab.Lab(kits.Federation(folder, environment, ("run", *fault_lab.NAMES)), kits, tiny,
+    made = fault_lab.Lab(kits.Federation(folder, environment), kits, tiny,
                          (free_port(), free_port()), tiny.model)  # fmt: skip
     (folder / "run").symlink_to(folder)
     try:

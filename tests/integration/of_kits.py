@@ -9,18 +9,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 
 class Federation:
-    """Four folders of one machine; ``typed``: how many commands each of their owners has given."""
+    """Folders of one machine; ``typed``: how many commands each of their owners has given."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], names: Iterable[str]) -> None:
-        self.folder, self.environment = folder, environment
+    def __init__(self, folder: Path, environment: dict[str, str], port: int = 0) -> None:
+        self.folder, self.environment, self.port = folder, environment, port
         self.kit = folder / "kits" / "coordinator"
-        self.typed = dict.fromkeys(("coordinator", *names), 0)
+        self.typed = Counter[str]()
         self._up: list[subprocess.Popen[bytes]] = []
 
     def at(self, who: str) -> Path:
@@ -32,7 +32,7 @@ class Federation:
         self.typed[who] += 1
         done = subprocess.run(
             [sys.executable, "-P", "-m", "llmchain_fl", *words], env=self.environment, cwd=self.at(who),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + self.logs()
         return done.stdout
