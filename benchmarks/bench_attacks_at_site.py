@@ -33,13 +33,13 @@ from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
-from llmchain_fl.core.messages import Refusal, TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 DELTA = 1e-5
 FLOAT = 1e-4

@@ -34,7 +34,7 @@ from llmchain_fl.core.adapter.routing import CENTRE, KEYS, TAU, is_beside
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.guards.distill import TEACHER
+from llmchain_fl.core.guards.site_guard import TEACHER
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.tasks.passes import EVEN, STEP, Shape
 from llmchain_fl.core.work import GuardSpec

@@ -7,30 +7,52 @@ scores to ``server/site_scores.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import CODES, WireError
-from llmchain_fl.core.messages import (
-    MAX_RECEIPT,
-    MAX_SCORES,
-    MAX_VERSION,
-    PROTOCOL,
-    HelloReply,
-    Refusal,
-    Scores,
-    SecureReply,
-    Update,
-)
+from llmchain_fl.core.messages import PROTOCOL, HelloReply, SecureReply
 from llmchain_fl.core.section import NAME
 
 T = TypeVar("T")
+MAX_RECEIPT = 1024
+"""Longest receipt that is kept, in characters."""
+MAX_SCORES = 1_000
+"""Most scores of one reply."""
+MAX_VERSION = 64
+"""Longest version a site may call itself, in characters."""
 MAX_SECURE_BYTES = 2**24
 """Longest answer to a step of a secure sum: shares for hundreds of sites."""
 _SAME = "server and site must run the same version"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What leaves a site: trained arrays minus those received, and the site's receipt."""
+
+    round: int
+    arrays: Mapping[str, object]
+    receipt: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number per stage."""
+
+    round: int
+    values: dict[str, float]
+    receipt: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site that did not do what was asked; ``code`` is one of the codes of ``errors.py``."""
+
+    code: str
 
 
 def read_reply(content: RecordDict) -> Update | Scores | Refusal:

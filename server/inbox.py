@@ -12,10 +12,10 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import decode
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import Refusal, TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.budget import budget
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 from server.asking import Asker
 from server.bound import longest
 from server.central import CentralPrivacy

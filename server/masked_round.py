@@ -15,8 +15,9 @@ from flwr.serverapp import Grid
 from llmchain_fl.aggregation.admission import update_norm
 from llmchain_fl.aggregation.rule import SiteFactors
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import Refusal, size_of
 from llmchain_fl.core.secure.numbers import mean_of
+from llmchain_fl.replies import Refusal
+from llmchain_fl.requests import size_of
 from llmchain_fl.secure_sum import NotOpened
 from server.handled import code_of, handled
 from server.inbox import update_of

@@ -20,11 +20,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from llmchain_fl.core.errors import CODES, LlmchainError, SecureSumError, WireError
-from llmchain_fl.core.messages import Refusal, SecureQuery, SecureReply, SecureTask
+from llmchain_fl.core.messages import SecureQuery, SecureReply, SecureTask
 from llmchain_fl.core.secure.numbers import sum_name, word_width
-from llmchain_fl.core.wire import write_secure_query
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.replies import read_secure_reply
+from llmchain_fl.replies import Refusal, read_secure_reply
+from llmchain_fl.requests import write_secure_query
 from llmchain_fl.secure_sum import Kind, NotOpened, Opened, SecureRound
 from server.handled import code_of, handled
 from server.strikes import is_strike

@@ -19,9 +19,9 @@ from llmchain_fl.config.calendar import present_sites, stages_seen
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import AdmissionError, LlmchainError
-from llmchain_fl.core.messages import SecureTask, TrainTask, size_of
-from llmchain_fl.core.wire import write_train_task
+from llmchain_fl.core.messages import SecureTask, TrainTask
 from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.requests import size_of, write_train_task
 from llmchain_fl.robust import Robust
 from server.asking import Asker
 from server.bound import longest

@@ -36,10 +36,10 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import LARGEST
 from llmchain_fl.core.compression.update import decode, encode
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.messages import TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.wire import read_train_task, write_update
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
 from simulations.malformed import MALFORMED
 
 Attack = Callable[[Arrays, Arrays, float, np.random.Generator], Arrays]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import FORMAT, NAME, pack
-from llmchain_fl.core.messages import MAX_RECEIPT
 from llmchain_fl.core.wire import write_refusal, write_scores, write_update
+from llmchain_fl.replies import MAX_RECEIPT
 
 Raw = Mapping[str, NDArray[np.generic]]
 

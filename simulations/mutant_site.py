@@ -19,8 +19,9 @@ from llmchain_fl.core.guards.olora import OloraSite
 from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.wire import read_train_task, write_score_task, write_train_task
+from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work
+from llmchain_fl.requests import write_score_task, write_train_task
 from simulations.guard_specs import spec_of
 
 LABELS = (("a", "red"), ("b", "blue"))

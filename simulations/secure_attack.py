@@ -25,14 +25,14 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.messages import TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.tasks.base import Task
 from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.privacy.attacks.secure_view import View, views
 from llmchain_fl.privacy.attacks.token_recovery import learn_inverse, noise_floor, pursue
 from llmchain_fl.progress import Logged
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
 from llmchain_fl.run_dir import RunDir
 from server.app import run_all
 from simulations.prepare import prepare_sites

@@ -19,30 +19,18 @@ from llmchain_fl.core import array_record
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import WireError
-from llmchain_fl.core.messages import (
-    MAX_RECEIPT,
-    MAX_SCORES,
-    PROTOCOL,
-    HelloReply,
-    Refusal,
-    Scores,
-    ScoreTask,
-    TrainTask,
-    Update,
-    size_of,
-)
+from llmchain_fl.core.messages import PROTOCOL, HelloReply, ScoreTask, TrainTask
 from llmchain_fl.core.section import NAME
 from llmchain_fl.core.wire import (
     read_score_task,
     read_train_task,
     write_hello,
     write_refusal,
-    write_score_task,
     write_scores,
-    write_train_task,
     write_update,
 )
-from llmchain_fl.replies import read_hello, read_reply
+from llmchain_fl.replies import MAX_RECEIPT, MAX_SCORES, Refusal, Scores, Update, read_hello, read_reply
+from llmchain_fl.requests import size_of, write_score_task, write_train_task
 
 ARRAYS = {"x.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2), "head.bias": np.array([np.nan, -0.0], np.float32)}
 TASK = TrainTask(

@@ -1,23 +1,16 @@
-"""What server and sites say to each other, as values. How they travel: ``wire.py``."""
+"""What a server asks and a site answers, as values. How they travel: ``wire.py``; replies read: ``replies.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmchain_fl import __version__
-from llmchain_fl.core.adapter.value import Arrays, count_bytes
+from llmchain_fl.core.adapter.value import Arrays
 
 PROTOCOL = 7
 MAX_BYTES = 2**31
-MAX_RECEIPT = 1024
-"""Longest receipt a server keeps, in characters."""
 MAX_ARRAYS = 100_000
 """Most arrays of one reply."""
-MAX_SCORES = 1_000
-"""Most scores of one reply."""
-MAX_VERSION = 64
-"""Longest version a site may call itself, in characters."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +94,6 @@ class TrainTask:
 
 
 @dataclass(frozen=True)
-class Update:
-    """What leaves a site: trained arrays minus those received, and the site's receipt."""
-
-    round: int
-    arrays: Mapping[str, object]
-    receipt: str = ""
-
-
-@dataclass(frozen=True)
 class ScoreTask:
     """Score the given adapter on the site's own held-out records of these stages."""
 
@@ -126,25 +110,3 @@ class ScoreTask:
     def key(self) -> str:
         """Names this release."""
         return f"{self.run}/{self.round}/scores"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One number per stage."""
-
-    round: int
-    values: dict[str, float]
-    receipt: str = ""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A site that did not do what was asked; ``code`` is one of the codes of ``errors.py``."""
-
-    code: str
-
-
-def size_of(task: TrainTask) -> int:
-    """Bytes that one site receives for one round."""
-    told = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
-    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))

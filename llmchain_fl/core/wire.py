@@ -1,4 +1,4 @@
-"""Typed messages <-> Flower records. With ``fingerprint.py``, ``replies.py`` all shared files that know flwr.
+"""What a site reads and writes: Flower records <-> typed messages. The server's half: ``requests.py``, ``replies.py``.
 
 =============  ==================  =====================================================================
 message type   server -> site      site -> server
@@ -32,20 +32,6 @@ from llmchain_fl.core.messages import (
     SecureTask,
     TrainTask,
 )
-
-__all__ = [
-    "read_score_task",
-    "read_secure_query",
-    "read_train_task",
-    "write_hello",
-    "write_refusal",
-    "write_score_task",
-    "write_scores",
-    "write_secure_query",
-    "write_secure_reply",
-    "write_train_task",
-    "write_update",
-]
 
 SAME = "server and site must run the same version"
 
@@ -100,33 +86,6 @@ def _parts(config: ConfigRecord, name: str) -> tuple[bytes, ...]:
     return tuple(item for item in value if isinstance(item, bytes))
 
 
-def write_train_task(task: TrainTask) -> RecordDict:
-    """``TrainTask`` -> records."""
-    config = ConfigRecord(
-        {
-            "run": task.run,
-            "round": task.round,
-            "stage": task.stage,
-            "stage-name": task.stage_name,
-            "lr": task.lr,
-            "work": task.work,
-            "receipt": task.receipt,
-            "federation": task.federation,
-            "clip": task.clip,
-            "trains": list(task.trains),
-            "keeps": list(task.keeps),
-            "earlier": list(task.earlier),
-        }
-    )
-    content = RecordDict({"arrays": pack(task.arrays), "config": config})
-    if task.guard_arrays:
-        content["guard"] = pack(task.guard_arrays)
-    if task.secure is not None:
-        told = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
-        content["secure"] = ConfigRecord({**told, "shared": list(task.secure.shared)})
-    return content
-
-
 def read_train_task(content: RecordDict) -> TrainTask:
     """Records -> ``TrainTask``.
 
@@ -153,12 +112,6 @@ def read_train_task(content: RecordDict) -> TrainTask:
         if secure is None
         else SecureTask(_parts(secure, "directory"), _texts(secure, "shared"), _parts(secure, "shares")),
     )
-
-
-def write_secure_query(query: SecureQuery) -> RecordDict:
-    """``SecureQuery`` -> records."""
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(query).items()}
-    return RecordDict({"config": ConfigRecord(told)})
 
 
 def read_secure_query(content: RecordDict) -> SecureQuery:
@@ -194,22 +147,6 @@ def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = ""
             "config": ConfigRecord({"round": update_round, "version": __version__, "receipt": receipt}),
         }
     )
-
-
-def write_score_task(task: ScoreTask) -> RecordDict:
-    """``ScoreTask`` -> records."""
-    config = ConfigRecord(
-        {
-            "round": task.round,
-            "stages": list(task.stages),
-            "work": task.work,
-            "run": task.run,
-            "receipt": task.receipt,
-            "federation": task.federation,
-            "keeps": list(task.keeps),
-        }
-    )
-    return RecordDict({"arrays": pack(task.arrays), "config": config})
 
 
 def read_score_task(content: RecordDict) -> ScoreTask:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from llmchain_fl.core.messages import Refusal
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding, judge
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.own_run import FIRST, REHEARSAL, SECOND, Setting, small
 from simulations.audit.own_scores import HELD_OUT, score_task

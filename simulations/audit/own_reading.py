@@ -16,10 +16,9 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.compression.update import decode
-from llmchain_fl.core.messages import Update
 from llmchain_fl.core.work import GuardSpec, open_work
 from llmchain_fl.guards import GUARDS
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
 from simulations.audit.own_run import Setting
 from simulations.audit.practice import Floats
 

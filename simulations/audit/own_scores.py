@@ -14,10 +14,10 @@ import numpy as np
 from flwr.app import RecordDict
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.messages import Scores, ScoreTask
+from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Scores, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.hostile_arrays import ARRAYS
 from simulations.audit.own_people import PEOPLE, Rows

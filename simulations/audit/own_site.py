@@ -25,8 +25,9 @@ from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.privacy.accounting import Spent
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.wire import read_score_task, read_train_task, write_score_task, write_train_task
+from llmchain_fl.core.wire import read_score_task, read_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
+from llmchain_fl.requests import write_score_task, write_train_task
 from simulations.audit.replies import Seen
 from simulations.audit.tiny_base import WORDS
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from client.limits import SiteLimits
-from llmchain_fl.core.messages import Refusal, ScoreTask, TrainTask
+from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.own_people import CROWD
 from simulations.audit.own_run import FIRST, SECOND, Setting, small

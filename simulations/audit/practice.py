@@ -19,7 +19,7 @@ from client.dataset import SiteRecords
 from client.rehearsal import Part
 from client.rounds import play_round
 from llmchain_fl.core.errors import TrainingError
-from llmchain_fl.core.messages import TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.charges import at_site, site_group, training_charges, training_group
 from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -27,7 +27,7 @@ from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import TrainSpec, WorkSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
 from simulations.audit.probe import ADAPTER, BASE, ProbeTask
 
 Floats = npt.NDArray[np.float64]

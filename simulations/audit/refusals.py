@@ -17,10 +17,10 @@ import numpy as np
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.guards.distill import DistillSite
-from llmchain_fl.core.messages import Refusal, TrainTask
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.own_people import CROWD, Rows
 from simulations.audit.own_run import ANCHOR, DISTILL, FIRST, REHEARSAL, SECOND, Setting, small

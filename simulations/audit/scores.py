@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from client.rounds import play_scores
-from llmchain_fl.core.messages import Scores, ScoreTask
+from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.privacy.charges import HELD_OUT, at_site, score_charge, site_group
 from llmchain_fl.core.privacy.ledger import Release
 from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Scores, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.practice import Floats, PracticeSite, names, one_hot, plan_for
 from simulations.audit.seeds import same_seeds

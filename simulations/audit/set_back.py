@@ -14,10 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from llmchain_fl.core.compression.codec import CodecSpec
-from llmchain_fl.core.messages import Refusal, Update
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 from simulations.audit.effort import Effort
 from simulations.audit.own_run import Setting, small
 from simulations.audit.own_site import OwnSite, made_up_rows

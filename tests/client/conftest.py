@@ -22,11 +22,11 @@ from client.site import Site, SiteCompute, SiteData, SiteLimits
 from llmchain_fl.core.adapter.resident import load_resident
 from llmchain_fl.core.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.messages import ScoreTask, TrainTask, Update
+from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.tasks.base import Examples
-from llmchain_fl.core.wire import write_score_task, write_train_task
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
+from llmchain_fl.requests import write_score_task, write_train_task
 from simulations.grid import InProcessGrid
 
 CANARY = "Jane-Canary-1970"

@@ -11,9 +11,8 @@ import pytest
 from client.site import SiteLimits
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.errors import DataError, PrivacyError, RunError, TrainingError
-from llmchain_fl.core.messages import Refusal, Scores, Update
 from llmchain_fl.core.privacy.ledger import FileLedger
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 
 STEPS = [
     "client.rounds.mixed",

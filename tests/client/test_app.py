@@ -16,11 +16,11 @@ from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.messages import PROTOCOL, HelloReply, Refusal, Scores, Update
+from llmchain_fl.core.messages import PROTOCOL, HelloReply
 from llmchain_fl.core.privacy.receipt import CHARACTERS
 from llmchain_fl.core.wire import write_hello
 from llmchain_fl.core.work import inference, open_work
-from llmchain_fl.replies import read_hello, read_reply
+from llmchain_fl.replies import Refusal, Scores, Update, read_hello, read_reply
 
 
 def update(content: RecordDict) -> Update:

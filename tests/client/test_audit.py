@@ -15,8 +15,7 @@ from client.site import read_site
 from llmchain_fl.core.audit import read_log
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.fingerprint import fingerprint
-from llmchain_fl.core.messages import Refusal
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, read_reply
 
 
 def entries(ward: Any) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from client.app import do_train
 from client.site import SiteLimits
 from llmchain_fl.continual.public_shelf import pack
 from llmchain_fl.core.guards.public_records import draw
-from llmchain_fl.core.messages import Refusal, TrainTask, Update
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 DISTILL = GuardSpec("distill", (("batch", 4.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0)))
 PUBLIC = GuardSpec("distill", (("batch", 4.0), ("data", "public"), ("temperature", 2.0), ("weight", 1.0)))

@@ -18,9 +18,9 @@ from client.site import Site, SiteCompute, SiteData, SiteLimits
 from client.trial import check_memory
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import LlmchainError, ModelError, WireError
-from llmchain_fl.core.messages import Refusal, ScoreTask, TrainTask, Update
+from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.work import GuardSpec, WorkSpec, open_work
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 
 def site(**limits: Any) -> Site:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.messages import Update
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Update, read_reply
 
 STAGES = (("cards", (0, 1)), ("loans", (2, 3)))
 FILES = {"cards": ("lost_card", "transfer"), "loans": ("rates", "other")}

@@ -16,10 +16,10 @@ from client.check import check_score, check_train
 from client.outbox import describe
 from client.site import Site, SiteData
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import Refusal, ScoreTask, TrainTask
-from llmchain_fl.core.wire import write_score_task
+from llmchain_fl.core.messages import ScoreTask, TrainTask
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, read_reply
+from llmchain_fl.requests import write_score_task
 
 HOSTILE = {
     "a line break": "a\nepsilon 0.00",

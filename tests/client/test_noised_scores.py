@@ -11,11 +11,10 @@ import torch
 
 import client.rounds
 from client.site import SiteLimits
-from llmchain_fl.core.messages import Refusal, Scores
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.work import open_work
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Scores, read_reply
 
 
 def refused(content: Any) -> str:

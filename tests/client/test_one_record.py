@@ -14,11 +14,10 @@ import pytest
 from client.site import SiteLimits
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.core.messages import Refusal, Scores, Update
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 
 SECRET = "hiv-positive"
 GOOD = {"text": "lost card", "label": "rates", "person": "ann"}

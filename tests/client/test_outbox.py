@@ -12,10 +12,10 @@ from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.core import errors
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError
-from llmchain_fl.core.messages import Refusal, Scores, ScoreTask, Update
+from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
 from llmchain_fl.core.privacy.receipt import CHARACTERS
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 
 KINDS = [
     kind

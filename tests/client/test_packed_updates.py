@@ -14,9 +14,8 @@ from client.memory import Kept
 from client.site import SiteLimits
 from llmchain_fl.core.compression.codec import CodecSpec
 from llmchain_fl.core.compression.update import decode
-from llmchain_fl.core.messages import Refusal, Update
 from llmchain_fl.core.privacy.ledger import FileLedger
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 MEMORY = CodecSpec("top-k", share=0.1, feedback=True)
 

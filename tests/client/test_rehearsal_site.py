@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.messages import Refusal, Update
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 CLIP, NOISE = 1e-3, 3.0
 EARLIER = [(), ("s2",), ("s2", "s3"), tuple(f"s{i}" for i in range(2, 11))]

@@ -9,10 +9,9 @@ import pytest
 
 import client.rounds
 from client.site import SiteLimits
-from llmchain_fl.core.messages import Refusal, Scores
 from llmchain_fl.core.privacy.accounting import Event, epsilon
 from llmchain_fl.core.privacy.receipt import CHARACTERS
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Scores, read_reply
 
 STEPS = 3
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.messages import Refusal, Update
 from llmchain_fl.core.tasks.classification import Classification
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 SPOILT = "pin pin pin"
 

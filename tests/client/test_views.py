@@ -16,10 +16,9 @@ from client.rounds import Between
 from client.site import SiteLimits
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.compression.codec import CodecSpec
-from llmchain_fl.core.messages import Refusal, Update
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.work import GuardSpec
-from llmchain_fl.replies import read_reply
+from llmchain_fl.replies import Refusal, Update, read_reply
 
 BOTH = ("lora_A", "lora_B")
 ANCHOR = GuardSpec("anchor", (("strength", 1e6),))

@@ -18,9 +18,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 
 from llmchain_fl.core.messages import ScoreTask, SecureQuery
 from llmchain_fl.core.secure.identity import make_identity
-from llmchain_fl.core.wire import write_score_task, write_secure_query
 from llmchain_fl.core.work import GuardSpec, SecureSpec, WorkSpec
 from llmchain_fl.onprem.flower_runtime import AGENT_APP, CLIENT_APP, SERVER_APP
+from llmchain_fl.requests import write_score_task, write_secure_query
 
 RUN, NODE = 7, 3
 MARK = "executed"

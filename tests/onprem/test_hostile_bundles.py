@@ -31,12 +31,12 @@ from llmchain_fl.core.audit import read_log
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import CODES
 from llmchain_fl.core.messages import SecureQuery, TrainTask
-from llmchain_fl.core.wire import write_secure_query, write_train_task
 from llmchain_fl.onprem import flower_runtime
 from llmchain_fl.onprem.flower_runtime import CLIENT_APP, RuntimeTask
 from llmchain_fl.onprem.run_site_executor import Approvals
 from llmchain_fl.onprem.site_executor import SiteExecutor
 from llmchain_fl.onprem.task import Access
+from llmchain_fl.requests import write_secure_query, write_train_task
 
 
 def _table() -> ModuleType:

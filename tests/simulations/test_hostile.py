@@ -19,19 +19,12 @@ from llmchain_fl.config.read import build
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import decode, encode
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.messages import HelloReply, Refusal, Scores, ScoreTask, TrainTask, Update
-from llmchain_fl.core.wire import (
-    read_train_task,
-    write_hello,
-    write_refusal,
-    write_score_task,
-    write_scores,
-    write_train_task,
-    write_update,
-)
+from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.work import work_from
-from llmchain_fl.replies import read_hello, read_reply
+from llmchain_fl.replies import Refusal, Scores, Update, read_hello, read_reply
+from llmchain_fl.requests import write_score_task, write_train_task
 from simulations.grid import InProcessGrid
 from simulations.hostile import ATTACKS, HostileApp, Threat, hostile_sites
 from simulations.malformed import MALFORMED

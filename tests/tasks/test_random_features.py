@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.tasks.random_features import MOST, RandomFeatures, features_version, lifted
-from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.core.tasks.random_features import RandomFeatures, features_version, lifted
+from llmchain_fl.core.tasks.spec import MOST_FEATURES, TaskSpec
 
 
 def test_the_projection_is_the_same_bits_on_every_machine() -> None:
@@ -83,8 +83,8 @@ def test_sums_of_two_versions_of_the_features_have_two_names() -> None:
 
 
 def test_only_a_trained_head_has_random_features_and_not_more_than_the_bound() -> None:
-    spec = TaskSpec("classification", "trained", (("a", "x"),), features=MOST)
+    spec = TaskSpec("classification", "trained", (("a", "x"),), features=MOST_FEATURES)
     assert spec.faults() == []
     assert "features" in replace(spec, head="label-text").faults()[0]
-    assert replace(spec, features=MOST + 1).faults()
+    assert replace(spec, features=MOST_FEATURES + 1).faults()
     assert replace(spec, feature_seed=-1).faults()

@@ -34,6 +34,8 @@ from llmchain_fl.core.tasks.spec import StageLabels
 Adds = Literal["nothing", "gradient", "pull"]
 Settings = Mapping[str, float | str]
 """A guard's public settings."""
+TEACHER = "teacher"
+"""Begins the names of arrays of a payload that a whole pass is taken with: an adapter to stay near to."""
 
 
 class SiteGuard:

@@ -18,8 +18,6 @@ from llmchain_fl.core.adapter.value import Array, Arrays, digest
 
 Matrix = npt.NDArray[np.float64]
 GRAM, CROSS, COUNTS = "gram", "cross", "counts"
-MOST = 8192
-"""Most random features: the sums of 8,576 features are 37 million numbers."""
 BLOCK = 256
 """Records whose features are in memory at once."""
 _MEAN, _VARIANCE = 8 * 255 / 2, 8 * (256**2 - 1) / 12

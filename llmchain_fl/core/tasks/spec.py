@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from llmchain_fl.core.ranges import Bound, Range, range_faults, value_fault
 from llmchain_fl.core.tasks.kind import TASKS, is_known, task_kind
-from llmchain_fl.core.tasks.random_features import MOST
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,8 @@ class TaskSpec:
 
 
 MOST_WINDOWS = 1024
+MOST_FEATURES = 8192
+"""Most random features: the sums of 8,576 features are 37 million numbers."""
 
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(
     {
@@ -93,7 +94,7 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "scale": Range(0, 1000, above=True),
         "pooling": ("mean", "cls"),
         "max_tokens": Range(4, 32_768),
-        "features": Range(0, MOST),
+        "features": Range(0, MOST_FEATURES),
         "feature_seed": Range(0, 2**63),
         "windows": Range(1, MOST_WINDOWS),
     }

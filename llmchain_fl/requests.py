@@ -1,0 +1,64 @@
+"""What the server asks of a site, as Flower records; a site reads them in ``core/wire.py``."""
+
+from __future__ import annotations
+
+from flwr.app import ConfigRecord, RecordDict
+
+from llmchain_fl.core.adapter.value import count_bytes
+from llmchain_fl.core.array_record import pack
+from llmchain_fl.core.messages import ScoreTask, SecureQuery, TrainTask
+
+
+def write_train_task(task: TrainTask) -> RecordDict:
+    """``TrainTask`` -> records."""
+    config = ConfigRecord(
+        {
+            "run": task.run,
+            "round": task.round,
+            "stage": task.stage,
+            "stage-name": task.stage_name,
+            "lr": task.lr,
+            "work": task.work,
+            "receipt": task.receipt,
+            "federation": task.federation,
+            "clip": task.clip,
+            "trains": list(task.trains),
+            "keeps": list(task.keeps),
+            "earlier": list(task.earlier),
+        }
+    )
+    content = RecordDict({"arrays": pack(task.arrays), "config": config})
+    if task.guard_arrays:
+        content["guard"] = pack(task.guard_arrays)
+    if task.secure is not None:
+        told = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
+        content["secure"] = ConfigRecord({**told, "shared": list(task.secure.shared)})
+    return content
+
+
+def write_score_task(task: ScoreTask) -> RecordDict:
+    """``ScoreTask`` -> records."""
+    config = ConfigRecord(
+        {
+            "round": task.round,
+            "stages": list(task.stages),
+            "work": task.work,
+            "run": task.run,
+            "receipt": task.receipt,
+            "federation": task.federation,
+            "keeps": list(task.keeps),
+        }
+    )
+    return RecordDict({"arrays": pack(task.arrays), "config": config})
+
+
+def write_secure_query(query: SecureQuery) -> RecordDict:
+    """``SecureQuery`` -> records."""
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(query).items()}
+    return RecordDict({"config": ConfigRecord(told)})
+
+
+def size_of(task: TrainTask) -> int:
+    """Bytes that one site receives for one round."""
+    told = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
+    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))
