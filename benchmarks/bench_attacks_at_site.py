@@ -31,10 +31,11 @@ from client.outbox import refuse
 from client.site import Site, read_site
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.messages import TrainTask
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec

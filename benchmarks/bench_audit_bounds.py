@@ -20,7 +20,7 @@ import numpy as np
 from bench import show, write
 from scipy.optimize import brentq
 
-from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.audit import one_run as steinke
 from llmchain_fl.privacy.audit.f_dp import claimed, epsilon_bound, gaussian, is_refuted, of_deltas
 from llmchain_fl.privacy.audit.finding import ALPHA

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from llmchain_fl.config.read import apply_settings, build, read_config
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.data.columns import only_labels
-from llmchain_fl.core.data.lines import Dialect
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.toml_file import parse_toml, read_toml

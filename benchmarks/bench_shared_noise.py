@@ -19,8 +19,9 @@ import torch
 from bench import show, write
 from scipy.optimize import brentq
 
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.clipping import clipped_sum
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.integer_noise import discrete_gaussians, share_variance
 from llmchain_fl.core.privacy.integers import clipped_integer_sum, grid_bits, length_before, reach, word_bits
 from llmchain_fl.core.privacy.noise import SecureNoise

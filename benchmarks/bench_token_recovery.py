@@ -7,7 +7,7 @@
 A site makes one step on TEXTS private records (``24x3``: three records of 24 tokens) from an adapter that has moved.
 The server knows base, adapter, plan and optimiser, and guesses which tokens stood in the records: by ``pursue`` (the
 rows of dA span the tokens; no data needed) and by ``learned`` (a linear map fitted on updates of public text, again
-for every noise multiplier). The update under attack is made by ``client.training.train_round``, the real path.
+for every noise multiplier). The update under attack is made by ``client.local.train_round``, the real path.
 Chance: the same number of guesses, spent on the commonest tokens of public text. ``rare``: tokens beyond the 100
 commonest. Public and private records come from different files.
 """
@@ -28,7 +28,7 @@ from bench import ROOT, need, show, write
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleHooks
 
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import read_config
 from llmchain_fl.core.guards import SiteGuards

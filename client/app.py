@@ -14,40 +14,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import audit, check, outbox, rehearsal, trial
-from client.dataset import Kept, has_records, site_records
-from client.memory import SealOf
+from client import audit, check, outbox, trial
+from client.dataset import Kept, Part, has_records, site_records
+from client.opening import opened, seals_of
 from client.outbox import describe
-from client.rounds import LOOPS, Between, play_round, play_scores, stays
-from client.site import Site, read_site
-from client.steady import Brought, shape_for
+from client.rounds import Between, loop_of, play_round, stays
+from client.site import Site, memory_file, read_site
+from client.steady import Brought
 from client.training import LocalResult, Train
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.compression.error_feedback import check_remembered
 from llmchain_fl.core.errors import ConfigError, TrainingError
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.plugins import Named
-from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, site_group, training_group
-from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
-from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.charges import training_group
+from llmchain_fl.core.privacy.groups import EVERYBODY, site_group
+from llmchain_fl.core.privacy.release import Ledger
 from llmchain_fl.core.tasks.base import Task
-from llmchain_fl.core.tasks.passes import Shape
-from llmchain_fl.core.wire import read_score_task, read_secure_query, read_train_task
-from llmchain_fl.core.work import WorkSpec, inference, open_work
+from llmchain_fl.core.wire import read_train_task
+from llmchain_fl.core.work import WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[Site, TrainTask, LocalResult], None]
-MOST_IN_A_PASS = 1024
-"""Records of a pass without privacy, whatever the task wishes, where the site file says nothing."""
 SECURE: Named[Callable[..., Any]] = Named(
     {"masking": "client.secure_sum:masking", "answer": "client.secure_sum:answer"}
 )
 """This site's part in secure sums; imported when a task asks for one."""
+SCORE: Named[Callable[[Site, RecordDict, Kept], RecordDict]] = Named({"score": "client.scores:do_score"})
+"""Scores on held-out records; imported when a server asks for some."""
+REHEARSAL: Named[Callable[..., Any]] = Named({"chosen": "client.rehearsal:chosen"})
+"""Who of an earlier stage is kept; imported when a guard draws them again."""
 STOPPED = "stopped"
 """Purpose of the note that this site takes part in a run no more."""
 
@@ -91,15 +90,14 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
             return outbox.release_again(ledger, task, sealed)
         check.check_newest(task.round, ledger.latest(task.run))
         ledger.afford(release)
-    stopped = site.memory(task.run, STOPPED)
-    if stopped.file.exists():
+    if memory_file(Path(site.state), task.run, STOPPED).exists():
         raise TrainingError("the site has stopped this run: see its log", remedy="set limits.stop_unusable")
     masking = None if work.secure is None else SECURE["masking"](site, task, work)
     brought = Brought(task.arrays, task.guard_arrays, work.guards)
-    nlp_task, shape, micro = _opened(site, work, task.trains or work.adapter.trained, brought)
+    nlp_task, shape, micro = opened(site, work, task.trains or work.adapter.trained, brought)
     between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
     if plan is not None:
-        trial.try_out(task, work, nlp_task, between.personal, shape, LOOPS.get(work.train.method))
+        trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(work.train.method))
     parts = _parts(site, ledger, task, work, nlp_task, kept)
     for part in parts:
         part.records.examples.fix(shape)
@@ -108,69 +106,11 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     def seen(told: TrainTask, result: LocalResult) -> None:
         if site.limits.stop_unusable and result.unusable > site.limits.stop_unusable:
             log.error("%s stops this run: too many units cannot be computed", site.name)
-            stopped.keep(told.round, b"", {}, {})
+            site.memory(task.run, STOPPED).keep(told.round, b"", {}, {})
         if watch is not None:
             watch(site, told, result)
 
     return play_round(site.name, ledger, task, work, nlp_task, parts, release, seen, between, loop)
-
-
-def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
-    """Score the given adapter on this site's held-out records, if the policy shares scores."""
-    site.verify()
-    task = read_score_task(content)
-    work = WorkSpec.from_json(task.work)
-    plan, kind = work.plan, outbox.check_scores(site, work.plan)
-    check.check_base(site, work)
-    check.check_score(site, task)
-    ledger: Ledger = NullLedger()
-    if kind == "noised" and plan is not None:
-        check.check_plan(site, plan)
-        ledger = site.ledger(work)
-        ledger.acknowledge(task.receipt)
-        sealed = ledger.sealed(task.key)
-        if sealed is not None:
-            return outbox.noised_scores_again(ledger, task, sealed)
-        check.check_newest(task.round, ledger.latest(task.run))
-        ledger.afford(outbox.score_release(site, task, plan))
-    plain = inference(work)
-    nlp_task, shape, _ = _opened(site, work if kind == "noised" else plain, work.adapter.trained, Brought(task.arrays))
-    resident = nlp_task.resident
-    resident.reset()
-    resident.load(task.arrays)
-    if task.keeps:
-        resident.load(site.memory(task.run).before(task.round + 1, _seals(ledger, work.plan, task.run)))
-    found = {
-        stage: site_records(site, stage, "held_out", work if kind == "noised" else plain, nlp_task, kept)
-        for stage in task.stages
-        if has_records(site, stage, "held_out")
-    }
-    for stage, one in found.items():
-        one.examples.fix(shape)
-        one.examples.candidate_labels = dict(work.task.candidate_labels).get(stage)
-    if kind == "noised" and plan is not None:
-        group = site_group(HELD_OUT, site.data_set)
-        held_out = {stage: (group, records) for stage, records in found.items()}
-        return play_scores(ledger, task, plan, nlp_task, outbox.score_release(site, task, plan), held_out)
-    values = {stage: nlp_task.score(part.examples)[nlp_task.metrics[0].name] for stage, part in found.items()}
-    return outbox.scores(site, task.round, values)
-
-
-def _opened(site: Site, work: WorkSpec, trained: tuple[str, ...], brought: Brought) -> tuple[Task, Shape | None, int]:
-    """(the task over the resident model, the shape of private passes, records of a plain pass).
-
-    Raises:
-        ModelError: the base cannot be loaded, does not fit, or needs more than the site has.
-    """
-    _use_threads(work, site.compute.threads)
-    micro = max(1, min(work.train.micro_batch, site.compute.micro_batch or MOST_IN_A_PASS))
-    private = work.plan is not None and work.plan.unit != "site"
-    resident, nlp_task = open_work(work.resident, work.task)
-    resident.focus(trained)
-    rows = (site.compute.rows or 16) if private else micro
-    trial.check_memory(work, resident, rows, site.limits.memory_mb or _machine_mb(), site.limits.max_trained)
-    shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows, brought) if private else None
-    return nlp_task, shape, micro
 
 
 def _between(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, resident: Resident) -> Between:
@@ -182,23 +122,15 @@ def _between(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, reside
     """
     own = {name for name in resident.trained_names if stays(name, task.keeps)}
     check.missing([name for name in resident.trained_names if name not in own], task.arrays)
-    seals = _seals(ledger, work.plan, task.run)
+    seals = seals_of(ledger, work.plan, task.run)
     personal = site.memory(task.run) if own else None
-    kept = {} if personal is None else personal.before(task.round, seals)
-    check_remembered(kept, resident.shapes)
+    kept = {} if personal is None else personal.fitting(task.round, seals, resident.shapes)
     feedback = site.memory(task.run, "feedback") if work.codec.feedback else None
-    left_out = {} if feedback is None else feedback.before(task.round, seals)
-    check_remembered(left_out, resident.shapes)
+    left_out = {} if feedback is None else feedback.fitting(task.round, seals, resident.shapes)
     return Between(kept, left_out, personal, feedback)
 
 
-def _seals(ledger: Ledger, plan: PrivacyPlan | None, run: str) -> SealOf | None:
-    return None if plan is None else lambda number: ledger.seal_of(f"{run}/{number}")
-
-
-def _parts(
-    site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, kept: Kept
-) -> list[rehearsal.Part]:
+def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, kept: Kept) -> list[Part]:
     """The records of the round's stage, and with the guard ``rehearsal`` kept units of earlier stages."""
     plan, stages = work.plan, [task.stage_name]
     share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
@@ -208,9 +140,9 @@ def _parts(
     for stage in stages:
         records = site_records(site, stage, "train", work, nlp_task, kept)
         whole = np.ones(len(records.units), dtype=bool)
-        takes = whole if stage == task.stage_name else rehearsal.chosen(key, task.run, stage, records, share)
+        takes = whole if stage == task.stage_name else REHEARSAL["chosen"](key, task.run, stage, records, share)
         group = EVERYBODY if plan is None else site_group(training_group(plan, stage), site.data_set)
-        found.append(rehearsal.Part(stage, group, records, takes))
+        found.append(Part(stage, group, records, takes))
     return found
 
 
@@ -246,12 +178,14 @@ def make_app(
         return answer(
             message,
             context,
-            lambda site: outbox.secure_step(SECURE["answer"](site, read_secure_query(message.content))),
+            lambda site: outbox.secure_step(SECURE["answer"](site, message.content)),
         )
 
     @app.evaluate()
     def score(message: Message, context: Context) -> Message:
-        return answer(message, context, lambda site: do_score(site, message.content, kept.setdefault(site.name, {})))
+        return answer(
+            message, context, lambda site: SCORE["score"](site, message.content, kept.setdefault(site.name, {}))
+        )
 
     return app
 
@@ -268,18 +202,6 @@ def refused(error: Exception) -> RecordDict:
     """A refusal of one code word; the site's own log says why."""
     log.error("refused: %s", describe(error))
     return outbox.refuse(error)
-
-
-def _use_threads(work: WorkSpec, own: int = 0) -> None:
-    """The site's own number of threads, else the task's wish; never more than the machine has. It changes no result."""
-    wanted = min(own or work.threads, os.cpu_count() or 1)
-    if wanted and torch.get_num_threads() != wanted:
-        torch.set_num_threads(wanted)
-
-
-def _machine_mb() -> int:
-    """Memory of the machine, MB."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 app = make_app()

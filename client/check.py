@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from client.site import Site
-from llmchain_fl.core.adapter.routing import is_beside
 from llmchain_fl.core.adapter.value import ENDINGS as TRAINABLE
-from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.base_digest import base_digest
+from llmchain_fl.core.adapter.value import Arrays, is_beside
 from llmchain_fl.core.base_model import KNOWN, locate
-from llmchain_fl.core.errors import ModelError, PrivacyError, WireError
+from llmchain_fl.core.errors import SAME, ModelError, PrivacyError, WireError
 from llmchain_fl.core.guards import SITE_GUARDS, GuardSpec, site_half
 from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
 from llmchain_fl.core.ranges import Range, range_faults
 from llmchain_fl.core.section import NAME
 from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.work import WorkSpec
 
-SAME = "server and site must run the same version"
 KINDS = "fiu"
 """Numpy's letters of arrays that may come: numbers, signed and unsigned; no text, no objects."""
 MOST_ARRAYS, LONGEST_NAME = 200_000, 500
 LARGEST_LR = 1e3
 ENDINGS = (*TRAINABLE, "head")
 """What ``trains`` and ``keeps`` may name."""
+BASES: Named[Callable[[Path], str]] = Named({"digest": "llmchain_fl.core.base_digest:base_digest"})
+"""What a base is; imported when the site file names one by its digest."""
 _NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
 
 
@@ -148,7 +148,7 @@ def check_base(site: Site, work: WorkSpec) -> None:
         raise ModelError("the base model is not on this site's disk", remedy="put it there, or set limits.hub = true")
     if not allowed or (path in KNOWN and path in allowed):
         return
-    if not located.local or base_digest(Path(located.path)) not in allowed:
+    if not located.local or BASES["digest"](Path(located.path)) not in allowed:
         raise ModelError("the site does not allow this base model", remedy="add it to limits.base_models")
 
 

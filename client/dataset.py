@@ -8,15 +8,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.site import Site
 from llmchain_fl.core.adapter.resident import ResidentSpec
 from llmchain_fl.core.data.columns import only_labels, only_sound
-from llmchain_fl.core.data.lines import Dialect
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Misfit, Rows, sort_out
 from llmchain_fl.core.data.source import path_of, read_fitting
 from llmchain_fl.core.data.state import State, state_of
-from llmchain_fl.core.errors import DataError, WireError
+from llmchain_fl.core.errors import SAME, DataError, WireError
 from llmchain_fl.core.privacy.units import Units, same_person
 from llmchain_fl.core.regular_file import kind_of
 from llmchain_fl.core.section import NAME
@@ -42,6 +43,19 @@ class SiteRecords:
     """Of the source when it was read; None: it must be read again."""
 
 
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The records of one stage, who pays for them, and which of its units are kept."""
+
+    stage: str
+    group: str
+    records: SiteRecords
+    kept: Mask
+
+
 Kept = dict[tuple[str, str, str, ResidentSpec, TaskSpec], SiteRecords]
 
 
@@ -52,9 +66,7 @@ def _source(site: Site, stage: str, which: str) -> str:
         WireError: the server's name for the stage might lead out of the site's folder.
     """
     if not re.fullmatch(NAME, stage):
-        raise WireError(
-            "the name of the stage cannot stand in a path", remedy="server and site must run the same version"
-        )
+        raise WireError("the name of the stage cannot stand in a path", remedy=SAME)
     return (site.data.train if which == "train" else site.data.held_out).replace("{stage}", stage)
 
 

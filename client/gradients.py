@@ -8,7 +8,7 @@ batch into passes, which changes memory and not the result: every drawn record i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from client.per_sample import PerSample
 from llmchain_fl.core.adapter.resident import Resident
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.clipping import clipped_sum
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -26,6 +27,10 @@ from llmchain_fl.core.tasks.passes import Shape, passes
 LossFn = Callable[[Sequence[int]], Tensor]
 OPEN_BYTES = 64 * 2**20
 """Memory for the sums of units whose records are not all added up yet."""
+
+
+PLAIN: Named[Callable[..., GradientFn]] = Named({"gradient": "client.plain_gradient:PlainGradient"})
+"""The step of a run without privacy."""
 
 
 class GradientFn(Protocol):
@@ -39,34 +44,6 @@ class GradientFn(Protocol):
 
     def paused(self) -> AbstractContextManager[None]:
         """While it is open the model computes as usual: for passes over public records."""
-
-
-def chunks(index: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """``index`` in pieces of at most ``size``."""
-    for start in range(0, len(index), size):
-        yield index[start : start + size]
-
-
-class PlainGradient:
-    """g = sum_i grad loss_i. Records' losses are summed, so micro-batches add up exactly."""
-
-    def __init__(self, resident: Resident, examples: Examples, micro_batch: int) -> None:
-        self._resident, self._examples, self._micro = resident, examples, micro_batch
-        self.unusable = 0.0
-
-    def __call__(self, batch: Batch, loss: LossFn) -> Tensor:
-        """Sum of gradients; zeros for an empty batch (no forward pass)."""
-        like = sorted(batch, key=lambda unit: max(map(self._examples.length, unit)))  # like lengths together
-        parameters = [self._resident.parameters[name] for name in self._resident.trained_names]
-        total = torch.zeros_like(self._resident.trained)
-        for part in chunks(_flat(like), self._micro):
-            gradients = torch.autograd.grad(loss(part).sum(), parameters, materialize_grads=True)
-            total += torch.cat([g.reshape(-1) for g in gradients])
-        return total
-
-    def paused(self) -> AbstractContextManager[None]:
-        """Nothing to put aside."""
-        return nullcontext()
 
 
 class PrivateGradient:
@@ -175,17 +152,13 @@ class PrivateGradient:
         self._per_sample.close()
 
 
-def _flat(batch: Batch) -> list[int]:
-    return [int(record) for unit in batch for record in unit]
-
-
 @contextmanager
 def gradient_of(
     resident: Resident, examples: Examples, micro_batch: int, plan: PrivacyPlan | None
 ) -> Iterator[GradientFn]:
     """The gradient function of a round: private if there is a plan (in the shape of ``examples``), plain if not."""
     if plan is None:
-        yield PlainGradient(resident, examples, micro_batch)
+        yield PLAIN["gradient"](resident, examples, micro_batch)
         return
     private = PrivateGradient(resident, examples, plan, SecureNoise())
     try:

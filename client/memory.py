@@ -27,21 +27,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from client.site import memory_file
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.privacy.durable import make_folder, remove, replace
 
+if TYPE_CHECKING:
+    from client.rounds import SealOf
+
 KEPT_RUNS = 16
 """How many files stay in a folder: those written last."""
-SealOf = Callable[[int], str]
-"""Round -> SHA-256 of the payload that the ledger sealed for it, "" if none."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,10 @@ class Kept:
 
 
 class Memory:
-    """What is kept for ``purpose`` of the run ``run``; the name of the file is a hash: ``run`` is the server's text."""
+    """What is kept in ``folder`` for ``purpose`` of the run ``run``."""
 
     def __init__(self, folder: Path, run: str, purpose: str) -> None:
-        told = json.dumps([run, purpose]).encode()
-        self.file = folder / ".memory" / f"{hashlib.sha256(told).hexdigest()[:32]}.safetensors"
+        self.file = memory_file(folder, run, purpose)
 
     def before(self, number: int, seal_of: SealOf | None) -> Arrays:
         """What round ``number`` starts from; see the table of the module.
@@ -72,6 +74,21 @@ class Memory:
             RunError: the file is damaged or cannot be read.
         """
         return believed(self.read(), number, seal_of)
+
+    def fitting(self, number: int, seal_of: SealOf | None, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+        """The same for a round that trains arrays of these ``shapes``. Asked before the round is paid for.
+
+        Raises:
+            RunError: the file is damaged or cannot be read, or an array has another shape.
+        """
+        found = self.before(number, seal_of)
+        wrong = [name for name, value in found.items() if shapes.get(name, value.shape) != value.shape]
+        if wrong:
+            raise RunError(
+                f"the memory of {wrong[0]!r} has shape {found[wrong[0]].shape}, its update {shapes[wrong[0]]}",
+                remedy="one run keeps its shapes; delete the site's .memory folder to go on without it",
+            )
+        return found
 
     def keep(self, number: int, payload: bytes, before: Arrays, after: Arrays) -> None:
         """Write what round ``number`` left beside ``payload``; on the disk when it returns, and not yet believed.

@@ -32,20 +32,27 @@ from safetensors.numpy import load, save
 
 from client.site import Site
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.codec import CodecSpec, Draw
-from llmchain_fl.core.compression.error_feedback import encode_with_memory
-from llmchain_fl.core.compression.update import encode
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError, TrainingError
 from llmchain_fl.core.messages import HelloReply, ScoreTask, SecureReply, TrainTask
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.printable import printable
-from llmchain_fl.core.privacy.charges import at_site, score_charge, training_charges
-from llmchain_fl.core.privacy.ledger import Ledger, Release
+from llmchain_fl.core.privacy.charges import at_site, training_charges
+from llmchain_fl.core.privacy.noise import Uniform
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Ledger, Release
 from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_secure_reply, write_update
 
 PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'
 """How a sealed refusal begins; no file of arrays does (it would have a header of 10**18 bytes)."""
+PACK: Named[Any] = Named(
+    {
+        "encode": "llmchain_fl.core.compression.update:encode",
+        "with memory": "llmchain_fl.core.compression.error_feedback:encode_with_memory",
+    }
+)
+"""How an update is made small; imported when a task names a codec."""
 
 
 def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
@@ -56,12 +63,6 @@ def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
     return Release(task.key, charges, plan.digest(), "training", task.federation, task.stage_name)
 
 
-def score_release(site: Site, task: ScoreTask, plan: PrivacyPlan) -> Release:
-    """What noised scores cost: one for each stage asked for, whether or not the site has records of it."""
-    charges = at_site([score_charge(plan, len(task.stages))], site.data_set, site.named(plan.unit))
-    return Release(task.key, charges, plan.digest(), "scores", task.federation, task.stages[-1])
-
-
 @dataclass(frozen=True)
 class Packing:
     """How an update is made small: after the noise, so it is post-processing.
@@ -70,7 +71,7 @@ class Packing:
     """
 
     codec: CodecSpec
-    draw: Draw
+    draw: Uniform
     left_out: Arrays
 
 
@@ -90,8 +91,8 @@ def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]
     if codec.name == "none":
         return update, {}
     if not codec.feedback:
-        return encode(update, codec, packing.draw), {}
-    return encode_with_memory(packing.left_out, update, codec, packing.draw)
+        return PACK["encode"](update, codec, packing.draw), {}
+    return PACK["with memory"](packing.left_out, update, codec, packing.draw)
 
 
 def payload(leaving: Mapping[str, Any]) -> bytes:
@@ -190,25 +191,6 @@ def hello(site: Site) -> RecordDict:
 def secure_step(reply: SecureReply) -> RecordDict:
     """One step of a secure sum beside training (``client/secure_sum.py``)."""
     return write_secure_reply(reply)
-
-
-def check_scores(site: Site, plan: PrivacyPlan | None) -> str:
-    """How the site shares scores: ``noised`` or ``exact``. Asked before anything is scored.
-
-    Raises:
-        PrivacyError: it does not share them, or the run's plan does not pay for noised ones.
-    """
-    kind = site.limits.scores
-    if kind == "none":
-        raise PrivacyError("the site does not share scores", remedy='set limits.scores = "noised"')
-    if kind == "noised" and (plan is None or not plan.score_noise):
-        raise PrivacyError("the site shares noised scores only", remedy="run with privacy on and sites.held_out > 0")
-    if kind == "noised" and site.data.one_record_per_person:
-        raise PrivacyError(
-            "persons kept for scores cannot be told from those trained on where the records name no person",
-            remedy='name a column for the person, or set limits.scores = "none"',
-        )
-    return kind
 
 
 def scores(site: Site, number: int, values: dict[str, float]) -> RecordDict:

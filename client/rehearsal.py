@@ -30,28 +30,16 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.dataset import SiteRecords
+from client.dataset import Mask, Part, SiteRecords
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, joined
 
-Mask = NDArray[np.bool_]
 Mark = tuple[bytes, int, int]
 """What makes two records of different files the same one: tokens, target, and which of its owner's equal ones it is."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The records of one stage, who pays for them, and which of its units are kept."""
-
-    stage: str
-    group: str
-    records: SiteRecords
-    kept: Mask
 
 
 def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) -> Mask:
@@ -112,8 +100,6 @@ def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Uni
         parts: the stage that is taught now first, then the stages to rehearse.
         allowed: for each of them which units may take part in this round.
     """
-    if len(parts) == 1:
-        return parts[0].records.examples, parts[0].records.units.kept(parts[0].kept & allowed[0])
     count = 0
     members: dict[object, dict[Mark, int]] = {}
     for part, may in zip(parts, allowed, strict=True):

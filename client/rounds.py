@@ -11,31 +11,31 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client import outbox, trial
-from client.dataset import SiteRecords
-from client.memory import Memory
-from client.rehearsal import Mask, Part, mixed
-from client.training import LocalResult, Train, train_round
+from client.dataset import Mask, Part
+from client.training import LocalResult, Train
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.methods import CLOSED_FORM, LOCAL, LOCKSTEP
 from llmchain_fl.core.plugins import Named
-from llmchain_fl.core.privacy.ledger import Ledger, Release
-from llmchain_fl.core.privacy.noise import SecureNoise, Uniform
+from llmchain_fl.core.privacy.noise import Uniform
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Ledger, Release
 from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
-from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.work import WorkSpec
 
 if TYPE_CHECKING:
+    from client.memory import Memory
     from client.secure_sum import Masking
 
 log = logging.getLogger("llmchain_fl.client")
 Watch = Callable[[TrainTask, LocalResult], None]
 FEW = 0.5
 """Share of the persons of a stage that may take part, below which the site's log says so."""
+SealOf = Callable[[int], str]
+"""Round -> SHA-256 of the payload that the ledger sealed for it, "" if none."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,30 @@ def _trained(
     return packed
 
 
-LOOPS: Named[Train] = Named({LOCKSTEP: "client.lockstep:gradient_sum", CLOSED_FORM: "client.closed_form:head_sums"})
-"""What a site does in a round beside ``train_round``; imported when a task names it."""
+LOOPS: Named[Train] = Named(
+    {
+        LOCAL: "client.local:train_round",
+        LOCKSTEP: "client.lockstep:gradient_sum",
+        CLOSED_FORM: "client.closed_form:head_sums",
+    }
+)
+"""What a site does in a round, by ``train.method``."""
 
 
-COUNTED: Named[Callable[..., float]] = Named({"f1": "llmchain_fl.core.privacy.counts:released_f1"})
-"""Scores that are made of counts; imported when a task has them."""
+REHEARSAL: Named[Callable[..., tuple[Examples, Units]]] = Named({"mixed": "client.rehearsal:mixed"})
+"""Records of several stages as those of one round."""
+
+
+def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Units]:
+    """The records of a round, and whose they are; ``allowed``: for each part which units may take part."""
+    if len(parts) > 1:
+        return REHEARSAL["mixed"](parts, allowed)
+    return parts[0].records.examples, parts[0].records.units.kept(parts[0].kept & allowed[0])
 
 
 def loop_of(method: str) -> Train:
-    """What a site does in a round, by ``train.method``."""
-    return train_round if method == LOCAL else LOOPS[method]
+    """The loop that a task names."""
+    return LOOPS[method]
 
 
 def stays(name: str, keeps: Sequence[str]) -> bool:
@@ -172,41 +185,6 @@ def _tell(site: str, task: TrainTask, work: WorkSpec, result: LocalResult) -> No
             "%s, round %d: %.1f %% of the drawn units could not be computed and counted as zero; the round is paid for",
             *(site, task.round, 100 * result.unusable),
         )
-
-
-def play_scores(
-    ledger: Ledger,
-    task: ScoreTask,
-    plan: PrivacyPlan,
-    nlp_task: Task,
-    release: Release,
-    held_out: dict[str, tuple[str, SiteRecords]],
-) -> RecordDict:
-    """Reserve -> score -> noise -> seal -> the reply: one noised score for each stage that was asked for.
-
-    ``held_out``: stage -> (group that pays, records). A stage of which the site has no records gets a score too, made
-    of noise: which stages a site knows stays its own. What fails after the scores were paid is sealed as a refusal.
-    """
-    named = [(stage, group, one) for stage, (group, one) in held_out.items() if one.names]
-    masks = ledger.reserve(release, [(group, one.names) for _, group, one in named])
-    allowed = {stage: mask for (stage, _, _), mask in zip(named, masks, strict=True)}
-    noise, bound, counted = SecureNoise(), nlp_task.metrics[0].bound, nlp_task.counts
-    values = {}
-    try:
-        for stage in task.stages:
-            told = held_out.get(stage)
-            units = Units(()) if told is None else told[1].units
-            units = units.kept(allowed.get(stage, np.ones(len(units), dtype=np.bool_)))
-            if counted:
-                found = np.zeros((0, 3)) if told is None else nlp_task.record_counts(told[1].examples)  # type: ignore[attr-defined]
-                values[stage] = COUNTED["f1"](found, units, counted, plan.score_noise, noise)
-                continue
-            means = np.zeros(0) if told is None else nlp_task.record_scores(told[1].examples) / bound
-            values[stage] = noised_mean(unit_means(means, units), plan.score_noise, noise) * bound
-    except Exception as error:
-        log.error("scores of round %d were paid for and give none: %s", task.round, outbox.describe(error))
-        return outbox.release_refusal(ledger, task)
-    return outbox.noised_scores(ledger, task, values)
 
 
 def _draws(plan: PrivacyPlan | None, seed: int, site: str, number: int) -> Uniform:

@@ -14,14 +14,15 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client import outbox
 from client.site import Site
 from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import LlmchainError, PrivacyError, WireError
-from llmchain_fl.core.messages import SecureQuery, SecureReply, SecureTask, TrainTask
+from llmchain_fl.core.errors import SAME, LlmchainError, PrivacyError, WireError
+from llmchain_fl.core.messages import SecureReply, SecureTask, TrainTask
 from llmchain_fl.core.privacy.integer_noise import noised_share
 from llmchain_fl.core.privacy.integers import clipped_integer_sum
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -30,12 +31,12 @@ from llmchain_fl.core.secure.identity import make_identity
 from llmchain_fl.core.secure.member import Member
 from llmchain_fl.core.secure.numbers import sum_name, word_width, words_of
 from llmchain_fl.core.secure.policy import Policy
+from llmchain_fl.core.secure.query import SecureQuery, read_secure_query
 from llmchain_fl.core.secure.store import OnceFile, SecretStore
 from llmchain_fl.core.secure.words import Numbers
 from llmchain_fl.core.work import SecureSpec, WorkSpec
 
 log = logging.getLogger("llmchain_fl.client")
-SAME = "server and site must run the same version"
 
 
 def member_of(site: Site, work: WorkSpec | None) -> Member:
@@ -164,12 +165,13 @@ STEPS: Mapping[str, Callable[[Site, SecureQuery], SecureReply]] = MappingProxyTy
 """Step of a query -> what the site answers."""
 
 
-def answer(site: Site, query: SecureQuery) -> SecureReply:
+def answer(site: Site, content: RecordDict) -> SecureReply:
     """One step beside training.
 
     Raises:
         LlmchainError: why the site takes no part in it.
     """
+    query = read_secure_query(content)
     if query.step not in STEPS:
         raise WireError("there is no such step of a secure sum", remedy=SAME)
     return STEPS[query.step](site, query)

@@ -34,24 +34,35 @@ The server's wishes may only be stricter. A site file (TOML), named in the Super
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, PrivateAttr
 
 from client.limits import PERSON, SiteCompute, SiteLimits, Unit
-from client.memory import Memory
 from llmchain_fl.core.audit import AuditLog
 from llmchain_fl.core.data.source import path_of
 from llmchain_fl.core.errors import ConfigError, PrivacyError
-from llmchain_fl.core.privacy.ledger import FileLedger, Ledger, NullLedger, Terms
+from llmchain_fl.core.plugins import Named
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.release import Ledger, Terms
 from llmchain_fl.core.section import NAME, Section, faults_in
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.core.work import WorkSpec
 
+if TYPE_CHECKING:
+    from client.memory import Memory
+
 __all__ = ["PERSON", "Site", "SiteApproved", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
+
+
+KEEPS: Named[Any] = Named(
+    {"memory": "client.memory:Memory", "no ledger": "llmchain_fl.core.privacy.null_ledger:NullLedger"}
+)
+"""What a site keeps of a run for itself, where the task says so; and the ledger of a run without privacy."""
 
 
 class SiteData(Section):
@@ -146,7 +157,7 @@ class Site(Section):
 
     def ledger(self, work: WorkSpec) -> Ledger:
         """The privacy ledger of the site, or one that records nothing for work without a plan."""
-        return NullLedger() if work.plan is None else self.open_ledger(work.plan.unit)
+        return KEEPS["no ledger"]() if work.plan is None else self.open_ledger(work.plan.unit)
 
     def verify(self) -> None:
         """Verify the ledger before anything of a message is looked at, where the site's file says by what it counts.
@@ -175,7 +186,7 @@ class Site(Section):
 
     def memory(self, run: str, purpose: str = "personal") -> Memory:
         """What this site keeps for itself of the run ``run``."""
-        return Memory(Path(self.state), run, purpose)
+        return KEEPS["memory"](Path(self.state), run, purpose)  # type: ignore[no-any-return]
 
     @property
     def data_set(self) -> str:
@@ -202,6 +213,12 @@ class Site(Section):
         """The file by which a ledger that was set back is found out."""
         state = Path(os.path.abspath(self.state))
         return Path(self.anchor) if self.anchor else state.with_name(f"{state.name}.{self.name}.anchor")
+
+
+def memory_file(folder: Path, run: str, purpose: str) -> Path:
+    """Where a site keeps what ``purpose`` of ``run`` needs; named by a hash, for ``run`` is the server's text."""
+    told = json.dumps([run, purpose]).encode()
+    return folder / ".memory" / f"{hashlib.sha256(told).hexdigest()[:32]}.safetensors"
 
 
 def read_site(path: Path) -> Site:

@@ -28,10 +28,8 @@ from torch import Tensor
 
 from client.layouts import Layouts
 from client.per_sample import PerSample
-from llmchain_fl.core.adapter.fold import is_fold
 from llmchain_fl.core.adapter.resident import Resident, State
-from llmchain_fl.core.adapter.routing import CENTRE, KEYS, TAU, is_beside
-from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays, is_beside, is_fold
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.guards.site_guard import TEACHER

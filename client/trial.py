@@ -13,14 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from client import check
+from client import outbox
 from client.steady import found_once, known_ids, made_up_records
-from client.training import Train, train_round
+from client.training import Train
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.adapter.routing import is_beside
-from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.update import encode
-from llmchain_fl.core.errors import LlmchainError, ModelError, TrainingError, WireError
+from llmchain_fl.core.adapter.value import Arrays, is_beside
+from llmchain_fl.core.errors import SAME, LlmchainError, ModelError, TrainingError, WireError
 from llmchain_fl.core.first_pass import text_config
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.messages import TrainTask
@@ -52,9 +50,7 @@ def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
     resident.load(own)
 
 
-def try_out(
-    task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train | None = None
-) -> None:
+def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train) -> None:
     """One step on made-up records, and its update packed.
 
     Args:
@@ -63,20 +59,18 @@ def try_out(
         nlp_task: over the resident, focused on what is trained.
         own: the trained arrays that stay here.
         shape: of private passes; None: padded by batch.
-        loop: what the site does in a round, if not ``train_round``.
+        loop: what the site does in a round.
 
     Raises:
         LlmchainError: why the round cannot be done.
     """
     try:
         load(nlp_task.resident, task, own)
-        _step(task, work, nlp_task, shape, loop or train_round)
+        _step(task, work, nlp_task, shape, loop)
     except LlmchainError:
         raise
     except Exception as error:
-        raise WireError(
-            f"the task cannot be done on made-up records ({type(error).__name__})", remedy=check.SAME
-        ) from error
+        raise WireError(f"the task cannot be done on made-up records ({type(error).__name__})", remedy=SAME) from error
 
 
 def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None, loop: Train) -> None:
@@ -100,7 +94,7 @@ def _step(task: TrainTask, work: WorkSpec, nlp_task: Task, shape: Shape | None, 
             for name, value in result.arrays.items()
             if name in task.arrays
         }
-        encode(delta, work.codec, seeded_uniform(1, "trial", 1))
+        outbox.packed(delta, outbox.Packing(work.codec, seeded_uniform(1, "trial", 1), {}))
 
 
 def _records(work: WorkSpec, nlp_task: Task, labels: StageLabels | None) -> Examples:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from llmchain_fl.core.adapter.value import count_bytes
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack
-from llmchain_fl.core.messages import ScoreTask, SecureQuery, TrainTask
+from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.secure.query import SecureQuery
 
 
 def write_train_task(task: TrainTask) -> RecordDict:
@@ -61,4 +62,8 @@ def write_secure_query(query: SecureQuery) -> RecordDict:
 def size_of(task: TrainTask) -> int:
     """Bytes that one site receives for one round."""
     told = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
-    return count_bytes(task.arrays) + count_bytes(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))
+    return _bytes_of(task.arrays) + _bytes_of(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))
+
+
+def _bytes_of(arrays: Arrays) -> int:
+    return sum(value.nbytes for value in arrays.values())

@@ -15,7 +15,8 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from llmchain_fl import __version__
-from llmchain_fl.core.audit import AuditLog, by_whom, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import AuditLog, by_whom
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.fingerprint import decision_of, fingerprint, place_of, work_of
 from llmchain_fl.core.printable import printable

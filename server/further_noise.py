@@ -29,8 +29,9 @@ from dataclasses import replace
 from llmchain_fl.config.calendar import Ended, calendar, site_calendar, to_score, trained_as
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
-from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
+from llmchain_fl.core.privacy.charges import score_event, training_event, training_groups
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.groups import HELD_OUT
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.planning.calibrate import smallest_noise
 from llmchain_fl.report.wording import epsilon_text

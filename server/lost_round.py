@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from flwr.app import MessageType
 
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import CODES
 from llmchain_fl.run_dir import RunDir
 from server.strikes import is_strike

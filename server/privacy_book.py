@@ -13,8 +13,10 @@ from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCKSTEP
-from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
-from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event, training_groups
+from llmchain_fl.core.privacy.accounting import groups_epsilon
+from llmchain_fl.core.privacy.charges import score_event, training_event, training_groups
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.groups import HELD_OUT
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.trusted_peers import FIELD, MEANS, by_trusted_peers

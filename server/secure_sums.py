@@ -20,8 +20,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from llmchain_fl.core.errors import CODES, LlmchainError, SecureSumError, WireError
-from llmchain_fl.core.messages import SecureQuery, SecureReply, SecureTask
+from llmchain_fl.core.messages import SecureReply, SecureTask
 from llmchain_fl.core.secure.numbers import sum_name, word_width
+from llmchain_fl.core.secure.query import SecureQuery
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.replies import Refusal, read_secure_reply
 from llmchain_fl.requests import write_secure_query

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client import check, trial
+from client.local import train_round
 from client.steady import Brought, shape_for
 from llmchain_fl.aggregation.rule import Arrays, Rule, names_of
 from llmchain_fl.config.calendar import stages_in_order
@@ -89,7 +90,7 @@ def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
     brought = Brought(task.arrays, task.guard_arrays, work.guards)
     private = work.plan is not None and work.plan.unit != "site"
     shape = shape_for(resident, nlp_task, work.task.max_tokens, site.compute.rows, brought) if private else None
-    trial.try_out(task, work, nlp_task, {}, shape)
+    trial.try_out(task, work, nlp_task, {}, shape, train_round)
 
 
 def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:

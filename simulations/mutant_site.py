@@ -8,12 +8,13 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from client.app import do_score, do_train
+from client.app import do_train
 from client.dataset import Kept
+from client.scores import do_score
 from client.site import read_site
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.guards.olora import OloraSite
 from llmchain_fl.core.messages import ScoreTask, TrainTask

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.training import LocalResult, Train, check_moved
+from client.local import check_moved
+from client.training import LocalResult, Train
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import ConfigError, PrivacyError
 from llmchain_fl.core.guards import SiteGuards
@@ -78,7 +79,7 @@ def refuse(config: RunConfig, backend: str) -> None:
 
 
 def loop_of(trainer: OwnTrainer) -> Train:
-    """``trainer`` in the place of ``client.training.train_round``."""
+    """``trainer`` in the place of ``client.local.train_round``."""
 
     def loop(
         task: Task,

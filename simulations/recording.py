@@ -10,7 +10,8 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from llmchain_fl.core.array_record import unpack
-from llmchain_fl.core.wire import read_secure_query, read_train_task
+from llmchain_fl.core.secure.query import read_secure_query
+from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.privacy.attacks.secure_view import Heard
 from llmchain_fl.replies import Refusal, read_secure_reply
 from llmchain_fl.secure_sum import Kind

@@ -14,7 +14,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.audit import AuditLog, last_line, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import AuditLog, last_line
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.fingerprint import fingerprint
 

@@ -112,7 +112,7 @@ def test_nothing_is_kept_where_there_is_nothing_to_keep(small: Any, last: int, c
     task = small.task(last_layers=last, cache_mb=cache_mb)
     examples = task.encode(small.rows(3))
     task.forward(examples, range(3))
-    assert task.resident.prefix.enabled is enabled
+    assert (task.resident.prefix is not None and task.resident.prefix.enabled) is enabled
     assert bool(examples.frozen_outputs) is enabled
 
 

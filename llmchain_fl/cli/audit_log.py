@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.report.wording import epsilon_text

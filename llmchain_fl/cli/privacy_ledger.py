@@ -132,8 +132,9 @@ def read(site: Site) -> Reading | None:
 
 
 def _renew(sites: list[Site]) -> None:
-    from llmchain_fl.core.privacy.ledger import Terms, renew_anchor
+    from llmchain_fl.core.privacy.release import Terms
     from llmchain_fl.core.privacy.store import unit_of
+    from llmchain_fl.privacy.anchor_renewal import AnchorRenewal
 
     if len(sites) != 1:
         raise ConfigError(["--renew-anchor is for one site: give its site.toml"], remedy="nothing was changed")
@@ -144,7 +145,7 @@ def _renew(sites: list[Site]) -> None:
         )
     limits = site.limits
     terms = Terms(site.name, unit_of(site.ledger_folder), limits.delta, ACCOUNTANT, limits.epsilon)
-    renew_anchor(site.ledger_folder, site.anchor_file, terms)
+    AnchorRenewal(site.ledger_folder, site.anchor_file, terms).renew()
 
 
 def as_dict(site: Site, reading: Reading | None) -> dict[str, Any]:

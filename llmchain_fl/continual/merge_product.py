@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from llmchain_fl.continual.merge import Adapter, Arrays
 from llmchain_fl.continual.product_energy import difference
-from llmchain_fl.core.adapter.fold import FOLD_A, FOLD_B, is_fold
 from llmchain_fl.core.adapter.product import modules, product_pair
+from llmchain_fl.core.adapter.value import FOLD_A, FOLD_B, is_fold
 from llmchain_fl.core.errors import ModelError
 
 Floats = NDArray[np.float64]

@@ -22,13 +22,12 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.messages import MAX_ARRAYS, MAX_BYTES
 
 NAME, FORMAT = "packed", "safetensors"
 MAX_LINE = 256
 """Most bytes of the table for one array, on average."""
-_SAME = "server and site must run the same version"
 
 
 def pack(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
@@ -45,7 +44,7 @@ def unpack(record: ArrayRecord) -> dict[str, NDArray[np.generic]]:
     """
     found = record.get(NAME)
     if found is None or len(record) != 1 or found.stype != FORMAT or not isinstance(found.data, bytes):
-        raise WireError("arrays are not packed as one", remedy=_SAME)
+        raise WireError("arrays are not packed as one", remedy=SAME)
     size, table = len(found.data), int.from_bytes(found.data[:8], "little")
     if size > MAX_BYTES or table > MAX_LINE * MAX_ARRAYS:
         what = f"a message of {size} bytes with a table of {table}; at most {MAX_BYTES} and {MAX_LINE * MAX_ARRAYS}"
@@ -53,7 +52,7 @@ def unpack(record: ArrayRecord) -> dict[str, NDArray[np.generic]]:
     try:
         arrays = load(found.data)
     except Exception:  # whatever the library, numpy or Python raise on hostile bytes; their words may quote them
-        raise WireError("the arrays cannot be decoded", remedy=_SAME) from None
+        raise WireError("the arrays cannot be decoded", remedy=SAME) from None
     if len(arrays) > MAX_ARRAYS:
         raise WireError(f"{len(arrays)} arrays, at most {MAX_ARRAYS}", remedy="use a smaller adapter")
     return {name: arrays[name].copy() for name in sorted(arrays)}  # a copy: the library's are read-only

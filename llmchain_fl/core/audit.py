@@ -33,8 +33,8 @@ case                                       outcome
 =========================================  =================================================================
 a torn last line                           cut off by the next one: its call had not returned
 the last line is none                      :class:`PrivacyError`: nothing is added, so nothing leaves
-an earlier line was changed                found by :func:`read_log`, which whoever starts or reads calls; adding a
-                                           line looks at the last one only, so that a long log costs no round
+an earlier line was changed                found by ``llmchain_fl/audit_log.py``, at each start and by whoever reads;
+                                           adding a line looks at the last one only, so that a long log costs no round
 the log is cut or gone                     a new one begins; what the ledger and the coordinator know tells of it
                                            (``llmchain_fl/evidence/verify.py``)
 =========================================  =================================================================
@@ -43,31 +43,17 @@ the log is cut or gone                     a new one begins; what the ledger and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmchain_fl.core.chain import COMMON, GENESIS, Chain, checked, new_line
+from llmchain_fl.core.chain import GENESIS, checked, new_line
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.durable import append, content, disk_errors, locked, make_folder
+from llmchain_fl.core.privacy.durable import append, disk_errors, locked, make_folder
 
 FORMAT = 1
 FILE = "audit.jsonl"
-_MESSAGE = frozenset({"kind", "run", "round", "task"})
-FIELDS: dict[str, frozenset[str]] = {
-    "open": frozenset({"format", "side", "name"}),
-    "started": frozenset({"by", "version"}),
-    "stopped": frozenset({"by", "why"}),
-    "approved": frozenset({"by", "what", "sha256"}),
-    "changed": frozenset({"by", "was"}),
-    "answered": _MESSAGE | {"task_bytes", "work", "decision", "reply", "reply_bytes", "before"},
-    "declined": _MESSAGE | {"decision", "bundle"},
-    "asked": _MESSAGE | {"site", "node", "task_bytes", "work"},
-    "received": _MESSAGE | {"site", "node", "decision", "reply", "reply_bytes"},
-    "lost": _MESSAGE | {"site", "node"},
-}
-_COMMON = COMMON | {"policy", "ledger"}
 
 Ledger = dict[str, Any]
 """How a ledger stood: seq, head, epsilon (None: infinite), delta, unit, accountant, profiles (the sets of groups whose
@@ -154,37 +140,6 @@ def last_line(file: Path) -> tuple[int, bytes | None]:
             if start == 0:
                 return 0, None
             block *= 16
-
-
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """All entries, verified; a torn last line is left out, and a log that is not there has none.
-
-    Raises:
-        PrivacyError: the first line that cannot be believed, by its number.
-    """
-    chain, found = Chain(), list[dict[str, Any]]()
-    for line in (content(file) or b"").split(b"\n")[:-1]:
-        try:
-            entry = chain.following(line)
-            _check(entry, found[-1] if found else None)
-        except (ValueError, KeyError, TypeError, RecursionError) as fault:
-            raise PrivacyError(
-                f"line {chain.next} of the audit log {file} was changed: {fault or type(fault).__name__}",
-                remedy="keep the file as it is, find out who can write it, and compare it with a copy",
-            ) from None
-        chain.take(line, entry)
-        found.append(entry)
-    return found
-
-
-def _check(entry: Mapping[str, Any], last: Mapping[str, Any] | None) -> None:
-    kind = entry["type"]
-    if entry.keys() != _COMMON | FIELDS[kind]:
-        raise ValueError("other fields")
-    if (kind == "open") != (last is None):
-        raise ValueError("out of order")
-    if last is not None and last["policy"] != entry["was" if kind == "changed" else "policy"]:
-        raise ValueError("the settings are not those of the line before")
 
 
 def _before(stood: Ledger | None, stands: Ledger | None) -> float | None:

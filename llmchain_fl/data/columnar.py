@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmchain_fl.core.data.lines import Dialect, missing_file, names_in
+from llmchain_fl.core.data.readers import Dialect, missing_file, names_in
 from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.data.tables import check_header
 from llmchain_fl.core.data.text_files import json_object

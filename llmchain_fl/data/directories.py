@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 
 from llmchain_fl.core import plugins
-from llmchain_fl.core.data.lines import names_in
-from llmchain_fl.core.data.readers import READERS, format_of, formats
+from llmchain_fl.core.data.readers import READERS, format_of, formats, names_in
 from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.regular_file import kind_of

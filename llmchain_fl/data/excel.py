@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmchain_fl.core.data.lines import Dialect, missing_file
+from llmchain_fl.core.data.readers import Dialect, missing_file
 from llmchain_fl.core.data.rows import Found, Line, Located
 from llmchain_fl.core.data.tables import check_header
 from llmchain_fl.core.errors import DataError

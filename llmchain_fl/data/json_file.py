@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmchain_fl.core.data.lines import GZIP, Dialect, missing_file, open_bytes, pieces
+from llmchain_fl.core.data.lines import open_bytes, pieces
+from llmchain_fl.core.data.readers import GZIP, Dialect, missing_file
 from llmchain_fl.core.data.rows import Found, Line, Located, Misfit
 from llmchain_fl.core.data.text_files import read_jsonl
 from llmchain_fl.core.errors import DataError

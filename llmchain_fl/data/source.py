@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from llmchain_fl.core.data.columns import asked_columns, cell_faults, check_columns, map_record
-from llmchain_fl.core.data.lines import UTF_8, Dialect, open_bytes
+from llmchain_fl.core.data.lines import UTF_8, open_bytes
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import SHOWN, Found, Line, Located, Misfit, Rows
 from llmchain_fl.core.data.source import found_at, path_of, without_rows
 from llmchain_fl.core.data.tables import WINDOWS

@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from llmchain_fl import __version__
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.cli.apps import app_root
 from llmchain_fl.config.read import read_config
-from llmchain_fl.core.audit import AuditLog, read_log
+from llmchain_fl.core.audit import AuditLog
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.errors import ConfigError, RunError

@@ -34,8 +34,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
-from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.routing import FOLD, PAIR
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.site_guard import Settings
 from llmchain_fl.core.tasks.base import Examples, Task

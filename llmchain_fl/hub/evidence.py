@@ -15,8 +15,9 @@ from typing import Any
 import pydantic
 
 from llmchain_fl.atomic_file import finite
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.config.read import read_config
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.strict_json import parse_object

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmchain_fl.core.errors import LlmchainError, PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, groups_epsilon
-from llmchain_fl.core.privacy.charges import HELD_OUT, score_event, training_event
+from llmchain_fl.core.privacy.accounting import groups_epsilon
+from llmchain_fl.core.privacy.charges import score_event, training_event
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.groups import HELD_OUT
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.evaluation.margin import share_half_width
 from llmchain_fl.hub import layout

@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
 from llmchain_fl.onprem.control import Control, code_of
 from llmchain_fl.onprem.runs import Runs, Status, Wish

@@ -26,8 +26,8 @@ from pathlib import Path
 from types import FrameType
 
 from llmchain_fl import __version__
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.cli.apps import tool
-from llmchain_fl.core.audit import read_log
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.onprem.child import begin_log, end_with
 from llmchain_fl.onprem.flower_version import check_flower

@@ -16,6 +16,7 @@ from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.guards import GUARDS
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def _lockstep(parts: Parts) -> Iterator[str]:
     if parts.robust_check is not None:
         yield f"{told} sums gradients, but aggregation.robust screens adapters"
     for guard, _ in parts.guards:
-        if guard.site is not None and guard.site.moves_steps():
+        if guard.site is not None and _moves_steps(guard.site):
             yield f'guard "{guard.name}" acts on the steps of a site, but with {told} the server takes them'
 
 
@@ -354,6 +355,11 @@ def _masked(parts: Parts) -> Iterator[str]:
     if parts.personal_head:
         yield f"{told} opens one mean for all, but aggregation.personal_head keeps each head at its site"
     for guard, _ in parts.guards:
-        if parts.shared and guard.site is not None and guard.site.adds_gradient():
+        if parts.shared and guard.site is not None and guard.site.penalty is not SiteGuard.penalty:
             told_noise = 'privacy.noise = "sum" closes the integers with the noise'
             yield f'guard "{guard.name}" adds a gradient after the noise, but {told_noise}'
+
+
+def _moves_steps(half: type[SiteGuard]) -> bool:
+    """Whether a guard acts on the steps of a site, so that it has nothing to act on where the server takes them."""
+    return half.steer is not SiteGuard.steer or half.pull is not SiteGuard.pull

@@ -14,7 +14,8 @@ from itertools import accumulate
 from llmchain_fl.config.calendar import most_scores, sampling_rate, stages_in_order
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
 from llmchain_fl.planning.work import plan_from
 from llmchain_fl.privacy.neighbours import replace_one

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from numbers import Real
 
 from llmchain_fl.core.errors import ConfigError, PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.planning.calibrate import LARGEST_TARGET, calibrate
 from llmchain_fl.planning.forecast import HIGH
 from llmchain_fl.privacy.gaussian import CLASSIC_HOLDS, classical_std, exact_std, gaussian_epsilon

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, merge
+from llmchain_fl.core.privacy.accounting import NO_NOISE
+from llmchain_fl.core.privacy.events import Event, merge
 
 _FINE, _CELLS = 1e-3, 2e4
 """Cells of :func:`replace_one`: of this width, or wider where more than _CELLS would be needed on each side."""

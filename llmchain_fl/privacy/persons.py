@@ -19,7 +19,8 @@ from scipy.special import log_ndtr, ndtr
 from scipy.stats import binom
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, epsilon, merge
+from llmchain_fl.core.privacy.accounting import NO_NOISE, epsilon
+from llmchain_fl.core.privacy.events import Event, merge
 from llmchain_fl.privacy.gaussian import gaussian_epsilon
 
 Floats = NDArray[np.float64]

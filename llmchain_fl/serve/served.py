@@ -8,8 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from llmchain_fl.core.adapter.routing import KEYS
-from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.value import KEYS, Arrays
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.tasks.spec import TaskSpec

@@ -9,7 +9,7 @@ from safetensors.numpy import load
 
 from client import outbox
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.replies import read_reply

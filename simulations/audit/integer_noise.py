@@ -20,7 +20,8 @@ from scipy.optimize import brentq
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy import integer_noise, integers
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.integers import Integers
 from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import never

@@ -15,7 +15,7 @@ from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.guards.agem import AgemSite
 from llmchain_fl.core.guards.anchor import AnchorSite

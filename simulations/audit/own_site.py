@@ -16,9 +16,10 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client import outbox
-from client.app import Watch, do_score, do_train
+from client.app import Watch, do_train
 from client.dataset import Kept, SiteRecords, site_records
 from client.limits import Unit
+from client.scores import do_score
 from client.site import Site, SiteData, SiteLimits
 from client.training import LocalResult
 from llmchain_fl.core.messages import ScoreTask, TrainTask

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import hypergeom
 
 from client.gradients import OPEN_BYTES, gradient_of
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.clipping import clipped_sum
 from llmchain_fl.privacy.audit import conformance

@@ -15,14 +15,15 @@ import numpy.typing as npt
 from flwr.app import RecordDict
 from torch import Tensor
 
-from client.dataset import SiteRecords
-from client.rehearsal import Part
+from client.dataset import Part, SiteRecords
 from client.rounds import play_round
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.messages import TrainTask
-from llmchain_fl.core.privacy.charges import at_site, site_group, training_charges, training_group
-from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
+from llmchain_fl.core.privacy.charges import at_site, training_charges, training_group
+from llmchain_fl.core.privacy.groups import site_group
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Release, Terms
 from llmchain_fl.core.privacy.units import Units
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.tasks.spec import TaskSpec

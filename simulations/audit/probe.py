@@ -15,9 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from llmchain_fl.core.adapter.fold import Fold
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec
-from llmchain_fl.core.adapter.routing import Router
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import Base, BaseSpec
 from llmchain_fl.core.tasks.base import Examples, Output
@@ -57,7 +55,7 @@ class ProbeResident(Resident):
         self.module.train()
         self.probe = model
         self._layers, self._start = {}, {}
-        self.fold, self.router = Fold({}, self.base.device), Router(model, [], self.base.device)
+        self._first = model
         self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()}, ADAPTER.trained)
         self.reset()
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU, Table, chosen, is_beside, pooled
+from llmchain_fl.core.adapter.routing import FOLD, PAIR, Table, chosen, pooled
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, is_beside
 from llmchain_fl.core.errors import ModelError
 
 SETTINGS = [{}, {"last_layers": 1}, {"last_layers": 2, "cache_mb": 64}, {"kind": "causal-lm"}, {"head": "trained"}]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.core import base_model
+from llmchain_fl.core import known_bases
 from llmchain_fl.core.base_model import KNOWN, BaseSpec, load_base, locate
 from llmchain_fl.core.errors import ModelError
 
@@ -50,7 +50,7 @@ def test_without_package_and_folder_the_hub_is_asked(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found(monkeypatch, None)
-    monkeypatch.setattr(base_model, "SHARED_E5", tmp_path / "none")
+    monkeypatch.setattr(known_bases, "SHARED_E5", tmp_path / "none")
     told = locate(name)
     assert (told.path, told.public_name, told.local, told.file) == (HUB[name], HUB[name], False, "")
 
@@ -60,7 +60,7 @@ def test_every_name_of_the_table_of_this_test_is_known() -> None:
 
 
 def test_the_multilingual_encoder_is_opened_from_beside_the_checkout() -> None:
-    if not base_model.SHARED_E5.is_dir():
+    if not known_bases.SHARED_E5.is_dir():
         pytest.skip("../shared/models/e5-small-zh is not beside the checkout")
     base = load_base(BaseSpec("e5", device="cpu"))
     assert base.hidden_size == 384

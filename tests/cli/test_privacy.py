@@ -20,9 +20,9 @@ from client.site import read_site
 from llmchain_fl.cli import privacy, privacy_audit, privacy_ledger, privacy_membership, privacy_plan
 from llmchain_fl.cli.privacy_plot import rounds_drawn
 from llmchain_fl.core.errors import ConfigError, PrivacyError, RunError
-from llmchain_fl.core.privacy.accounting import KINDS, Event, epsilon
-from llmchain_fl.core.privacy.events import UNSAMPLED
-from llmchain_fl.core.privacy.ledger import Charge, Release
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import KINDS, UNSAMPLED, Event
+from llmchain_fl.core.privacy.release import Charge, Release
 from llmchain_fl.planning.forecast import Forecast
 from llmchain_fl.privacy.audit.finding import Finding
 from llmchain_fl.run_dir import RunDir

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from client.site import read_site
 from llmchain_fl.cli import privacy
 from llmchain_fl.cli.privacy_counted import counted_in_words
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import at_site, training_charges
-from llmchain_fl.core.privacy.ledger import Release
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Release
 from llmchain_fl.core.secure.identity import make_identity
 
 OWN = PrivacyPlan(0.1, 2.0, 1.0, 1, 8.0, 1e-5)

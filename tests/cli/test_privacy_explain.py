@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from llmchain_fl.cli import privacy
 from llmchain_fl.cli.privacy_explain import figure
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 
 TINY = ("--clip", "1", "--sensitivity", "1e-4", "--epsilon", "10", "--delta", "1e-5")
 CENTRAL = ("--clip", "1", "--noise-multiplier", "1", "--delta", "1e-5", "--sites", "30", "--rounds", "20")

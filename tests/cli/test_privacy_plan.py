@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from llmchain_fl.cli import privacy
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.privacy.accounting import Event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.persons import person_epsilon
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.compression.codec import CodecSpec
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import DataError, PrivacyError, RunError, TrainingError
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.replies import Refusal, Scores, Update, read_reply
@@ -19,7 +19,7 @@ STEPS = [
     "client.trial.load",
     "llmchain_fl.core.privacy.units.poisson_batches",
     "client.rounds.SiteGuards",
-    "client.rounds.train_round",
+    "client.rounds.loop_of",
     "client.training.gradient_of",
     "client.gradients.clipped_sum",
     "client.rounds._tell",
@@ -78,7 +78,7 @@ def test_whatever_fails_after_the_reservation_is_sealed_as_one_refusal(
     assert ward.booked() == ["reserve", "seal"]
     assert "was paid for and gives no update: RuntimeError at " in caplog.text
     assert ward.canary not in caplog.text.replace(str(ward.folder), "")
-    monkeypatch.setattr("client.rounds.train_round", lambda *_: pytest.fail("records were used again"))
+    monkeypatch.setattr("client.rounds.loop_of", lambda *_: pytest.fail("records were used again"))
     for _ in range(2):
         assert read_reply(ward.train(work, keeps=("lora_A",))) == Refusal("training")
         ward.restart()
@@ -89,12 +89,12 @@ def test_whatever_fails_after_the_reservation_is_sealed_as_one_refusal(
 def test_the_word_is_the_same_whatever_the_error_is(
     ward: Any, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    assert fail_once_paid(monkeypatch, "client.rounds.train_round", made(error, "x")) == []
+    assert fail_once_paid(monkeypatch, "client.rounds.loop_of", made(error, "x")) == []
     assert read_reply(ward.train(paid_work(ward))) == Refusal("training")
     assert ward.booked() == ["reserve", "seal"]
 
 
-@pytest.mark.parametrize("step", ["client.rounds.train_round", "client.memory.replace", "client.outbox.payload"])
+@pytest.mark.parametrize("step", ["client.rounds.loop_of", "client.memory.replace", "client.outbox.payload"])
 def test_a_process_that_dies_computes_the_round_again_for_the_same_money(
     ward: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -126,14 +126,14 @@ def test_what_fails_after_the_seal_is_sent_when_it_is_asked_for_again(
     with monkeypatch.context() as patch:
         patch.setattr(FileLedger, "receipt", lambda _: 1 / 0)
         assert read_reply(ward.train(work)) == Refusal("error")
-    monkeypatch.setattr("client.rounds.train_round", lambda *_: pytest.fail("records were used again"))
+    monkeypatch.setattr("client.rounds.loop_of", lambda *_: pytest.fail("records were used again"))
     assert isinstance(read_reply(ward.train(work)), Update)
     assert ward.booked() == ["reserve", "seal"]
 
 
 SCORE_STEPS = [
-    "client.rounds.unit_means",
-    "client.rounds.noised_mean",
+    "client.scores.unit_means",
+    "client.scores.noised_mean",
     "llmchain_fl.core.tasks.classification.each_record",
 ]
 
@@ -147,7 +147,7 @@ def test_scores_that_fail_after_they_were_paid_are_sealed_as_the_same_refusal(
         assert fail_once_paid(patch, step, ValueError("x")) == []
         assert read_reply(hospital.score(work)) == Refusal("training")
     assert hospital.booked() == ["reserve", "seal"]
-    monkeypatch.setattr("client.rounds.unit_means", lambda *_: pytest.fail("records were scored again"))
+    monkeypatch.setattr("client.scores.unit_means", lambda *_: pytest.fail("records were scored again"))
     assert read_reply(hospital.score(work)) == Refusal("training")
     monkeypatch.undo()
     assert isinstance(read_reply(hospital.score(work, round=9)), Scores)

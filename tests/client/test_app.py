@@ -9,6 +9,7 @@ from flwr.app import Context, RecordDict
 
 import client.app
 import client.rounds
+import client.scores
 import llmchain_fl.core.privacy.units
 from client.app import site_of
 from client.site import SiteLimits
@@ -131,7 +132,7 @@ def test_a_round_in_which_the_process_died_is_charged_once(ward: Any, monkeypatc
 
     work = ward.work()
     with monkeypatch.context() as patch:
-        patch.setattr(client.rounds, "train_round", dies)
+        patch.setattr(client.rounds, "loop_of", dies)
         with pytest.raises(KeyboardInterrupt):
             ward.train(work)
     ward.restart()
@@ -144,7 +145,7 @@ def test_a_used_up_budget_is_refused_before_anything_is_computed(ward: Any, monk
     ward.train(work)
     spent = ward.site.ledger(work).spent().epsilon
     ward.limits = limits(epsilon=spent * 1.01)
-    monkeypatch.setattr(client.rounds, "train_round", lambda *_: pytest.fail("records were used"))
+    monkeypatch.setattr(client.rounds, "loop_of", lambda *_: pytest.fail("records were used"))
     before = ward.events()
     assert code(ward.train(work, round=2)) == "budget"
     assert ward.events() == before
@@ -197,7 +198,7 @@ def test_a_greeting_holds_name_version_and_protocol_only(ward: Any) -> None:
 def test_scores_are_shared_only_where_the_policy_says_so(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     work = ward.work()
     with monkeypatch.context() as patch:
-        patch.setattr(client.app, "site_records", lambda *_: pytest.fail("records were read"))
+        patch.setattr(client.scores, "site_records", lambda *_: pytest.fail("records were read"))
         assert code(ward.score(work)) == "privacy"
     ward.limits = limits(scores="exact")
     content = ward.score(work)

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from client import audit
 from client.site import read_site
-from llmchain_fl.core.audit import read_log
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.fingerprint import fingerprint
 from llmchain_fl.replies import Refusal, read_reply

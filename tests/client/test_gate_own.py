@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from scipy.stats import norm
 
 from client.gradients import gradient_of
-from client.training import OPTIMIZERS
+from client.local import OPTIMIZERS
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.events import Event

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import client.gradients
-from client.gradients import PlainGradient, PrivateGradient, chunks
+from client.gradients import PrivateGradient
+from client.plain_gradient import PlainGradient, chunks
 from llmchain_fl.core.privacy.noise import SecureNoise
 
 CASES: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import client.gradients
+import client.plain_gradient
 from client.check import check_score, check_train
 from client.site import Site, SiteCompute, SiteData, SiteLimits
 from client.trial import check_memory
@@ -150,7 +151,7 @@ def test_a_round_that_needs_too_much_is_refused_before_any_pass_and_for_free(
     ward: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ward.limits = SiteLimits(units=["record"], epsilon=60.0, memory_mb=571)
-    for place in ("client.app.shape_for", "client.trial.try_out", "client.app.site_records"):
+    for place in ("client.opening.shape_for", "client.trial.try_out", "client.app.site_records"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("it went on"))
     assert read_reply(ward.train(ward.work())) == Refusal("model")
     assert ward.booked() == []
@@ -181,8 +182,10 @@ def test_the_site_chooses_how_many_records_go_through_at_once_without_privacy(
     ward: Any, monkeypatch: pytest.MonkeyPatch, own: int, wish: int, found: int
 ) -> None:
     seen: list[int] = []
-    plain = client.gradients.PlainGradient
-    monkeypatch.setattr("client.gradients.PlainGradient", lambda r, e, micro: seen.append(micro) or plain(r, e, micro))
+    plain = client.plain_gradient.PlainGradient
+    monkeypatch.setattr(
+        "client.plain_gradient.PlainGradient", lambda r, e, micro: seen.append(micro) or plain(r, e, micro)
+    )
     ward.limits = SiteLimits(require_privacy=False)
     ward.compute = SiteCompute(micro_batch=own)
     assert isinstance(read_reply(ward.train(ward.work(private=False, train={"micro_batch": wish}))), Update)

@@ -141,3 +141,14 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path: Path, monkeypatch:
     with pytest.raises(RunError, match=r"errno 28"):
         memory.keep(2, b"", AFTER, BEFORE)
     assert memory.file.read_bytes() == kept
+
+
+def test_what_is_kept_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    kept = {"layer.lora_B": np.zeros((10, 6), np.float32), "head.bias": np.zeros(9, np.float32)}
+    shapes, memory = {name: value.shape for name, value in kept.items()}, Memory(tmp_path, "run", "feedback")
+    assert memory.fitting(1, None, shapes) == {}
+    memory.keep(1, b"payload", {}, kept)
+    assert memory.fitting(2, None, shapes).keys() == kept.keys()
+    assert memory.fitting(2, None, {"layer.lora_B": (10, 6)}).keys() == kept.keys()  # not trained now: stays as it is
+    with pytest.raises(RunError, match=r"shape \(9,\), its update \(8,\)"):
+        memory.fitting(2, None, {**shapes, "head.bias": (8,)})

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.app import do_score, do_train
+from client.app import do_train
 from client.check import check_score, check_train
 from client.outbox import describe
+from client.scores import do_score
 from client.site import Site, SiteData
 from llmchain_fl.core.errors import LlmchainError, WireError
 from llmchain_fl.core.messages import ScoreTask, TrainTask
@@ -116,7 +117,11 @@ def test_whatever_passes_can_stand_in_a_path_and_on_a_line(name: str) -> None:
 def test_it_is_refused_before_records_ledger_or_model(
     ward: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    for place in ("client.app.open_work", "client.app.site_records", "client.app.has_records"):
+    places = ("site_records", "has_records")
+    for place in (
+        "client.opening.open_work",
+        *(f"client.{room}.{name}" for room in ("app", "scores") for name in places),
+    ):
         monkeypatch.setattr(place, lambda *_: pytest.fail("it went on"))
     assert read_reply(ward.train(ward.work(), **changes)) == Refusal("wire")
     told = {name: value for name, value in changes.items() if name in ("run", "federation")}

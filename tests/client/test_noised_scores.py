@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import client.rounds
+import client.scores
 from client.site import SiteLimits
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.work import open_work
 from llmchain_fl.replies import Refusal, Scores, read_reply
@@ -27,13 +28,13 @@ def refused(content: Any) -> str:
 def silent(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[float]]:
     """No noise on scores; the list gets the unit means behind each of them."""
     seen: list[Sequence[float]] = []
-    plain = client.rounds.noised_mean
+    plain = client.scores.noised_mean
 
     def spied(values: Any, z: float, noise: Any) -> float:
         seen.append(values.tolist())
         return plain(values, z, noise)
 
-    monkeypatch.setattr(client.rounds, "noised_mean", spied)
+    monkeypatch.setattr(client.scores, "noised_mean", spied)
     monkeypatch.setattr(SecureNoise, "added", lambda self, values, std: values.float())
     return seen
 
@@ -142,7 +143,7 @@ def test_scores_count_against_the_limit_before_anything_is_computed(
     work = hospital.person_work(score_noise=5.0)
     scores(hospital.score(work, ("cards", "loans")))
     before = hospital.events()
-    monkeypatch.setattr(client.rounds, "unit_means", lambda *_: pytest.fail("records were scored"))
+    monkeypatch.setattr(client.scores, "unit_means", lambda *_: pytest.fail("records were scored"))
     assert refused(hospital.score(work, ("cards",), round=9)) == "budget"
     assert hospital.events() == before
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import client.scores
 from client.site import SiteLimits
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import DataError
@@ -184,8 +185,8 @@ def test_a_record_that_cannot_be_scored_is_in_no_score(
     poisoned(monkeypatch, UNREADABLE[name])
     rows = hospital.people("kim", "lea", "mia")
     work, seen = hospital.person_work(score_noise=5.0), []
-    plain = __import__("client.rounds", fromlist=["x"]).noised_mean
-    monkeypatch.setattr("client.rounds.noised_mean", lambda values, *told: seen.append(values) or plain(values, *told))
+    plain = client.scores.noised_mean
+    monkeypatch.setattr("client.scores.noised_mean", lambda values, *told: seen.append(values) or plain(values, *told))
     found = []
     for number, odd in enumerate(([], [{**GOOD, "text": ODD_TEXT, "person": "bob"}])):
         hospital.write("cards.held_out.jsonl", [*odd, *rows])

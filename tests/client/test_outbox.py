@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import outbox
+from client import outbox, scores
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.core import errors
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError
 from llmchain_fl.core.messages import ScoreTask
-from llmchain_fl.core.privacy.ledger import Ledger, NullLedger
+from llmchain_fl.core.privacy.null_ledger import NullLedger
 from llmchain_fl.core.privacy.receipt import CHARACTERS
+from llmchain_fl.core.privacy.release import Ledger
 from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 
 KINDS = [
@@ -235,10 +236,10 @@ def test_exact_scores_leave_only_with_the_policys_consent() -> None:
 def test_how_a_site_shares_scores(small: Any, kind: str, plan: dict[str, Any] | None, answer: str) -> None:
     made = None if plan is None else small.plan(**plan)
     if answer in ("noised", "exact"):
-        assert outbox.check_scores(site(kind), made) == answer
+        assert scores.check_scores(site(kind), made) == answer
         return
     with pytest.raises(PrivacyError, match=answer):
-        outbox.check_scores(site(kind), made)
+        scores.check_scores(site(kind), made)
 
 
 def test_noised_scores_are_sealed_with_a_receipt_and_sent_again_as_they_were(ward: Any) -> None:
@@ -246,7 +247,7 @@ def test_noised_scores_are_sealed_with_a_receipt_and_sent_again_as_they_were(war
     task, ledger = ScoreTask(4, ("b", "a"), work.to_json(), {}, run="r"), ward.site.ledger(work)
     with pytest.raises(PrivacyError, match="never reserved"):
         outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5})
-    ledger.reserve(outbox.score_release(ward.site, task, work.plan))
+    ledger.reserve(scores.score_release(ward.site, task, work.plan))
     first = read_reply(outbox.noised_scores(ledger, task, {"b": 0.25, "a": 0.5}))
     assert (first.round, first.values, len(first.receipt)) == (4, {"a": 0.5, "b": 0.25}, CHARACTERS)
     again = read_reply(outbox.noised_scores_again(ledger, task, ledger.sealed(task.key)))

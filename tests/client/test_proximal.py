@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from client.gradients import gradient_of
-from client.training import proximal, train_round
+from client.local import proximal, train_round
 from llmchain_fl.core.guards import SiteGuards
 
 

@@ -102,7 +102,7 @@ def raising(place: str, error: Exception, inner: Exception | None = None) -> Cau
     return cause
 
 
-READING, TRAINING = "app.site_records", "rounds.train_round"
+READING, TRAINING = "app.site_records", "rounds.loop_of"
 """Before and after the round is paid for."""
 
 
@@ -243,6 +243,6 @@ def test_a_program_that_is_told_to_stop_stops(ward: Any, monkeypatch: pytest.Mon
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.rounds, "train_round", stop)
+    monkeypatch.setattr(client.rounds, "loop_of", stop)
     with pytest.raises(KeyboardInterrupt):
         ward.train(ward.work())

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.dataset import SiteRecords
-from client.rehearsal import Part, chosen, mixed
+from client.dataset import Part, SiteRecords
+from client.rehearsal import chosen, mixed
 from llmchain_fl.config.read import build
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.charges import training_charges, training_event

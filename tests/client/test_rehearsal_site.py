@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.replies import Refusal, Update, read_reply

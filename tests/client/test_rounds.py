@@ -9,7 +9,8 @@ import pytest
 
 import client.rounds
 from client.site import SiteLimits
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.receipt import CHARACTERS
 from llmchain_fl.replies import Refusal, Scores, read_reply
 
@@ -123,7 +124,7 @@ def test_the_round_is_paid_for_and_people_are_entered_by_one_line_before_anythin
     hospital: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(client.rounds, "train_round", lambda *_: seen.append(hospital.booked()) or 1 / 0)
+    monkeypatch.setattr(client.rounds, "loop_of", lambda *_: seen.append(hospital.booked()) or 1 / 0)
     assert refused(hospital.train(hospital.person_work())) == "training"
     assert seen == [["reserve"]]
     assert list(hospital.events()[1]["members"]) == ["ward/training"]

@@ -10,7 +10,9 @@ from client.site import Site, SiteData, SiteLimits, read_site
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import ConfigError, LlmchainError, ModelError, PrivacyError
 from llmchain_fl.core.privacy.charges import at_site, training_charges
-from llmchain_fl.core.privacy.ledger import FileLedger, NullLedger, Release
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.null_ledger import NullLedger
+from llmchain_fl.core.privacy.release import Release
 
 
 def site(**limits: Any) -> Site:

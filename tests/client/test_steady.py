@@ -12,6 +12,7 @@ from torch import Tensor
 
 from client.per_sample import PerSample
 from client.steady import Brought, known_ids, made_up_records, shape_for
+from llmchain_fl.core.base_model import layer_stack
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.work import GuardSpec
@@ -79,7 +80,7 @@ class Mutant(torch.nn.Module):
 
 def with_mutant(task: Any, fault: str) -> Any:
     """(what undoes it) the second layer of the base, wrapped."""
-    stack = task.resident.prefix._stack
+    stack = layer_stack(task.resident.base.module)[1]
     plain = stack[1]
     stack[1] = Mutant(plain, fault)
     return lambda: stack.__setitem__(1, plain)
@@ -120,7 +121,7 @@ def test_an_unchanged_model_in_the_same_wrapper_is_steady(task: Any) -> None:
 
 
 def test_a_model_that_cannot_be_tried_goes_one_record_a_pass(task: Any) -> None:
-    hook = task.resident.prefix._stack[0].register_forward_pre_hook(lambda *_: 1 / 0)
+    hook = layer_stack(task.resident.base.module)[1][0].register_forward_pre_hook(lambda *_: 1 / 0)
     try:
         assert shape_for(task.resident, task, LONGEST, 4).rows == 1
     finally:

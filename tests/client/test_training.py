@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import OPTIMIZERS, LocalResult, train_round
+from client.local import OPTIMIZERS, train_round
+from client.training import LocalResult
 from llmchain_fl.core.adapter.value import digest
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards

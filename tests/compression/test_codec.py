@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.codec import CodecSpec, Name
+from llmchain_fl.core.compression.spec import CodecSpec, Name
 from llmchain_fl.core.errors import ConfigError
 
 SPECS = st.builds(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.core.adapter.routing import CENTRE, FOLD, KEYS, PAIR, TAU
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.routing import FOLD, PAIR
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays, digest
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.work import GuardSpec
@@ -45,7 +45,7 @@ def view(task: Any, stage: int, rows: Sequence[Any], stages: tuple[str, ...] = (
 
 def taught(small: Any, specs: Sequence[GuardSpec], steps: int = 60) -> tuple[Any, Arrays, list[Arrays]]:
     """(task, last serving adapter, those of each stage) of one site that learns one domain after the other."""
-    from client.training import train_round
+    from client.local import train_round
 
     task = small.task(trained=("lora_B",), rank=6)
     public = [row for domain in ASKED for row in conflicting(domain, seed=9)]

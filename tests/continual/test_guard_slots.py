@@ -243,7 +243,7 @@ def test_a_factor_that_has_not_moved_comes_back_bit_for_bit(small: Any) -> None:
 
 
 def test_training_at_a_site_cannot_move_protected_outputs_and_moves_others(small: Any) -> None:
-    from client.training import train_round
+    from client.local import train_round
 
     task, rows = small.task(trained=("lora_B",)), small.rows(2, seed=4)
     _, _, second = after_first(task, rows)

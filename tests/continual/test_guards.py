@@ -130,7 +130,7 @@ def test_the_teacher_stays_the_same_while_the_student_moves(small: Any) -> None:
 
 def test_a_large_weight_pulls_the_outputs_back_to_the_teacher(small: Any) -> None:
     """The same rounds with a heavy guard end nearer to the teacher, and with it the outputs hardly change."""
-    from client.training import train_round
+    from client.local import train_round
 
     def outputs(task: Any, examples: Any) -> torch.Tensor:
         return torch.softmax(task.forward(examples, range(8)).logits.detach(), dim=-1)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import LocalResult, train_round
+from client.local import train_round
+from client.training import LocalResult
 from llmchain_fl.continual.product_energy import difference, energy
 from llmchain_fl.core.adapter.product import modules, product_pair
 from llmchain_fl.core.adapter.value import Arrays, digest

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from client.gradients import gradient_of
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.core.errors import WireError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.guards.mask import restricted

@@ -85,7 +85,7 @@ def test_the_released_form_is_the_sum_of_absolute_values_as_a_penalty(small: Any
 
 
 def test_the_released_form_comes_as_near_as_a_step_of_adam(small: Any) -> None:
-    from client.training import train_round
+    from client.local import train_round
     from llmchain_fl.core.guards import SiteGuards
     from llmchain_fl.core.work import GuardSpec
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.guards.site_guard import SiteGuard
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llmchain_fl.core import plugins
-from llmchain_fl.core.data.lines import NOT_TEXT, Dialect
+from llmchain_fl.core.data.lines import NOT_TEXT
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.data.tables import delimiter_of

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 
 HERE = Path(__file__).parent
 VERIFIER = HERE.parents[1] / "llmchain_fl/evidence/verify.py"

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmchain_fl.config.read import read_config
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.release import Charge, Release
 from llmchain_fl.onprem.certificates import Signed, make_authority, make_server, utc_now
 from llmchain_fl.onprem.keys import make_keys

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from llmchain_fl.core.messages import ScoreTask, SecureQuery
+from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.secure.identity import make_identity
+from llmchain_fl.core.secure.query import SecureQuery
 from llmchain_fl.core.work import GuardSpec, SecureSpec, WorkSpec
 from llmchain_fl.onprem.flower_runtime import AGENT_APP, CLIENT_APP, SERVER_APP
 from llmchain_fl.requests import write_score_task, write_secure_query

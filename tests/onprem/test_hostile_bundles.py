@@ -25,12 +25,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import make_app
 from client.audit import declined
 from client.site import read_site
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.core.adapter.resident import load_resident
 from llmchain_fl.core.adapter.value import fresh_arrays
-from llmchain_fl.core.audit import read_log
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import CODES
-from llmchain_fl.core.messages import SecureQuery, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.secure.query import SecureQuery
 from llmchain_fl.onprem import flower_runtime
 from llmchain_fl.onprem.flower_runtime import CLIENT_APP, RuntimeTask
 from llmchain_fl.onprem.run_site_executor import Approvals

@@ -17,8 +17,9 @@ from llmchain_fl.cli import privacy
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import training_event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.planning.forecast import forecast, warnings
 from llmchain_fl.planning.privacy_line import check_privacy
 from llmchain_fl.planning.shared_noise import SharedNoise, shared_noise

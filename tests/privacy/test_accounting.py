@@ -14,16 +14,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import (
-    ACCOUNTANTS,
-    HOPELESS,
-    NO_NOISE,
-    Event,
-    Spent,
-    epsilon,
-    groups_epsilon,
-    merge,
-)
+from llmchain_fl.core.privacy.accountants import ACCOUNTANTS, HOPELESS
+from llmchain_fl.core.privacy.accounting import NO_NOISE, Spent, epsilon, groups_epsilon
+from llmchain_fl.core.privacy.events import Event, merge
 from llmchain_fl.planning.calibrate import calibrate
 
 DELTA = 1e-5

@@ -14,8 +14,9 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import ACCOUNTANTS, Event, epsilon
-from llmchain_fl.core.privacy.events import DISCRETE, KINDS, UNSAMPLED
+from llmchain_fl.core.privacy.accountants import ACCOUNTANTS
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import DISCRETE, KINDS, UNSAMPLED, Event
 from llmchain_fl.core.privacy.integer_noise import LEAST_SHARE, LEAST_TOTAL
 from llmchain_fl.core.privacy.integers import MOST_MEMBERS
 

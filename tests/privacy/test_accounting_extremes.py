@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy import accountants, accounting
-from llmchain_fl.core.privacy.accounting import ACCOUNTANTS, Event, epsilon, merge
+from llmchain_fl.core.privacy.accountants import ACCOUNTANTS
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event, merge
 
 DELTA = 1e-5
 

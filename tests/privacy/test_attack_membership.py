@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.privacy.attacks.canaries import exposure, make_canaries

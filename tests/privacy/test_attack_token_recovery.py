@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.training import train_round
+from client.local import train_round
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.privacy.attacks.token_recovery import (

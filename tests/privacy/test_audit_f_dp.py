@@ -13,7 +13,8 @@ from scipy.optimize import linprog
 from scipy.stats import binom, norm
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.audit import one_run as steinke
 from llmchain_fl.privacy.audit.f_dp import (
     claimed,

@@ -9,7 +9,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom, norm
 
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.audit.profile import (
     EPSILONS,
     claimed_deltas,

@@ -8,10 +8,7 @@ import pytest
 
 from llmchain_fl.config.read import build
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
 from llmchain_fl.core.privacy.charges import (
-    EVERYBODY,
-    HELD_OUT,
     at_site,
     score_charge,
     score_event,
@@ -19,8 +16,10 @@ from llmchain_fl.core.privacy.charges import (
     training_event,
     training_group,
 )
-from llmchain_fl.core.privacy.ledger import Charge
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.groups import EVERYBODY, HELD_OUT
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Charge
 from llmchain_fl.planning.forecast import calibrated_noise, forecast
 from llmchain_fl.planning.work import plan_from
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.explain import ANOTHER, NONE, Reading, Stated, ours, warnings
 from llmchain_fl.privacy.explain_peers import flower, laplace_epsilon, nvflare, peer_warnings
 from llmchain_fl.privacy.persons import person_epsilon

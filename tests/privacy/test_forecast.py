@@ -9,8 +9,9 @@ import pytest
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon, groups_epsilon
+from llmchain_fl.core.privacy.accounting import epsilon, groups_epsilon
 from llmchain_fl.core.privacy.charges import training_charges, training_event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.planning.forecast import Forecast, calibrated_noise, forecast, score_noise, scores_asked, warnings
 from llmchain_fl.planning.work import plan_from
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms, renew_anchor
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
+from llmchain_fl.privacy.anchor_renewal import AnchorRenewal
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 PEOPLE = [("cards/training", ["ann"])]
@@ -231,7 +233,7 @@ def test_a_renewed_anchor_lets_the_ledger_go_on_and_is_remembered(tmp_path: Path
     anchor(tmp_path).unlink()
     if was == "damaged":
         anchor(tmp_path).write_bytes(b"?")
-    renew_anchor(tmp_path / "state", anchor(tmp_path), TERMS)
+    AnchorRenewal(tmp_path / "state", anchor(tmp_path), TERMS).renew()
     told = entries(tmp_path)[-1]
     assert (told["type"], told["was"], told["seq"]) == ("anchor-renewed", was, 4)
     assert json.loads(anchor(tmp_path).read_text())["head"] == told["hash"]
@@ -243,7 +245,7 @@ def test_a_renewed_anchor_lets_the_ledger_go_on_and_is_remembered(tmp_path: Path
 def test_a_good_anchor_is_not_renewed(tmp_path: Path) -> None:
     sealed_round(opened(tmp_path), 1)
     before = log(tmp_path).read_bytes(), anchor(tmp_path).read_bytes()
-    renew_anchor(tmp_path / "state", anchor(tmp_path), TERMS)
+    AnchorRenewal(tmp_path / "state", anchor(tmp_path), TERMS).renew()
     assert (log(tmp_path).read_bytes(), anchor(tmp_path).read_bytes()) == before
 
 
@@ -257,7 +259,7 @@ def test_renewing_does_not_excuse_a_rolled_back_damaged_missing_or_foreign_ledge
     def renewed(match: str, terms: Terms = TERMS) -> None:
         before = log(tmp_path).read_bytes() if log(tmp_path).exists() else None
         with pytest.raises(PrivacyError, match=match):
-            renew_anchor(tmp_path / "state", anchor(tmp_path), terms)
+            AnchorRenewal(tmp_path / "state", anchor(tmp_path), terms).renew()
         assert before == (log(tmp_path).read_bytes() if log(tmp_path).exists() else None)
 
     log(tmp_path).write_bytes(early)
@@ -285,7 +287,7 @@ def test_renewing_does_not_excuse_a_rolled_back_damaged_missing_or_foreign_ledge
 
 def test_renewing_a_ledger_that_never_was_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PrivacyError, match="errno 2"):
-        renew_anchor(tmp_path / "state", anchor(tmp_path), TERMS)
+        AnchorRenewal(tmp_path / "state", anchor(tmp_path), TERMS).renew()
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "other"])

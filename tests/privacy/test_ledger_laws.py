@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
 from llmchain_fl.core.privacy import totals
-from llmchain_fl.core.privacy.accounting import Event, epsilon
-from llmchain_fl.core.privacy.charges import EVERYBODY, HELD_OUT, at_site, score_charge, site_group, training_charges
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.charges import at_site, score_charge, training_charges
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.groups import EVERYBODY, HELD_OUT, site_group
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
 
 DELTA = 1e-5
 EVENT = Event("gaussian", 1.0, 1.0, 1)
@@ -231,4 +234,5 @@ def test_where_the_accountant_comes_to_no_number_nothing_is_paid_and_the_total_i
     with pytest.raises(BudgetExhausted):
         ledger.reserve(told("r/9", (Charge("a/training", EVENTS[2]),)))
     assert ledger.spent().epsilon == 1.0
-    assert ledger.would_spend([Charge("a/training", EVENTS[2])]).epsilon == math.inf
+    opened(tmp_path, limit=math.inf).reserve(told("r/9", (Charge("a/training", EVENTS[2]),)))
+    assert ledger.spent().epsilon == math.inf

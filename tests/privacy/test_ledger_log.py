@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
 from llmchain_fl.core.privacy.book import Book
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.ledger import FileLedger
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
 from llmchain_fl.core.privacy.store import read_before
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)

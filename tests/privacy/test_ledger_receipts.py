@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.receipt import Receipt, mark, read_receipt
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
 
 EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 TERMS = Terms("cards", "person", 1e-5, "pld", math.inf)

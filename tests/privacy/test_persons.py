@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.privacy.gaussian import gaussian_epsilon
 from llmchain_fl.privacy.persons import MOST_RECORDS, all_at_once, person_epsilon
 

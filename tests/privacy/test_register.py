@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.groups import EVERYBODY, check_group, excludes, site_group
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.register import Stay
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
 from llmchain_fl.core.privacy.site_key import derive
 from llmchain_fl.privacy.drill.scratch import groups_of
 

@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from server.central import RATE, CentralPrivacy, split

@@ -10,7 +10,8 @@ import pytest
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from server.further_noise import MOST, further_plan, rounds_ahead
 from server.privacy_book import PrivacyBook, make_plan

@@ -12,10 +12,12 @@ import pytest
 
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import at_site, score_charge, score_event, training_charges, training_event
-from llmchain_fl.core.privacy.ledger import FileLedger, Release, Terms
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.privacy.release import Release, Terms
 from server.privacy_book import PrivacyBook, known_noise, make_plan
 
 STAGES = [{"name": "a", "rounds": 2}, {"name": "b", "rounds": 3}, {"name": "c", "rounds": 1}]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.closed_form import site_sums
-from client.gradients import PlainGradient, PrivateGradient
+from client.gradients import PrivateGradient
+from client.plain_gradient import PlainGradient
 from client.training import loss_of
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.noise import SecureNoise

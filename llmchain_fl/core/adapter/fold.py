@@ -15,15 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from llmchain_fl.core.adapter.value import FOLD_A, FOLD_B, is_fold
 from llmchain_fl.core.errors import ModelError
 
-FOLD_A, FOLD_B = "fold_A", "fold_B"
 Pairs = dict[str, tuple[Tensor, Tensor]]
-
-
-def is_fold(name: str) -> bool:
-    """Whether an array belongs to the fold."""
-    return name.endswith((f".{FOLD_A}", f".{FOLD_B}"))
 
 
 class Fold:
@@ -32,17 +27,21 @@ class Fold:
     Args:
         layers: module path -> (the adapted layer, d_out, d_in).
         device: of the model.
+        gate: a fold's hidden activations [n, ..., f] -> the same weighted (``Router.gate_fold``).
 
     Attributes:
         pairs: module path -> (fold_A [f, d_in], fold_B [d_out, f]), float32; layers without a fold are not in it.
-        gate: given a fold's hidden activations [n, ..., f] returns them weighted; None: as they are.
     """
 
-    def __init__(self, layers: Mapping[str, tuple[nn.Module, int, int]], device: torch.device) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[nn.Module, int, int]],
+        device: torch.device,
+        gate: Callable[[Tensor], Tensor],
+    ) -> None:
         self._shapes = {path: (d_out, d_in) for path, (_, d_out, d_in) in layers.items()}
-        self._device = device
+        self._device, self._gate = device, gate
         self.pairs: Pairs = {}
-        self.gate: Callable[[Tensor], Tensor] | None = None
         for path, (layer, _, _) in layers.items():
             layer.register_forward_hook(self._hook(path))
 
@@ -51,9 +50,7 @@ class Fold:
             pair = self.pairs.get(path)
             if pair is None:
                 return None
-            hidden = nn.functional.linear(inputs[0].float(), pair[0])
-            if self.gate is not None:
-                hidden = self.gate(hidden)
+            hidden = self._gate(nn.functional.linear(inputs[0].float(), pair[0]))
             return (output.float() + nn.functional.linear(hidden, pair[1])).to(output.dtype)
 
         return add

@@ -18,7 +18,7 @@ from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import layer_stack
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.first_pass import TEXT_BASES, first_line
-from llmchain_fl.core.plugins import named
+from llmchain_fl.core.plugins import Named, named
 
 if TYPE_CHECKING:
     from llmchain_fl.core.adapter.variants.beside import Half
@@ -29,26 +29,7 @@ PREFIX, _ADAPTER = "base_model.model.", "default"
 EVERY = AdapterSpec(1, 1.0)
 """All linear layers."""
 CORE = "lora_R"
-
-
-class Cored(nn.Module):
-    """``x -> R A x``: lora_A of a layer with a core between its two factors (``fedsb``), R zero at first."""
-
-    def __init__(self, inner: nn.Linear) -> None:
-        super().__init__()
-        rank = inner.out_features
-        self.A = inner
-        self.R = nn.Linear(rank, rank, bias=False, device=inner.weight.device, dtype=inner.weight.dtype)
-        nn.init.zeros_(self.R.weight)
-
-    @property
-    def weight(self) -> Tensor:
-        """That of A: peft looks at its number type."""
-        return self.A.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d_in] -> [..., r]."""
-        return self.R(self.A(x))  # type: ignore[no-any-return]
+CORED: Named[Callable[[nn.Linear], nn.Module]] = Named({"layer": "llmchain_fl.core.adapter.cored:Cored"})
 
 
 def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
@@ -133,7 +114,7 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
             ) from error
     if CORE in spec.trained:
         for layer in lora_layers(module).values():
-            layer.lora_A[_ADAPTER] = Cored(layer.lora_A[_ADAPTER])
+            layer.lora_A[_ADAPTER] = CORED["layer"](layer.lora_A[_ADAPTER])
     found: dict[str, nn.Parameter] = {}
     for name, parameter in wrapped.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:

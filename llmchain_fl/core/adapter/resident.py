@@ -9,26 +9,45 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llmchain_fl.core.adapter import peft_model
-from llmchain_fl.core.adapter.fold import Fold, Pairs, is_fold
-from llmchain_fl.core.adapter.routing import Router, Table
-from llmchain_fl.core.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
+from llmchain_fl.core.adapter.value import (
+    AdapterSpec,
+    Array,
+    Arrays,
+    fresh_arrays,
+    is_beside,
+    is_fold,
+    is_trained,
+)
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import Base, BaseSpec, layer_stack, load_base
 from llmchain_fl.core.by_row import RowLinear
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.frozen_prefix import FrozenPrefix
+from llmchain_fl.core.plugins import Named
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.adapter.fold import Fold, Pairs
+    from llmchain_fl.core.adapter.routing import Router, Table
+    from llmchain_fl.core.frozen_prefix import FrozenPrefix
 
 BASE = b"base"
 """Below the head there is the base alone: Delta W = 0, whatever lora_A is."""
+PARTS: Named[Any] = Named(
+    {
+        "fold": "llmchain_fl.core.adapter.fold:Fold",
+        "router": "llmchain_fl.core.adapter.routing:Router",
+        "prefix": "llmchain_fl.core.frozen_prefix:FrozenPrefix",
+    }
+)
+"""What stands beside an adapter; imported when a task brings it, or has frozen layers to remember."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,7 @@ class Resident:
         shapes: array name -> shape, in the order of ``theta``.
         found: what was found out about this very model by trying, for as long as it is in memory.
         layouts: trained array -> how the inputs of its layer hold the records, if not along the first dimension.
+        prefix: what remembers the outputs of frozen layers below the first adapted one; None: there is nothing to.
     """
 
     def __init__(self, spec: ResidentSpec, base: Base) -> None:
@@ -83,16 +103,40 @@ class Resident:
         self.layouts: dict[str, str] = {}
         self._lay_out(parameters, spec.adapter.trained)
         self._layers = peft_model.lora_layers(base.module)
-        sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
-        self.fold = Fold(sizes, base.device)
         stack = layer_stack(base.module)[1]
         first = len(stack) - spec.adapter.last_layers if spec.adapter.last_layers else 0
-        seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
-        self.router = Router(stack[first], seconds, base.device)
-        self.fold.gate = self.router.gate_fold
-        self.prefix = FrozenPrefix(base.module, first, spec.cache_mb, base.remembered)
+        self._first = stack[first]
+        self.prefix: FrozenPrefix | None = None
         self.reset()
-        self.prefix.prove()
+        if first and spec.cache_mb:
+            self.prefix = PARTS["prefix"](base.module, first, spec.cache_mb, base.remembered)
+            self.prefix.prove()
+
+    @functools.cached_property
+    def router(self) -> Router:
+        """The choice among slots, from the first time that one comes."""
+        seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
+        return PARTS["router"](self._first, seconds, self.base.device)  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def fold(self) -> Fold:
+        """The frozen second pairs, from the first time that some come."""
+        sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
+        return PARTS["fold"](sizes, self.base.device, self.router.gate_fold)  # type: ignore[no-any-return]
+
+    @property
+    def _beside(self) -> tuple[Pairs, Table | None]:
+        """The pairs of the fold, and the table by which a text chooses among slots."""
+        made = vars(self)
+        return (self.fold.pairs if "fold" in made else {}), (self.router.table if "router" in made else None)
+
+    @_beside.setter
+    def _beside(self, parts: tuple[Pairs, Table | None]) -> None:
+        pairs, table = parts
+        if pairs or "fold" in vars(self):
+            self.fold.pairs = dict(pairs)
+        if table is not None or "router" in vars(self):
+            self.router.table = table
 
     def focus(self, trained: tuple[str, ...]) -> None:
         """Train these factors from here (endings, as in the spec; heads always): the values of all arrays stay.
@@ -136,8 +180,8 @@ class Resident:
 
         Empty where they move: something below the head is trained, or there is a fold or a choice of slots.
         """
-        moves = any(not name.startswith("head.") for name in self.trained_names)
-        if moves or not self.trained_names or self.fold.pairs or self.router.table is not None:
+        moves, (pairs, table) = any(not name.startswith("head.") for name in self.trained_names), self._beside
+        if moves or not self.trained_names or pairs or table is not None:
             return b""
         if not self._below:
             frozen = self.theta[self.trained_size :].cpu().numpy()
@@ -160,7 +204,7 @@ class Resident:
 
     def reset(self) -> None:
         """Back to the start: the base as it is."""
-        self.fold.pairs, self.router.table = {}, None
+        self._beside = {}, None
         self.load(self.fresh())
 
     def load(self, arrays: Mapping[str, Any]) -> None:
@@ -170,10 +214,11 @@ class Resident:
         Raises:
             ModelError: an unknown name or another shape.
         """
-        arrays = self.router.take(arrays)
-        pairs = self.fold.read(arrays)
-        arrays = {name: value for name, value in arrays.items() if not is_fold(name)}
-        self.fold.pairs = pairs or self.fold.pairs
+        if any(map(is_beside, arrays)):
+            arrays = self.router.take(arrays)
+        if any(map(is_fold, arrays)):
+            self.fold.pairs = self.fold.read(arrays)
+            arrays = {name: value for name, value in arrays.items() if not is_fold(name)}
         for name, value in arrays.items():
             if self.shapes.get(name) != tuple(value.shape):
                 raise ModelError(
@@ -197,7 +242,8 @@ class Resident:
 
     def state(self) -> State:
         """The whole adapter as it is now, to be put back by :meth:`swapped`."""
-        return State(self.theta.clone(), dict(self.fold.pairs), self.router.table)
+        pairs, table = self._beside
+        return State(self.theta.clone(), dict(pairs), table)
 
     def state_of(self, arrays: Mapping[str, Any]) -> State:
         """The whole adapter that ``arrays`` laid over the start would be; the present one stays."""
@@ -212,13 +258,13 @@ class Resident:
         keep, other = self.state(), state if isinstance(state, State) else State(state, {})
         self._below = b""
         self.theta.copy_(other.theta)
-        self.fold.pairs, self.router.table = dict(other.pairs), other.table
+        self._beside = other.pairs, other.table
         try:
             yield
         finally:
             self._below = b""
             self.theta.copy_(keep.theta)
-            self.fold.pairs, self.router.table = keep.pairs, keep.table
+            self._beside = keep.pairs, keep.table
 
     def forward(
         self,
@@ -235,8 +281,11 @@ class Resident:
         ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it. ``fixed``: whether every
         pass over these texts has one shape (``tasks/passes.py``).
         """
-        with self.router.choosing(mask if decide is None else decide):
-            if self.prefix.enabled:
+        choosing: AbstractContextManager[None] = nullcontext()
+        if "router" in vars(self):
+            choosing = self.router.choosing(mask if decide is None else decide)
+        with choosing:
+            if self.prefix is not None and self.prefix.enabled:
                 return self.prefix.run(ids, mask, kept, index, fixed=fixed)
             return self.base.module(input_ids=ids, attention_mask=mask)
 

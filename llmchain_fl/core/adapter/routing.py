@@ -34,10 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, is_beside
 from llmchain_fl.core.by_row import by_row
 from llmchain_fl.core.errors import ModelError
 
-KEYS, CENTRE, TAU = "route.keys", "route.centre", "route.tau"
 FOLD, PAIR = "slots.fold", "slots.pair"
 """Which stage (from 1, so that it is never the zeros of a start) each row of the fold, and of the pair, belongs to."""
 _REMEDY = "take up the adapter folder, or the run, as it was written"
@@ -60,11 +60,6 @@ class Table:
     tau: float
     fold: Tensor
     pair: Tensor
-
-
-def is_beside(name: str) -> bool:
-    """Whether an array stands beside the adapter (which slot is whose, how to choose) and is no factor or head."""
-    return name.startswith(("slots.", "route."))
 
 
 def pooled(hidden: Tensor, decide: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """An adapter as a value: named float32 arrays, and the few facts that give them meaning.
 
 Names: ``<module path>.lora_A`` (rank x d_in), ``<module path>.lora_B`` (d_out x rank), ``head.weight``, ``head.bias``;
-those of other variants stand in ``variants/__init__.py``.
+those of other variants stand in ``variants/__init__.py``. Beside them may come a frozen second pair (``.fold_A``,
+``.fold_B``: ``fold.py``) and a choice among slots (``slots.*``, ``route.*``: ``routing.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.ranges import Bound, Range, range_faults
 
+FOLD_A, FOLD_B = "fold_A", "fold_B"
+KEYS, CENTRE, TAU = "route.keys", "route.centre", "route.tau"
 Array = npt.NDArray[np.float32]
 Arrays = dict[str, Array]
 
@@ -77,6 +80,16 @@ ENDINGS = tuple(ending for variant in VARIANTS.values() for ending in variant.tr
 MOST_TARGETS = 100
 
 
+def is_fold(name: str) -> bool:
+    """Whether an array belongs to the fold."""
+    return name.endswith((f".{FOLD_A}", f".{FOLD_B}"))
+
+
+def is_beside(name: str) -> bool:
+    """Whether an array stands beside the adapter (which slot is whose, how to choose) and is no factor or head."""
+    return name.startswith(("slots.", "route."))
+
+
 def is_trained(name: str, trained: Sequence[str]) -> bool:
     """Whether a site trains and sends the array ``name``."""
     return name.startswith("head.") or name.endswith(tuple(trained))
@@ -108,8 +121,3 @@ def digest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
         total.update(json.dumps([name, list(value.shape)]).encode())
         total.update(value.tobytes())
     return total.hexdigest()
-
-
-def count_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> int:
-    """Bytes of the values."""
-    return int(sum(value.nbytes for value in arrays.values()))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from llmchain_fl.core.compression.codec import Codec
+from typing import TYPE_CHECKING
+
 from llmchain_fl.core.plugins import Named
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.compression.codec import Codec
 
 CODECS: Named[Codec] = Named(
     {
@@ -14,4 +18,4 @@ CODECS: Named[Codec] = Named(
         "top-k": "llmchain_fl.core.compression.top_k:TOP_K",
     }
 )
-"""Name in the configuration -> codec. A new codec is one file, one line here and its name in ``codec.Name``."""
+"""Name in the configuration -> codec. A new codec is one file, one line here and its name in ``spec.Name``."""

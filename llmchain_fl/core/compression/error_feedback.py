@@ -17,7 +17,7 @@ leaves above the clip norm: refused (``budget.py``, ``client/check.py``).
 case                          result
 ============================  =====================
 an array is new               zeros for it
-an array has another shape    RunError, before training (:func:`check_remembered`)
+an array has another shape    RunError, before training (``client/memory.py``)
 ============================  =====================
 """
 
@@ -27,25 +27,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmchain_fl.core.compression.codec import Blob, CodecSpec, Draw
+from llmchain_fl.core.compression.codec import Blob, Draw
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.compression.update import Floats, decode, encode
-from llmchain_fl.core.errors import RunError
 
 Arrays = dict[str, Floats]
-
-
-def check_remembered(before: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Whether what was remembered fits the arrays of a round. Asked before the round is paid for.
-
-    Raises:
-        RunError: an array has another shape.
-    """
-    wrong = [name for name, value in before.items() if shapes.get(name, value.shape) != value.shape]
-    if wrong:
-        raise RunError(
-            f"the memory of {wrong[0]!r} has shape {before[wrong[0]].shape}, its update {shapes[wrong[0]]}",
-            remedy="one run keeps its shapes; delete the site's .memory folder to go on without it",
-        )
 
 
 def encode_with_memory(
@@ -54,7 +40,7 @@ def encode_with_memory(
     """(the blobs of a round, what they leave out).
 
     Args:
-        before: what earlier rounds left out; :func:`check_remembered` has seen it.
+        before: what earlier rounds left out, of the shapes of ``delta`` (``client/memory.py``).
         delta: trained minus received, noised where the run has noise.
         spec: the run's codec.
         draw: uniforms, see ``update.encode``.

@@ -35,7 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.core.compression.bf16 import as_bytes, from_halves, halves_above
-from llmchain_fl.core.compression.codec import Blob, CodecSpec, Draw, Flat, refuse
+from llmchain_fl.core.compression.codec import Blob, Draw, Flat, refuse
+from llmchain_fl.core.compression.spec import CodecSpec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.codec import LARGEST, Blob, CodecSpec, Draw, refuse
+from llmchain_fl.core.compression.codec import LARGEST, Blob, Draw, refuse
+from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import TrainingError
 
 Floats = NDArray[np.float32]

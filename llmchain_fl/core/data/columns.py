@@ -117,11 +117,7 @@ def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
     """
     known = frozenset(labels)
     reason = f"a label that is not in the public label list of {len(known)} labels"
-    kept, left = sort_out(
-        place if record.get("label") in known else Misfit(line, reason, "")
-        for place, (record, line) in enumerate(zip(rows.records, rows.lines, strict=True))
-    )
-    return rows.select(kept), left
+    return only_sound(rows, lambda record: "" if record.get("label") in known else reason)
 
 
 def only_sound(rows: Rows, fault: Callable[[Mapping[str, str]], str]) -> tuple[Rows, LeftOut]:

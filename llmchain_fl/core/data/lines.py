@@ -7,7 +7,6 @@ them, so that a fault stays with the record it stands in.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gzip
 import io
 import re
@@ -16,24 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast
 
-from llmchain_fl.core.errors import DataError
-from llmchain_fl.core.foreign import attempt
-from llmchain_fl.core.regular_file import kind_of, open_regular
+from llmchain_fl.core.data.readers import GZIP, missing_file
+from llmchain_fl.core.regular_file import open_regular
 
 LONGEST_LINE = 16 * 2**20
 """Characters of one line of JSON or text; parsed, it may take twenty times as much memory."""
 
-GZIP = ".gz"
 UTF_8 = "utf-8"
 NOT_TEXT = 'is not UTF-8 (if all of the file is Latin-1, say so: data.encoding = "windows-1252")'
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
-
-
-class Dialect(NamedTuple):
-    """How a text file is written, as its owner says; an empty field: see ``tables.py``."""
-
-    encoding: str = ""
-    delimiter: str = ""
 
 
 class Piece(NamedTuple):
@@ -90,30 +80,3 @@ def _next(file: io.TextIOWrapper, most: int, path: Path) -> str:
 def has_bad_bytes(text: str) -> bool:
     """Whether some bytes of ``text`` were no text."""
     return not text.isascii() and _BAD_BYTE.search(text) is not None
-
-
-def missing_file(path: Path) -> DataError:
-    """The error for a path that is no readable file; its remedy names the nearest file that is there."""
-    folder = path.parent
-    if kind_of(folder) != "folder":
-        there = next((parent for parent in folder.parents if kind_of(parent) == "folder"), None)
-        whole = None if there is None else attempt(there.absolute)  # the working directory may be gone
-        remedy = f"the path exists up to {whole}, and no further" if whole else "check the path"
-        return DataError("no such file", where=str(path), remedy=remedy)
-    names = names_in(folder)
-    if path.name in names:
-        remedy = "check what it is, whether it is whole, and who may read it"
-        return DataError("cannot be read as a file", where=str(path), remedy=remedy)
-    near = difflib.get_close_matches(path.name, names, n=1)
-    if near:
-        return DataError("no such file", where=str(path), remedy=f"did you mean {folder / near[0]}?")
-    held = f"holds {', '.join(names[:5])}" + (" ..." if len(names) > 5 else "") if names else "is empty"
-    return DataError("no such file", where=str(path), remedy=f"{folder} {held}")
-
-
-def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none where it cannot be listed."""
-    try:
-        return sorted(entry.name for entry in folder.iterdir())
-    except (OSError, ValueError):
-        return []

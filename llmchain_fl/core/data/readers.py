@@ -21,16 +21,27 @@ wrong with the whole file (``Found``) and hands on what is wrong with one record
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import NamedTuple, cast
 
 from llmchain_fl.core import plugins
-from llmchain_fl.core.data.lines import GZIP, Dialect, missing_file
 from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.core.foreign import attempt
 from llmchain_fl.core.regular_file import kind_of
+
+GZIP = ".gz"
+
+
+class Dialect(NamedTuple):
+    """How a text file is written, as its owner says; an empty field: see ``tables.py``."""
+
+    encoding: str = ""
+    delimiter: str = ""
+
 
 Reader = Callable[[Path, Dialect], Found]
 Allowed = Collection[str] | None
@@ -91,3 +102,30 @@ def read_file(path: Path, dialect: Callable[[Path], Dialect], allowed: Allowed) 
 def formats() -> str:
     """What can be read, as a remedy."""
     return f"use {', '.join(f'.{name}' for name in plugins.names_of('readers', READERS))}"
+
+
+def missing_file(path: Path) -> DataError:
+    """The error for a path that is no readable file; its remedy names the nearest file that is there."""
+    folder = path.parent
+    if kind_of(folder) != "folder":
+        there = next((parent for parent in folder.parents if kind_of(parent) == "folder"), None)
+        whole = None if there is None else attempt(there.absolute)  # the working directory may be gone
+        remedy = f"the path exists up to {whole}, and no further" if whole else "check the path"
+        return DataError("no such file", where=str(path), remedy=remedy)
+    names = names_in(folder)
+    if path.name in names:
+        remedy = "check what it is, whether it is whole, and who may read it"
+        return DataError("cannot be read as a file", where=str(path), remedy=remedy)
+    near = difflib.get_close_matches(path.name, names, n=1)
+    if near:
+        return DataError("no such file", where=str(path), remedy=f"did you mean {folder / near[0]}?")
+    held = f"holds {', '.join(names[:5])}" + (" ..." if len(names) > 5 else "") if names else "is empty"
+    return DataError("no such file", where=str(path), remedy=f"{folder} {held}")
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where it cannot be listed."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except (OSError, ValueError):
+        return []

@@ -23,8 +23,7 @@ from typing import cast
 
 from llmchain_fl.core import plugins
 from llmchain_fl.core.data.columns import asked_columns, check_columns, map_record
-from llmchain_fl.core.data.lines import Dialect
-from llmchain_fl.core.data.readers import Allowed, found_in
+from llmchain_fl.core.data.readers import Allowed, Dialect, found_in
 from llmchain_fl.core.data.rows import Found, LeftOut, Line, Misfit, Rows, sort_out
 from llmchain_fl.core.errors import ConfigError
 

@@ -35,7 +35,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, UTF_8, Dialect, Piece, has_bad_bytes, pieces
+from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, UTF_8, Piece, has_bad_bytes, pieces
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import Found, Line, Located, Misfit
 from llmchain_fl.core.errors import DataError
 

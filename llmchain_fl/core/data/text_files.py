@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, Dialect, has_bad_bytes, pieces
+from llmchain_fl.core.data.lines import LONGEST_LINE, NOT_TEXT, has_bad_bytes, pieces
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import Found, Line, Located, Misfit
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.guards.site_guard import Settings, SiteGuard
 from llmchain_fl.core.ranges import Bound, Range
 from llmchain_fl.core.tasks.base import Output, Task
@@ -38,7 +38,7 @@ class MaskSite(SiteGuard):
         if labels is None or output.logits.dim() != 2:
             raise WireError(
                 "the task does not say which labels are of the stage",
-                remedy="server and site must run the same version",
+                remedy=SAME,
             )
         return restricted(output, labels, self._others)
 

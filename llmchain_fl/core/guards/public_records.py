@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import WireError
+from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.tasks.base import Examples, Task
 
 Row = Mapping[str, str]
@@ -36,7 +36,6 @@ COLUMNS = (
 """What of a public record travels. ``stage``: name of the stage it belongs to, if any."""
 MAX_BYTES = 2**22
 MAX_RECORDS = 10_000
-_REMEDY = "server and site must run the same version"
 
 
 def unpack(packed: object) -> tuple[dict[str, str], ...]:
@@ -46,15 +45,15 @@ def unpack(packed: object) -> tuple[dict[str, str], ...]:
         WireError: anything else; never with a word of it.
     """
     if not (isinstance(packed, np.ndarray) and packed.dtype == np.uint8 and packed.ndim == 1):
-        raise WireError("public records came as something else than bytes", remedy=_REMEDY)
+        raise WireError("public records came as something else than bytes", remedy=SAME)
     if packed.size > MAX_BYTES:
-        raise WireError(f"public records of {packed.size} bytes, at most {MAX_BYTES}", remedy=_REMEDY)
+        raise WireError(f"public records of {packed.size} bytes, at most {MAX_BYTES}", remedy=SAME)
     try:
         lines = packed.tobytes().decode("utf-8").split("\n") if packed.size else []
     except UnicodeDecodeError:
-        raise WireError("public records are not UTF-8", remedy=_REMEDY) from None
+        raise WireError("public records are not UTF-8", remedy=SAME) from None
     if len(lines) > MAX_RECORDS:
-        raise WireError(f"{len(lines)} public records, at most {MAX_RECORDS}", remedy=_REMEDY)
+        raise WireError(f"{len(lines)} public records, at most {MAX_RECORDS}", remedy=SAME)
     return tuple(_row(line) for line in lines)
 
 
@@ -62,11 +61,11 @@ def _row(line: str) -> dict[str, str]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise WireError("a public record is not JSON", remedy=_REMEDY) from None
+        raise WireError("a public record is not JSON", remedy=SAME) from None
     if not isinstance(found, dict) or not found or not set(found) <= set(COLUMNS):
-        raise WireError("a public record has other columns than a record has", remedy=_REMEDY)
+        raise WireError("a public record has other columns than a record has", remedy=SAME)
     if not all(isinstance(value, str) and _is_text(value) for value in found.values()):
-        raise WireError("a public record holds something else than text", remedy=_REMEDY)
+        raise WireError("a public record holds something else than text", remedy=SAME)
     return found
 
 
@@ -100,7 +99,7 @@ class PublicSample:
         self.rows = () if packed is None else unpack(packed)
         key = np.asarray(payload.get(f"{prefix}.draw", np.zeros(2, dtype=np.int64)))
         if key.shape != (2,) or key.dtype.kind not in "iu" or (key < 0).any():
-            raise WireError("the key of the public draws is no pair of numbers", remedy=_REMEDY)
+            raise WireError("the key of the public draws is no pair of numbers", remedy=SAME)
         self._key, self._size, self._step = [int(part) for part in key], size, 0
         self._packed = b"" if packed is None else packed.tobytes()
 
@@ -117,7 +116,7 @@ class PublicSample:
         """
         found = _encoded(task, self._packed)  # type: ignore[arg-type]  # every object has a hash
         if answered and (found.targets < 0).any():
-            raise WireError("a public record has no label of the list", remedy=_REMEDY)
+            raise WireError("a public record has no label of the list", remedy=SAME)
         return found
 
     def next(self) -> list[int]:

@@ -55,16 +55,6 @@ class SiteGuard:
         return True
 
     @classmethod
-    def adds_gradient(cls) -> bool:
-        """Whether it adds a gradient after the noise."""
-        return cls.penalty is not SiteGuard.penalty
-
-    @classmethod
-    def moves_steps(cls) -> bool:
-        """Whether it acts on the steps of a site, so that it has nothing to act on where the server takes them."""
-        return cls.steer is not SiteGuard.steer or cls.pull is not SiteGuard.pull
-
-    @classmethod
     def rehearsed(cls, settings: Settings) -> float:
         """Share of the units of each earlier stage that a round may draw again; none by default."""
         return 0.0

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmchain_fl.core.adapter.fold import is_fold
 from llmchain_fl.core.adapter.product import modules, product_pair, with_start
 from llmchain_fl.core.adapter.resident import Resident, State
-from llmchain_fl.core.adapter.routing import is_beside
-from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.adapter.value import Arrays, is_beside, is_fold
 
 
 def sent(prefix: str, arrays: Arrays, scale: float) -> Arrays:

@@ -14,20 +14,8 @@ from functools import lru_cache
 from typing import TypeVar
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accountants import ACCOUNTANTS, HOPELESS, compose
-from llmchain_fl.core.privacy.events import KINDS, Event, merge
-
-__all__ = [
-    "ACCOUNTANTS",
-    "HOPELESS",
-    "KINDS",
-    "NO_NOISE",
-    "Event",
-    "Spent",
-    "epsilon",
-    "groups_epsilon",
-    "merge",
-]
+from llmchain_fl.core.privacy.accountants import ACCOUNTANTS, compose
+from llmchain_fl.core.privacy.events import Event, merge
 
 NO_NOISE = 1e-2
 """Noise multipliers below this are accounted as no noise at all (epsilon infinite): the grids cannot resolve them."""

@@ -21,23 +21,9 @@ from collections.abc import Sequence
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.events import Event
-from llmchain_fl.core.privacy.groups import EVERYBODY, HELD_OUT, SITE, TRAINING, excludes, site_group
+from llmchain_fl.core.privacy.groups import EVERYBODY, HELD_OUT, SITE, TRAINING, site_group
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.release import Charge
-
-__all__ = [
-    "EVERYBODY",
-    "HELD_OUT",
-    "at_site",
-    "excludes",
-    "score_charge",
-    "score_event",
-    "site_group",
-    "training_charges",
-    "training_event",
-    "training_group",
-    "training_groups",
-]
 
 
 def training_group(plan: PrivacyPlan, stage: str) -> str:

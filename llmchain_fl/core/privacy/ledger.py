@@ -41,25 +41,12 @@ from llmchain_fl.core.privacy.book import Book
 from llmchain_fl.core.privacy.durable import content, remove, replace
 from llmchain_fl.core.privacy.entry import Door, Moves
 from llmchain_fl.core.privacy.groups import check_group
-from llmchain_fl.core.privacy.null_ledger import Ledger, Mask, NullLedger, Part
 from llmchain_fl.core.privacy.receipt import Receipt, mark, read_receipt, write_receipt
 from llmchain_fl.core.privacy.register import hashed
-from llmchain_fl.core.privacy.release import Charge, Release, Terms
+from llmchain_fl.core.privacy.release import Mask, Part, Release, Terms
 from llmchain_fl.core.privacy.site_key import derive
 from llmchain_fl.core.privacy.store import Store
 from llmchain_fl.core.privacy.totals import Totals
-
-__all__ = [
-    "KEPT_PAYLOADS",
-    "Account",
-    "Charge",
-    "FileLedger",
-    "Ledger",
-    "NullLedger",
-    "Release",
-    "Terms",
-    "renew_anchor",
-]
 
 KEPT_PAYLOADS = 2
 """How many sealed updates stay on disk for a resend: the last ones, those not acknowledged first."""
@@ -211,21 +198,17 @@ class FileLedger:
 
     def spent(self) -> Spent:
         """Everything on disk, composed."""
-        return self.would_spend(())
-
-    def would_spend(self, charges: Sequence[Charge]) -> Spent:
-        """The total with ``charges`` on top, whether or not the limit allows it. Writes no entry."""
         with self._store.opened() as book:
-            people = set(self._store.register.people(book.members).values())
-            return Totals(self._terms, book.paid, charges, book.next).spent(people)
+            return self._account(book).spent
 
     def account(self, known: str = "") -> Account | None:
         """How the ledger stands; None where its head is still ``known``: nothing is composed then."""
         with self._store.opened() as book:
-            if book.head == known:
-                return None
-            people = set(self._store.register.people(book.members).values())
-            return Account(len(book.hashes), book.head, Totals(self._terms, book.paid).spent(people))
+            return None if book.head == known else self._account(book)
+
+    def _account(self, book: Book) -> Account:
+        people = set(self._store.register.people(book.members).values())
+        return Account(len(book.hashes), book.head, Totals(self._terms, book.paid).spent(people))
 
     def _affordable(self, book: Book, release: Release) -> Totals:
         """What was paid with ``release`` on top; see :meth:`afford`."""
@@ -252,15 +235,3 @@ class FileLedger:
 
     def _file(self, key: str) -> Path:
         return self._store.sealed / f"{mark(key)}.bin"
-
-
-def renew_anchor(path: Path, anchor: Path, terms: Terms) -> None:
-    """Make a new anchor for a ledger whose anchor is gone or damaged: the data holder vouches that it is the latest.
-
-    The log's chain, site, unit and key are verified, and an ``anchor-renewed`` line tells for ever what was done.
-    A good anchor is left alone, and a ledger that does not contain what a good anchor names stays refused.
-
-    Raises:
-        PrivacyError: the log is gone, damaged, rolled back or of another site.
-    """
-    Store(path, anchor, terms).renew_anchor()

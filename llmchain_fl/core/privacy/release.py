@@ -1,13 +1,17 @@
-"""What a site asks its ledger to pay for (:class:`Release`), and on which terms the ledger pays (:class:`Terms`)."""
+"""What a site asks of its ledger (:class:`Ledger`): to pay for a :class:`Release`, on certain :class:`Terms`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import ACCOUNTANTS, Event
+from llmchain_fl.core.privacy.accountants import ACCOUNTANTS
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.plan import UNITS
 
 PURPOSES = ("training", "scores")
@@ -15,6 +19,9 @@ ADJACENCY = "add-or-remove-one"
 """What the accountants count by; it stands in a ledger's opening line."""
 LONGEST = 500
 """Most characters of a key or a name."""
+Part = tuple[str, Sequence[str]]
+"""A group that pays for a release, and the people who would take part under it."""
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,29 @@ class Terms:
                 f"limit={self.epsilon_limit!r}",
                 remedy=f"0 < delta < 1, unit in {sorted(UNITS)}, accountant in {sorted(ACCOUNTANTS)}, limit >= 0",
             )
+
+
+class Ledger(Protocol):
+    """What a site asks before it trains and tells before it sends.
+
+    * ``afford`` raises BudgetExhausted where ``reserve`` would; writes nothing
+    * ``reserve`` books a release durably, free when it is reserved and not sealed; raises BudgetExhausted. For each of
+      the parts ``people`` it says who may take part
+    * ``sealed`` gives the bytes sealed for ``key``, to be sent again; None when it is not sealed
+    * ``seal_of`` is the SHA-256 of what was sealed for ``key``, "" when nothing was
+    * ``seal`` fixes the only bytes that will ever be sent under ``key``
+    * ``receipt`` is to travel with what was sealed last; ``acknowledge`` takes what the server echoes ("": nothing yet)
+    """
+
+    def afford(self, release: Release) -> None: ...
+    def reserve(self, release: Release, people: Sequence[Part] = ()) -> list[Mask]: ...
+    def sealed(self, key: str) -> bytes | None: ...
+    def seal_of(self, key: str) -> str: ...
+    def latest(self, run: str) -> int: ...
+    def seal(self, key: str, payload: bytes) -> None: ...
+    def receipt(self) -> str: ...
+    def acknowledge(self, receipt: str) -> None: ...
+    def key_for(self, purpose: str) -> bytes: ...
 
 
 def check_texts(texts: Mapping[str, object], shortest: int = 1) -> None:

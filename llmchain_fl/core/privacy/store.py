@@ -114,21 +114,6 @@ class Store:
         """The site's secret key; only inside ``opened``, which has verified it."""
         return read_key(self._key)
 
-    def renew_anchor(self) -> None:
-        """See :func:`llmchain_fl.core.privacy.ledger.renew_anchor`."""
-        with disk_errors(), locked(self._path / "lock"):
-            try:
-                was = "gone" if read_anchor(self._anchor) is None else ""
-            except PrivacyError:
-                was = "damaged"
-            if not was:
-                self._verified()
-                return
-            self._read_log()
-            self._check_owner(self._book)
-            self._check_files(self._book)
-            self.append(self._book, "anchor-renewed", was=was)
-
     def _read_log(self) -> int:
         """Bring ``_book`` to what the file says now, whatever it said before; the number of its bytes.
 

@@ -17,7 +17,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmchain_fl.core.errors import BudgetExhausted, PrivacyError
-from llmchain_fl.core.privacy.accounting import Event, Group, Spent, groups_epsilon, merge
+from llmchain_fl.core.privacy.accounting import Group, Spent, groups_epsilon
+from llmchain_fl.core.privacy.events import Event, merge
 from llmchain_fl.core.privacy.groups import EVERYBODY
 from llmchain_fl.core.privacy.register import NOBODY, Profile, Stay
 from llmchain_fl.core.privacy.release import Charge, Terms

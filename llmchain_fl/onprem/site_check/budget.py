@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmchain_fl.core.privacy.accounting import Event, epsilon
+from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import training_event
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.onprem.site_check.subject import Plan, Subject
 from llmchain_fl.planning.findings import Findings
 from llmchain_fl.planning.forecast import Forecast, calibrated_noise, forecast

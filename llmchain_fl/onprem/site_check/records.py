@@ -24,7 +24,7 @@ from typing import Any
 
 from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.data.columns import only_labels, only_sound
-from llmchain_fl.core.data.lines import Dialect
+from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Rows
 from llmchain_fl.core.data.source import path_of, read_fitting
 from llmchain_fl.core.privacy.units import same_person

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, epsilon
+from llmchain_fl.core.privacy.accounting import NO_NOISE, epsilon
+from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.planning.calibrate import MULTIPLIERS
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from llmchain_fl.privacy.audit.one_run import Guesses, right_guesses

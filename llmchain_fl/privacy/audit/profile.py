@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta as beta_law
 from scipy.stats import norm
 
-from llmchain_fl.core.privacy.accounting import NO_NOISE, Event, merge
+from llmchain_fl.core.privacy.accounting import NO_NOISE
+from llmchain_fl.core.privacy.events import Event, merge
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 
 Floats = NDArray[np.float64]

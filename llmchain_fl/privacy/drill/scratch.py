@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmchain_fl.core.privacy.accounting import Event
 from llmchain_fl.core.privacy.book import Book
-from llmchain_fl.core.privacy.ledger import Charge, FileLedger, Release, Terms
+from llmchain_fl.core.privacy.events import Event
+from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.register import NOBODY, Profile, Register, hashed
+from llmchain_fl.core.privacy.release import Charge, Release, Terms
 from llmchain_fl.core.privacy.site_key import read_key
 
 GROUP = "drill/training"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from client import app, outbox, rounds
+from client import app, outbox, rounds, scores
+from client.local import train_round
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy import accounting, entry, register, totals
 from llmchain_fl.core.privacy.ledger import FileLedger
@@ -22,9 +23,9 @@ from llmchain_fl.core.privacy.noise import SecureNoise
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 REAL_ADDED = SecureNoise.added
-REAL_TRAIN = rounds.train_round
+REAL_TRAIN = train_round
 REAL_CHARGES = outbox.training_charges
-REAL_SCORE_CHARGE = outbox.score_charge
+REAL_SCORE_CHARGE = scores.score_charge
 REAL_RESERVE = FileLedger.reserve
 REAL_SEAL = FileLedger.seal
 REAL_COMPOSED = accounting._composed
@@ -64,7 +65,7 @@ def paid_afterwards(patch: Patch) -> None:
         return result
 
     patch.setattr(FileLedger, "reserve", reserve)
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
 def booked_too_cheap(patch: Patch) -> None:
@@ -166,7 +167,7 @@ def at_another_delta(patch: Patch) -> None:
 
 
 def scores_for_one(patch: Patch) -> None:
-    patch.setattr(outbox, "score_charge", lambda plan, count: REAL_SCORE_CHARGE(plan, 1))
+    patch.setattr(scores, "score_charge", lambda plan, count: REAL_SCORE_CHARGE(plan, 1))
 
 
 def own_epsilon_of_the_plan(patch: Patch) -> None:

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from client import gradients, rounds
+from client.local import train_round
 from llmchain_fl.core.privacy.noise import SecureNoise, secure_uniform
 
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 REAL_ADDED = SecureNoise.added
 REAL_CALL = gradients.PrivateGradient.__call__
-REAL_TRAIN = rounds.train_round
+REAL_TRAIN = train_round
 
 
 def noise_is(draw: Callable[[Any, torch.Tensor, float], torch.Tensor]) -> Break:
@@ -115,7 +116,7 @@ def without_noise_if(holds: Callable[[Any, Any], bool]) -> Break:
             plan = replace(plan, noise_multiplier=0.0)
         return REAL_TRAIN(task, examples, batches, spec, plan, guards, lr)
 
-    return lambda patch: patch.setattr(rounds, "train_round", train)
+    return lambda patch: patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
 def no_noise_late(patch: Patch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import app, rehearsal, rounds
+from client import rehearsal, rounds, scores
 from llmchain_fl.core.privacy import scores as scores_module
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.units import Units
@@ -20,7 +20,7 @@ from llmchain_fl.core.privacy.units import Units
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 REAL_ADDED = SecureNoise.added
-REAL_MEANS = rounds.unit_means
+REAL_MEANS = scores.unit_means
 
 
 def noise_is(draw: Callable[[Any, torch.Tensor, float], torch.Tensor]) -> Break:
@@ -46,7 +46,7 @@ def count_without_noise(patch: Patch) -> None:
         noised = float(noise.added(above, multiplier * scores_module.SENSITIVITY)[0])
         return float(min(1.0, max(0.0, 0.5 + noised / max(float(len(kept)), 1.0))))
 
-    patch.setattr(rounds, "noised_mean", mean)
+    patch.setattr(scores, "noised_mean", mean)
 
 
 def not_cut(patch: Patch) -> None:
@@ -58,13 +58,13 @@ def not_cut(patch: Patch) -> None:
         above, half = noise.added(exact, multiplier * scores_module.SENSITIVITY).tolist()
         return float(min(1.0, max(0.0, 0.5 + above / max(2.0 * half, 1.0))))
 
-    patch.setattr(rounds, "noised_mean", mean)
+    patch.setattr(scores, "noised_mean", mean)
 
 
 def half_where_nobody_votes(patch: Patch) -> None:
     """A stage without records gets exactly 1/2: whoever reads it knows."""
-    real = rounds.noised_mean
-    patch.setattr(rounds, "noised_mean", lambda values, z, noise: real(values, z, noise) if len(values) else 0.5)
+    real = scores.noised_mean
+    patch.setattr(scores, "noised_mean", lambda values, z, noise: real(values, z, noise) if len(values) else 0.5)
 
 
 def same_records_are_others(patch: Patch) -> None:
@@ -85,13 +85,13 @@ def left_out_are_drawn(patch: Patch) -> None:
 
 def kept_by_a_public_key(patch: Patch) -> None:
     real = rehearsal.chosen
-    patch.setattr(app.rehearsal, "chosen", lambda key, *rest: real(b"public", *rest))
+    patch.setattr(rehearsal, "chosen", lambda key, *rest: real(b"public", *rest))
 
 
 BREAKAGES: dict[str, tuple[Break, str, str]] = {
     "each record has a vote in scores": (
         lambda patch: patch.setattr(
-            rounds, "unit_means", lambda values, units: REAL_MEANS(values, Units.of_records(len(values)))
+            scores, "unit_means", lambda values, units: REAL_MEANS(values, Units.of_records(len(values)))
         ),
         "scores",
         "one person, one vote",

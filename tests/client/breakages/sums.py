@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from client import dataset, gradients, outbox, rounds
+from client.local import train_round
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.units import Units
 from simulations.audit import people
@@ -23,7 +24,7 @@ Break = Callable[[Patch], None]
 REAL_ADDED = SecureNoise.added
 REAL_SUM = gradients.clipped_sum
 REAL_CALL = gradients.PrivateGradient.__call__
-REAL_TRAIN = rounds.train_round
+REAL_TRAIN = train_round
 
 
 def real(self: SecureNoise, values: torch.Tensor, std: float) -> torch.Tensor:
@@ -80,7 +81,7 @@ def private_divisor(patch: Patch) -> None:
         divisor = max(len(examples), 1) * spec.sampling_rate
         return REAL_TRAIN(task, examples, batches, replace(spec, batch_size=divisor), *rest)
 
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
 def clipped_for_three_steps(self: Any, batch: Any, loss: Any) -> torch.Tensor:
@@ -97,7 +98,7 @@ def in_float32(rows: torch.Tensor, norm: float) -> torch.Tensor:
 
 def clip_of_the_task(patch: Patch) -> None:
     """C is what the task says, if it says something; the noise stays that of the plan."""
-    real = rounds.train_round
+    real = train_round
     seen: list[float] = []
     real_load = rounds.trial.load
 
@@ -112,7 +113,7 @@ def clip_of_the_task(patch: Patch) -> None:
         return real(task, examples, batches, spec, plan, *rest)
 
     patch.setattr(rounds.trial, "load", load)
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
 BREAKAGES: dict[str, tuple[Break, str, str]] = {

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from client import app, check, dataset, outbox, rounds, trial
+from client import app, check, dataset, outbox, rounds, scores, trial
+from client.local import train_round
 from llmchain_fl.core.errors import DataError, PrivacyError
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.privacy.noise import SecureNoise
@@ -22,7 +23,7 @@ from llmchain_fl.core.privacy.noise import SecureNoise
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 REAL_ADDED = SecureNoise.added
-REAL_TRAIN = rounds.train_round
+REAL_TRAIN = train_round
 REAL_RESERVE = FileLedger.reserve
 REAL_UPDATE = outbox.write_update
 REAL_RELEASE = outbox.release
@@ -42,7 +43,7 @@ def counting(patch: Patch) -> list[int]:
         last[0] = result.records
         return result
 
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
     return last
 
 
@@ -76,7 +77,7 @@ def unusable_share_in_the_reply(patch: Patch) -> None:
         return result
 
     shares = [0.0]
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
     def write(number: int, arrays: Any, receipt: str = "") -> Any:
         reply = REAL_UPDATE(number, arrays, receipt)
@@ -158,7 +159,7 @@ def unusable_refused(patch: Patch) -> None:
             raise rounds.TrainingError("somebody could not be computed", remedy="")
         return result
 
-    patch.setattr(rounds, "train_round", train)
+    patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
 def no_trial(patch: Patch) -> None:
@@ -195,16 +196,16 @@ def check_without(*words: str) -> Break:
 
 
 def scores_for_everybody(patch: Patch) -> None:
-    real = outbox.check_scores
+    real = scores.check_scores
 
     def allowed(site: Any, plan: Any) -> str:
         return "noised" if site.limits.scores == "none" else real(site, plan)
 
-    patch.setattr(app.outbox, "check_scores", allowed)
+    patch.setattr(scores, "check_scores", allowed)
 
 
 def exact_scores(patch: Patch) -> None:
-    patch.setattr(app.outbox, "check_scores", lambda site, plan: "exact")
+    patch.setattr(scores, "check_scores", lambda site, plan: "exact")
     patch.setattr(app.outbox, "scores", lambda site, number, values: outbox.write_scores(number, values))
 
 

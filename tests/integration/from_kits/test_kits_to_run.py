@@ -16,9 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from client.site import read_site
+from llmchain_fl.audit_log import read_log
 from llmchain_fl.cli.apps import app_root
 from llmchain_fl.cli.main import app
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.run_dir import RunDir
 
 pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(900)]

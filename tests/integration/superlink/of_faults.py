@@ -23,7 +23,8 @@ import psutil
 import pytest
 
 from client.site import read_site
-from llmchain_fl.core.audit import FILE, read_log
+from llmchain_fl.audit_log import read_log
+from llmchain_fl.core.audit import FILE
 from llmchain_fl.run_dir import RunDir
 
 NAMES = ("north", "south", "west")
