@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +12,19 @@ from client.training import LocalResult, Strength, guarded, loss_of
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.privacy.integer_noise import noised_share
-from llmchain_fl.core.privacy.integers import Integers, clipped_integer_sum
+from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.privacy.sharing import Sharing
 from llmchain_fl.core.privacy.units import Batch
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.work import TrainSpec
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.privacy.integers import Integers
+
+SHARED: Named[Callable[[PrivateGradient, Batch, LossFn, PrivacyPlan], Integers]] = Named(
+    {"sum": "client.shared_noise:integer_sum"}
+)
+"""The sum where noise is shared; imported when a plan says so."""
 
 
 def gradient_sum(
@@ -36,7 +43,7 @@ def gradient_sum(
     function of released and public values. The server takes one optimiser step along the mean of the u_k
     (``llmchain_fl/aggregation/lockstep.py``): for any split of the units over the sites the same step.
 
-    Where noise is shared it is ``-g_k`` as integers (:func:`integer_sum`), without p: guards that add a
+    Where noise is shared it is ``-g_k`` as integers (``client/shared_noise.py``), without p: guards that add a
     gradient of their own are refused before round 1.
 
     ``lr`` is not used: no step is taken here, so the adapter in memory stays the global one.
@@ -59,7 +66,7 @@ def gradient_sum(
     count = examples.records_in(index)
     with gradient_of(resident, examples, spec.micro_batch, per_unit) as gradient:
         if per_unit is not None and per_unit.is_shared and isinstance(gradient, PrivateGradient):
-            integers = -integer_sum(gradient, batch, loss, per_unit)
+            integers = -SHARED["sum"](gradient, batch, loss, per_unit)
             return LocalResult({}, 1, count, examples.tokens(index), unusable=gradient.unusable, integers=integers)
         step = gradient(batch, loss) / spec.batch_size
         with gradient.paused():
@@ -74,19 +81,6 @@ def gradient_sum(
         arrays[name] = np.ascontiguousarray(flat[start : start + size].reshape(resident.shapes[name]))
         start += size
     return LocalResult(arrays, 1, count, examples.tokens(index), strength.penalty, unusable=unusable, direct=True)
-
-
-def integer_sum(gradient: PrivateGradient, batch: Batch, loss: LossFn, plan: PrivacyPlan) -> Integers:
-    """The sum of clipped gradients where noise is shared: int64 [P] in units of C / 2^k, with this site's share of it.
-
-    g = box(sum_u [g_u 2^k / C rounded, at most 2^k long]) + N_Z(0, (z 2^k)^2 / m)     (``privacy/integers.py``)
-    """
-    sharing, total = Sharing.of(plan), np.zeros(gradient.size, dtype=np.int64)
-    for rows in gradient.some(batch, loss):
-        clipped, bad = clipped_integer_sum(rows, plan.clip_norm, plan.grid)
-        gradient.note(bad)
-        total += clipped
-    return noised_share(total, sharing.box, sharing.variance)
 
 
 def _only(batches: list[Batch]) -> list[Batch]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,14 @@ from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, writ
 PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'
 """How a sealed refusal begins; no file of arrays does (it would have a header of 10**18 bytes)."""
-PACK: Named[Any] = Named(
-    {
-        "encode": "llmchain_fl.core.compression.update:encode",
-        "with memory": "llmchain_fl.core.compression.error_feedback:encode_with_memory",
-    }
+Blobs = dict[str, Any]
+ENCODE: Named[Callable[[Arrays, CodecSpec, Uniform], Blobs]] = Named(
+    {"encode": "llmchain_fl.core.compression.update:encode"}
 )
-"""How an update is made small; imported when a task names a codec."""
+REMEMBER: Named[Callable[[Arrays, Arrays, CodecSpec, Uniform], tuple[Blobs, Arrays]]] = Named(
+    {"encode": "llmchain_fl.core.compression.error_feedback:encode_with_memory"}
+)
+"""How an update is made small, the second with what earlier rounds left out; imported when a task names a codec."""
 
 
 def training_release(site: Site, task: TrainTask, plan: PrivacyPlan) -> Release:
@@ -91,8 +92,8 @@ def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]
     if codec.name == "none":
         return update, {}
     if not codec.feedback:
-        return PACK["encode"](update, codec, packing.draw), {}
-    return PACK["with memory"](packing.left_out, update, codec, packing.draw)
+        return ENCODE["encode"](update, codec, packing.draw), {}
+    return REMEMBER["encode"](packing.left_out, update, codec, packing.draw)
 
 
 def payload(leaving: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from flwr.app import RecordDict
 from client import check, outbox
 from client.dataset import Kept, SiteRecords, has_records, site_records
 from client.opening import opened, seals_of
-from client.site import KEEPS, Site
+from client.site import NO_LEDGER, Site
 from client.steady import Brought
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.messages import ScoreTask
@@ -40,7 +40,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     plan, kind = work.plan, check_scores(site, work.plan)
     check.check_base(site, work)
     check.check_score(site, task)
-    ledger: Ledger = KEEPS["no ledger"]()
+    ledger: Ledger = NO_LEDGER["ledger"]()
     if kind == "noised" and plan is not None:
         check.check_plan(site, plan)
         ledger = site.ledger(work)

@@ -36,6 +36,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,10 +60,10 @@ if TYPE_CHECKING:
 __all__ = ["PERSON", "Site", "SiteApproved", "SiteCompute", "SiteData", "SiteLimits", "SiteSecure", "Unit", "read_site"]
 
 
-KEEPS: Named[Any] = Named(
-    {"memory": "client.memory:Memory", "no ledger": "llmchain_fl.core.privacy.null_ledger:NullLedger"}
-)
-"""What a site keeps of a run for itself, where the task says so; and the ledger of a run without privacy."""
+MEMORY: Named[type[Memory]] = Named({"memory": "client.memory:Memory"})
+"""What a site keeps of a run for itself, where the task says so."""
+NO_LEDGER: Named[Callable[[], Ledger]] = Named({"ledger": "llmchain_fl.core.privacy.null_ledger:NullLedger"})
+"""The ledger of a run without privacy."""
 
 
 class SiteData(Section):
@@ -157,7 +158,7 @@ class Site(Section):
 
     def ledger(self, work: WorkSpec) -> Ledger:
         """The privacy ledger of the site, or one that records nothing for work without a plan."""
-        return KEEPS["no ledger"]() if work.plan is None else self.open_ledger(work.plan.unit)
+        return NO_LEDGER["ledger"]() if work.plan is None else self.open_ledger(work.plan.unit)
 
     def verify(self) -> None:
         """Verify the ledger before anything of a message is looked at, where the site's file says by what it counts.
@@ -186,7 +187,7 @@ class Site(Section):
 
     def memory(self, run: str, purpose: str = "personal") -> Memory:
         """What this site keeps for itself of the run ``run``."""
-        return KEEPS["memory"](Path(self.state), run, purpose)  # type: ignore[no-any-return]
+        return MEMORY["memory"](Path(self.state), run, purpose)
 
     @property
     def data_set(self) -> str:

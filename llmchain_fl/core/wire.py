@@ -57,7 +57,7 @@ def one(config: ConfigRecord, name: str, kind: type[T]) -> T:
     value = config.get(name)
     if type(value) is not kind:
         raise WireError(f"the message's {name} is not {KINDS[kind]}", remedy=SAME)
-    return value
+    return cast("T", value)
 
 
 def some(config: ConfigRecord, name: str, kind: type[T]) -> tuple[T, ...]:

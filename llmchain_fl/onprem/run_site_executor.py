@@ -35,7 +35,15 @@ from llmchain_fl.onprem.site_executor import Approval, SiteExecutor
 from llmchain_fl.onprem.task import Access
 
 log = logging.getLogger("llmchain_fl.site")
-WARM = ("peft", "transformers", "client.app", "client.secure_sum", "client.lockstep", "client.closed_form")
+WARM = (
+    "peft",
+    "transformers",
+    "client.app",
+    "client.secure_sum",
+    "client.local",
+    "client.lockstep",
+    "client.closed_form",
+)
 """Imported before the first message."""
 ANY = "any"
 """In place of a digest where the site file approves whatever comes."""

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pathspec
 import pytest
@@ -34,15 +36,77 @@ def test_client_and_core_hold_nothing_that_a_site_does_not_import() -> None:
     assert {file.relative_to(ROOT).as_posix() for file in there} <= paths
 
 
+LOADED = """
+for name, module in sorted(sys.modules.items()):
+    if name.split(".")[0] in ("client", "llmchain_fl", "server", "simulations") and module.__file__:
+        print("loaded", module.__file__)
+"""
+ROUND = """
+import sys
+from pathlib import Path
+import client.app
+from client.site import Site, SiteData
+from llmchain_fl.core.adapter.resident import load_resident
+from llmchain_fl.core.adapter.value import fresh_arrays
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.work import WorkSpec
+
+folder, text = Path(sys.argv[1]), Path(sys.argv[1], "work.json").read_text()
+work = WorkSpec.from_json(text)
+resident = load_resident(work.resident)
+shapes = {name: resident.shapes[name] for name in resident.trained_names}
+task = TrainTask("run-1", 1, 0, "cards", 0.1, text, fresh_arrays(shapes, work.adapter.seed))
+site = Site(name="ward", state=str(folder / "state"), data=SiteData(train=str(folder / "{stage}.jsonl")))
+reply = client.app.do_train(site, task, {}, None)
+print("reply", *reply.array_records, *dict(reply.config_records["config"]).get("refused", ""))
+"""
+"""One private round at a site of its own, as the site's process plays it."""
+ONE_SITE = 10_250
+"""Ceiling of the lines that one site with LoRA, a label list and one private step a round loads."""
+NOT_ASKED = (
+    *("client/closed_form", "client/local", "client/memory", "client/plain_gradient", "client/rehearsal"),
+    *("client/scores", "client/secure_sum", "client/shared_noise", "core/adapter/cored", "core/adapter/fold"),
+    *("core/adapter/routing", "core/base_digest", "core/compression/codec", "core/compression/update"),
+    *("core/frozen_prefix", "core/guards/distill", "core/guards/public_records", "core/guards/teacher"),
+    *("core/known_bases", "core/privacy/counts", "core/privacy/integers", "core/privacy/null_ledger"),
+    *("core/privacy/scores", "core/secure/member", "core/tasks/causal_lm", "core/adapter/variants/beside"),
+)
+
+
+def loaded_by(code: str, *told: str) -> tuple[set[str], list[str]]:
+    """(the project's files that a process which runs ``code`` has loaded in the end, what else it says)."""
+    command = [sys.executable, "-c", code + LOADED, *told]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("loaded ")]
+    files = {Path(line.removeprefix("loaded ")).resolve().relative_to(ROOT.resolve()).as_posix() for line in lines}
+    return files, [line for line in done.stdout.splitlines() if not line.startswith("loaded ")]
+
+
 def test_the_closure_is_what_python_loads() -> None:
-    code = (
-        "import sys, client.app; "
-        "print('\\n'.join(m.__file__ for n, m in sys.modules.items() "
-        "if n.split('.')[0] in ('client', 'llmchain_fl', 'server', 'simulations') and m.__file__))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    loaded = {Path(line).resolve().relative_to(ROOT.resolve()).as_posix() for line in done.stdout.split()}
-    assert loaded <= {part.path for part in parts(ROOT, SITE) if not part.by_name}
+    loaded, _ = loaded_by("import sys, client.app")
+    assert loaded == {part.path for part in parts(ROOT, SITE) if not part.by_name}
+
+
+def test_a_site_loads_what_its_task_names_and_nothing_else_that_has_a_name(small: Any, tmp_path: Path) -> None:
+    """LoRA, a label list, one private step a round in lockstep: the plainest site there is. ``-s`` shows its files."""
+    work = small.work(train={"steps": 1, "method": "lockstep"})
+    work = replace(work, plan=small.plan(work, unit="person"))
+    (tmp_path / "work.json").write_text(work.to_json(), encoding="utf-8")
+    rows = [{**row, "person": f"p{number}"} for number, row in enumerate(small.rows(12))]
+    (tmp_path / "cards.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    loaded, (reply,) = loaded_by(ROUND, str(tmp_path))
+    assert reply == "reply arrays"
+    files = {part.path: part for part in parts(ROOT, SITE)}
+    assert loaded <= set(files)
+    for name in NOT_ASKED:
+        path = next(path for path in files if path.removeprefix("llmchain_fl/") == f"{name}.py")
+        assert files[path].by_name
+        assert path not in loaded
+    named = sorted(path for path in loaded if files[path].by_name)
+    lines, beside = (sum(files[path].lines for path in some) for some in (loaded, named))
+    sys.stdout.write(f"{len(loaded)} files, {lines} lines, of them {beside} by name: {', '.join(named)}\n")
+    assert lines <= ONE_SITE
 
 
 @pytest.mark.parametrize(("by_name", "ceiling"), [(False, ALWAYS), (True, BY_NAME)])

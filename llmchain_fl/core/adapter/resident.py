@@ -40,14 +40,11 @@ if TYPE_CHECKING:
 
 BASE = b"base"
 """Below the head there is the base alone: Delta W = 0, whatever lora_A is."""
-PARTS: Named[Any] = Named(
-    {
-        "fold": "llmchain_fl.core.adapter.fold:Fold",
-        "router": "llmchain_fl.core.adapter.routing:Router",
-        "prefix": "llmchain_fl.core.frozen_prefix:FrozenPrefix",
-    }
-)
-"""What stands beside an adapter; imported when a task brings it, or has frozen layers to remember."""
+FOLD: Named[type[Fold]] = Named({"fold": "llmchain_fl.core.adapter.fold:Fold"})
+ROUTER: Named[type[Router]] = Named({"router": "llmchain_fl.core.adapter.routing:Router"})
+"""What stands beside an adapter; imported when a task brings it."""
+PREFIX: Named[type[FrozenPrefix]] = Named({"prefix": "llmchain_fl.core.frozen_prefix:FrozenPrefix"})
+"""Imported where layers below the first adapted one can be remembered, and memory for it is allowed."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +106,20 @@ class Resident:
         self.prefix: FrozenPrefix | None = None
         self.reset()
         if first and spec.cache_mb:
-            self.prefix = PARTS["prefix"](base.module, first, spec.cache_mb, base.remembered)
+            self.prefix = PREFIX["prefix"](base.module, first, spec.cache_mb, base.remembered)
             self.prefix.prove()
 
     @functools.cached_property
     def router(self) -> Router:
         """The choice among slots, from the first time that one comes."""
         seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
-        return PARTS["router"](self._first, seconds, self.base.device)  # type: ignore[no-any-return]
+        return ROUTER["router"](self._first, seconds, self.base.device)
 
     @functools.cached_property
     def fold(self) -> Fold:
         """The frozen second pairs, from the first time that some come."""
         sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
-        return PARTS["fold"](sizes, self.base.device, self.router.gate_fold)  # type: ignore[no-any-return]
+        return FOLD["fold"](sizes, self.base.device, self.router.gate_fold)
 
     @property
     def _beside(self) -> tuple[Pairs, Table | None]:
