@@ -31,7 +31,7 @@ from client.outbox import refuse
 from client.site import Site, read_site
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.accounting import epsilon

@@ -24,7 +24,7 @@ import numpy as np
 from bench import last, need, play, show, spread, write
 from flwr.common.serde import recorddict_to_proto
 
-from llmchain_fl.core.compression.spec import CodecSpec, Name
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression.update import decode, encode
 from llmchain_fl.core.privacy.sampling import secret_uniform, seeded_uniform
 from llmchain_fl.core.wire import write_update

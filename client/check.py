@@ -19,7 +19,7 @@ from llmchain_fl.core.adapter.value import Arrays, is_beside
 from llmchain_fl.core.base_model import KNOWN, locate
 from llmchain_fl.core.errors import SAME, ModelError, PrivacyError, WireError
 from llmchain_fl.core.guards import SITE_GUARDS, GuardSpec, site_half
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
 from llmchain_fl.core.ranges import Range, range_faults
@@ -35,7 +35,7 @@ ENDINGS = (*TRAINABLE, "head")
 """What ``trains`` and ``keeps`` may name."""
 BASES: Named[Callable[[Path], str]] = Named({"digest": "llmchain_fl.core.base_digest:base_digest"})
 """What a base is; imported when the site file names one by its digest."""
-_NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
+NUMBERS = {"round": Range(0, 1e9), "stage": Range(0, 1e6), "clip": Range(0, MAX_CLIP_NORM)}
 
 
 def check_newest(number: int, newest: int) -> None:
@@ -200,8 +200,8 @@ def check_train(site: Site, task: TrainTask) -> None:
     Raises:
         WireError: names, numbers or arrays that no server of this version sends, or more than the site allows.
     """
-    _check_names(task)
-    faults = range_faults(task, _NUMBERS)
+    check_names(task.run, task.federation, (task.stage_name, *task.earlier))
+    faults = range_faults(task, NUMBERS)
     if not (math.isfinite(task.lr) and 0 < task.lr <= LARGEST_LR):
         faults.append(f"lr is {task.lr!r}; it must be above 0 and at most {LARGEST_LR:g}")
     if not {*task.trains, *task.keeps} <= set(ENDINGS):
@@ -210,7 +210,7 @@ def check_train(site: Site, task: TrainTask) -> None:
         faults.append("earlier: different stages, and not the present one")
     if faults:
         raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
-    _check_stages(site, task.earlier)
+    check_stages(site, task.earlier)
     check_arrays(site, task.arrays, task.guard_arrays)
 
 
@@ -225,35 +225,17 @@ def check_payload(task: TrainTask, work: WorkSpec) -> None:
         raise WireError(f"{len(stray)} arrays for guards, and the work has no guard", remedy=SAME)
 
 
-def check_score(site: Site, task: ScoreTask) -> None:
-    """The same of a score task.
-
-    Raises:
-        WireError: see above.
-    """
-    _check_names(task)
-    faults = range_faults(task, {"round": _NUMBERS["round"]})
-    if not task.stages or len(set(task.stages)) < len(task.stages) or not set(task.keeps) <= set(ENDINGS):
-        faults.append("stages: different ones, at least one")
-    if faults:
-        raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
-    _check_stages(site, task.stages)
-    check_arrays(site, task.arrays)
-
-
-def _check_names(task: TrainTask | ScoreTask) -> None:
+def check_names(run: str, federation: str, stages: Sequence[str]) -> None:
     """One pattern for every name on the wire; a federation may have blanks in it, or none."""
-    stages = (task.stage_name, *task.earlier) if isinstance(task, TrainTask) else task.stages
-    unnamed = isinstance(task, ScoreTask) and not task.run
-    good = (unnamed or re.fullmatch(NAME, task.run)) and all(re.fullmatch(NAME, name) for name in stages)
-    if not good or not re.fullmatch(r"[A-Za-z0-9 ._-]{0,64}", task.federation):
+    good = all(re.fullmatch(NAME, name) for name in (run, *stages))
+    if not good or not re.fullmatch(r"[A-Za-z0-9 ._-]{0,64}", federation):
         raise WireError(
             "the name of the run, of the federation or of a stage is none",
             remedy="letters, digits, dot, dash and underscore, at most 64; " + SAME,
         )
 
 
-def _check_stages(site: Site, stages: Sequence[str]) -> None:
+def check_stages(site: Site, stages: Sequence[str]) -> None:
     if len(stages) > site.limits.max_stages:
         raise WireError(f"{len(stages)} stages, the site allows {site.limits.max_stages}", remedy="name fewer stages")
 

@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import RecordDict
@@ -32,9 +32,9 @@ from safetensors.numpy import load, save
 
 from client.site import Site
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError, TrainingError
-from llmchain_fl.core.messages import HelloReply, ScoreTask, SecureReply, TrainTask
+from llmchain_fl.core.messages import HelloReply, SecureReply, TrainTask
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.printable import printable
 from llmchain_fl.core.privacy.charges import at_site, training_charges
@@ -42,6 +42,9 @@ from llmchain_fl.core.privacy.noise import Uniform
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.release import Ledger, Release
 from llmchain_fl.core.wire import write_hello, write_refusal, write_scores, write_secure_reply, write_update
+
+if TYPE_CHECKING:
+    from llmchain_fl.core.score_task import ScoreTask
 
 PACKAGES = ("client", "llmchain_fl")
 REFUSED = b'{"refused":'

@@ -63,17 +63,9 @@ def play_round(
 ) -> RecordDict:
     """Reserve -> draw -> train -> seal -> the reply. The one path on which private records become an update.
 
-    Args:
-        site: the site's name; only seeds of runs without noise depend on it.
-        ledger: pays for the round before anything is computed from records, and says who may take part.
-        task: what the server sent.
-        work: its work description, already checked against the site's policy.
-        nlp_task: the task over the resident model.
-        parts: the site's records of the stage, and of stages that are rehearsed.
-        release: what the ledger books; None in a run without a plan.
-        watch: sees the local result (simulation, same process).
-        between: what stays at the site from round to round.
-        loop: in place of what ``train.method`` says.
+    ``site``: only seeds of runs without noise depend on it. ``work`` has been checked against the site's policy.
+    ``release``: what the ledger books; None in a run without a plan. ``watch``, ``loop``: of a simulation in this
+    process, the second in place of what ``train.method`` says.
 
     Raises:
         BudgetExhausted: the round is not affordable; nothing was spent.

@@ -13,8 +13,7 @@ from client.dataset import Kept, SiteRecords, has_records, site_records
 from client.opening import opened, seals_of
 from client.site import NO_LEDGER, Site
 from client.steady import Brought
-from llmchain_fl.core.errors import PrivacyError
-from llmchain_fl.core.messages import ScoreTask
+from llmchain_fl.core.errors import SAME, PrivacyError, WireError
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.charges import at_site, score_charge
 from llmchain_fl.core.privacy.groups import HELD_OUT, site_group
@@ -23,8 +22,9 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.privacy.release import Ledger, Release
 from llmchain_fl.core.privacy.scores import noised_mean, unit_means
 from llmchain_fl.core.privacy.units import Units
+from llmchain_fl.core.ranges import range_faults
+from llmchain_fl.core.score_task import ScoreTask, read_score_task
 from llmchain_fl.core.tasks.base import Task
-from llmchain_fl.core.wire import read_score_task
 from llmchain_fl.core.work import WorkSpec, inference
 
 log = logging.getLogger("llmchain_fl.client")
@@ -39,7 +39,7 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     work = WorkSpec.from_json(task.work)
     plan, kind = work.plan, check_scores(site, work.plan)
     check.check_base(site, work)
-    check.check_score(site, task)
+    check_score(site, task)
     ledger: Ledger = NO_LEDGER["ledger"]()
     if kind == "noised" and plan is not None:
         check.check_plan(site, plan)
@@ -71,6 +71,22 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
         return play_scores(ledger, task, plan, nlp_task, score_release(site, task, plan), held_out)
     values = {stage: nlp_task.score(part.examples)[nlp_task.metrics[0].name] for stage, part in found.items()}
     return outbox.scores(site, task.round, values)
+
+
+def check_score(site: Site, task: ScoreTask) -> None:
+    """Refuse a task for scores that no server of this version sends, or that asks for more than the site allows.
+
+    Raises:
+        WireError: names, numbers or arrays.
+    """
+    check.check_names(task.run or "none", task.federation, task.stages)
+    faults = range_faults(task, {"round": check.NUMBERS["round"]})
+    if not task.stages or len(set(task.stages)) < len(task.stages) or not set(task.keeps) <= set(check.ENDINGS):
+        faults.append("stages: different ones, at least one")
+    if faults:
+        raise WireError("the task does not fit: " + "; ".join(faults), remedy=SAME)
+    check.check_stages(site, task.stages)
+    check.check_arrays(site, task.arrays)
 
 
 def check_scores(site: Site, plan: PrivacyPlan | None) -> str:

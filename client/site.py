@@ -1,34 +1,7 @@
 """The site's own policy: where its records are, what it allows, what it shares. Written by the data holder.
 
-The server's wishes may only be stricter. A site file (TOML), named in the SuperNode's ``--node-config 'site="..."'``::
-
-    name = "hospital-a"
-    state = "state"                     # the site's own folder: privacy ledger, sealed updates
-
-    [data]
-    name = "discharge-notes"            # which data set; the ledger is one over all data sets of the site
-    train = "records/{stage}.csv"       # {stage} is the name of the stage
-    columns = {text = "note", label = "department", person = "patient_id"}
-
-    [limits]
-    require_privacy = true              # refuse to train without differential privacy
-    units = ["person"]                  # protect a person with all records; "record" and "site" are weaker
-    epsilon = 8.0                       # lifetime budget of each person, at ...
-    delta = 1e-5                        # ... this delta
-    base_models = ["minilm"]            # or sha256:... of a folder; empty: any
-    scores = "none"                     # "noised" (paid for) or "exact" (outside of epsilon)
-                                        # more caps: client/limits.py
-    [secure]
-    only = true                         # only rounds in which the server learns nothing but the sum over the sites
-    counted_peers = 2                   # how many of these keep their noise to themselves
-    [secure.peers]
-    hospital-b = "ed25519:..."          # llmchain-fl identity site.toml prints a site's own
-
-    [compute]
-    threads = 2
-
-    [approved]
-    bundles = ["sha256:..."]            # for `llmchain-fl site up`; the executor's log prints the digest it was sent
+The server's wishes may only be stricter. It is a TOML file, named in the SuperNode's ``--node-config 'site="..."'``
+(docs/on-flower.md shows one); its tables are the classes below, ``[limits]`` and ``[compute]`` those of ``limits.py``.
 """
 
 from __future__ import annotations

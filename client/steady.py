@@ -32,7 +32,7 @@ from llmchain_fl.core.adapter.resident import Resident, State
 from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays, is_beside, is_fold
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.guards.site_guard import TEACHER
+from llmchain_fl.core.guards.spec import TEACHER
 from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.tasks.passes import EVEN, STEP, Shape
 from llmchain_fl.core.work import GuardSpec

@@ -53,13 +53,7 @@ def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
 def try_out(task: TrainTask, work: WorkSpec, nlp_task: Task, own: Arrays, shape: Shape | None, loop: Train) -> None:
     """One step on made-up records, and its update packed.
 
-    Args:
-        task: what the server sent.
-        work: its work description.
-        nlp_task: over the resident, focused on what is trained.
-        own: the trained arrays that stay here.
-        shape: of private passes; None: padded by batch.
-        loop: what the site does in a round.
+    ``own``: the trained arrays that stay here. ``shape``: of private passes; None: padded by batch.
 
     Raises:
         LlmchainError: why the round cannot be done.

@@ -1,4 +1,13 @@
-"""An audit log read back and believed, or not: by whoever starts on it, shows it, or proves something with it."""
+"""An audit log read back and believed, or not: by whoever starts on it, shows it, or proves something with it.
+
+What stands in a line, and a site's own lines: ``core/audit.py``. A coordinator's are::
+
+    asked      site, node, kind, run, round, task, task_bytes,     a coordinator asked a site
+               work
+    received   site, node, kind, run, round, task, decision,       what came back
+               reply, reply_bytes
+    lost       site, node, kind, run, round, task                  nothing came back in time
+"""
 
 from __future__ import annotations
 

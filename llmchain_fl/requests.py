@@ -6,7 +6,8 @@ from flwr.app import ConfigRecord, RecordDict
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.secure.query import SecureQuery
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from llmchain_fl.aggregation.rule import Adapter, Rule, SiteShape, Turn
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import WorkSpec
 from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
 from server.schedule import ScheduledRound, site_round

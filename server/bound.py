@@ -59,7 +59,7 @@ from numpy.typing import NDArray
 from llmchain_fl.aggregation.admission import update_norm
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.methods import CLOSED_FORM, LOCKSTEP
 from llmchain_fl.core.privacy.plan import PrivacyPlan

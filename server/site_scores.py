@@ -16,8 +16,8 @@ from llmchain_fl.config.calendar import to_score
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.printable import printable
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.section import NAME
 from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 from llmchain_fl.requests import write_score_task

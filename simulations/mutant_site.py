@@ -14,11 +14,12 @@ from client.scores import do_score
 from client.site import read_site
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.guards.olora import OloraSite
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work

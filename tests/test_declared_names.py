@@ -18,7 +18,7 @@ FILES = sorted(
     path for room in ("llmchain_fl", "client", "server", "simulations") for path in (ROOT / room).rglob("*.py")
 )
 TABLES = {f"llmchain_fl/{table}" for table in ("aggregation/__init__.py", "robust/__init__.py", "guards/__init__.py")}
-TABLES |= {"llmchain_fl/core/guards/table.py"}
+TABLES |= {"llmchain_fl/core/guards/spec.py"}
 OTHER_MEANING = {
     "gate": ("simulations/audit/", "llmchain_fl/evidence/verify.py"),  # the gate before a release, and its runs
     "anchor": (

@@ -16,19 +16,13 @@ from safetensors.numpy import save
 
 from llmchain_fl import __version__
 from llmchain_fl.core import array_record
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import WireError
-from llmchain_fl.core.messages import PROTOCOL, HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.messages import PROTOCOL, HelloReply, TrainTask
+from llmchain_fl.core.score_task import ScoreTask, read_score_task
 from llmchain_fl.core.section import NAME
-from llmchain_fl.core.wire import (
-    read_score_task,
-    read_train_task,
-    write_hello,
-    write_refusal,
-    write_scores,
-    write_update,
-)
+from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.replies import MAX_RECEIPT, MAX_SCORES, Refusal, Scores, Update, read_hello, read_reply
 from llmchain_fl.requests import size_of, write_score_task, write_train_task
 

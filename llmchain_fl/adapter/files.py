@@ -25,9 +25,10 @@ from llmchain_fl.adapter.card import NAME, Facts, card
 from llmchain_fl.adapter.peft_files import read_peft, read_tensors, write_peft, write_variant
 from llmchain_fl.adapter.slots_file import Slots, write_slots
 from llmchain_fl.atomic_file import atomic_write, write_json
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.peft_model import half_of
 from llmchain_fl.core.adapter.resident import Resident
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.work import WorkSpec, inference

@@ -30,8 +30,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from llmchain_fl.atomic_file import atomic_write
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.routing import FOLD, PAIR
-from llmchain_fl.core.adapter.value import KEYS, Arrays, digest, is_beside
+from llmchain_fl.core.adapter.value import KEYS, Arrays, is_beside
 from llmchain_fl.core.errors import ModelError
 
 NAME = "slots.safetensors"

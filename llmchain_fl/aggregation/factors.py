@@ -26,11 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation.admission import refuse
-from llmchain_fl.core.adapter.variants import is_plain
+from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.errors import ModelError
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Adapter = dict[str, NDArray[np.float32]]
+WITHOUT_PRODUCT: tuple[str, ...] = tuple(
+    ending for variant in VARIANTS.values() if not variant.product for ending in variant.trained
+)
+"""Endings of arrays that belong to no pair of factors."""
 HEAD = ("head.weight", "head.bias")
 LORA_A, LORA_B, CORE = "lora_A", "lora_B", "lora_R"
 FOLD_A, FOLD_B = "fold_A", "fold_B"
@@ -197,7 +201,7 @@ def check_adapter(arrays: Arrays, scale: float) -> None:
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ModelError(f"the scale alpha/r of the global adapter is {scale}; it must be above 0", remedy=_REMEDY)
-    expected = {name for name in arrays if name in HEAD or is_plain(name)}
+    expected = {name for name in arrays if name in HEAD or name.rpartition(".")[2] in WITHOUT_PRODUCT}
     for module in modules(arrays):
         expected |= {f"{module}.{LORA_A}", f"{module}.{LORA_B}"}
         expected |= {f"{module}.{CORE}"} & set(arrays)

@@ -30,7 +30,7 @@ from llmchain_fl.adapter.files import read_adapter, write_card
 from llmchain_fl.adapter.peft_files import read_tensors
 from llmchain_fl.adapter.slots_file import Slots, read_slots, without_stage, write_slots
 from llmchain_fl.atomic_file import atomic_write, write_json
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.words import nearest
 from llmchain_fl.guards import GUARDS

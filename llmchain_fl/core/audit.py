@@ -17,11 +17,6 @@ answered   kind, run, round, task, task_bytes, work,           a site was asked,
            decision, reply, reply_bytes, before                before it (None: stated at another delta, or infinite)
 declined   kind, run, round, task, decision, bundle     a site's executor turned a message away, or could not
                                                        answer it; no program had looked at it, or it broke
-asked      site, node, kind, run, round, task, task_bytes,     a coordinator asked a site
-           work
-received   site, node, kind, run, round, task, decision,       what came back
-           reply, reply_bytes
-lost       site, node, kind, run, round, task                  nothing came back in time
 =========  ==================================================  ======================================================
 
 ``task``, ``reply``: digests of the messages (``fingerprint.py``); ``work``: SHA-256 of the work description in it, ""
@@ -61,13 +56,7 @@ largest epsilon it is), counted_peers and listed (whose noise is trusted to be t
 
 
 class AuditLog:
-    """One log, made when the first line is added. Several processes of one machine may share it (lock).
-
-    Args:
-        folder: where it is.
-        side: ``site`` or ``coordinator``.
-        name: of the site, or of the run's folder.
-    """
+    """The log of a site, or of a run's coordinator, made with its first line; several processes may share it (lock)."""
 
     def __init__(self, folder: Path, side: str, name: str) -> None:
         self.file, self._opening = folder / FILE, {"format": FORMAT, "side": side, "name": name}
@@ -82,11 +71,7 @@ class AuditLog:
     ) -> None:
         """Add a line, on the disk when it returns; before it the lines that open the log or say that settings changed.
 
-        Args:
-            kind: type of the line.
-            policy: SHA-256 of the settings that hold now.
-            ledger: from how the ledger stood to how it stands; it stands as before unless told.
-            values: the fields of ``kind``, but for ``before``.
+        ``ledger``: from how the ledger stood to how it stands. ``values``: the fields of ``kind``, but for ``before``.
 
         Raises:
             PrivacyError: the disk failed, or the end of the log cannot be trusted.

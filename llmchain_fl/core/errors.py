@@ -57,10 +57,7 @@ class ConfigError(LlmchainError):
 class DataError(LlmchainError):
     """Records that cannot be read as asked.
 
-    Args:
-        what: the fault, without a word of any record.
-        where: file and, where there is one, line (``data/a.jsonl:17``).
-        remedy: what to change.
+    ``what``: without a word of any record. ``where``: file and, where there is one, line (``data/a.jsonl:17``).
     """
 
     code = "data"

@@ -68,27 +68,4 @@ class TrainTask:
     @property
     def key(self) -> str:
         """Names this release: the same key is never paid or released twice."""
-        return self.key_of(self.round)
-
-    def key_of(self, number: int) -> str:
-        """The name of this run's release of round ``number``."""
-        return f"{self.run}/{number}"
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """Score the given adapter on the site's own held-out records of these stages."""
-
-    round: int
-    stages: tuple[str, ...]
-    work: str
-    arrays: Arrays
-    run: str = ""
-    receipt: str = ""
-    federation: str = ""
-    keeps: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Names this release."""
-        return f"{self.run}/{self.round}/scores"
+        return f"{self.run}/{self.round}"

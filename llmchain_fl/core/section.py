@@ -21,12 +21,9 @@ class Section(BaseModel):
 
 
 def faults_in(error: ValidationError, parts: Sequence[type[BaseModel]], whole: str = "") -> list[str]:
-    """What is wrong with a file of settings, one line each, with the nearest key where one is not known.
+    """What is wrong with a file of settings, one line each, with the nearest key of ``parts`` where one is not known.
 
-    Args:
-        error: all of it.
-        parts: the sections whose keys there are.
-        whole: what a fault of no key is said of.
+    ``whole``: what a fault of no key is said of.
     """
     known, lines = [name for part in parts for name in part.model_fields], []
     for fault in error.errors():

@@ -45,10 +45,7 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
     over 64 bits or of thousands of digits
     ===========================================  ==========================================
 
-    Args:
-        path: the file.
-        what: what it is called in messages.
-        remedy: what to do where it is missing.
+    ``what``: what it is called in messages. ``remedy``: what to do where it is missing.
 
     Raises:
         ConfigError: see above; no other exception.

@@ -26,7 +26,6 @@ from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.messages import (
     HelloReply,
-    ScoreTask,
     SecureReply,
     SecureTask,
     TrainTask,
@@ -37,7 +36,7 @@ KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a num
 LISTS: Mapping[type, str] = {str: "a list of texts", bytes: "a list of bytes"}
 
 
-def _arrays(record: RecordDict, name: str) -> Arrays:
+def arrays_of(record: RecordDict, name: str) -> Arrays:
     """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
     found = record.array_records.get(name)
     if found is None:
@@ -82,8 +81,8 @@ def read_train_task(content: RecordDict) -> TrainTask:
         stage_name=one(config, "stage-name", str),
         lr=one(config, "lr", float),
         work=one(config, "work", str),
-        arrays=_arrays(content, "arrays"),
-        guard_arrays=_arrays(content, "guard") if "guard" in content.array_records else {},
+        arrays=arrays_of(content, "arrays"),
+        guard_arrays=arrays_of(content, "guard") if "guard" in content.array_records else {},
         receipt=one(config, "receipt", str),
         federation=one(config, "federation", str),
         clip=one(config, "clip", float),
@@ -108,25 +107,6 @@ def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = ""
             "arrays": pack(arrays),
             "config": ConfigRecord({"round": update_round, "version": __version__, "receipt": receipt}),
         }
-    )
-
-
-def read_score_task(content: RecordDict) -> ScoreTask:
-    """Records -> ``ScoreTask``.
-
-    Raises:
-        WireError: anything missing or of a wrong type.
-    """
-    config = config_of(content)
-    return ScoreTask(
-        one(config, "round", int),
-        some(config, "stages", str),
-        one(config, "work", str),
-        _arrays(content, "arrays"),
-        run=one(config, "run", str),
-        receipt=one(config, "receipt", str),
-        federation=one(config, "federation", str),
-        keeps=some(config, "keeps", str),
     )
 
 

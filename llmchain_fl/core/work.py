@@ -18,7 +18,7 @@ import pydantic
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, load_resident
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.guards.spec import GuardSpec
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP, METHODS

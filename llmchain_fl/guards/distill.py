@@ -37,7 +37,8 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards import teacher
 from llmchain_fl.core.guards.distill import RECORDS, Data, DistillSite
-from llmchain_fl.core.guards.site_guard import TEACHER, Settings
+from llmchain_fl.core.guards.site_guard import Settings
+from llmchain_fl.core.guards.spec import TEACHER
 from llmchain_fl.guards.guard import Claim, Guard, GuardSettings, Records, within
 from llmchain_fl.guards.needs import one_adapter
 from llmchain_fl.guards.protocol import ServerGuard, View

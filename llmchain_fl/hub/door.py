@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llmchain_fl.adapter.slots_file import Slots, read_slots
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.errors import LlmchainError, ModelError

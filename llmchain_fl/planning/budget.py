@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.spec import CodecSpec, Name
 from llmchain_fl.core.compression.update import Shapes, blob_size
 
 _ANY = 2**40

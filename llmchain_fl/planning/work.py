@@ -7,7 +7,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.stream import JOINT
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.kind import task_kind

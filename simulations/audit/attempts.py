@@ -18,7 +18,7 @@ from client.memory import Kept as Remembered
 from client.site import Site
 from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.receipt import mark
 from llmchain_fl.privacy.audit import noise_law

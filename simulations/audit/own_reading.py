@@ -14,7 +14,7 @@ from scipy.stats import chi2
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import unpack
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.update import decode
 from llmchain_fl.core.work import GuardSpec, open_work
 from llmchain_fl.guards import GUARDS

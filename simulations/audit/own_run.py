@@ -15,7 +15,7 @@ from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.base_model import BaseSpec
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.guards import site_half
 from llmchain_fl.core.guards.agem import AgemSite
 from llmchain_fl.core.guards.anchor import AnchorSite
@@ -27,6 +27,7 @@ from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
+from llmchain_fl.privacy.plan_file import plan_from
 from simulations.audit.own_guards import STAGES, guard_arrays
 from simulations.audit.tiny_base import LABELS, WIDE, tiny_base
 from simulations.guard_specs import spec_of
@@ -135,7 +136,7 @@ def _plan(steps: int, **changes: object) -> PrivacyPlan:
         "delta": 1e-5,
         "records_per_unit": 32,
     }
-    return PrivacyPlan.from_dict({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
+    return plan_from({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
 
 
 def small(

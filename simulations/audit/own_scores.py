@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.messages import ScoreTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.replies import Scores, read_reply

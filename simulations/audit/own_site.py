@@ -22,11 +22,12 @@ from client.limits import Unit
 from client.scores import do_score
 from client.site import Site, SiteData, SiteLimits
 from client.training import LocalResult
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.accounting import Spent
+from llmchain_fl.core.score_task import ScoreTask, read_score_task
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.wire import read_score_task, read_train_task
+from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.requests import write_score_task, write_train_task
 from simulations.audit.replies import Seen

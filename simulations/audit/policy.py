@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from client.limits import SiteLimits
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.privacy.audit.conformance import equal_counts, never
 from llmchain_fl.privacy.audit.finding import Finding

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.guards.distill import DistillSite
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.privacy.audit.conformance import equal_counts, never

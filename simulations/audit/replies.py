@@ -18,8 +18,9 @@ from llmchain_fl import __version__
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.compression.update import blob_size
 from llmchain_fl.core.errors import CODES, LlmchainError
-from llmchain_fl.core.messages import PROTOCOL, ScoreTask, TrainTask
+from llmchain_fl.core.messages import PROTOCOL, TrainTask
 from llmchain_fl.core.privacy.receipt import CHARACTERS
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from client.scores import play_scores
-from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.privacy.charges import at_site, score_charge
 from llmchain_fl.core.privacy.groups import HELD_OUT, site_group
 from llmchain_fl.core.privacy.release import Release
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge

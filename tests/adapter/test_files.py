@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from llmchain_fl.adapter.files import Lineage, read_adapter, write_adapter
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import LlmchainError, ModelError
 from llmchain_fl.core.work import GuardSpec, inference
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.peft_model import detach
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec, _resident, load_resident
-from llmchain_fl.core.adapter.value import AdapterSpec, digest
+from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import load_base
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.work import open_work

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from llmchain_fl.adapter.slots_file import NAME, Slots, read_slots, split, without_stage, write_slots
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.routing import FOLD, PAIR
-from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, digest
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU
 from llmchain_fl.core.errors import ModelError
 
 STAGES = ("cards", "fraud", "loans", "later")

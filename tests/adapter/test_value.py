@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.adapter.value import AdapterSpec, digest, fresh_arrays, is_trained
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import AdapterSpec, fresh_arrays, is_trained
 
 SHAPES = {"x.lora_A": (2, 9), "x.lora_B": (5, 2), "y.lora_A": (2, 9), "head.weight": (3, 5), "head.bias": (3,)}
 

@@ -22,7 +22,8 @@ from client.site import Site, SiteCompute, SiteData, SiteLimits
 from llmchain_fl.core.adapter.resident import load_resident
 from llmchain_fl.core.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.core.guards import SiteGuards
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.tasks.base import Examples
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.replies import Update, read_reply

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from client.site import SiteLimits
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import DataError, PrivacyError, RunError, TrainingError
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.replies import Refusal, Scores, Update, read_reply

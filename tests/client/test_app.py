@@ -14,7 +14,7 @@ import llmchain_fl.core.privacy.units
 from client.app import site_of
 from client.site import SiteLimits
 from llmchain_fl import __version__
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.messages import PROTOCOL, HelloReply

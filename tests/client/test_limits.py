@@ -14,12 +14,14 @@ import torch
 
 import client.gradients
 import client.plain_gradient
-from client.check import check_score, check_train
+from client.check import check_train
+from client.scores import check_score
 from client.site import Site, SiteCompute, SiteData, SiteLimits
 from client.trial import check_memory
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.errors import LlmchainError, ModelError, WireError
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import GuardSpec, WorkSpec, open_work
 from llmchain_fl.replies import Refusal, Update, read_reply
 

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.app import do_train
-from client.check import check_score, check_train
+from client.check import check_train
 from client.outbox import describe
-from client.scores import do_score
+from client.scores import check_score, do_score
 from client.site import Site, SiteData
 from llmchain_fl.core.errors import LlmchainError, WireError
-from llmchain_fl.core.messages import ScoreTask, TrainTask
+from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.replies import Refusal, read_reply
 from llmchain_fl.requests import write_score_task

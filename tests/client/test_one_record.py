@@ -13,7 +13,7 @@ import pytest
 
 import client.scores
 from client.site import SiteLimits
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.tasks.classification import Classification

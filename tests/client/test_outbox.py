@@ -10,12 +10,12 @@ import pytest
 from client import outbox, scores
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.core import errors
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import CODES, LlmchainError, PrivacyError
-from llmchain_fl.core.messages import ScoreTask
 from llmchain_fl.core.privacy.null_ledger import NullLedger
 from llmchain_fl.core.privacy.receipt import CHARACTERS
 from llmchain_fl.core.privacy.release import Ledger
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 
 KINDS = [

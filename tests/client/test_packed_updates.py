@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from client import outbox
 from client.memory import Kept
 from client.site import SiteLimits
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.update import decode
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.replies import Refusal, Update, read_reply

@@ -9,7 +9,7 @@ import torch
 
 from client.local import OPTIMIZERS, train_round
 from client.training import LocalResult
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.work import GuardSpec

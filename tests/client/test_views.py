@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import client.app
 from client.rounds import Between
 from client.site import SiteLimits
-from llmchain_fl.core.adapter.value import digest
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.replies import Refusal, Update, read_reply

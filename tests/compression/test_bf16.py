@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression import CODECS
 from llmchain_fl.core.compression.bf16 import halves_above
 from llmchain_fl.core.compression.codec import LARGEST
-from llmchain_fl.core.compression.spec import CodecSpec
 
 SPEC = CodecSpec("bf16")
 ALL = np.arange(65_536) / 65_536

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from llmchain_fl.core.compression.spec import CodecSpec, Name
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression.update import encode
 from llmchain_fl.planning.budget import budget, faults, link_faults, seconds_on, upload_line
 

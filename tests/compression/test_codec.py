@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.spec import CodecSpec, Name
 from llmchain_fl.core.errors import ConfigError
 
 SPECS = st.builds(

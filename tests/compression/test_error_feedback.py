@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.error_feedback import encode_with_memory
-from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.compression.update import decode, encode
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.privacy.sampling import seeded_uniform

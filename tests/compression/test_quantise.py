@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression import CODECS
 from llmchain_fl.core.compression.codec import Flat
-from llmchain_fl.core.compression.spec import CodecSpec, Name
 from llmchain_fl.core.errors import AdmissionError
 
 LEVELS: dict[Name, int] = {"int8": 127, "int4": 7}

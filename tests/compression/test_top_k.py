@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression import CODECS
 from llmchain_fl.core.compression.codec import Flat
 from llmchain_fl.core.compression.elias_fano import positions_size
-from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.compression.top_k import kept, largest
 from llmchain_fl.core.errors import AdmissionError
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.codec_spec import CodecSpec, Name
 from llmchain_fl.core.compression.codec import LARGEST
-from llmchain_fl.core.compression.spec import CodecSpec, Name
 from llmchain_fl.core.compression.update import blob_size, decode, encode
 from llmchain_fl.core.errors import AdmissionError, TrainingError
 from llmchain_fl.core.privacy.sampling import seeded_uniform

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.agem import AgemSite, projected
 from llmchain_fl.core.guards.public_records import draw, unpack

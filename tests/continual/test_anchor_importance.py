@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from llmchain_fl.continual.fisher import public_fisher
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.product import modules
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.anchor import AnchorSite
 from llmchain_fl.guards.anchor import FLOOR, AnchorServer

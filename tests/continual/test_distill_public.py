@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.distill import DistillSite
 from llmchain_fl.core.guards.public_records import draw, unpack

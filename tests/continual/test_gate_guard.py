@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.guards import GUARDS
 from llmchain_fl.guards.gate import SHARES, GateServer

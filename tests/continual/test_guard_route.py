@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.routing import FOLD, PAIR
-from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays, digest
+from llmchain_fl.core.adapter.value import CENTRE, KEYS, TAU, Arrays
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.work import GuardSpec

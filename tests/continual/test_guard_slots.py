@@ -11,7 +11,8 @@ import torch
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.optimizers import ServerOptimizer
 from llmchain_fl.aggregation.rule import SiteFactors
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.guards import GUARDS

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.ranges import Range
 from llmchain_fl.core.work import GuardSpec

@@ -16,8 +16,9 @@ import torch
 from client.local import train_round
 from client.training import LocalResult
 from llmchain_fl.continual.product_energy import difference, energy
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.product import modules, product_pair
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import SITE_GUARDS, SiteGuards
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.guards import GUARDS

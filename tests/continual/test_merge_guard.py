@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.guards.merge import SHARES, MergeServer
 from llmchain_fl.guards.protocol import View
 

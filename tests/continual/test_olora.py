@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.product import modules
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards.olora import OloraSite
 from llmchain_fl.guards.olora import OloraServer, compressed, overlap
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmchain_fl.continual.imagine import imagine
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.guards.public_records import draw, unpack
 from llmchain_fl.core.guards.replay import RECORDS, ReplaySite

@@ -16,7 +16,7 @@ from llmchain_fl.adapter.files import Lineage, read_adapter, write_adapter
 from llmchain_fl.adapter.slots_file import read_slots, split, write_slots
 from llmchain_fl.aggregation.factors import serving
 from llmchain_fl.continual.unlearn import adapter_folder, lineage, remove_site, remove_stage, restore
-from llmchain_fl.core.adapter.value import digest
+from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import ModelError, RunError
 from llmchain_fl.core.work import GuardSpec
 from llmchain_fl.guards.protocol import View

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from llmchain_fl.core.messages import ScoreTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.secure.identity import make_identity
 from llmchain_fl.core.secure.query import SecureQuery
 from llmchain_fl.core.work import GuardSpec, SecureSpec, WorkSpec

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmchain_fl.core.adapter.value import Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_model import load_base
 from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.served import Opened

@@ -16,8 +16,8 @@ from scipy.stats import chi
 
 from client.local import OPTIMIZERS
 from llmchain_fl.config.read import build
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression import CODECS
-from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.guards import SITE_GUARDS
 from llmchain_fl.core.guards.agem import projected
 from llmchain_fl.core.guards.site_guard import SiteGuard

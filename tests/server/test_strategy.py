@@ -14,16 +14,10 @@ from llmchain_fl.aggregation import RULES
 from llmchain_fl.config.read import build
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack
-from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.messages import HelloReply, TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.core.wire import (
-    read_score_task,
-    read_train_task,
-    write_hello,
-    write_refusal,
-    write_scores,
-    write_update,
-)
+from llmchain_fl.core.score_task import ScoreTask, read_score_task
+from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.work import work_from
 from server.central import CentralPrivacy

@@ -19,7 +19,8 @@ from llmchain_fl.config.read import build
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import decode, encode
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.messages import HelloReply, ScoreTask, TrainTask
+from llmchain_fl.core.messages import HelloReply, TrainTask
+from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.work import work_from

@@ -8,7 +8,6 @@ those of other variants stand in ``variants/__init__.py``. Beside them may come 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -111,13 +110,3 @@ def fresh_arrays(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Arrays:
         else:
             arrays[name] = np.zeros(shape, dtype=np.float32)
     return arrays
-
-
-def digest(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
-    """SHA-256 over names, shapes and little-endian values, independent of order."""
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name], dtype="<f4")
-        total.update(json.dumps([name, list(value.shape)]).encode())
-        total.update(value.tobytes())
-    return total.hexdigest()

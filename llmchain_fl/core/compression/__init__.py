@@ -18,4 +18,4 @@ CODECS: Named[Codec] = Named(
         "top-k": "llmchain_fl.core.compression.top_k:TOP_K",
     }
 )
-"""Name in the configuration -> codec. A new codec is one file, one line here and its name in ``spec.Name``."""
+"""Name in the configuration -> codec. A new codec is one file, one line here and its name in ``codec_spec.Name``."""

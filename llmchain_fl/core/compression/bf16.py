@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.codec import Blob, Draw, Flat
-from llmchain_fl.core.compression.spec import CodecSpec
 
 _LOW = np.uint32(0xFFFF)
 

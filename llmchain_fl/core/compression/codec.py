@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.core.compression.spec import CodecSpec
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.errors import AdmissionError
 
 Blob = NDArray[np.uint8]

@@ -27,8 +27,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.codec import Blob, Draw
-from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.compression.update import Floats, decode, encode
 
 Arrays = dict[str, Floats]

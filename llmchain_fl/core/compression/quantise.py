@@ -34,9 +34,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.bf16 import as_bytes, from_halves, halves_above
 from llmchain_fl.core.compression.codec import Blob, Draw, Flat, refuse
-from llmchain_fl.core.compression.spec import CodecSpec
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ import math
 
 import numpy as np
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.codec import Blob, Draw, Flat
 from llmchain_fl.core.compression.elias_fano import Positions, positions_size, read_positions, write_positions
 from llmchain_fl.core.compression.quantise import INT4, Quantise
-from llmchain_fl.core.compression.spec import CodecSpec
 
 
 def kept(n: int, spec: CodecSpec) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression import CODECS
 from llmchain_fl.core.compression.codec import LARGEST, Blob, Draw, refuse
-from llmchain_fl.core.compression.spec import CodecSpec
 from llmchain_fl.core.errors import TrainingError
 
 Floats = NDArray[np.float32]

@@ -109,11 +109,7 @@ def cell_text(cell: object) -> str | None:
 def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
     """The records whose label stands in the public label list, and how many have another one (which is not quoted).
 
-    What a record's own label is decides about this record and no other.
-
-    Args:
-        rows: with or without a column "label"; a record without one is left out.
-        labels: the label list.
+    What a record's own label is decides about this record and no other; one without a label is left out.
     """
     known = frozenset(labels)
     reason = f"a label that is not in the public label list of {len(known)} labels"
@@ -123,9 +119,7 @@ def only_labels(rows: Rows, labels: Collection[str]) -> tuple[Rows, LeftOut]:
 def only_sound(rows: Rows, fault: Callable[[Mapping[str, str]], str]) -> tuple[Rows, LeftOut]:
     """The records in which ``fault`` finds nothing, and how many are none of the task's, by reason.
 
-    Args:
-        rows: with the columns of the task.
-        fault: why a record is none; "": it is one. Of this record alone, and not a word of it.
+    ``fault``: why a record is none; "": it is one. Of this record alone, and not a word of it.
     """
     judged = [fault(record) for record in rows.records]
     kept, left = sort_out(

@@ -21,6 +21,7 @@ wrong with the whole file (``Found``) and hands on what is wrong with one record
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +31,6 @@ from typing import NamedTuple, cast
 from llmchain_fl.core import plugins
 from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.core.foreign import attempt
 from llmchain_fl.core.regular_file import kind_of
 
 GZIP = ".gz"
@@ -65,11 +65,7 @@ def found_in(
 ) -> Iterator[Found]:
     """A file, all of it whatever ``split``; or the files of one split of a directory, one after the other.
 
-    Args:
-        path: a file with a suffix in ``READERS``, or a directory.
-        split: which split of a directory; "dev" and "validation" are the same in file names.
-        dialect: how a text file is written.
-        allowed: plug-ins that may be used; None: all.
+    ``dialect``: how a text file is written. ``allowed``: plug-ins that may be used; None: all.
 
     Raises:
         DataError: nothing there, an unknown suffix, no such split, a file that is no such file at all.
@@ -109,7 +105,9 @@ def missing_file(path: Path) -> DataError:
     folder = path.parent
     if kind_of(folder) != "folder":
         there = next((parent for parent in folder.parents if kind_of(parent) == "folder"), None)
-        whole = None if there is None else attempt(there.absolute)  # the working directory may be gone
+        whole: Path | None = None
+        with contextlib.suppress(OSError):  # the working directory may be gone
+            whole = None if there is None else there.absolute()
         remedy = f"the path exists up to {whole}, and no further" if whole else "check the path"
         return DataError("no such file", where=str(path), remedy=remedy)
     names = names_in(folder)

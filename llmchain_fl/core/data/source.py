@@ -66,13 +66,8 @@ def read_fitting(
                                                                                   front would push another one out
     ============================================================================  ==============================
 
-    Args:
-        spec: what the table at the top of this file says, with ``{site}`` already resolved.
-        mapping: project column -> file column.
-        required: project columns every record must have.
-        split: which split of a directory.
-        dialect: what the site's file says of text files.
-        allowed: the plug-ins that the site's file allows.
+    ``mapping``: project column -> file column. ``required``: project columns that every record must have. ``dialect``,
+    ``allowed``: what the site's file says of text files, and of plug-ins.
 
     Raises:
         DataError: a fault of the whole source.
@@ -98,15 +93,7 @@ def _mapped(found: Iterable[Found], asked: Mapping[str, str]) -> Iterator[tuple[
 def found_at(
     spec: str, split: str, seed: int, size: int | None, dialect: Callable[[Path], Dialect], allowed: Allowed
 ) -> Iterable[Found]:
-    """What stands at ``spec``, rows left out, as it is.
-
-    Args:
-        spec: see the module.
-        split: of a directory, of a hub's data set.
-        seed, size: of generated records.
-        dialect: how a text file is written.
-        allowed: plug-ins that may be used; None: all.
-    """
+    """What stands at ``spec``, rows left out, as it is; ``seed``, ``size``: of generated records."""
     if "{site}" in spec:
         raise ConfigError([f"'{spec}' still holds {{site}}: it names one source per site, and no site was given"])
     kind, colon, name = spec.partition(":")

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.guards.site_guard import SiteGuard
-from llmchain_fl.core.guards.spec import GuardSpec
-from llmchain_fl.core.guards.table import SITE_GUARDS, site_half
+from llmchain_fl.core.guards.spec import SITE_GUARDS, GuardSpec, site_half
 from llmchain_fl.core.tasks.base import Examples, Output, Task
 from llmchain_fl.core.tasks.spec import StageLabels
 
@@ -30,7 +28,7 @@ class SiteGuards:
     @property
     def restricts(self) -> bool:
         """Whether some records may have no loss, so that a round may rightly move nothing."""
-        return any(type(guard).restrict is not SiteGuard.restrict for guard in self._guards)
+        return any(guard.restricts for guard in self._guards)
 
     def restrict(self, task: Task, output: Output) -> Output:
         """Each guard restricts what the one before it left."""

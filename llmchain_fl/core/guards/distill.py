@@ -15,7 +15,8 @@ from llmchain_fl.core.adapter.resident import State
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.guards import teacher
 from llmchain_fl.core.guards.public_records import PublicSample
-from llmchain_fl.core.guards.site_guard import TEACHER, Adds, Settings, SiteGuard
+from llmchain_fl.core.guards.site_guard import Adds, Settings, SiteGuard
+from llmchain_fl.core.guards.spec import TEACHER
 from llmchain_fl.core.ranges import Bound, Range
 from llmchain_fl.core.tasks.base import Examples, Output, Task
 

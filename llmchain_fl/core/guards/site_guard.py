@@ -34,8 +34,6 @@ from llmchain_fl.core.tasks.spec import StageLabels
 Adds = Literal["nothing", "gradient", "pull"]
 Settings = Mapping[str, float | str]
 """A guard's public settings."""
-TEACHER = "teacher"
-"""Begins the names of arrays of a payload that a whole pass is taken with: an adapter to stay near to."""
 
 
 class SiteGuard:
@@ -53,6 +51,11 @@ class SiteGuard:
     def funded(cls, plan: PrivacyPlan) -> bool:
         """Whether ``plan`` pays for what the guard reads of private records a second time; nothing by default."""
         return True
+
+    @property
+    def restricts(self) -> bool:
+        """Whether some records may have no loss by it."""
+        return type(self).restrict is not SiteGuard.restrict
 
     @classmethod
     def rehearsed(cls, settings: Settings) -> float:

@@ -38,17 +38,14 @@ class Moves:
 
 @dataclass(frozen=True)
 class Door:
-    """Lets people in and out.
-
-    Args:
-        fits: whether the limit holds for a profile, with the release in it.
-        charged: the groups that pay for the release, in order.
-        line: its line in the log; 0 where it stands there already, and nobody leaves.
-    """
+    """Lets people in and out."""
 
     fits: Fits
+    """Whether the limit holds for a profile, with the release in it."""
     charged: tuple[str, ...]
+    """The groups that pay for the release, in order."""
     line: int
+    """Of the release in the log; 0 where it stands there already, and nobody leaves."""
 
     def decide(
         self, register: dict[bytes, Profile], parts: Sequence[tuple[str, Sequence[bytes]]]

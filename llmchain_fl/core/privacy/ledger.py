@@ -84,10 +84,7 @@ class FileLedger:
     anything missing, damaged or rolled back      :class:`PrivacyError` on every call
     ============================================  ========================================================
 
-    Args:
-        path: the folder.
-        anchor: file for the anchor, outside the folder, best on another disk or under another backup.
-        terms: whose budget, how it is counted, and its limit.
+    ``anchor``: a file outside the folder, best on another disk or under another backup.
     """
 
     def __init__(self, path: Path, anchor: Path, terms: Terms) -> None:
@@ -107,12 +104,8 @@ class FileLedger:
     def reserve(self, release: Release, people: Sequence[Part] = ()) -> list[Mask]:
         """Book ``release`` and who joins by it, in one line, before anything is trained; see the table of the class.
 
-        Args:
-            release: what will leave, and what it costs.
-            people: (group, names) parts; who is named in several is let into the first that does not exclude another.
-
-        Returns:
-            For each part who of its people may take part, in their order (``entry.py``).
+        Returns for each part who of its people may take part, in their order (``entry.py``); who is named in several
+        is let into the first that does not exclude another.
         """
         charged = tuple(dict.fromkeys(charge.group for charge in release.charges))
         if not {group for group, _ in people} <= set(charged):

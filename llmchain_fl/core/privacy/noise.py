@@ -74,14 +74,7 @@ class SecureNoise:
     """
 
     def sample(self, size: int, std: float) -> torch.Tensor:
-        """Independent N(0, std^2), scaled in float64 and then rounded.
-
-        Args:
-            size: how many.
-            std: standard deviation on the clipped sum, z * C.
-
-        Returns:
-            float32 tensor of shape [size] on the CPU.
+        """Independent N(0, std^2), scaled in float64 and then rounded: float32 [size] on the CPU.
 
         Raises:
             PrivacyError: ``size`` < 0, or ``std`` negative or not finite.
@@ -103,12 +96,7 @@ class SecureNoise:
         values on a GPU         noise is drawn on the CPU, the result is on the GPU
         ======================  =====================================================
 
-        Args:
-            values: the clipped sum, any shape, finite.
-            std: z * C.
-
-        Returns:
-            float32, same shape and device; independent noise for each value and call.
+        Returns float32, same shape and device; independent noise for each value and call.
 
         Raises:
             PrivacyError: ``std`` negative or not finite.

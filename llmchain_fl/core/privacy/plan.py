@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
@@ -158,7 +158,7 @@ class PrivacyPlan:
         if self.unit == "site" and (self.sampling_rate, self.steps_per_round) != (1, 1):
             faults.append("sampling_rate and steps_per_round must be 1 for the unit site: one round, one release")
         faults += self._sharing_faults() if not any(faults) else []
-        _refuse([fault for fault in faults if fault])
+        refuse([fault for fault in faults if fault])
         for name in _REALS:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in _COUNTS:
@@ -208,19 +208,6 @@ class PrivacyPlan:
         """The plan as plain scalars, fit for a message or a JSON file."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> PrivacyPlan:
-        """Rebuild a plan from :meth:`to_dict`; every field must be there and nothing else.
-
-        Raises:
-            PrivacyError: for missing, unknown or faulty fields.
-        """
-        names = {field.name for field in fields(cls)}
-        faults = [f"{name} is missing" for name in sorted(names - set(values))]
-        faults += [f"{name} is not a field of a privacy plan" for name in sorted(set(values) - names)]
-        _refuse(faults)
-        return cls(**dict(values))  # type: ignore[arg-type]
-
     def digest(self) -> str:
         """SHA-256 (hex) over canonical JSON: equal plans, and only they, have equal digests."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -248,7 +235,8 @@ def _table_fault(name: str, value: object) -> str | None:
     return f"{name} is {value!r}, must be one of {', '.join(sorted(table))}"
 
 
-def _refuse(faults: list[str]) -> None:
+def refuse(faults: list[str]) -> None:
+    """Raise where there is a fault, with all of them."""
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         listing = "\n".join(f"  * {fault}" for fault in faults)

@@ -65,11 +65,7 @@ class Entry(NamedTuple):
 
 
 class Register:
-    """The files of ``folder`` as people and their groups.
-
-    Args:
-        folder: where the files are.
-    """
+    """The files of ``folder`` as people and their groups."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

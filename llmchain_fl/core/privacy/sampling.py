@@ -30,14 +30,8 @@ def poisson_batches(n: int, rate: float, steps: int, uniform: Uniform) -> Iterat
     ``rate`` outside (0, 1]     :class:`PrivacyError` at the call, not at the first batch
     ==========================  ===================================================================
 
-    Args:
-        n: number of units at this site (private: only the draws use it).
-        rate: q, a public constant.
-        steps: number of batches.
-        uniform: source of the draws: :func:`secret_uniform` for a private run, :func:`seeded_uniform` without noise.
-
-    Returns:
-        Iterator over int64 index arrays, ascending, without repeats, of varying length.
+    ``n`` is private, and only the draws use it; ``rate``, q, is a public constant. ``uniform``: :func:`secret_uniform`
+    for a private run, :func:`seeded_uniform` without noise. Each batch: int64, ascending, without repeats.
 
     Raises:
         PrivacyError: a bound is broken.
@@ -58,13 +52,7 @@ def secret_uniform(size: int) -> NDArray[np.float64]:
 def seeded_uniform(seed: int, site: str, round_number: int) -> Uniform:
     """Draws that are the same in every run, for runs WITHOUT noise only: whoever knows the seed knows the batches.
 
-    Args:
-        seed: the run's seed.
-        site: name of the site, so that sites draw differently.
-        round_number: so that rounds draw differently.
-
-    Returns:
-        A :data:`Uniform` that goes on along its own stream at each call.
+    Sites and rounds draw differently; each call goes on along its own stream.
     """
     label = json.dumps(["poisson", seed, site, round_number]).encode()
     entropy = int.from_bytes(hashlib.sha256(label).digest(), "big")

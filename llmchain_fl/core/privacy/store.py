@@ -49,11 +49,6 @@ def read_before(folder: Path) -> Read:
 class Store:
     """Folder and anchor of one site. All work happens inside ``with store.opened() as book``.
 
-    Args:
-        path: the folder.
-        anchor: the anchor's file, outside of ``path``.
-        terms: whose ledger it must be.
-
     Raises:
         PrivacyError: the anchor would lie in the folder, and so be rolled back with it.
     """

@@ -28,13 +28,7 @@ Paid = tuple[int, Charge]
 
 
 class Totals:
-    """Composition over the charges of a ledger.
-
-    Args:
-        terms: how epsilon is counted, and its limit.
-        paid: everything reserved, in order.
-        new: what a release would add, as the line ``line``.
-    """
+    """Composition over the charges of a ledger: ``paid``, and what a release would add as line ``line``: ``new``."""
 
     def __init__(self, terms: Terms, paid: Iterable[Paid], new: Sequence[Charge] = (), line: int = 0) -> None:
         self._terms, self._new = terms, [charge.group for charge in new]

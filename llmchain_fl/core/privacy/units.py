@@ -44,11 +44,6 @@ class Units:
             found.setdefault(person, []).append(record)
         return cls(tuple(np.array(records, dtype=np.int64) for records in found.values()))
 
-    @property
-    def repeated(self) -> bool:
-        """Whether some unit has several records. A private fact: for the site's own eyes."""
-        return any(len(records) > 1 for records in self.members)
-
     def kept(self, take: Sequence[bool] | NDArray[np.bool_]) -> Units:
         """The units u with ``take[u]``; the records of the others are in no unit any more."""
         return Units(tuple(records for records, stays in zip(self.members, take, strict=True) if stays))
@@ -64,11 +59,8 @@ class Units:
         nobody is drawn                  an empty batch: the step happens
         ==============================  ========================================================================
 
-        Args:
-            rate: q, chance of each unit at each step.
-            steps: number of batches.
-            most: ``PrivacyPlan.records_per_unit``.
-            uniform: source of all draws, secret for a private run.
+        ``rate``: q, chance of each unit at each step. ``most``: ``PrivacyPlan.records_per_unit``. ``uniform``: source
+        of all draws, secret for a private run.
 
         Raises:
             PrivacyError: ``rate`` outside (0, 1], at the call.

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmchain_fl.core.adapter.value import Array, Arrays, digest
+from llmchain_fl.core.adapter.digest import digest
+from llmchain_fl.core.adapter.value import Array, Arrays
 
 Matrix = npt.NDArray[np.float64]
 GRAM, CROSS, COUNTS = "gram", "cross", "counts"

@@ -63,12 +63,3 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
     }
 )
 """Name in the configuration -> variant."""
-PLAIN: tuple[str, ...] = tuple(
-    ending for variant in VARIANTS.values() if not variant.product for ending in variant.trained
-)
-"""Endings of arrays that belong to no pair of factors."""
-
-
-def is_plain(name: str) -> bool:
-    """Whether an array belongs to no pair of factors, nor to a head."""
-    return name.rpartition(".")[2] in PLAIN

@@ -1,4 +1,4 @@
-"""How updates travel up in a run; the codecs themselves are imported by name (``__init__.py``)."""
+"""How updates travel up in a run; the codecs themselves are imported by name (``compression/``)."""
 
 from __future__ import annotations
 
