@@ -241,11 +241,7 @@ def check_stages(site: Site, stages: Sequence[str]) -> None:
 
 
 def check_arrays(site: Site, *groups: Mapping[str, object]) -> None:
-    """Numbers only, finite, of a size that the site allows, under names that can be told in a log.
-
-    Raises:
-        WireError: see above.
-    """
+    """Refuse arrays but of finite numbers, of a size that the site allows, under names that can be told in a log."""
     arrays = [value for group in groups for value in group.values()]
     plain = [value for value in arrays if type(value) is np.ndarray and value.dtype.kind in KINDS]
     named = all(0 < len(name) <= LONGEST_NAME and name.isprintable() for group in groups for name in group)

@@ -120,11 +120,7 @@ class Site(Section):
         return unit == PERSON and not self.data.one_record_per_person
 
     def check(self, work: WorkSpec) -> None:
-        """Refuse work that the policy does not allow; see ``client/check.py``.
-
-        Raises:
-            PrivacyError, ModelError, WireError: why.
-        """
+        """Refuse work that the policy does not allow, with the reason; see ``client/check.py``."""
         from client.check import check_work
 
         check_work(self, work)

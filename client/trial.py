@@ -39,11 +39,7 @@ the trained vector beside one row a record."""
 
 
 def load(resident: Resident, task: TrainTask, own: Arrays) -> None:
-    """The adapter of the round in memory: the global arrays, what stands beside them, what stays at this site.
-
-    Raises:
-        ModelError, WireError: they do not fit.
-    """
+    """The adapter of the round in memory: the global arrays, what stands beside them, what stays at this site."""
     resident.reset()
     resident.load(task.arrays)
     resident.load({name: value for name, value in task.guard_arrays.items() if is_beside(name)})

@@ -73,7 +73,7 @@ LEAST = 1e-12
 MOST_UNITS = 1_000.0
 CHANCE = 1e-9
 BETA2 = 0.999
-"""Of the sites' Adam (``client/training.py``); its first beta is ``train.momentum``."""
+"""Of the sites' Adam (``client/local.py``); its first beta is ``train.momentum``."""
 ROUNDING = 2.0**-22
 SLACK = 1.01
 

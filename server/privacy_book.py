@@ -21,7 +21,7 @@ from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.trusted_peers import FIELD, MEANS, by_trusted_peers
 from llmchain_fl.planning.work import plan_from
-from llmchain_fl.privacy.plan_file import plan_from
+from llmchain_fl.privacy.plan_file import saved_plan
 from llmchain_fl.report.noised import noised_by
 from llmchain_fl.report.wording import epsilon_text, guarantee
 
@@ -97,7 +97,7 @@ class PrivacyBook:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
-        self.plans = [plan_from(plan) for plan in state["plans"]]
+        self.plans = [saved_plan(plan) for plan in state["plans"]]
         told: Mapping[str, Mapping[str, Sequence[int]]] = state["spendings"]
         self._counts = {site: {group: list(each) for group, each in groups.items()} for site, groups in told.items()}
         self.used_up = {site: [list(groups) for groups in found] for site, found in state["used_up"].items()}

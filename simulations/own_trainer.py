@@ -1,4 +1,4 @@
-"""A local trainer of the user's own, in place of ``client/training.py``: Hugging Face's, TRL's, or ten lines of torch.
+"""A local trainer of the user's own, in place of ``client/local.py``: Hugging Face's, TRL's, or ten lines of torch.
 
 It gets the model with the adapter attached, the site's records as token ids, and the run's settings of the local loop;
 it trains the model in place. What it did is read off the adapter afterwards.

@@ -13,4 +13,3 @@ METHODS: Mapping[str, str] = MappingProxyType(
         CLOSED_FORM: "sites send sums from which the server computes the head, once a stage",
     }
 )
-"""How a round learns."""

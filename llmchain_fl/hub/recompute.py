@@ -41,7 +41,7 @@ from llmchain_fl.hub.door import VerifiedAdapter
 from llmchain_fl.hub.refused import refuse
 from llmchain_fl.hub.sealing import MADE_BY
 from llmchain_fl.metrics_file import R_MATRIX
-from llmchain_fl.privacy.plan_file import plan_from
+from llmchain_fl.privacy.plan_file import saved_plan
 
 NEAR = 1e-9
 PLAN = tuple(PrivacyPlan.__dataclass_fields__)
@@ -139,7 +139,7 @@ def _epsilon(told: Sources) -> Check:
     if found.get("earlier_plans"):
         return Check("epsilon", None, "the run went on under another plan: the sites' ledgers tell")
     try:
-        plan = plan_from({key: found[key] for key in PLAN})
+        plan = saved_plan({key: found[key] for key in PLAN})
         for site, spent in found["sites"].items():
             events = {group: [_event(plan, group, count)] for group, count in spent["groups"].items() if count}
             for key, accountant in (("epsilon", found["accountant"]), ("epsilon_rdp", "rdp")):

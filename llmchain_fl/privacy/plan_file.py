@@ -8,7 +8,7 @@ from dataclasses import fields
 from llmchain_fl.core.privacy.plan import PrivacyPlan, refuse
 
 
-def plan_from(values: Mapping[str, object]) -> PrivacyPlan:
+def saved_plan(values: Mapping[str, object]) -> PrivacyPlan:
     """The plan of ``PrivacyPlan.to_dict``; every field must be there and nothing else.
 
     Raises:

@@ -27,7 +27,7 @@ from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
-from llmchain_fl.privacy.plan_file import plan_from
+from llmchain_fl.privacy.plan_file import saved_plan
 from simulations.audit.own_guards import STAGES, guard_arrays
 from simulations.audit.tiny_base import LABELS, WIDE, tiny_base
 from simulations.guard_specs import spec_of
@@ -136,7 +136,7 @@ def _plan(steps: int, **changes: object) -> PrivacyPlan:
         "delta": 1e-5,
         "records_per_unit": 32,
     }
-    return plan_from({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
+    return saved_plan({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
 
 
 def small(

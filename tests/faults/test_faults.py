@@ -13,8 +13,7 @@ import numpy as np
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import training_event
-from llmchain_fl.core.privacy.plan import PrivacyPlan
-from llmchain_fl.privacy.plan_file import plan_from
+from llmchain_fl.privacy.plan_file import saved_plan
 from server.checkpoint import read_state
 
 
@@ -42,7 +41,7 @@ def paid(played: Any) -> None:
     """Ledger and book against what was seen to leave."""
     saved = read_state(played.run.state)
     assert saved is not None
-    plan = plan_from(saved["privacy"]["plans"][0])
+    plan = saved_plan(saved["privacy"]["plans"][0])
     book = played.run.read_privacy()["sites"]
     for site in played.sites:
         out = played.world.left[site.name]

@@ -19,7 +19,7 @@ from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.cli.apps import app_root
 
 ROOT = app_root()
-ALWAYS, BY_NAME = 11_800, 6_000
+ALWAYS, BY_NAME = 9_000, 8_870
 """Ceilings of client/ and core/, in lines. They may fall; whoever raises one says why in docs/adr/0005."""
 
 
@@ -109,11 +109,12 @@ def test_a_site_loads_what_its_task_names_and_nothing_else_that_has_a_name(small
     assert lines <= ONE_SITE
 
 
-@pytest.mark.parametrize(("by_name", "ceiling"), [(False, ALWAYS), (True, BY_NAME)])
-def test_a_site_runs_no_more_lines_than_the_ceiling(by_name: bool, ceiling: int) -> None:
+@pytest.mark.parametrize(("by_name", "ceiling", "room"), [(False, ALWAYS, 300), (True, BY_NAME, 500)])
+def test_a_site_runs_no_more_lines_than_the_ceiling(by_name: bool, ceiling: int, room: int) -> None:
+    """Kinds of task and variants come by name, so there is more room for them than for what always runs."""
     lines = sum(part.lines for part in parts(ROOT, SITE) if part.by_name is by_name)
     assert lines <= ceiling
-    assert lines > ceiling - 300, f"{lines} lines: lower the ceiling, it no longer holds anything"
+    assert lines > ceiling - room, f"{lines} lines: lower the ceiling, it no longer holds anything"
 
 
 def test_flowers_bundle_carries_what_runs_at_site_and_server_and_not_the_rooms_that_run_at_neither() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.plan import MIN_CLIP_NORM, MOST_RECORDS, PrivacyPlan
-from llmchain_fl.privacy.plan_file import plan_from
+from llmchain_fl.privacy.plan_file import saved_plan
 
 PLAN = PrivacyPlan(
     sampling_rate=0.05, noise_multiplier=1.5, clip_norm=0.5, steps_per_round=20, divisor=16.0, delta=1e-5
@@ -60,8 +60,8 @@ def test_a_plan_cannot_be_changed() -> None:
 @given(plans)
 def test_a_plan_survives_a_message_and_keeps_its_digest(plan: PrivacyPlan) -> None:
     sent = json.loads(json.dumps(plan.to_dict()))
-    assert plan_from(sent) == plan
-    assert plan_from(sent).digest() == plan.digest()
+    assert saved_plan(sent) == plan
+    assert saved_plan(sent).digest() == plan.digest()
 
 
 def test_only_scalars_travel() -> None:
@@ -161,7 +161,7 @@ def test_missing_and_foreign_fields_of_a_message_are_refused() -> None:
     values: dict[str, object] = {**PLAN.to_dict(), "number_of_records": 17}
     del values["delta"]
     with pytest.raises(PrivacyError, match="2 faults") as caught:
-        plan_from(values)
+        saved_plan(values)
     assert "delta is missing" in str(caught.value)
     assert "number_of_records is not a field" in str(caught.value)
 
@@ -207,7 +207,7 @@ def test_a_message_without_the_new_fields_is_refused() -> None:
     """A plan of an older server says nothing about units of several records: it is not filled in by guessing."""
     old = {k: v for k, v in PLAN.to_dict().items() if k not in ("records_per_unit", "stages", "score_noise")}
     with pytest.raises(PrivacyError, match="3 faults"):
-        plan_from(old)
+        saved_plan(old)
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,12 @@ def test_each_record_is_a_unit_of_its_own() -> None:
     units = Units.of_records(3)
     assert members(units) == [[0], [1], [2]]
     assert len(units) == 3
-    assert not units.repeated
 
 
 def test_the_records_of_one_person_are_one_unit_in_the_order_in_which_persons_first_appear() -> None:
     units = Units.of_people(["bob", "ann", "bob", "eve", "ann", "bob"])
     assert members(units) == [[0, 2, 5], [1, 4], [3]]
     assert len(units) == 3
-    assert units.repeated
-    assert not Units.of_people(["bob", "ann"]).repeated
 
 
 @given(NAMES)
