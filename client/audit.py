@@ -6,7 +6,6 @@ case                                          outcome
 a reply, a refusal                            its line is on the disk before it may leave
 the line cannot be written                    a refusal of one word leaves instead, and the site's own log says why
 the site file cannot be read                  the same: without it nobody knows where the log is
-a message that the executor turns away        a line too, whatever is in it, or not: ``declined``
 a message whose run or round is none          entered without them; its digest tells which it was
 the ledger cannot be trusted                  the line says how it stood when it last could be
 a private round that broke off before it      what it paid is in the next line
@@ -24,7 +23,7 @@ from flwr.app import Message, RecordDict
 
 from client import outbox
 from client.site import Site
-from llmchain_fl.core.audit import Ledger, by_whom
+from llmchain_fl.core.audit import Ledger
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.fingerprint import decision_of, fingerprint, place_of, work_of
 from llmchain_fl.core.privacy.store import unit_of
@@ -54,28 +53,6 @@ def recorded(site: Site, message: Message, work: Callable[[], RecordDict]) -> Re
         log.error("nothing leaves, for it cannot be entered in the audit log: %s", outbox.describe(error))
         return outbox.refuse(LlmchainError("", remedy=""))
     return content
-
-
-def declined(site: Site, message: Message | None, decision: str, bundle: str) -> None:
-    """Enter that a message (None: one that cannot be read) was turned away by the site's executor, and why.
-
-    Raises:
-        PrivacyError: the disk failed, or the end of the log cannot be trusted.
-    """
-    readable = message is not None and message.has_content()
-    place = {"kind": "", "run": "", "round": 0} if message is None else place_of(message)
-    task = fingerprint(message.content).sha256 if message is not None and readable else ""
-    told = {**place, "task": task, "decision": decision, "bundle": bundle}
-    site.audit.enter("declined", site.policy, lambda last: standing(site, last), **told)
-
-
-def note(site: Site, kind: str, **values: str) -> None:
-    """Enter that somebody at this site has ``started``, ``stopped`` or ``approved`` something (``core/audit.py``).
-
-    Raises:
-        PrivacyError: the disk failed, or the end of the log cannot be trusted.
-    """
-    site.audit.enter(kind, site.policy, lambda last: standing(site, last), by=by_whom(), **values)
 
 
 def standing(site: Site, last: Ledger | None) -> Ledger | None:

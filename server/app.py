@@ -16,10 +16,11 @@ from flwr.serverapp import Grid, ServerApp
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import ConfigError, RunPaused
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.extras import how_to_install, lacking
 from llmchain_fl.progress import Logged, Progress
 from llmchain_fl.run_dir import RunDir, fresh, how_on_flower
+from llmchain_fl.run_ends import RunPaused
 from llmchain_fl.scenario import find_scenario
 from server.audited import AuditedGrid, entered
 from server.build import build

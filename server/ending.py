@@ -16,9 +16,10 @@ the report and in the terminal. Where a run can go on, the row is dropped by the
 
 from __future__ import annotations
 
-from llmchain_fl.core.errors import RunError, RunStopped
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunStopped
 from server.privacy_book import PrivacyBook
 from server.recorder import Recorder
 from server.schedule import ScheduledRound

@@ -11,13 +11,14 @@ from flwr.serverapp import Grid
 from llmchain_fl.config.calendar import absent_sites, stages_in_order, to_come, unknown_sites
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError, RunPaused
+from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.guards.protocol import View
 from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.next_stage import announced
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunPaused
 from server.checkpoint import Stateful, save_state
 from server.ending import Ending
 from server.lost_round import asked_and_not_saved

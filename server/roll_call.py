@@ -43,9 +43,10 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.core.errors import LlmchainError, RunError, RunPaused, WireError
+from llmchain_fl.core.errors import LlmchainError, RunError, WireError
 from llmchain_fl.core.printable import printable
 from llmchain_fl.replies import read_hello
+from llmchain_fl.run_ends import RunPaused
 from server.handled import handled
 from server.nameless import Nameless
 from server.state import AWAY

@@ -15,8 +15,8 @@ from flwr.app import Message, MessageType
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
-from llmchain_fl.core.errors import RunPaused
 from llmchain_fl.progress import Progress
+from llmchain_fl.run_ends import RunPaused
 from server.grid_around import GridAround
 
 PAUSE = 0.05

@@ -18,9 +18,10 @@ from llmchain_fl.api.watching import Callback, Watching
 from llmchain_fl.cli.apps import simulator
 from llmchain_fl.config.read import apply_settings, build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.errors import ConfigError, RunStopped
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.run_dir import RunDir, fresh
+from llmchain_fl.run_ends import RunStopped
 from llmchain_fl.scenario import find_scenario
 
 Config = str | Path | Mapping[str, Any] | RunConfig

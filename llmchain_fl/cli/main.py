@@ -107,7 +107,8 @@ def main() -> None:
     130        Ctrl-C
     =========  ================================================================================
     """
-    from llmchain_fl.core.errors import LlmchainError, RunStopped
+    from llmchain_fl.core.errors import LlmchainError
+    from llmchain_fl.run_ends import RunStopped
 
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from llmchain_fl.core.errors import RunStopped
     from llmchain_fl.run_dir import RunDir
+    from llmchain_fl.run_ends import RunStopped
 
 BACKENDS = ("in-process", "ray")
 
@@ -110,8 +110,8 @@ def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None
     from llmchain_fl.cli.faults import kept_in
     from llmchain_fl.cli.live import watching
     from llmchain_fl.cli.summary import show_summary
-    from llmchain_fl.core.errors import RunPaused, RunStopped
     from llmchain_fl.report.headline import title_of
+    from llmchain_fl.run_ends import RunPaused, RunStopped
 
     stop: RunStopped | None = None
     again = f"every finished round is kept, go on with: llmchain-fl simulate --resume {shlex.quote(str(run.path))}"

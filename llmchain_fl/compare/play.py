@@ -20,9 +20,10 @@ from llmchain_fl.cli.apps import simulator
 from llmchain_fl.compare.folder import tidy
 from llmchain_fl.compare.outcome import Outcome, load, measured, missed, save
 from llmchain_fl.compare.plan import Cell
-from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import ConfigError, LlmchainError, RunError
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunStopped
 
 Tell = Callable[[int, int], None]
 """Called with rounds done and rounds in all."""

@@ -7,8 +7,6 @@
     ├── DataError                 a file of records: which file, which line, never the record
     ├── ModelError                a base model or an adapter that cannot be had or does not fit
     ├── RunError                  a run directory that is missing, foreign or damaged; a run that cannot go on
-    │   ├── RunStopped            exit code 3; a run whose budget ended before its plan did
-    │   └── RunPaused             a run that can be gone on with as it is
     ├── PrivacyError              a plan that is not one, or not funded
     │   └── BudgetExhausted       the next round would pass the site's limit
     ├── AdmissionError            a reply that must not be summed
@@ -30,9 +28,7 @@ SAME = "server and site must run the same version"
 class LlmchainError(Exception):
     """Base of the tree.
 
-    Args:
-        what: what is wrong, naming the value and the bound; never the text of a record.
-        remedy: what the reader can do about it.
+    ``what`` is wrong, naming value and bound, never the text of a record; ``remedy``: what the reader can do about it.
     """
 
     code: ClassVar[str] = "error"
@@ -77,16 +73,6 @@ class RunError(LlmchainError):
     """A run directory that is missing, belongs to another configuration, or is damaged; a run that cannot go on."""
 
     code = "run"
-
-
-class RunStopped(RunError):
-    """A run that nobody can pay for any more and whose plan had more rounds; all that it has is written."""
-
-    code = "budget"
-
-
-class RunPaused(RunError):
-    """A run that broke off for a passing reason and can be gone on with as it is; whoever started it says how."""
 
 
 class PrivacyError(LlmchainError):

@@ -112,11 +112,7 @@ def tree_fault(tree: object) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    """The text of a file.
-
-    Raises:
-        UnicodeError: what is wrong, in words.
-    """
+    """The text of a file, or a UnicodeError that says in words what is wrong."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnicodeError("it begins with a UTF-16 byte order mark; save it as UTF-8")
     line = 0

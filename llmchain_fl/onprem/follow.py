@@ -25,10 +25,11 @@ from dataclasses import dataclass, field
 
 from llmchain_fl.audit_log import read_log
 from llmchain_fl.core.audit import FILE
-from llmchain_fl.core.errors import LlmchainError, RunError, RunStopped
+from llmchain_fl.core.errors import LlmchainError, RunError
 from llmchain_fl.onprem.control import Control, code_of
 from llmchain_fl.onprem.runs import Runs, Status, Wish
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunStopped
 
 LOOK, LOOK_AT_SITES, AFTER_FAULT = 1.0, 10.0, (3.0, 10.0, 30.0)
 TRIES = len(AFTER_FAULT)

@@ -32,6 +32,7 @@ from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.onprem.child import begin_log, end_with
 from llmchain_fl.onprem.flower_version import check_flower
 from llmchain_fl.onprem.site_executor import Approval, SiteExecutor
+from llmchain_fl.onprem.site_notes import declined, note
 from llmchain_fl.onprem.task import Access
 
 log = logging.getLogger("llmchain_fl.site")
@@ -41,6 +42,7 @@ WARM = (
     "client.app",
     "client.secure_sum",
     "client.local",
+    "client.scores",
     "client.lockstep",
     "client.closed_form",
 )
@@ -72,7 +74,7 @@ class Approvals:
         listed = [*found.bundles, ANY] if found.any else list(found.bundles)
         for digest in (one.removeprefix("sha256:") for one in listed):
             if digest not in self._entered:
-                tool("client.audit").note(site, "approved", what="bundle", sha256=digest)
+                note(site, "approved", what="bundle", sha256=digest)
                 self._entered.add(digest)
         return found
 
@@ -81,22 +83,22 @@ class Approvals:
 def noted(site_file: Path, busy: Callable[[], bool]) -> Iterator[None]:
     """Enter that this site's work has begun, and that it has ended. SIGTERM becomes a SystemExit within."""
 
-    def note(kind: str, **values: str) -> None:
-        tool("client.audit").note(tool("client.site").read_site(site_file), kind, **values)
+    def entered(kind: str, **values: str) -> None:
+        note(tool("client.site").read_site(site_file), kind, **values)
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
         sys.exit("interrupted" if busy() else 0)
 
-    note("started", version=__version__)
+    entered("started", version=__version__)
     signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except SystemExit as end:
-        note("stopped", why="done" if not end.code else "interrupted")
+        entered("stopped", why="done" if not end.code else "interrupted")
         sys.exit(0)
     except BaseException:
-        note("stopped", why="interrupted")
+        entered("stopped", why="interrupted")
         raise
 
 
@@ -118,7 +120,6 @@ def main() -> None:
     app = tool("client.app").make_app(lambda context: read_site(site_file))
     try:
         approvals = Approvals(site_file)
-        declined = tool("client.audit").declined
         executor = SiteExecutor(app, approvals, CLIENT_APP, lambda *told: declined(read_site(site_file), *told))
         with noted(site_file, lambda: executor.busy):
             if approvals() == Approval():

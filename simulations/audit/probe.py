@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from llmchain_fl.core.adapter.beside import Beside
 from llmchain_fl.core.adapter.resident import Resident, ResidentSpec
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.base_model import Base, BaseSpec
@@ -55,7 +56,7 @@ class ProbeResident(Resident):
         self.module.train()
         self.probe = model
         self._layers, self._start = {}, {}
-        self._first = model
+        self.beside = Beside({}, model, self.base.device)
         self._lay_out({f"{name[:-7]}.lora_B": weight for name, weight in model.named_parameters()}, ADAPTER.trained)
         self.reset()
 

@@ -19,9 +19,10 @@ from llmchain_fl.cli import main
 from llmchain_fl.cli.live import Clock, LiveView, PlainView, round_line
 from llmchain_fl.cli.summary import show_summary
 from llmchain_fl.cli.verbosity import Once
-from llmchain_fl.core.errors import RunError, RunPaused, RunStopped
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.progress import Logged, RoundReport
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunPaused, RunStopped
 from llmchain_fl.scenario import shipped, titles
 
 HEAVY = "torch", "transformers", "flwr", "peft", "numpy", "pydantic"

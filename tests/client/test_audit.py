@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from client import audit
 from client.site import read_site
 from llmchain_fl.audit_log import read_log
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.fingerprint import fingerprint
+from llmchain_fl.onprem.site_notes import note
 from llmchain_fl.replies import Refusal, read_reply
 
 
@@ -118,9 +118,9 @@ def test_a_site_file_that_cannot_be_read_gives_a_word_and_no_log(ward: Any) -> N
 
 def test_whoever_starts_stops_or_approves_is_a_line(ward: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
-    audit.note(ward.site, "started", version="1")
-    audit.note(ward.site, "approved", what="code", sha256="0" * 64)
-    audit.note(ward.site, "stopped", why="done")
+    note(ward.site, "started", version="1")
+    note(ward.site, "approved", what="code", sha256="0" * 64)
+    note(ward.site, "stopped", why="done")
     assert [one["type"] for one in entries(ward)] == ["open", "started", "approved", "stopped"]
     assert all(one["by"].startswith("uid:") for one in entries(ward)[1:])
 

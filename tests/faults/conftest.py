@@ -18,12 +18,13 @@ from client.app import make_app
 from client.site import Site
 from llmchain_fl.config.read import build
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import LlmchainError, RunPaused, RunStopped
+from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.charges import training_event
 from llmchain_fl.core.privacy.ledger import FileLedger
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunPaused, RunStopped
 from server import checkpoint
 from server.app import run_all
 from server.one_by_one import OneByOne

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import LlmchainError, RunError, RunPaused, RunStopped
+from llmchain_fl.core.errors import LlmchainError, RunError
 from llmchain_fl.core.messages import HelloReply
 from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_update
 from llmchain_fl.guards.protocol import View
@@ -25,6 +25,7 @@ from llmchain_fl.guards.server_guards import ServerGuards
 from llmchain_fl.progress import Silent
 from llmchain_fl.report.verdict import verdict
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunPaused, RunStopped
 from server.app import app as server_app
 from server.app import run_all
 from server.scoring import Scorer

@@ -26,10 +26,11 @@ from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.base_model import locate
-from llmchain_fl.core.errors import ConfigError, RunStopped
+from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.data.generated import generate
 from llmchain_fl.progress import RoundReport, Silent
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunStopped
 from simulations.run import simulate
 
 STAGES = [

@@ -14,10 +14,11 @@ from client.app import make_app
 from client.site import SiteSecure
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.config.write import to_toml
-from llmchain_fl.core.errors import RunError, RunPaused
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.secure.identity import make_identity, read
 from llmchain_fl.progress import Logged
 from llmchain_fl.run_dir import RunDir
+from llmchain_fl.run_ends import RunPaused
 from server.app import run_all
 from server.secure_sums import SecureSums
 from simulations.grid import InProcessGrid

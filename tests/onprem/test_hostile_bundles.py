@@ -23,7 +23,6 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import make_app
-from client.audit import declined
 from client.site import read_site
 from llmchain_fl.audit_log import read_log
 from llmchain_fl.core.adapter.resident import load_resident
@@ -36,6 +35,7 @@ from llmchain_fl.onprem import flower_runtime
 from llmchain_fl.onprem.flower_runtime import CLIENT_APP, RuntimeTask
 from llmchain_fl.onprem.run_site_executor import Approvals
 from llmchain_fl.onprem.site_executor import SiteExecutor
+from llmchain_fl.onprem.site_notes import declined
 from llmchain_fl.onprem.task import Access
 from llmchain_fl.requests import write_secure_query, write_train_task
 

@@ -11,9 +11,10 @@ from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 
 from llmchain_fl.config.schema import SitesConfig
-from llmchain_fl.core.errors import RunError, RunPaused
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.messages import PROTOCOL, HelloReply
 from llmchain_fl.core.wire import write_hello
+from llmchain_fl.run_ends import RunPaused
 from server.nameless import FIRST_WAIT, LONGEST_WAIT
 from server.roll_call import AWAY, RollCall, connected
 from simulations.grid import InProcessGrid

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from llmchain_fl.core.adapter import peft_model
-from llmchain_fl.core.adapter.value import (
-    AdapterSpec,
-    Array,
-    Arrays,
-    fresh_arrays,
-    is_beside,
-    is_fold,
-    is_trained,
-)
+from llmchain_fl.core.adapter.beside import Beside
+from llmchain_fl.core.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import Base, BaseSpec, layer_stack, load_base
 from llmchain_fl.core.by_row import RowLinear
@@ -40,9 +33,6 @@ if TYPE_CHECKING:
 
 BASE = b"base"
 """Below the head there is the base alone: Delta W = 0, whatever lora_A is."""
-FOLD: Named[type[Fold]] = Named({"fold": "llmchain_fl.core.adapter.fold:Fold"})
-ROUTER: Named[type[Router]] = Named({"router": "llmchain_fl.core.adapter.routing:Router"})
-"""What stands beside an adapter; imported when a task brings it."""
 PREFIX: Named[type[FrozenPrefix]] = Named({"prefix": "llmchain_fl.core.frozen_prefix:FrozenPrefix"})
 """Imported where layers below the first adapted one can be remembered, and memory for it is allowed."""
 
@@ -102,38 +92,22 @@ class Resident:
         self._layers = peft_model.lora_layers(base.module)
         stack = layer_stack(base.module)[1]
         first = len(stack) - spec.adapter.last_layers if spec.adapter.last_layers else 0
-        self._first = stack[first]
+        self.beside = Beside(self._layers, stack[first], base.device)
         self.prefix: FrozenPrefix | None = None
         self.reset()
         if first and spec.cache_mb:
             self.prefix = PREFIX["prefix"](base.module, first, spec.cache_mb, base.remembered)
             self.prefix.prove()
 
-    @functools.cached_property
+    @property
     def router(self) -> Router:
-        """The choice among slots, from the first time that one comes."""
-        seconds = [layer.lora_B[name] for layer in self._layers.values() for name in layer.lora_B]
-        return ROUTER["router"](self._first, seconds, self.base.device)
-
-    @functools.cached_property
-    def fold(self) -> Fold:
-        """The frozen second pairs, from the first time that some come."""
-        sizes = {path: (layer, layer.out_features, layer.in_features) for path, layer in self._layers.items()}
-        return FOLD["fold"](sizes, self.base.device, self.router.gate_fold)
+        """The choice among slots."""
+        return self.beside.router
 
     @property
-    def _beside(self) -> tuple[Pairs, Table | None]:
-        """The pairs of the fold, and the table by which a text chooses among slots."""
-        made = vars(self)
-        return (self.fold.pairs if "fold" in made else {}), (self.router.table if "router" in made else None)
-
-    @_beside.setter
-    def _beside(self, parts: tuple[Pairs, Table | None]) -> None:
-        pairs, table = parts
-        if pairs or "fold" in vars(self):
-            self.fold.pairs = dict(pairs)
-        if table is not None or "router" in vars(self):
-            self.router.table = table
+    def fold(self) -> Fold:
+        """The frozen second pairs."""
+        return self.beside.fold
 
     def focus(self, trained: tuple[str, ...]) -> None:
         """Train these factors from here (endings, as in the spec; heads always): the values of all arrays stay.
@@ -177,7 +151,7 @@ class Resident:
 
         Empty where they move: something below the head is trained, or there is a fold or a choice of slots.
         """
-        moves, (pairs, table) = any(not name.startswith("head.") for name in self.trained_names), self._beside
+        moves, (pairs, table) = any(not name.startswith("head.") for name in self.trained_names), self.beside.state
         if moves or not self.trained_names or pairs or table is not None:
             return b""
         if not self._below:
@@ -201,7 +175,7 @@ class Resident:
 
     def reset(self) -> None:
         """Back to the start: the base as it is."""
-        self._beside = {}, None
+        self.beside.state = {}, None
         self.load(self.fresh())
 
     def load(self, arrays: Mapping[str, Any]) -> None:
@@ -211,11 +185,7 @@ class Resident:
         Raises:
             ModelError: an unknown name or another shape.
         """
-        if any(map(is_beside, arrays)):
-            arrays = self.router.take(arrays)
-        if any(map(is_fold, arrays)):
-            self.fold.pairs = self.fold.read(arrays)
-            arrays = {name: value for name, value in arrays.items() if not is_fold(name)}
+        arrays = self.beside.take(arrays)
         for name, value in arrays.items():
             if self.shapes.get(name) != tuple(value.shape):
                 raise ModelError(
@@ -239,8 +209,7 @@ class Resident:
 
     def state(self) -> State:
         """The whole adapter as it is now, to be put back by :meth:`swapped`."""
-        pairs, table = self._beside
-        return State(self.theta.clone(), dict(pairs), table)
+        return State(self.theta.clone(), *self.beside.state)
 
     def state_of(self, arrays: Mapping[str, Any]) -> State:
         """The whole adapter that ``arrays`` laid over the start would be; the present one stays."""
@@ -255,13 +224,13 @@ class Resident:
         keep, other = self.state(), state if isinstance(state, State) else State(state, {})
         self._below = b""
         self.theta.copy_(other.theta)
-        self._beside = other.pairs, other.table
+        self.beside.state = other.pairs, other.table
         try:
             yield
         finally:
             self._below = b""
             self.theta.copy_(keep.theta)
-            self._beside = keep.pairs, keep.table
+            self.beside.state = keep.pairs, keep.table
 
     def forward(
         self,
@@ -278,10 +247,7 @@ class Resident:
         ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it. ``fixed``: whether every
         pass over these texts has one shape (``tasks/passes.py``).
         """
-        choosing: AbstractContextManager[None] = nullcontext()
-        if "router" in vars(self):
-            choosing = self.router.choosing(mask if decide is None else decide)
-        with choosing:
+        with self.beside.choosing(mask if decide is None else decide):
             if self.prefix is not None and self.prefix.enabled:
                 return self.prefix.run(ids, mask, kept, index, fixed=fixed)
             return self.base.module(input_ids=ids, attention_mask=mask)

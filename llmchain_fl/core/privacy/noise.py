@@ -74,11 +74,7 @@ class SecureNoise:
     """
 
     def sample(self, size: int, std: float) -> torch.Tensor:
-        """Independent N(0, std^2), scaled in float64 and then rounded: float32 [size] on the CPU.
-
-        Raises:
-            PrivacyError: ``size`` < 0, or ``std`` negative or not finite.
-        """
+        """Independent N(0, std^2), scaled in float64 and then rounded: float32 [size] on the CPU."""
         return torch.from_numpy(_draw(size, std).astype(np.float32))
 
     def added(self, values: torch.Tensor, std: float) -> torch.Tensor:
@@ -97,9 +93,6 @@ class SecureNoise:
         ======================  =====================================================
 
         Returns float32, same shape and device; independent noise for each value and call.
-
-        Raises:
-            PrivacyError: ``std`` negative or not finite.
         """
         if std == 0:
             return values.float()

@@ -32,9 +32,6 @@ def poisson_batches(n: int, rate: float, steps: int, uniform: Uniform) -> Iterat
 
     ``n`` is private, and only the draws use it; ``rate``, q, is a public constant. ``uniform``: :func:`secret_uniform`
     for a private run, :func:`seeded_uniform` without noise. Each batch: int64, ascending, without repeats.
-
-    Raises:
-        PrivacyError: a bound is broken.
     """
     if n < 0 or steps < 0 or not 0 < rate <= 1:
         raise PrivacyError(
