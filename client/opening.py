@@ -38,6 +38,7 @@ def opened(site: Site, work: WorkSpec, trained: tuple[str, ...], brought: Brough
 
 
 def seals_of(ledger: Ledger, plan: PrivacyPlan | None, run: str) -> SealOf | None:
+    """By which what was kept between rounds is believed; None in a run without privacy."""
     return None if plan is None else lambda number: ledger.seal_of(f"{run}/{number}")
 
 

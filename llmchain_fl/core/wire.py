@@ -24,12 +24,7 @@ from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import SAME, WireError
-from llmchain_fl.core.messages import (
-    HelloReply,
-    SecureReply,
-    SecureTask,
-    TrainTask,
-)
+from llmchain_fl.core.messages import HelloReply, SecureReply, SecureTask, TrainTask
 
 T = TypeVar("T")
 KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number"}
@@ -45,6 +40,7 @@ def arrays_of(record: RecordDict, name: str) -> Arrays:
 
 
 def config_of(record: RecordDict) -> ConfigRecord:
+    """The values of a message."""
     found = record.config_records.get("config")
     if found is None:
         raise WireError("the message has no config", remedy=SAME)
