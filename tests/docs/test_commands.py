@@ -131,6 +131,7 @@ def llmchain_fl(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", of("sh", "bash", "console"), ids=str)
+@pytest.mark.part(14)
 def test_every_command_runs(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

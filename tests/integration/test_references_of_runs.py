@@ -17,7 +17,7 @@ from simulations.run import simulate
 
 
 def play(tiny: Any, path: Path, **sections: dict[str, object]) -> RunDir:
-    config = tiny.config(**sections)
+    config = tiny.config(**{"data": {"baseline": 1500}, **sections})
     run = RunDir.create(path, to_toml(config))
     simulate(config, run, Silent())
     return run
