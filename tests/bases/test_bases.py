@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REFUSED = {
     ("bert", "causal-lm"): "sees the words that follow",
     ("xlnet", "causal-lm"): "sees the words that follow",
