@@ -1,12 +1,14 @@
 """Seconds a round with next to no work, over a SuperLink on this machine: what the machinery alone costs.
 
     python benchmarks/bench_round_floor.py [--rounds 4] [--repeats 1]
+    python benchmarks/bench_round_floor.py --ways lockstep --rounds 60
 
 * minimal   Flower's own smallest app: two SuperNodes echo 18 arrays, 5 kB. The baseline of the ratios.
 * stock     this app, tiny model, private, with Flower's own processes: one a message.
 * resident  the same with `llmchain-fl coordinator up` and `site up`.
+* lockstep  resident, three sites, one step a round (not played unless it is named).
 
-The three take turns, without TLS, on free ports. "a round": median over the rounds after the first. "CPU a round": of
+They take turns, without TLS, on free ports. "a round": median over the rounds after the first. "CPU a round": of
 all processes of the lab while the run was under way, imports of processes for one message included, by round.
 """
 
@@ -29,6 +31,7 @@ from pathlib import Path
 import psutil
 from bench import ROOT, show, write
 
+NAMES = ("north", "south", "west")
 HERE, DELTA = "127.0.0.1", 1e-4
 LLMCHAIN_FL = (sys.executable, "-m", "llmchain_fl")
 PROJECT = """
@@ -112,12 +115,12 @@ class Lab:
         """All that was said."""
         return "".join(path.read_text(errors="replace") for path in self.folder.glob("*.log"))
 
-    def wait(self, executors: int) -> None:
-        """Until two nodes are connected and so many executors have imported: that is no part of a round."""
+    def wait(self, nodes: int, executors: int) -> None:
+        """Until so many nodes are connected and so many executors have imported: that is no part of a round."""
         end = time.monotonic() + 300
         while time.monotonic() < end:
             said = self.logs()
-            if said.count("SuperNode ID") >= 2 and said.count("CPU s of imports, once") == executors:
+            if said.count("SuperNode ID") >= nodes and said.count("CPU s of imports, once") == executors:
                 return
             time.sleep(0.5)
         raise SystemExit(f"the lab did not come up\n{said[-3000:]}")
@@ -151,7 +154,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def lab(folder: Path, resident: bool, sites: list[Path | None]) -> Iterator[Lab]:
-    """A SuperLink and two sites, up and warm."""
+    """A SuperLink and its sites, up and warm."""
     made, link = Lab(folder), ("--insecure", "--superlink")
     try:
         if resident:
@@ -167,13 +170,13 @@ def lab(folder: Path, resident: bool, sites: list[Path | None]) -> Iterator[Lab]
                 told = () if site is None else ("--node-config", f'site="{site}"')
                 words = (f"{HERE}:{made.port}", "--host", HERE, "--port", str(free_port()))
                 made.spawn("flower-supernode", *link, *words, *told)
-        made.wait(3 if resident else 0)
+        made.wait(len(sites), len(sites) + 1 if resident else 0)
         yield made
     finally:
         made.stop()
 
 
-def tiny(folder: Path, rounds: int) -> tuple[Path, list[Path]]:
+def tiny(folder: Path, rounds: int, lockstep: bool) -> tuple[Path, list[Path]]:
     """(scenario, site files) of a private run over a tiny random BERT, those of the tests."""
     sys.path[:0] = [str(ROOT)]
     from importlib.util import module_from_spec, spec_from_file_location
@@ -188,11 +191,13 @@ def tiny(folder: Path, rounds: int) -> tuple[Path, list[Path]]:
     made = load("tiny_federation", "tests/integration/conftest.py").TinyFederation(folder, small.bert, small.labels)
     privacy = {"enabled": True, "noise_multiplier": 1.0, "delta": DELTA}
     stage = [{"name": "first", "rounds": rounds}]
-    sites = {"count": 2, "held_out": 0.0}
+    names = NAMES if lockstep else NAMES[:2]
+    sections = {"train": {"method": "lockstep", "steps": 1}, "aggregation": {"rule": "ffa"}} if lockstep else {}
+    sites = {"count": len(names), "held_out": 0.0}
     data = {"train": "at-the-sites"}
-    scenario = made.scenario(folder / "s.toml", sites=sites, privacy=privacy, data=data, stage=stage)
+    scenario = made.scenario(folder / "s.toml", sites=sites, privacy=privacy, data=data, stage=stage, **sections)
     files = []
-    for name in ("north", "south"):
+    for name in names:
         (folder / name).mkdir()
         (folder / name / "site.toml").write_text(SITE.format(name=name, delta=DELTA))
         shutil.copy(made.train, folder / name / "first.jsonl")
@@ -210,11 +215,11 @@ def measured(way: str, rounds: int) -> tuple[list[float], float, list[float]]:
         (app / "echo_app.py").write_text(ECHO)
         pattern = r"ROUND \d+ ([\d.]+)"
     else:
-        scenario, sites = tiny(folder, rounds)  # type: ignore[assignment]
+        scenario, sites = tiny(folder, rounds, way == "lockstep")  # type: ignore[assignment]
         app, config = folder / "llmchain-fl", f'scenario="{scenario}" out="{folder / "run"}"'
         shutil.copytree(ROOT, app, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "out", "_app"))
         pattern = r"^round \d+/\d+ .*, ([\d.]+) s$"
-    with lab(folder / "lab", way == "resident", sites) as up:  # type: ignore[arg-type]
+    with lab(folder / "lab", way in ("resident", "lockstep"), sites) as up:  # type: ignore[arg-type]
         before = up.cpu()
         said = up.play(app, config)
         cpu = up.cpu() - before
@@ -230,19 +235,22 @@ def main() -> None:
     asked = argparse.ArgumentParser()
     asked.add_argument("--rounds", type=int, default=4)
     asked.add_argument("--repeats", type=int, default=1)
+    asked.add_argument("--ways", default="minimal,resident,stock")
     told = asked.parse_args()
     found: dict[str, list[tuple[list[float], float, list[float]]]] = {}
     for _ in range(told.repeats):
-        for way in ("minimal", "resident", "stock"):
+        for way in told.ways.split(","):
             found.setdefault(way, []).append(measured(way, told.rounds))
     middle = {way: statistics.median(s for run in runs for s in run[0][1:]) for way, runs in found.items()}
     lines = []
     for way, runs in found.items():
         messages = [cpu for run in runs for cpu in run[2]]
-        ratio, cpu = middle[way] / middle["minimal"], statistics.median(run[1] for run in runs)
+        cpu = statistics.median(run[1] for run in runs)
+        ratio = f"{middle[way] / middle['minimal']:.2f}" if "minimal" in middle else "-"
         told_cpu = f"{statistics.median(messages):.2f}" if messages else "-"
-        lines.append((way, f"{middle[way]:.2f}", f"{ratio:.2f}", f"{cpu:.1f}", told_cpu))
-    header = ("way", "a round, s", "ratio", "CPU a round, s", "CPU a train message, s")
+        whole = statistics.median(sum(run[0]) for run in runs)
+        lines.append((way, f"{middle[way]:.2f}", ratio, f"{whole:.0f}", f"{cpu:.1f}", told_cpu))
+    header = ("way", "a round, s", "ratio", "all rounds, s", "CPU a round, s", "CPU a train message, s")
     show(f"{told.rounds} rounds, {told.repeats} times, load {os.getloadavg()[1]:.1f}", header, lines)
     write("round_floor", {"header": header, "lines": lines, "runs": found})
 

@@ -3,13 +3,16 @@
     python benchmarks/bench_same_adapters.py OTHER_CHECKOUT      a checkout of that version, with its own .venv
     python benchmarks/bench_same_adapters.py OTHER_CHECKOUT --only guard
 
-Every rule, every guard and some other parts, one short run each of the demo on three sites. A run is named by settings
-that both versions know. "equal": the files of all arrays are the same bytes.
+Every rule, every guard and some other parts, one short run each on three sites. Records are files that this version
+writes, and the scenario is one file of settings that both versions know; a rule or guard that the other one has not is
+left out. "equal": the files of all arrays are the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -21,22 +24,54 @@ from bench import ROOT, show, write
 from safetensors.numpy import load_file
 
 from llmchain_fl.aggregation import RULES
+from llmchain_fl.data.generated import generate, label_texts
 from llmchain_fl.guards import GUARDS
 
-SHORT = [
-    "privacy.enabled=false",
-    "data.train_size=240",
-    "data.test_size=60",
-    "sites.count=3",
-    "sites.held_out=0.2",
-    "sites.partition=iid",
-    "train.steps=2",
-    "train.sampling_rate=0.2",
-    "train.batch_size=8",
-    "stage.rounds=1",
-    "continual.guards=[]",
-]
-PUBLIC = ['continual.public="generated:bank-messages"', "data.dev=generated:bank-messages"]
+SHORT = """
+seed = 7
+[model]
+path = "minilm"
+max_tokens = 32
+threads = 1
+[adapter]
+rank = 4
+alpha = 16.0
+targets = ["query", "value"]
+last_layers = 1
+[task]
+kind = "classification"
+head = "label-text"
+labels = "{folder}/labels.json"
+[data]
+train = "{folder}/train.csv"
+test = "{folder}/test.csv"
+dev = "{folder}/public.csv"
+[sites]
+count = 3
+partition = "iid"
+held_out = 0.2
+[train]
+steps = 2
+sampling_rate = 0.2
+batch_size = 8
+lr = 0.02
+[aggregation]
+rule = "ffa"
+[privacy]
+enabled = false
+[continual]
+guards = []
+public = "{folder}/public.csv"
+[[stage]]
+name = "cards"
+rounds = 1
+where = {{ stage = "cards" }}
+[[stage]]
+name = "payments"
+rounds = 1
+where = {{ stage = "payments" }}
+"""
+SIZES = {"train": (1, 240, "train"), "test": (2, 60, "test"), "public": (3, 60, "train")}
 FIRST = {"route": '["slots","route"]'}
 """Guards that need another one before them."""
 OTHERS = {
@@ -53,24 +88,38 @@ def cases() -> dict[str, list[str]]:
     """Name -> settings."""
     found = {f"rule {name}": [f"aggregation.rule={name}"] for name in RULES}
     for name in GUARDS:
-        found[f"guard {name}"] = [*PUBLIC, f"continual.guards={FIRST.get(name, f'[{chr(34)}{name}{chr(34)}]')}"]
+        found[f"guard {name}"] = [f"continual.guards={FIRST.get(name, f'[{chr(34)}{name}{chr(34)}]')}"]
     return found | OTHERS
 
 
-def play(root: Path, folder: Path, settings: list[str]) -> str:
+def write_inputs(folder: Path) -> Path:
+    """Records, labels and the scenario; the scenario's path."""
+    for name, (seed, size, split) in SIZES.items():
+        rows = generate("bank-messages", seed=seed, size=size, split=split)
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    (folder / "labels.json").write_text(json.dumps(dict(label_texts)), encoding="utf-8")
+    scenario = folder / "scenario.toml"
+    scenario.write_text(SHORT.format(folder=folder), encoding="utf-8")
+    return scenario
+
+
+def play(root: Path, scenario: Path, folder: Path, settings: list[str]) -> str:
     """Run it with the version at ``root``; what went wrong, or ""."""
-    told = [part for setting in [*SHORT, *settings] for part in ("--set", setting)]
+    told = [part for setting in settings for part in ("--set", setting)]
     program = [str(root / ".venv/bin/python"), "-c", "from llmchain_fl.cli.main import main; main()"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [*program, "simulate", "demo-lora", "--out", str(folder), *told],
+        [*program, "simulate", str(scenario), "--out", str(folder), *told],
         cwd=root,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word"])[-1][:60]
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word"])[-1][:90]
 
 
 def difference(one: Path, other: Path) -> str:
@@ -99,8 +148,12 @@ def main() -> None:
         if given.only not in name:
             continue
         with tempfile.TemporaryDirectory() as folder:
+            scenario = write_inputs(Path(folder))
             ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
-            faults = [play(ROOT, ours, settings), play(given.other.resolve(), theirs, settings)]
+            faults = [
+                play(ROOT, scenario, ours, settings),
+                play(given.other.resolve(), scenario, theirs, settings),
+            ]
             said = " | ".join(filter(None, faults)) or difference(ours, theirs)
         print(f"{name}: {said}", file=sys.stderr)
         rows.append({"run": name, "arrays": said})

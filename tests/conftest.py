@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,23 @@ WORDS = [
     *["new", "open", "pay", "pin", "rate", "send", "stolen", "swap", "why"],
 ]
 LABELS = {"lost_card": "card lost stolen", "transfer": "send money pay", "rates": "rate loan fee", "other": "why"}
+
+
+DRAWN = {"report", "compare"}
+"""Rooms of tests that look at plots."""
+NO_PLOT = '<svg width="1pt" height="1pt"></svg>'
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reports without curves, a third of a short run; with ``pytestmark = pytest.mark.plots`` they are drawn."""
+    room = Path(request.node.path).parent.name
+    if room in DRAWN or request.node.get_closest_marker("plots"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmchain_fl.report.figure.drawn", lambda _: NO_PLOT)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

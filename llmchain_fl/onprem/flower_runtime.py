@@ -1,4 +1,5 @@
 """Every name of Flower's inside that the executors use; ``flower_version.py`` says with which versions it was tried.
+(What is mended inside a SuperNode: ``flower_supernode.py``.)
 
 Flower's own retries and heartbeats are not used: where a SuperNode has forgotten a task they send this very process a
 SIGINT, which a process for one message may take and a resident one must not.
@@ -78,8 +79,17 @@ class RuntimeTask:
         self._context: Context | None = None
 
     def pull(self) -> Pulled:
-        """The message, its context, and the bundle as bytes: nothing of it is unpacked."""
-        message, self._context, _, bundle = pull_task_input(cast(RuntimeHttpClient, _MessageFirst(self._client)))
+        """The message, its context, and the bundle as bytes: nothing of it is unpacked.
+
+        Raises:
+            OSError: the SuperNode has dropped the task meanwhile.
+        """
+        try:
+            message, self._context, _, bundle = pull_task_input(cast(RuntimeHttpClient, _MessageFirst(self._client)))
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in GONE:
+                raise OSError("the task is withdrawn") from error
+            raise
         return Pulled(message, self._context, bundle.content)
 
     def beat(self) -> bool:

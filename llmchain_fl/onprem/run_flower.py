@@ -99,6 +99,9 @@ def main() -> None:
     program = next(iter(entry_points(group="console_scripts", name=told.program))).load()
     sys.argv = [told.program, *told.words]
     if told.program == "flower-supernode":
+        from llmchain_fl.onprem.flower_supernode import mend  # after Flower's version was looked at
+
+        mend()
         contact, heard = Contact(), logging.getLogger("httpx")
         heard.addHandler(contact)
         heard.setLevel(logging.INFO)

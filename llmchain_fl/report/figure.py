@@ -100,6 +100,15 @@ def panels(count: int, height: float) -> Iterator[tuple[Figure, list[Axes]]]:
         yield figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
+def drawn(figure: Figure) -> str:
+    """The figure as matplotlib writes it."""
+    out = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's browser draws the text, in its own fonts
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return out.getvalue()
+
+
 def to_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an ``<svg>`` element without anything that points outside it.
 
@@ -108,11 +117,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
         name: prefix of every id, so that two plots on a page never share one; letters only.
         description: what the plot shows, for a screen reader.
     """
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the reader's browser draws the text, in its own fonts
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = out.getvalue()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        text = drawn(figure)
     text = text[text.index("<svg") :]
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, count=1, flags=re.S)  # would apply to the whole page

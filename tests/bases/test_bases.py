@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 REFUSED = {
     ("bert", "causal-lm"): "sees the words that follow",
     ("xlnet", "causal-lm"): "sees the words that follow",
@@ -31,6 +33,7 @@ COMPUTED = {
 """Frozen layers that cannot be replayed."""
 
 
+@pytest.mark.part(30)
 def test_a_base_is_adapted_exactly_or_refused_with_a_reason(
     architecture: str, kind: str, written: Callable[[str, str], Path]
 ) -> None:

@@ -401,6 +401,7 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_error() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_whose_disk_fills_up_keeps_its_rounds_and_goes_on(here: Path, small: Any) -> None:
     rows = "".join(json.dumps(row) + "\n" for row in small.rows(40))
     labels = json.dumps(small.labels).replace(":", " =")

@@ -34,6 +34,8 @@ SMALL = [
     "privacy.enabled=false",
 ]
 """What ``simulate`` is made small with."""
+LONG = {"streams"}
+"""Pages whose commands are played by ``make thorough`` alone: months of a bank in each."""
 HERE = {"/srv/north/site.toml": "runs/demo-1/sites/site-00/site.toml"}
 """A path of the docs -> one of the folder of these tests."""
 
@@ -69,6 +71,11 @@ ALL = blocks()
 def of(*languages: str) -> list[Block]:
     """Those that are run."""
     return [block for block in ALL if block.language in languages and block.why is None]
+
+
+def long_or_not(block: Block) -> Any:
+    """``block`` as a case; of the pages in ``LONG`` a thorough one."""
+    return pytest.param(block, marks=[pytest.mark.thorough] if block.page.stem in LONG else [])
 
 
 def commands(text: str) -> Iterator[str]:
@@ -130,7 +137,7 @@ def llmchain_fl(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", of("sh", "bash", "console"), ids=str)
+@pytest.mark.parametrize("block", [long_or_not(block) for block in of("sh", "bash", "console")], ids=str)
 def test_every_command_runs(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

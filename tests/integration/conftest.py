@@ -54,7 +54,7 @@ class TinyFederation:
             "model": {"path": str(self.model), "threads": 1, "max_tokens": 8},
             "adapter": {"rank": 2},
             "task": {"labels": list(self.labels)},
-            "data": {"train": str(self.train), "test": str(self.test)},
+            "data": {"train": str(self.train), "test": str(self.test), "baseline": 0},
             "sites": {"count": 3, "held_out": 0.2, "wait_seconds": 900},
             "train": {"steps": 3, "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02},
             "continual": {"guards": ["ema"]},

@@ -150,6 +150,7 @@ def check(rule: str, order: Sequence[str], number: int = 1, robust: str = "none"
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.part(80)
 def test_one_hostile_reply_at_any_position_changes_nothing(rule: str, kind: str) -> None:
     for place in range(4):
         order = [HONEST] * 3
@@ -166,6 +167,7 @@ def test_several_hostile_sites_at_once_change_nothing(data: st.DataObject, rule:
 
 @pytest.mark.parametrize("rule", ["ffa", "fedit"])
 @pytest.mark.parametrize("robust", ROBUST)
+@pytest.mark.part(8)
 def test_what_is_refused_is_not_seen_by_a_robust_step_either(robust: str, rule: str) -> None:
     names = list(KINDS)
     for first in range(0, len(names), 3):
@@ -176,6 +178,7 @@ def test_what_is_refused_is_not_seen_by_a_robust_step_either(robust: str, rule: 
 @pytest.mark.parametrize("robust", ["none", *ROBUST])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bound", [0.0, 1e300], ids=["no bound set", "a bound that is none"])
+@pytest.mark.part(24)
 def test_numbers_at_the_end_of_float32_are_refused_and_the_round_is_that_of_the_others(
     rule: str, robust: str, bound: float
 ) -> None:

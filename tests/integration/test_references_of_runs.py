@@ -17,7 +17,7 @@ from simulations.run import simulate
 
 
 def play(tiny: Any, path: Path, **sections: dict[str, object]) -> RunDir:
-    config = tiny.config(**sections)
+    config = tiny.config(**{"data": {"baseline": 1500}, **sections})
     run = RunDir.create(path, to_toml(config))
     simulate(config, run, Silent())
     return run
@@ -59,7 +59,7 @@ def test_measuring_the_baseline_changes_no_number_of_the_adapter(plain: RunDir, 
 
 
 def test_records_kept_for_the_end_have_their_own(tiny: Any, tmp_path: Path) -> None:
-    run = play(tiny, tmp_path / "run", data={"dev": str(tiny.train)})
+    run = play(tiny, tmp_path / "run", data={"dev": str(tiny.train), "baseline": 1500})
     metrics = {row["metric"] for row in run.rows() if row.get("task") == "first"}
     assert {"majority", "ridge_all", "test_majority", "test_ridge_all", "test_untrained", "test_macro_f1"} <= metrics
     assert {"test_change_untrained", "test_recall"} <= metrics

@@ -50,6 +50,7 @@ def small(private: bool = False, **parts: dict[str, object]) -> RunConfig:
             "test": "generated:bank-messages",
             "train_size": 300,
             "test_size": 60,
+            "baseline": 0,
         },
         "sites": {"count": 3, "partition": "dirichlet", "held_out": 0.1},
         "train": {"steps": 2, "sampling_rate": 0.2, "batch_size": 8, "lr": 0.01},
