@@ -23,7 +23,7 @@ KINDS = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, LlmchainError)
-    and kind not in (LlmchainError, errors.ConfigError, errors.RunStopped)  # a word of the server's own log
+    and kind not in (LlmchainError, errors.ConfigError)
 ]
 
 
