@@ -21,9 +21,7 @@ from llmchain_fl.replies import Refusal, Scores, Update, read_reply
 KINDS = [
     kind
     for kind in vars(errors).values()
-    if isinstance(kind, type)
-    and issubclass(kind, LlmchainError)
-    and kind not in (LlmchainError, errors.ConfigError, errors.RunStopped)  # a word of the server's own log
+    if isinstance(kind, type) and issubclass(kind, LlmchainError) and kind not in (LlmchainError, errors.ConfigError)
 ]
 
 
