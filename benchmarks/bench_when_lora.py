@@ -39,11 +39,11 @@ TOKENS = {"sst2": 32, "medical": 64, "banking77": 64}
 FILES = {"sst2": "sst2", "medical": "medical_abstracts", "banking77": "banking77"}
 SITES = ["data.made_up_persons=4", "secure.survivors=9", "data.test_every=1000", "stage.rounds=30"]
 LOCKSTEP = ["train.method=lockstep", "train.steps=1", "task.head=trained", "aggregation.rule=ffa"]
-LORA = [*LOCKSTEP, "adapter.rank=8", "adapter.alpha=16", "train.sampling_rate=0.1", "stage.rounds=30"]
+LORA = [*LOCKSTEP, "adapter.rank=8", "adapter.alpha=16", "train.sampling_rate=0.02", "stage.rounds=150"]
 SMALL = ["adapter.rank=4", "adapter.alpha=8", "adapter.last_layers=2", 'adapter.targets=["query","value"]']
 BESIDE = [*LOCKSTEP, *SMALL, "train.sampling_rate=0.5", "stage.rounds=30", "secure.sum=true", "privacy.noise=sum"]
 PLAIN = ["secure.sum=false"]
-LR = {"LoRA": "0.003", "head + LoRA": "0.01"}
+LR = {"LoRA": "0.002", "head + LoRA": "0.01"}
 
 
 def settings_of(name: str, choose: bool) -> list[str]:

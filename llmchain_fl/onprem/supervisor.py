@@ -3,7 +3,7 @@
 =======================================================  ===========================================================
 case                                                     outcome
 =======================================================  ===========================================================
-a process ends, with any exit code, 0 as well            started again after 1, 2, 4, 8, 15, 20, 20 ... s
+a process ends, with any exit code, 0 as well            started again after 1, 2, 4, 8, 10, 10 ... s
 it had been up for ``STEADY`` seconds                    the waits begin anew
 it cannot be started yet (``Part.hindered`` says why)    said once, asked again after the same waits
 it answers for the first time after a start              ``Part.answered`` is called, until it is through
@@ -11,8 +11,8 @@ told to stop                                             SIGTERM to each with it
 the supervisor itself is killed                          each process sees it within a second and ends (``child.py``)
 =======================================================  ===========================================================
 
-A SuperNode that comes back within a minute is turned away by the SuperLink (exit code 305): the waits add up to a
-minute within six attempts.
+A SuperNode that comes back within a minute is turned away by the SuperLink (exit code 305): it is asked again
+at least every ten seconds, so that little is lost beyond that minute.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.onprem.words import meaning
 
 log = logging.getLogger("llmchain_fl.up")
-WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 20.0)
+WAITS = (1.0, 2.0, 4.0, 8.0, 10.0)
 STEADY = 60.0
 PATIENCE = 15.0
 LOOK = 0.2
