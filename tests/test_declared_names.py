@@ -28,7 +28,6 @@ OTHER_MEANING = {
         "simulations/audit/set_back.py",
     ),  # of a ledger
     "mask": ("llmchain_fl/core/secure/",),  # on the numbers of a secure sum
-    "merge": ("llmchain_fl/core/privacy/accounting.py",),  # events of one kind
     "slots": (
         "llmchain_fl/data/generated/bank_templates.py",
         "llmchain_fl/adapter/card.py",

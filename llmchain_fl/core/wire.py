@@ -52,7 +52,7 @@ def one(config: ConfigRecord, name: str, kind: type[T]) -> T:
     value = config.get(name)
     if type(value) is not kind:
         raise WireError(f"the message's {name} is not {KINDS[kind]}", remedy=SAME)
-    return cast("T", value)
+    return value
 
 
 def some(config: ConfigRecord, name: str, kind: type[T]) -> tuple[T, ...]:
