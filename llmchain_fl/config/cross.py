@@ -57,6 +57,7 @@ def cross_faults(run: RunConfig) -> list[str]:
          "data.one_record_per_person and data.made_up_persons contradict each other"),
         (kind.named and not run.task.labels,
          f"task.labels is empty: {run.task.kind} needs a public label list (never collected from the sites)"),
+        (run.task.low >= run.task.high, f"task.low = {run.task.low:g} is not below task.high = {run.task.high:g}"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
     ]  # fmt: skip

@@ -102,7 +102,7 @@ class TaskConfig(Section):
 
     kind: Annotated[str, AfterValidator(_known_task)] = "classification"
     """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
-    `span-qa`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training);
+    `span-qa`, `regression`, `ranking`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training);
     or the name of another package's task (docs/tasks.md)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Head of a classifier of texts or pairs: frozen cosine with the label's text (forgets far less) or a trained
@@ -118,6 +118,10 @@ class TaskConfig(Section):
     """Most rows of `model.max_tokens` tokens that a long text is read in; what is beyond them is cut, and the run says
     of how many public test texts before round 1. All rows of a record count as one record, in the loss, in the score
     and in what privacy bounds. 0: as the kind of task has it (docs/tasks.md)."""
+    low: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
+    """`regression`: the smallest number there is, a public constant; a smaller one counts as this."""
+    high: Annotated[float, Field(ge=-1e9, le=1e9)] = 1.0
+    """`regression`: the largest number there is."""
 
 
 class DataConfig(Section):

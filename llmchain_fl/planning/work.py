@@ -51,6 +51,8 @@ def work_from(
             task.features,
             config.seed,
             windows_of(config),
+            task.low,
+            task.high,
         ),
         train=TrainSpec(
             train.steps,

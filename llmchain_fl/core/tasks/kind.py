@@ -127,6 +127,8 @@ TASKS: Mapping[str, TaskKind] = Named(
         "relation": "llmchain_fl.core.tasks.kinds:RELATION",
         "pair-classification": "llmchain_fl.core.tasks.kinds:PAIR_CLASSIFICATION",
         "multi-label": "llmchain_fl.core.tasks.kinds:MULTI_LABEL",
+        "regression": "llmchain_fl.core.tasks.kinds:REGRESSION",
+        "ranking": "llmchain_fl.core.tasks.kinds:RANKING",
     }
 )
 """What each is stands in ``kinds.py``, and is imported when it is asked for."""

@@ -12,6 +12,13 @@ from llmchain_fl.core.tasks.metric import SHARE, Metric
 _LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
 _ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
 _HIGHER, _json = partial(Metric, better="higher"), partial(json.dumps, ensure_ascii=False)
+
+
+def _ranked(candidates: list[str], query: str) -> dict[str, str]:
+    grades = [1, *[0] * (len(candidates) - 1)]
+    return {"query": query, "candidates": _json(candidates), "grades": _json(grades)}
+
+
 _LANGUAGE = "llmchain_fl.core.tasks.causal_lm:build"
 CLASSIFICATION = TaskKind(
     ("text", "label"),
@@ -64,6 +71,35 @@ MULTI_LABEL = TaskKind(
     counts=5.0,
     fault="llmchain_fl.core.tasks.multi_label:fault",
     made_up=lambda words: {"text": words, "labels": "[]"},
+)
+REGRESSION = TaskKind(
+    ("text", "value"),
+    "encoder",
+    (
+        Metric("mae", "lower", SHARE, 1.0),
+        Metric("rmse", "lower", "", 1.0),
+        _HIGHER("pearson"),
+        _HIGHER("spearman"),
+        _LOSS,
+    ),
+    "llmchain_fl.core.tasks.regression:build",
+    head=lambda spec: 1,
+    answers=("value",),
+    fault="llmchain_fl.core.tasks.regression:fault",
+    made_up=lambda words: {"text": words, "value": "0.25"},
+)
+RANKING = TaskKind(
+    ("query", Listed("candidates"), Listed("grades")),
+    "encoder",
+    (*(Metric(name, "higher", SHARE, 1.0) for name in ("ndcg_at_10", "mrr", "hit_at_1")), _LOSS),
+    "llmchain_fl.core.tasks.ranking:build",
+    head=lambda spec: 1,
+    vectors=2,
+    hub="text-ranking",
+    answers=("grades",),
+    windows=16,
+    fault="llmchain_fl.core.tasks.ranking:fault",
+    made_up=lambda words: _ranked(list(dict.fromkeys(["-", *words.split(), "none"])), words),
 )
 SPAN_QA = TaskKind(
     ("question", "context", Listed("answers"), Listed("answer_start")),

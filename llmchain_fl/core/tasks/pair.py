@@ -8,6 +8,7 @@ Kinds of token (BERT's 0 and 1) are not told apart: many bases have none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,16 +23,21 @@ class PairClassification(Classification):
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with ``text`` and ``text2`` (and ``label``)."""
-        targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
-        if not rows:
-            return Examples([], targets)
-        tokenizer, texts = self.resident.base.tokenizer, ([row["text"] for row in rows], [row["text2"] for row in rows])
-        told = tokenizer(*texts, truncation="longest_first", max_length=self._max_tokens)["input_ids"]
-        whole = tokenizer(*texts, truncation=False)["input_ids"]
-        cut = sum(len(one) > self._max_tokens for one in whole)
-        return Examples(
-            [np.array(ids or [tokenizer.pad_token_id or 0], dtype=np.int64) for ids in told], targets, cut=cut
-        )
+        examples = paired(self.resident.base.tokenizer, rows, self._max_tokens)
+        examples.targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
+        return examples
+
+
+def paired(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_tokens: int) -> Examples:
+    """One row for each record with ``text`` and ``text2`` (without one: the first alone); targets are -1."""
+    targets = np.full(len(rows), -1, dtype=np.int64)
+    if not rows:
+        return Examples([], targets)
+    texts = [row["text"] for row in rows], [row.get("text2", "") for row in rows]
+    told = tokenizer(*texts, truncation="longest_first", max_length=max_tokens)["input_ids"]
+    cut = sum(len(one) > max_tokens for one in tokenizer(*texts, truncation=False)["input_ids"])
+    found = [np.array(ids or [tokenizer.pad_token_id or 0], dtype=np.int64) for ids in told]
+    return Examples(found, targets, cut=cut)
 
 
 def build(spec: TaskSpec, resident: Resident) -> Task:

@@ -31,7 +31,7 @@ class Relation(Classification):
                 "the base's tokenizer does not say where its tokens stand", remedy="use a base with a fast tokenizer"
             )
         self.start(resident, labels, scale, max_tokens)
-        self._before, self._behind = _ends(resident)
+        self._before, self._behind = ends_of(resident)
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with a marked ``text`` (and ``label``)."""
@@ -72,7 +72,7 @@ class Relation(Classification):
         }
 
 
-def _ends(resident: Resident) -> tuple[Numbers, Numbers]:
+def ends_of(resident: Resident) -> tuple[Numbers, Numbers]:
     """What the tokenizer puts before and behind a text."""
     tokenizer = resident.base.tokenizer
     (bare,), (whole,) = (token_ids(tokenizer, ["a"], 100, special=special) for special in (False, True))

@@ -26,6 +26,7 @@ class TaskSpec:
     others: all. ``stage_labels``: stage -> the labels that it teaches; empty where no guard asks.
     ``features``: random ones, drawn by ``feature_seed``, in front of a trained head.
     ``windows``: most rows that a long record is read in.
+    ``low``, ``high``: the range of a number that is learned; one beyond it is its end.
     """
 
     kind: str
@@ -39,6 +40,8 @@ class TaskSpec:
     features: int = 0
     feature_seed: int = 1
     windows: int = 1
+    low: float = 0.0
+    high: float = 1.0
 
     @property
     def head_size(self) -> int:
@@ -65,6 +68,8 @@ class TaskSpec:
         found = range_faults(self, _BOUNDS)
         if not is_known(self.kind):
             found.append(value_fault("kind", self.kind, tuple(TASKS)))
+        if not self.low < self.high:
+            found.append("low: below high")
         names = [name for name, _ in self.labels]
         if self.kind in TASKS and TASKS[self.kind].named and not names:
             found.append("labels: a task with labels needs at least one")
@@ -97,6 +102,8 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "features": Range(0, MOST_FEATURES),
         "feature_seed": Range(0, 2**63),
         "windows": Range(1, MOST_WINDOWS),
+        "low": Range(-1e9, 1e9),
+        "high": Range(-1e9, 1e9),
     }
 )
 MOST_LABELS = 100_000
