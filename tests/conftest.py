@@ -75,11 +75,12 @@ def _write_tokenizer(folder: Path, special: Mapping[str, str], template: str) ->
     return len(vocabulary)
 
 
-def _write_bert(folder: Path) -> Path:
+def _write_bert(folder: Path, **more: str) -> Path:
+    """``more``: special tokens beside those that every tokenizer of a BERT has here."""
     import torch
     from transformers import BertConfig, BertModel
 
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", **more}
     size = _write_tokenizer(folder, special, "[CLS] $A [SEP]")
     torch.manual_seed(11)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -152,10 +153,12 @@ class Small:
         self._folder = folder
 
     def shape(self, name: str) -> Path:
-        """A tiny random model of an architecture: bert, llama, mobilebert, fnet, deberta, gpt2."""
+        """A tiny random model of an architecture: bert, llama, mobilebert, fnet, deberta, gpt2; a bert with a mask."""
         if name in ("bert", "llama"):
             return self.bert if name == "bert" else self.llama
         folder = self._folder / name
+        if name == "masked":
+            return folder if folder.exists() else _write_bert(folder, mask_token="[MASK]")
         return folder if folder.exists() else _write_shape(folder, name)
 
     def base(self, kind: str = "encoder", **changes: Any) -> Any:
@@ -192,6 +195,8 @@ class Small:
         from llmchain_fl.core.tasks.spec import TaskSpec
         from llmchain_fl.core.work import TrainSpec, WorkSpec
 
+        if kind == "masked-lm" and not path:
+            path = str(self.shape("masked"))
         labels = tuple(LABELS.items()) if task_kind(kind).named else ()
         if not VARIANTS[variant].product:
             trained = VARIANTS[variant].trained

@@ -122,6 +122,7 @@ TASKS: Mapping[str, TaskKind] = Named(
         "classification": "llmchain_fl.core.tasks.kinds:CLASSIFICATION",
         "causal-lm": "llmchain_fl.core.tasks.kinds:CAUSAL_LM",
         "plain-text": "llmchain_fl.core.tasks.kinds:PLAIN_TEXT",
+        "masked-lm": "llmchain_fl.core.tasks.kinds:MASKED_LM",
         "token-classification": "llmchain_fl.core.tasks.kinds:TOKEN_CLASSIFICATION",
         "span-qa": "llmchain_fl.core.tasks.kinds:SPAN_QA",
         "relation": "llmchain_fl.core.tasks.kinds:RELATION",

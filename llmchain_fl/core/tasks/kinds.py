@@ -9,6 +9,8 @@ from llmchain_fl.core.data.lists import Listed
 from llmchain_fl.core.tasks.kind import TaskKind
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 
+DOCUMENT = 64
+"""Rows of a document that is read to learn the language: what a site allows where its file says nothing."""
 _LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
 _ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
 _HIGHER, _json = partial(Metric, better="higher"), partial(json.dumps, ensure_ascii=False)
@@ -118,4 +120,20 @@ SPAN_QA = TaskKind(
         "answer_start": "[0]",
     },
 )
-PLAIN_TEXT = TaskKind(("text",), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _LANGUAGE, generates=True)
+PLAIN_TEXT = TaskKind(
+    ("text",),
+    "causal-lm",
+    (_ANSWER_LOSS, _PERPLEXITY, Metric("bits_per_byte", "lower", "bits")),
+    "llmchain_fl.core.tasks.plain_text:build",
+    generates=True,
+    windows=DOCUMENT,
+)
+MASKED_LM = TaskKind(
+    ("text",),
+    "encoder",
+    (Metric("loss", "lower", "nats", 12.0), _PERPLEXITY, _HIGHER("masked_accuracy")),
+    "llmchain_fl.core.tasks.masked_lm:build",
+    hub="fill-mask",
+    answers=(),
+    windows=DOCUMENT,
+)
