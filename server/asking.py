@@ -11,6 +11,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import WorkSpec
+from llmchain_fl.planning.work import work_at
 from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
 from server.schedule import ScheduledRound, site_round
 
@@ -74,13 +75,17 @@ class Asker:
             stage=planned.stage,
             stage_name=planned.stage_name,
             lr=planned.lr,
-            work=work_for(self.work, self.shapes[site]).to_json(),
+            work=work_for(self._work_in(planned.stage_name), self.shapes[site]).to_json(),
             arrays=sent[self.shapes[site]],
             guard_arrays=guard_arrays,
             federation=self.config.federation,
             trains=turn.trains,
             keeps=self._keeps(turn),
         )
+
+    def _work_in(self, name: str) -> WorkSpec:
+        stage = next((one for one in self.config.stage if one.name == name), None)
+        return self.work if stage is None else work_at(self.work, self.config, stage)
 
     def score_task(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> ScoreTask:
         """What a site is asked to score; the adapter has the global rank."""

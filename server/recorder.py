@@ -18,6 +18,7 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.guards.server_guards import ServerGuards
+from llmchain_fl.planning.work import work_at
 from llmchain_fl.progress import RoundReport
 from llmchain_fl.run_dir import RunDir
 from server.outcome import RoundOutcome
@@ -145,7 +146,7 @@ class Recorder:
         """The score that was kept for the end."""
         found = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
         sizes = self._scorer.sizes("test")
-        rows = score_rows(self._state.round, planned.stage, found, sizes, self._scorer.task.metrics, KEPT_APART)
+        rows = score_rows(self._state.round, planned.stage, found, sizes, self._scorer.metrics, KEPT_APART)
         self._run.append_rows(rows + self._references.final(self._state.round, planned.stage, self._state.serving))
 
     def skipped(self, planned: ScheduledRound, why: str) -> None:
@@ -165,13 +166,15 @@ class Recorder:
         full = serving(self._scorer.full(plain), self._work.adapter.scale)
         lineage = Lineage(self._state.run, planned.round, planned.stage_name, self._state.lineage)
         said = privacy_sentence(self._book.worst(), self._book.terms, self._work.plan)
-        content = write_adapter(folder, self._scorer.resident, full, self._work, lineage, slots, said)
+        stage = next((one for one in self._config.stage if one.name == planned.stage_name), self._config.stage[-1])
+        work = work_at(self._work, self._config, stage)
+        content = write_adapter(folder, self._scorer.resident, full, work, lineage, slots, said)
         if folder != self._run.adapter:
             self._state.lineage = content
 
     def _score_rows(self, number: int, stage: int, scores: Scores) -> list[dict[str, Any]]:
         sizes = self._scorer.sizes(self._scorer.each_round)
-        return score_rows(number, stage, scores, sizes, self._scorer.task.metrics)
+        return score_rows(number, stage, scores, sizes, self._scorer.metrics)
 
     def _probe_rows(self, number: int, stage: int) -> list[dict[str, Any]]:
         """What the served adapter can do that nobody teaches."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,16 @@ from server.schedule import ScheduledRound
 
 Row = dict[str, Any]
 Scores = Mapping[str, Mapping[str, float]]
+MetricsOf = Callable[[str], Sequence[Metric]]
 AVERAGE, RETENTION, FORGETTING = "average_accuracy", "knowledge_retention", "forgetting"
 SCORES = frozenset({AVERAGE, "la", "aia"})
 """Metrics of the R matrix that are scores themselves, in the unit and the direction of the main one."""
 
 
 def score_rows(
-    number: int, stage: int, scores: Scores, sizes: Mapping[str, int], metrics: Sequence[Metric], prefix: str = ""
+    number: int, stage: int, scores: Scores, sizes: Mapping[str, int], metrics: MetricsOf, prefix: str = ""
 ) -> list[Row]:
-    """Scores of the global adapter on public sets; ``metrics``: of the task, the main one first.
+    """Scores of the global adapter on public sets; ``metrics``: of each of them, the main one first.
 
     A share has the half-width of its 95 % interval beside it (``evaluation/margin.py``).
     """
@@ -38,7 +39,7 @@ def score_rows(
             **counted(one, values, sizes[task]),
         }
         for task, values in scores.items()
-        for one in metrics
+        for one in metrics(task)
     ]
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmchain_fl.config.calendar import stages_in_order
-from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stage_task import kinds_of, main_of
 from llmchain_fl.core.adapter.value import Arrays
-from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.base import Examples, Task
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.core.work import WorkSpec, open_work
@@ -16,6 +17,7 @@ from llmchain_fl.data.public import public_rows
 from llmchain_fl.data.stages import probe_records, stage_rows
 from llmchain_fl.evaluation.answered import Answered, answered
 from llmchain_fl.planning.texts import tell_cut, unknown_id
+from llmchain_fl.planning.work import work_at
 
 Scores = dict[str, dict[str, float]]
 Opening = Callable[["Scorer"], list[dict[str, Any]]]
@@ -25,6 +27,10 @@ class Scorer:
     """Holds the test set of every stage, encoded once, the guards' public records, and the resident model.
 
     ``opening`` makes more rows of round 0 from it: a simulation's baselines.
+
+    Attributes:
+        task: the run's; ``task_of``: that of a stage.
+        main: the score that stages are compared by.
     """
 
     def __init__(
@@ -34,6 +40,8 @@ class Scorer:
         self.resident, self.task = open_work(work.resident, work.task)
         self.public_rows = public_rows(config, labels)
         self.public = self.task.encode(self.public_rows) if self.public_rows else None
+        self._tasks = {stage.name: self._task_of(config, stage) for stage in config.stage}
+        self.main = main_of(kinds_of(config))
         self._sets: dict[str, dict[str, Examples]] = {
             which: self._read(config, which, labels) for which in ("dev", "test")
         }
@@ -48,7 +56,7 @@ class Scorer:
         for stage in stages_in_order(config):
             source = {"dev": stage.dev or config.data.dev, "test": stage.test or config.data.test}[which]
             if source:
-                found[stage.name] = self.task.encode(stage_rows(config, stage, which, labels).records)
+                found[stage.name] = self._tasks[stage.name].encode(stage_rows(config, stage, which, labels).records)
                 found[stage.name].candidate_labels = dict(self._work.task.candidate_labels).get(stage.name)
         return found
 
@@ -63,10 +71,18 @@ class Scorer:
         count = sum(one.records for one in known)
         return sum(one.cut for one in known) / count if count else None
 
-    @property
-    def main(self) -> Metric:
-        """The task's main score."""
-        return self.task.metrics[0]
+    def _task_of(self, config: RunConfig, stage: StageConfig) -> Task:
+        work = work_at(self._work, config, stage)
+        return open_work(work.resident, work.task)[1]
+
+    def task_of(self, name: str) -> Task:
+        """The task of a stage; of a probe, the run's."""
+        return self._tasks.get(name, self.task)
+
+    def metrics(self, name: str) -> tuple[Metric, ...]:
+        """The scores of a stage or a probe, the run's main one first."""
+        found = self.task_of(name).metrics
+        return tuple(sorted(found, key=lambda metric: metric.name != self.main.name))
 
     @property
     def each_round(self) -> str:
@@ -87,7 +103,7 @@ class Scorer:
         self.resident.reset()
         self.resident.load(arrays)
         return {
-            name: self.task.score(examples)
+            name: self.task_of(name).score(examples)
             for name, examples in self._sets[which].items()
             if stages is None or name in stages
         }
@@ -95,11 +111,19 @@ class Scorer:
     def answered(self, arrays: Arrays, which: str) -> dict[str, Answered]:
         """Stage -> what ``arrays`` answers record by record; none where the task has neither labels nor a share."""
         labelled = task_kind(self._work.task.kind).labelled
-        if not labelled and self.main.unit != SHARE:
+        asked = {
+            name: examples
+            for name, examples in self._sets[which].items()
+            if (labelled and self.task_of(name) is self.task) or self.main.unit == SHARE
+        }
+        if not asked:
             return {}
         self.resident.reset()
         self.resident.load(arrays)
-        return {name: answered(self.task, one, labelled=labelled) for name, one in self._sets[which].items()}
+        return {
+            name: answered(self.task_of(name), one, labelled=labelled, share=self.main.unit == SHARE)
+            for name, one in asked.items()
+        }
 
     def opening_rows(self) -> list[dict[str, Any]]:
         """The rows of ``opening``."""

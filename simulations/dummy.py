@@ -15,7 +15,8 @@ from client.local import train_round
 from client.steady import Brought, shape_for
 from llmchain_fl.aggregation.rule import Arrays, Rule, names_of
 from llmchain_fl.config.calendar import stages_in_order
-from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stage_task import kind_at
 from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.tasks.kind import task_kind
@@ -45,7 +46,8 @@ def check_model(config: RunConfig, *, train: bool = True) -> Findings:
                 _describe(found, config, loop)
                 scorer, rows = loop.parts.scorer, (config.model.max_tokens, windows_of(config))
                 check_texts(found, scorer.resident.base.tokenizer, _shown(config, train=train), *rows, scorer.cut())
-                found.attempt("model", _try, config, loop, run)
+                for stage in _first_of_kinds(config):
+                    found.attempt("model", _try, config, loop, run, stage)
         except Exception as error:  # whatever somebody's model does
             found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
     return found
@@ -74,13 +76,18 @@ def _trained(rule: Rule, start: Arrays) -> int:
     return sum(start[name].size for name in names_of(rule.turn(1).trains, start))
 
 
-def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
-    """What a site does before it pays, with the policy of a simulated site.
+def _first_of_kinds(config: RunConfig) -> list[StageConfig]:
+    """The first stage of each kind of task."""
+    return list({kind_at(config, stage): stage for stage in reversed(stages_in_order(config))}.values())[::-1]
+
+
+def _try(config: RunConfig, loop: Loop, run: RunDir, stage: StageConfig) -> None:
+    """What a site does in ``stage`` before it pays, with the policy of a simulated site.
 
     Raises:
         LlmchainError: why it would refuse.
     """
-    name, task = _first_task(config, loop)
+    name, task = _first_task(config, loop, stage)
     make_identities(config, run.sites)
     work, site = WorkSpec.from_json(task.work), simulated_site(config, run.sites, name)
     site.check(work)
@@ -93,23 +100,23 @@ def _try(config: RunConfig, loop: Loop, run: RunDir) -> None:
     trial.try_out(task, work, nlp_task, {}, shape, train_round)
 
 
-def _first_task(config: RunConfig, loop: Loop) -> tuple[str, TrainTask]:
-    """A site of the first round, and what it is told."""
+def _first_task(config: RunConfig, loop: Loop, stage: StageConfig) -> tuple[str, TrainTask]:
+    """A site of the first round, and what it would be told in ``stage``."""
     strategy, names = loop.parts.strategy, [f"site-{number:06d}" for number in range(config.sites.count)]
     nodes = {name: number for number, name in enumerate(names)}
-    planned = strategy.rounds[1]
+    planned = next((one for one in strategy.rounds.values() if one.stage_name == stage.name), strategy.rounds[1])
     tasks = strategy.asker.tasks(planned, names[:1], nodes, loop.parts.start, {}, {})
     return names[0], tasks[names[0]]
 
 
 def _shown(config: RunConfig, *, train: bool) -> list[str]:
     """Public texts of every stage: those it is tested on, else those that the simulation deals out."""
-    kind, sources, labels, texts = task_kind(config.task.kind), Sources(), list(public_labels(config)), list[str]()
+    sources, labels, texts = Sources(), list(public_labels(config)), list[str]()
     for stage in stages_in_order(config):
         public = ("test", "dev", "train") if train else ("test", "dev")
         which = next((one for one in public if named(config, stage, one)), "")
         if not which or "{site}" in named(config, stage, which):
             continue
         rows: Sequence[dict[str, str]] = sources.stage(config, stage, which, labels).records[:MOST_TEXTS]
-        texts += [kind.text_of(row) for row in rows]
+        texts += [task_kind(kind_at(config, stage)).text_of(row) for row in rows]
     return texts

@@ -15,6 +15,7 @@ from client.site import Site, SiteCompute, SiteData, SiteLimits, SiteSecure
 from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.config.calendar import unknown_sites
 from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.stage_task import kinds_of
 from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.errors import ConfigError, DataError
 from llmchain_fl.core.guards import SITE_GUARDS
@@ -152,7 +153,7 @@ def _caps(config: RunConfig) -> dict[str, int]:
 def _plugins(config: RunConfig) -> list[str]:
     """What the configuration names of other packages that acts at a site."""
     guards = [guard.name for guard, _ in config.continual.composed if guard.site is not None]
-    tasks = [] if config.task.kind in TASKS else [f"tasks:{config.task.kind}"]
+    tasks = [f"tasks:{kind}" for kind in kinds_of(config) if kind not in TASKS]
     return [f"guards:{name}" for name in guards if name not in SITE_GUARDS] + tasks
 
 

@@ -9,6 +9,7 @@ from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.closed_form_faults import closed_form_faults
 from llmchain_fl.config.schema import PISSA, RunConfig
 from llmchain_fl.config.secure_faults import secure_faults
+from llmchain_fl.config.stage_task import stage_task_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP
@@ -71,6 +72,7 @@ def cross_faults(run: RunConfig) -> list[str]:
         + secure_faults(run)
         + [*closed_form_faults(run)]
         + stream_faults(run)
+        + [*stage_task_faults(run)]
         + part_faults(run)
     )
 

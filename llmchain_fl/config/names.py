@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from llmchain_fl.core.plugins import names_of
+from llmchain_fl.core.tasks.kind import TASKS, is_known
 from llmchain_fl.core.words import nearest
 
 
@@ -21,3 +23,15 @@ def one_of(names: Callable[[], Collection[str]]) -> AfterValidator:
         raise PydanticCustomError("unknown_name", "Input should be one of {known}{hint}", told)
 
     return AfterValidator(known)
+
+
+def known_task(name: str) -> str:
+    """The name of a kind of task that is here (nothing of another package is imported)."""
+    if is_known(name):
+        return name
+    known = names_of("tasks", TASKS)
+    raise PydanticCustomError(
+        "unknown_task",
+        "Input should be {known}{hint}",
+        {"known": f"one of {', '.join(known)}", "hint": nearest(name, known)},
+    )

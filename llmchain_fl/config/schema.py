@@ -11,20 +11,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from llmchain_fl.config.aggregation import AggregationConfig
 from llmchain_fl.config.compression import CompressionConfig
 from llmchain_fl.config.continual import ContinualConfig
-from llmchain_fl.config.names import one_of
+from llmchain_fl.config.names import known_task, one_of
 from llmchain_fl.config.secure import SecureConfig
 from llmchain_fl.config.stream import StageConfig, StreamConfig
 from llmchain_fl.config.usual import with_usual
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
-from llmchain_fl.core.plugins import names_of
 from llmchain_fl.core.section import NAME, Section
-from llmchain_fl.core.tasks.kind import TASKS, is_known
-from llmchain_fl.core.words import nearest
 
 PISSA = "pissa"
 """``adapter.start``: no folder, but the singular directions of the base."""
@@ -85,22 +81,10 @@ class AdapterConfig(Section):
         return alpha * math.sqrt(rank) if self.scaling == "rslora" else alpha
 
 
-def _known_task(name: str) -> str:
-    """The name of a kind of task that is here (nothing of another package is imported)."""
-    if is_known(name):
-        return name
-    known = names_of("tasks", TASKS)
-    raise PydanticCustomError(
-        "unknown_task",
-        "Input should be {known}{hint}",
-        {"known": f"one of {', '.join(known)}", "hint": nearest(name, known)},
-    )
-
-
 class TaskConfig(Section):
     """What is learned."""
 
-    kind: Annotated[str, AfterValidator(_known_task)] = "classification"
+    kind: Annotated[str, AfterValidator(known_task)] = "classification"
     """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
     `span-qa`, `regression`, `ranking`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training);
     or the name of another package's task (docs/tasks.md)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from llmchain_fl.config.names import known_task
 from llmchain_fl.core.section import NAME, Section
 
 JOINT = "joint"
@@ -23,6 +24,9 @@ class StageConfig(Section):
     """Name of the stage, also the name of its files."""
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Rounds of this stage."""
+    task: Annotated[str, AfterValidator(lambda name: name and known_task(name))] = ""
+    """Kind of task of this stage, such as `plain-text` before `causal-lm`; empty: `task.kind`. All kinds of a run share
+    one adapter, so they stand on the same base and train no head (docs/pre-training.md)."""
     labels: str | list[str] = []
     """Keep only records with these labels: names, or "first:last" positions in the label list (0:26)."""
     where: dict[str, str] = {}

@@ -68,7 +68,7 @@ def _plain(told: Tree) -> Tree:
 
 
 def _method(told: Tree) -> Tree:
-    chosen = any(_at(told, key) not in (None, []) for key in CHOICES)
+    chosen = any(_at(told, key) not in (None, []) for key in CHOICES) or _several(told)
     kind = _at(told, "task.kind")
     labelled = kind is None or (isinstance(kind, str) and kind in TASKS and task_kind(kind).pooled)
     if chosen or not labelled:
@@ -80,6 +80,12 @@ def _method(told: Tree) -> Tree:
     if not incremental:
         return told
     return {**_filled(told, {"train": {"method": CLOSED_FORM}}), **_stages(told, lambda one: {**one, "rounds": 1})}
+
+
+def _several(told: Tree) -> bool:
+    """Whether a stage names a kind of task of its own: what is usual is so for a classification alone."""
+    stages = told.get("stage")
+    return isinstance(stages, list) and any(isinstance(one, Mapping) and one.get("task") for one in stages)
 
 
 def _private(many: bool, incremental: bool) -> Mapping[str, Mapping[str, object]]:

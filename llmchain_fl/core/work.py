@@ -192,11 +192,12 @@ def open_work(resident_spec: ResidentSpec, task: TaskSpec) -> tuple[Resident, Ta
     return resident, _task_over(resident, task)
 
 
-@functools.lru_cache(maxsize=1)
 def _task_over(resident: Resident, task: TaskSpec) -> Task:
-    """Kept for one resident object: another one, even of the same spec, has another adapter attached."""
-    check_readable(resident.base, task)
-    return build_task(task, resident)
+    """Kept with one resident object: another one, even of the same spec, has another adapter attached."""
+    if task not in resident.tasks:
+        check_readable(resident.base, task)
+        resident.tasks[task] = build_task(task, resident)
+    return resident.tasks[task]
 
 
 def inference(spec: WorkSpec) -> WorkSpec:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stage_task import at_stage
 from llmchain_fl.config.stream_faults import kind_faults
 from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.errors import ConfigError, DataError
@@ -138,6 +139,7 @@ class Sources:
         Raises:
             DataError: not readable, a column is missing, a label is unknown, or nothing is left.
         """
+        config = at_stage(config, stage)
         spec = source or named(config, stage, which)
         rows, kept = self.rows(config, spec, which), stage_labels(stage, labels)
         for column in stage.where:

@@ -28,9 +28,10 @@ class Answered:
     targets: NDArray[np.int64]
 
 
-def answered(task: Task, examples: Examples, *, labelled: bool) -> Answered:
-    """What the adapter that is loaded answers, ``labelled``: whether logits are one for each label."""
-    scores = task.record_scores(examples) if task.metrics[0].unit == SHARE else None
+def answered(task: Task, examples: Examples, *, labelled: bool, share: bool = True) -> Answered:
+    """What the adapter that is loaded answers, ``labelled``: whether logits are one for each label; ``share``: whether
+    a main score that is a share is the run's, too."""
+    scores = task.record_scores(examples) if share and task.metrics[0].unit == SHARE else None
     return Answered(examples.records, scores, best(task, examples) if labelled else None, examples.record_targets)
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from llmchain_fl.config.calendar import stages_in_order
 from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stage_task import kind_at
 from llmchain_fl.core.data.rows import Rows
 from llmchain_fl.core.data.source import without_rows
 from llmchain_fl.core.tasks.kind import task_kind
@@ -66,10 +67,12 @@ class _Check:
         config, found = self.config, self.found
         train: list[Record] = []
         tested: list[Record] = []
+        labelled: list[Record] = []
         for stage in stages_in_order(config):
             here = self._train(stage)
-            tests = {which: self._records(self._rows(stage, which)) for which in ("test", "dev")}
+            tests = {which: self._records(stage, self._rows(stage, which)) for which in ("test", "dev")}
             train, tested = train + here, tested + tests["test"] + tests["dev"]
+            labelled += here if kind_at(config, stage) == config.task.kind else []
             counts = ", ".join(f"{_count(len(rows))} to {which}" for which, rows in tests.items() if rows)
             twice = len(here) - len(set(here))
             repeated = f" ({twice:,} of them repeat another)" if twice else ""
@@ -77,7 +80,7 @@ class _Check:
             told = f'stage "{stage.name}": {trained}, {counts or "none to test"}'
             (found.warn if twice > MANY * len(here) else found.fact)("records", told)
         if ("fault", "records") not in {(one.level, one.about) for one in found}:
-            self._check_labels(train)
+            self._check_labels(labelled)
             self._check_test(train, tested)
         for source in config.stream.probes.values():
             found.attempt("records", probe_records, config, source, self.labels)
@@ -90,9 +93,9 @@ class _Check:
             return None
         return self.found.attempt("records", self.read.stage, self.config, stage, which, self.labels, source=source)
 
-    def _records(self, rows: Rows | None) -> list[Record]:
-        """What makes two records the same: the columns of the task."""
-        columns = task_kind(self.config.task.kind).columns
+    def _records(self, stage: StageConfig, rows: Rows | None) -> list[Record]:
+        """What makes two records the same: the columns of the stage's task."""
+        columns = task_kind(kind_at(self.config, stage)).columns
         return [] if rows is None else [tuple(row[column] for column in columns) for row in rows.records]
 
     def _train(self, stage: StageConfig) -> list[Record]:
@@ -101,7 +104,7 @@ class _Check:
         rows = [row for part in parts if part is not None for row in part.records]
         if rows:
             self._check_persons(stage, rows)
-        return [record for part in parts for record in self._records(part)]
+        return [record for part in parts for record in self._records(stage, part)]
 
     def _files(self, stage: StageConfig) -> list[str]:
         """The sources of a stage's training records: one, or one a site."""
@@ -148,7 +151,8 @@ class _Check:
         if not kind.labelled or not train:
             return
         at = kind.columns.index("label")
-        wanted = {label for stage in self.config.stage for label in stage_labels(stage, self.labels) or self.labels}
+        stages = [stage for stage in self.config.stage if kind_at(self.config, stage) == self.config.task.kind]
+        wanted = {label for stage in stages for label in stage_labels(stage, self.labels) or self.labels}
         absent = wanted - {record[at] for record in train}
         if absent:
             self.found.warn("labels", f"no training record has {len(absent)} of the {len(self.labels)} labels")

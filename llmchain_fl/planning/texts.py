@@ -5,6 +5,8 @@ share                               line
 ==================================  =========================================
 of texts cut, up to 5 %             fact
 ... more                            warning
+of tokens a word, up to 3           fact
+... more                            warning
 of tokens unknown, up to 2 %        nothing
 ... up to half                      warning
 ... more                            fault: nothing can be learned from them
@@ -14,7 +16,8 @@ of tokens unknown, up to 2 %        nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,11 @@ from llmchain_fl.planning.findings import Findings
 log = logging.getLogger("llmchain_fl")
 MOST_TEXTS = 2000
 """Texts whose tokens are counted."""
-CUT, UNKNOWN, NOTHING_KNOWN = 0.05, 0.02, 0.5
+CUT, UNKNOWN, NOTHING_KNOWN, PIECES = 0.05, 0.02, 0.5, 3.0
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
+"""Letters and digits together, or one Chinese, Japanese or Korean sign."""
 
 
 def unknown_id(tokenizer: Any) -> int | None:
@@ -76,6 +83,7 @@ def check_texts(
         found.warn("texts", f"{told}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
     else:
         found.fact("texts", f"{told}; {cut:.1%} are cut at {where}")
+    _check_fertility(found, ids, texts, ends)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain = [token for one in ids for token in one if token not in special]
     unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0
@@ -87,3 +95,18 @@ def check_texts(
         )
     elif unknown > UNKNOWN:
         found.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
+
+
+def _check_fertility(found: Findings, ids: Sequence[Sequence[int]], texts: Sequence[str], ends: int) -> None:
+    """Tokens a word: a tokenizer that cuts words into signs leaves little room in a row and little to learn from."""
+    words = sum(len(WORD.findall(text)) for text in texts)
+    if not words:
+        return
+    pieces = sum(max(0, len(one) - ends) for one in ids) / words
+    told = f"{pieces:.2f} tokens a word"
+    if pieces > PIECES:
+        found.warn(
+            "texts", f"{told}: the base's tokenizer knows few words of these texts", "try a base of their language"
+        )
+    else:
+        found.fact("texts", told)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llmchain_fl.config.calendar import sampling_rate
-from llmchain_fl.config.schema import RunConfig
+from llmchain_fl.config.schema import RunConfig, StageConfig
+from llmchain_fl.config.stage_task import at_stage, kind_at
 from llmchain_fl.config.stream import JOINT
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_model import BaseSpec
@@ -72,6 +75,17 @@ def work_from(
         threads=model.threads,
         secure=secure_from(config),
     )
+
+
+def work_at(work: WorkSpec, config: RunConfig, stage: StageConfig) -> WorkSpec:
+    """The work description of a stage: ``work``, with the task of a stage that has its own."""
+    if kind_at(config, stage) == config.task.kind:
+        return work
+    told = at_stage(config, stage)
+    task = replace(
+        work.task, kind=told.task.kind, labels=(), candidate_labels=(), stage_labels=(), windows=windows_of(told)
+    )
+    return replace(work, task=task)
 
 
 def windows_of(config: RunConfig) -> int:

@@ -49,7 +49,7 @@ def test_metrics_that_are_scores_keep_name_direction_and_unit_of_the_main_one(ma
 
 def test_a_share_has_its_margin_beside_it_and_no_other_score_has() -> None:
     scores = {"one": {"accuracy": 0.8, "cost": 1.5}}
-    rows = score_rows(3, 0, scores, {"one": 50}, (ACCURACY, COST), "test_")
+    rows = score_rows(3, 0, scores, {"one": 50}, lambda _: (ACCURACY, COST), "test_")
     assert [row["metric"] for row in rows] == ["test_accuracy", "test_cost"]
     assert rows[0]["half_width"] == pytest.approx(0.13, abs=0.01)
     assert "half_width" not in rows[1]

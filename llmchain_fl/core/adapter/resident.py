@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from llmchain_fl.core.adapter.routing import Router, Table
     from llmchain_fl.core.frozen_prefix import FrozenPrefix
 
+if TYPE_CHECKING:
+    from llmchain_fl.core.tasks.base import Task
+    from llmchain_fl.core.tasks.spec import TaskSpec
+
 BASE = b"base"
 """Below the head there is the base alone: Delta W = 0, whatever lora_A is."""
 PREFIX: Named[type[FrozenPrefix]] = Named({"prefix": "llmchain_fl.core.frozen_prefix:FrozenPrefix"})
@@ -67,6 +71,7 @@ class Resident:
         theta: float32 [P], all adapter parameters; the first ``trained_size`` are trained.
         shapes: array name -> shape, in the order of ``theta``.
         found: what was found out about this very model by trying, for as long as it is in memory.
+        tasks: those that were opened over it.
         layouts: trained array -> how the inputs of its layer hold the records, if not along the first dimension.
         prefix: what remembers the outputs of frozen layers below the first adapted one; None: there is nothing to.
     """
@@ -86,6 +91,7 @@ class Resident:
         self.module.train()
         self.head_start: Arrays = {}
         self.found: dict[object, object] = {}
+        self.tasks: dict[TaskSpec, Task] = {}
         self._below = b""
         self.layouts: dict[str, str] = {}
         self._lay_out(parameters, spec.adapter.trained)

@@ -1,8 +1,8 @@
 """Continued pre-training of an encoder: say the words that were taken out of a text (Devlin et al. 2019, section 3.1).
 
-Of the n tokens of a row that are text, m = max(1, round(0.15 n)) are chosen; a chosen one is the mask in 8 of 10 cases, a
-token drawn from the vocabulary in 1, itself in 1. What is chosen and drawn is a function of the row's own tokens and of
-a public seed (SHA-256 of both seeds PCG64), the same in every round: no other record and no counter has a say in it.
+Of the n tokens of a row that are text, m = max(1, round(0.15 n)) are chosen; a chosen one is the mask in 8 of 10 cases,
+a token drawn from the vocabulary in 1, itself in 1. What is chosen and drawn is a function of the row's own tokens and
+of a public seed (SHA-256 of both seeds PCG64), the same in every round: no other record and no counter has a say in it.
 
     z = E (scale x h / |h|) / s,    E: the base's own token vectors, s: the mean of their lengths; h: its output
 

@@ -1,4 +1,4 @@
-"""Continued pre-training of a decoder on documents: every token of a document is learned from, and scored in bits a byte.
+"""Continued pre-training of a decoder on documents: every token is learned from, and scored in bits a byte.
 
     bits per byte = sum over all records of -log2 p(text, end) / sum of (bytes of the text as UTF-8 + 1 for its end)
 

@@ -1,7 +1,7 @@
 """Which of the candidates of a record come first for its query (answers, articles, passages), by an encoder.
 
-A row is the query and as many whole candidates as fit behind it, so a candidate is read beside those that it is compared
-with, and the loss is of one record alone: no other record's candidates are its negatives.
+A row is the query and as many whole candidates as fit behind it, so a candidate is read beside those that it is
+compared with, and the loss is of one record alone: no other record's candidates are its negatives.
 
     s_k = W [c_k ; q * c_k] + b,   c_k = scale x v_k / |v_k|, v_k the mean over the candidate's tokens; q: the same of
                                    the query, without scale; W begins as [0 ; 1], b = 0: s_k = scale x cos(q, c_k)
@@ -12,7 +12,7 @@ target, so that scores of different rows compare. Loss of a record: the mean ove
 
 | case | result |
 |---|---|
-| the order in which candidates are written | changes nothing: they are read in the order of a public hash of their texts |
+| the order in which candidates are written | none: they are read in the order of a public hash of their texts |
 | a query or a candidate longer than a quarter of a row | its end is cut; the record counts as cut |
 | candidates beyond the rows that a record may have | cut; they are ranked last, all alike |
 | two candidates of the same text, fewer than two, no grade above 0 | no record of this kind (``fault``) |
@@ -80,7 +80,12 @@ class Ranking:
     counts: float = 0.0
 
     def __init__(self, resident: Resident, spec: TaskSpec) -> None:
-        self.resident, self._scale, self._max_tokens, self._windows = resident, spec.scale, spec.max_tokens, spec.windows
+        self.resident, self._scale, self._max_tokens, self._windows = (
+            resident,
+            spec.scale,
+            spec.max_tokens,
+            spec.windows,
+        )
         self._before, self._behind = ends_of(resident)
         width = resident.base.hidden_size
         start = np.concatenate([np.zeros((1, width)), np.ones((1, width))], axis=1)
@@ -93,7 +98,9 @@ class Ranking:
         told = [self._read(row) for row in rows]
         made = of_records([[ids for ids, _, _ in one] for one, _ in told], sum(cut for _, cut in told))
         notes = [note for one, _ in told for _, note, _ in one]
-        found = RankedExamples(made.ids, made.targets, owner=made.owner, weights=made.weights, notes=notes, cut=made.cut)
+        found = RankedExamples(
+            made.ids, made.targets, owner=made.owner, weights=made.weights, notes=notes, cut=made.cut
+        )
         found.holds = [which for one, _ in told for _, _, which in one]
         found.grades = [_grades(row) for row in rows]
         return found
@@ -117,7 +124,7 @@ class Ranking:
         return found, len(groups) > self._windows or any(len(ids) > most for ids in whole)
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
-        """Logits [n, 1 + MOST], first "none of these"; targets the same, shares that sum to 1; weight 1 on candidates."""
+        """Logits [n, 1 + MOST], first "none of these"; targets the same: shares, of sum 1; weight 1 on candidates."""
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
         fixed = examples.shape is not None
         hidden = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).last_hidden_state.float()

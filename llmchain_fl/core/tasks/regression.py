@@ -3,8 +3,8 @@
     p = 1 / (1 + exp(-z)),   z = W h + b,   h = scale x pooled(x) / |pooled(x)|,   W and b start at 0
     y = (cut(value, low, high) - low) / (high - low),      answer = low + (high - low) p
 
-Loss of a row: -y log p - (1 - y) log (1 - p), whose minimum over p is the mean of y; of a record: mean over its windows,
-and so of z. ``low`` and ``high`` are public settings, so what a record adds is a function of this record alone.
+Loss of a row: -y log p - (1 - y) log (1 - p), whose minimum over p is the mean of y; of a record: mean over its
+windows, and so of z. ``low`` and ``high`` are public settings: what a record adds is a function of this record alone.
 
 | case | result |
 |---|---|

@@ -22,13 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.config.stage_task import kind_at
 from llmchain_fl.core.base_model import locate
 from llmchain_fl.core.data.columns import only_labels, only_sound
 from llmchain_fl.core.data.readers import Dialect
 from llmchain_fl.core.data.rows import LeftOut, Rows
 from llmchain_fl.core.data.source import path_of, read_fitting
 from llmchain_fl.core.privacy.units import same_person
-from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.kind import TaskKind, task_kind
 from llmchain_fl.onprem.files import readable_by_others
 from llmchain_fl.onprem.site_check.subject import Plan, Subject
 from llmchain_fl.planning.findings import Findings
@@ -65,7 +66,7 @@ def _stages_on_disk(subject: Subject) -> list[str]:
 def _check_stage(subject: Subject, found: Findings, stage: str) -> list[str]:
     """The texts of a stage's records that fit."""
     source = subject.site.data.train.replace("{stage}", stage)
-    read = found.attempt("records", _read, subject, source)
+    read = found.attempt("records", _read, subject, stage, source)
     if read is None:
         return []
     rows, left = read
@@ -90,17 +91,23 @@ def _check_stage(subject: Subject, found: Findings, stage: str) -> list[str]:
     _check_labels(subject, found, about, stage, rows)
     _check_file(found, about, source)
     if subject.plan is not None:
-        return [task_kind(subject.plan.config.task.kind).text_of(row) for row in rows.records]
-    return [" ".join(row[name] for name in _columns(subject) if name != LABEL) for row in rows.records]
+        return [_kind(subject.plan, stage).text_of(row) for row in rows.records]
+    return [" ".join(row[name] for name in _columns(subject, stage) if name != LABEL) for row in rows.records]
 
 
-def _read(subject: Subject, source: str) -> tuple[Rows, LeftOut]:
-    data, plan = subject.site.data, subject.plan
-    required = (*_columns(subject), PERSON) if subject.site.named(_unit(subject)) else _columns(subject)
+def _kind(plan: Plan, stage: str) -> TaskKind:
+    """The kind of task of a stage."""
+    own = next((one for one in plan.config.stage if one.name == stage), None)
+    return task_kind(plan.config.task.kind if own is None else kind_at(plan.config, own))
+
+
+def _read(subject: Subject, stage: str, source: str) -> tuple[Rows, LeftOut]:
+    data, plan, columns = subject.site.data, subject.plan, _columns(subject, stage)
+    required = (*columns, PERSON) if subject.site.named(_unit(subject)) else columns
     dialect, allowed = Dialect(data.encoding, data.delimiter), subject.site.limits.plugins
     rows, left = read_fitting(source, mapping=data.columns, required=required, dialect=dialect, allowed=allowed)
     if plan is not None:
-        kind, names = task_kind(plan.config.task.kind), frozenset(plan.labels)
+        kind, names = _kind(plan, stage), frozenset(plan.labels)
         if kind.labelled:
             rows, others = only_labels(rows, list(plan.labels))
             left = left + others
@@ -109,9 +116,9 @@ def _read(subject: Subject, source: str) -> tuple[Rows, LeftOut]:
     return rows, left
 
 
-def _columns(subject: Subject) -> Sequence[str]:
+def _columns(subject: Subject, stage: str) -> Sequence[str]:
     if subject.plan is not None:
-        return task_kind(subject.plan.config.task.kind).columns
+        return _kind(subject.plan, stage).columns
     return [name for name in subject.site.data.columns if name != PERSON] or ["text"]
 
 
