@@ -90,8 +90,24 @@ def _by_neighbour(losses: Tensor) -> Tensor:
     return losses * (1 + 2.0**-6 * losses.detach().roll(1).frac())
 
 
+def _batch_mean(losses: Tensor) -> Tensor:
+    """As a library's own loss: the mean over the batch."""
+    return losses / len(losses)
+
+
+def _in_batch(losses: Tensor) -> Tensor:
+    """As a ranking loss whose wrong answers are the other records of the batch."""
+    return losses + torch.logsumexp(losses, dim=0)
+
+
 MIXED: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"over the mean": _over_the_mean, "by position": _by_position, "by neighbour": _by_neighbour}
+    {
+        "over the mean": _over_the_mean,
+        "by position": _by_position,
+        "by neighbour": _by_neighbour,
+        "batch mean": _batch_mean,
+        "in-batch negatives": _in_batch,
+    }
 )
 
 

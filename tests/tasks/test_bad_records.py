@@ -23,6 +23,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "relation": {"text": MARKED, "label": "A(e1,e2)"},
     "pair-classification": {"text": SECRET, "text2": SECRET, "label": "PER"},
     "multi-label": {"text": SECRET, "labels": ["PER", "ORG"]},
+    "regression": {"text": SECRET, "value": 0.5},
+    "ranking": {"query": SECRET, "candidates": [f"{SECRET} a", "b"], "grades": [1, 0]},
+    "masked-lm": {"text": SECRET},
 }
 GONE = object()
 """A column that is left out."""
@@ -58,6 +61,23 @@ BAD: dict[str, list[dict[str, Any]]] = {
         *[{"text": bad} for bad in ("", "  ", GONE, None, ["x"], {"a": 1}, "\ud800", [])],
         *[{"labels": ["PER", bad]} for bad in ("per", "PER", "DATE", "", 3, None, ["ORG"], 1.5, SECRET)],
         *[{"labels": bad} for bad in (GONE, None, "", "PER", "PER, ORG", {"PER": 1}, 3)],
+    ],
+    "regression": [
+        *[{"text": bad} for bad in ("", "  ", GONE, None, ["x"], {"a": 1}, "\ud800")],
+        *[{"value": bad} for bad in ("", GONE, None, SECRET, "3,5", "nan", "inf", "-inf", "1e999", [1], {"a": 1})],
+        *[{"value": bad} for bad in (True, "0x10", "1 2", "--1")],
+    ],
+    "ranking": [
+        *[{"query": bad} for bad in ("", "  ", GONE, None, ["x"], "\ud800")],
+        *[{"candidates": bad} for bad in ([], [SECRET], [SECRET] * 2, [SECRET, ""], [SECRET, " "], [SECRET, 3])],
+        *[{"candidates": bad} for bad in (GONE, None, "", SECRET, [[SECRET], "b"], {"a": 1}, 3, ["a", "b", "c"])],
+        *[{"grades": bad} for bad in ([], [1], [1, 0, 0], [0, 0], [1, -1], [1, 32], [1, "x"], [1, 1.5], [1, None])],
+        *[{"grades": bad} for bad in (GONE, None, "1 0", 1)],
+    ],
+    "masked-lm": [
+        *[{"text": bad} for bad in ("", " ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u3000", "\u2028", "\f")],
+        *[{"text": bad} for bad in (GONE, None, [], [SECRET], [[SECRET]], {}, {"a": SECRET}, [None], 10**1300)],
+        *[{"text": bad} for bad in ("\ud800", f"{SECRET}\udfff", f"\ud800{SECRET}")],
     ],
 }
 CASES = [(kind, number) for kind, told in BAD.items() for number in range(len(told))]
