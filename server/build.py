@@ -12,6 +12,7 @@ from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.core.methods import CLOSED_FORM
 from llmchain_fl.data.stages import check_stages, public_labels
 from llmchain_fl.guards.server_guards import ServerGuards
+from llmchain_fl.planning.scratch import check_scratch
 from llmchain_fl.planning.work import guard_specs, work_from
 from llmchain_fl.progress import Progress
 from llmchain_fl.run_dir import RunDir
@@ -42,6 +43,7 @@ def build(
     if saved is None and extension:
         raise RunError(f"{run.path} has not begun: there is nothing to extend", remedy="play it first (--resume)")
     check_stages(config, list(labels))
+    check_scratch(config)
     state, quarantine = RunState(uuid.uuid4().hex), make_quarantine(config)
     rule = make_rule(config, state)
     guards, book = ServerGuards(guard_specs(config)), PrivacyBook(config, None if saved else make_plan(config))

@@ -23,6 +23,7 @@ from llmchain_fl.cli import (
     feedback,
     hub,
     identity,
+    new_base,
     next_stage,
     predict,
     privacy,
@@ -55,6 +56,7 @@ app.command("digest")(digest.command)
 app.command("bundle")(bundle.command)
 app.command("identity")(identity.command)
 app.command("extend")(extend.command)
+app.command("new-base")(new_base.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)
 app.command("restore")(unlearn.restore)
