@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2
 
 from llmchain_fl.core.privacy.counts import f1_of
 from llmchain_fl.core.tasks.tags import best_path, counts_of, fault, numbered, parts_of, spans_at, spans_of
@@ -77,12 +79,11 @@ def test_each_trap_by_hand(tags: list[str], expected: list[tuple[int, int, str]]
 
 @given(st.lists(st.lists(st.sampled_from([*TAGS, "E-PER", "S-ORG"]), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_f1_over_all_records_is_seqevals(gold: list[list[str]]) -> None:
-    metrics = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed: the dev extra has it")
     draw = random.Random(str(gold))
     found = [[tag if draw.random() < 0.7 else draw.choice(TAGS) for tag in tags] for tags in gold]
     pairs = zip(gold, found, strict=True)
     counts = np.sum([counts_of(spans_of(a, NAMES), spans_of(b, NAMES)) for a, b in pairs], axis=0)
-    assert f1_of(*counts) == pytest.approx(metrics.f1_score(gold, found, zero_division=0))
+    assert f1_of(*counts) == pytest.approx(f1_score(gold, found, zero_division=0))
 
 
 @given(st.integers(1, 5), st.integers(0, 10**6))
@@ -99,16 +100,14 @@ def test_the_decoded_tags_are_the_likeliest_that_fit_together(words: int, seed: 
 
 
 def test_after_decoding_the_lenient_and_the_strict_reading_are_the_same() -> None:
-    strict = pytest.importorskip("seqeval.scheme", reason="seqeval is not installed: the dev extra has it")
-    metrics = pytest.importorskip("seqeval.metrics")
     draw = np.random.default_rng(1)
     gold, found = [], []
     for _ in range(30):
         for where in (gold, found):
             where.append([TAGS[t] for t in best_path(np.log(draw.dirichlet(np.ones(5), size=8)))])
-    lenient = metrics.f1_score(gold, found)
+    lenient = f1_score(gold, found)
     assert 0 < lenient < 1
-    assert metrics.f1_score(gold, found, mode="strict", scheme=strict.IOB2) == pytest.approx(lenient)
+    assert f1_score(gold, found, mode="strict", scheme=IOB2) == pytest.approx(lenient)
 
 
 def test_no_word_has_no_path() -> None:
