@@ -23,6 +23,7 @@ from llmchain_fl.cli import (
     feedback,
     hub,
     identity,
+    label,
     new_base,
     next_stage,
     predict,
@@ -56,6 +57,7 @@ app.command("digest")(digest.command)
 app.command("bundle")(bundle.command)
 app.command("identity")(identity.command)
 app.command("extend")(extend.command)
+app.command("label")(label.command)
 app.command("new-base")(new_base.command)
 app.command("next-stage")(next_stage.command)
 app.command("unlearn")(unlearn.command)

@@ -41,14 +41,17 @@ def command(
     folder = find_adapter(run)
     kind = task_kind(task_of(folder).kind)
     asked = kind.asked
-    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours in asked}
+    known = (*asked, *kind.optional)
+    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours in known}
     rows = read_rows(file, mapping=mapping, required=asked, split="test", seed=1) if file else None
     if rows is not None and kind.fault is not None:
         asked_only = [{column: row[column] for column in asked} for row in rows.records]
         check_kind(Rows(asked_only, rows.lines, rows.where), kind, task_of(folder).labels)
     texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
-    answers = _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, asked, top)
+    answers = (
+        _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, (*asked, *kind.optional), top)
+    )
     if out is None:
         for line, found in zip(texts, answers, strict=True):
             typer.echo(line)
@@ -74,7 +77,7 @@ def _row_answers(
         yield from _answers(task, [row[asked[0]] for row in rows], top)
         return
     for start in range(0, len(rows), BATCH):
-        yield from answer([{c: row[c] for c in asked} for row in rows[start : start + BATCH]], top)
+        yield from answer([{c: row[c] for c in asked if c in row} for row in rows[start : start + BATCH]], top)
 
 
 def _cells(found: Sequence[tuple[str, float]], labelled: bool) -> dict[str, str]:

@@ -47,6 +47,7 @@ class TaskKind:
             the length of the three; 0: a record's score is a number that can be averaged.
         fault: (record, names of the list) -> why it is no record of this kind, without a word of it; "": it is one.
             Or where that is, ``module:attribute``.
+        optional: columns that a record may have beside these, and is answered by.
         made_up: words -> a record nobody wrote; None: the words in each column, the first label.
     """
 
@@ -65,6 +66,7 @@ class TaskKind:
     counts: float = 0.0
     fault: str | Fault | None = None
     made_up: Callable[[str], dict[str, str]] | None = None
+    optional: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -83,7 +85,7 @@ class TaskKind:
 
     def text_of(self, row: Mapping[str, str]) -> str:
         """The words of a record: every column but names of a public list, tags and places."""
-        words = self.columns if self.writes else self.asked
+        words = [*(self.columns if self.writes else self.asked), *(name for name in self.optional if name in row)]
         return " ".join(listed_words(column, row[column]) for column in words)
 
     def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:

@@ -88,6 +88,7 @@ REGRESSION = TaskKind(
     head=lambda spec: 1,
     answers=("value",),
     fault="llmchain_fl.core.tasks.regression:fault",
+    optional=("text2",),
     made_up=lambda words: {"text": words, "value": "0.25"},
 )
 RANKING = TaskKind(
