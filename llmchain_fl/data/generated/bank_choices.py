@@ -23,7 +23,7 @@ def bank_choices(seed: int, size: int, split: str) -> list[dict[str, str]]:
         size: number of rows, at least 1 (checked by ``generate``).
         split: "train" or "test"; the two never share a template.
     """
-    draw, texts = random.Random(f"choices/{seed}/{split}"), label_texts()
+    draw, texts = random.Random(f"choices/{seed}/{split}"), label_texts
     rows = []
     for row in bank_messages(seed, size, split):
         names = [row["label"], *draw.sample([name for name in LABELS if name != row["label"]], CANDIDATES - 1)]
