@@ -1,6 +1,6 @@
 """Ranking and regression on real sets, over three sites: sentences of a passage for a question, stars for a review.
 
-    python benchmarks/bench_orders.py [ranking] [regression] [--rounds 8] [--seed 1] [--epsilon 0]
+    python benchmarks/bench_orders.py [ranking] [regression] [--rounds 8] [--most 1500] [--seed 1] [--epsilon 0]
 
 ``ranking``: XQuAD in English; the candidates of a question are the sentences of its passage, the one that holds the
 answer has grade 1. Beside it: whoever orders at random, and the number of words in common.
@@ -90,7 +90,7 @@ def play(kind: str, told: argparse.Namespace, folder: Path) -> None:
         train, test = (
             [stars(row) for row in rows_of(DATA / f"cl_benchmark/amazon_{part}.jsonl")] for part in ("train", "test")
         )
-        train, test = train[:1500], test[:500]
+    train, test = train[: told.most], test[: told.most // 3]
     print(f"{kind}: {len(train)} to train, {len(test)} to test; {without_a_model(kind, test, train)}", flush=True)
     tree = {
         "seed": told.seed,
@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=["ranking", "regression"])
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--most", type=int, default=1500, help="training records; a third of it to test")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=0.0)
     told = parser.parse_args()

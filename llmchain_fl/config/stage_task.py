@@ -49,7 +49,8 @@ def stage_task_faults(run: RunConfig) -> Iterator[str]:
     | a kind that stands on another base | yes |
     | a kind, or a head, that is trained beside the adapter | yes |
     | a kind with a label list that is not the run's own | yes: ``task.labels`` belongs to ``task.kind`` |
-    | public records for guards, probes, scores of sites, ``play = "joint"`` | yes: these are read as one kind |
+    | public records for guards, probes, scores of sites | yes: these are read as one kind |
+    | ``play = "joint"``, ``blur``, a guard that rehearses | yes: a stage would read another one's records |
     """
     others = [name for name in kinds_of(run) if name != run.task.kind]
     if not others:
@@ -75,6 +76,8 @@ def stage_task_faults(run: RunConfig) -> Iterator[str]:
         "stream.probes": bool(run.stream.probes),
         "sites.held_out": run.sites.held_out > 0,
         'stream.play = "joint"': run.stream.play == "joint",
+        "stream.blur": run.stream.blur > 0,
+        "a guard that rehearses earlier stages": run.continual.charged,
     }
     yield from (
         f"{key} with stages of several tasks: it is read as records of one kind; leave it out"
