@@ -2,8 +2,8 @@
 
     python benchmarks/bench_few_labels.py [--seeds 5] [--pool 4000] [--test 1500] [--below 0.2] [--sure 0.95]
 
-A head (logistic regression) on the frozen vectors of MiniLM, all records in one place, no privacy: the choice of records
-is what is measured, by the rules of ``llmchain_fl/label.py``, and nothing else. Rows, mean and spread over seeds:
+A head (logistic regression) on the frozen vectors of MiniLM, all records in one place, no privacy: the choice of
+records is what is measured, by the rules of ``llmchain_fl/label.py``, and nothing else. Mean and spread over seeds:
 
 * label text: cosine with the label's text, no label used;
 * 5 a class at random;

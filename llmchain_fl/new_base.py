@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.data.source import path_of
@@ -31,9 +31,9 @@ DECODER, ENCODER = ["<s>", "</s>"], ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a base: ``kind`` as in ``BASE_KINDS``, size of the vocabulary, width, layers, tokens of a text."""
+    """Of a base: which way it reads, size of the vocabulary, width, layers, tokens of a text."""
 
-    kind: Literal["encoder", "causal-lm"] = "causal-lm"
+    encoder: bool = False
     vocabulary: int = 2000
     width: int = 128
     layers: int = 4
@@ -108,7 +108,7 @@ def _tokenizer(texts: list[Path], shape: Shape) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = DECODER if shape.kind == "causal-lm" else ENCODER
+    special = ENCODER if shape.encoder else DECODER
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     made.decoder = decoders.ByteLevel()
@@ -123,15 +123,15 @@ def _tokenizer(texts: list[Path], shape: Shape) -> Any:
             where=str(texts[0]),
             remedy="give more text, or a lower --vocabulary",
         )
-    first, last = special[0 if shape.kind == "causal-lm" else 1], special[1 if shape.kind == "causal-lm" else 2]
-    template = f"{first} $A" if shape.kind == "causal-lm" else f"{first} $A {last}"
+    first, last = special[int(shape.encoder)], special[1 + int(shape.encoder)]
+    template = f"{first} $A {last}" if shape.encoder else f"{first} $A"
     pair = f"{template} $B:1 {last}:1"
     used = [(token, made.token_to_id(token)) for token in (first, last)]
     made.post_processor = processors.TemplateProcessing(single=template, pair=pair, special_tokens=used)
     names = (
-        {"bos_token": first, "eos_token": last, "pad_token": last}
-        if shape.kind == "causal-lm"
-        else {"pad_token": "[PAD]", "cls_token": first, "sep_token": last, "mask_token": "[MASK]"}
+        {"pad_token": "[PAD]", "cls_token": first, "sep_token": last, "mask_token": "[MASK]"}
+        if shape.encoder
+        else {"bos_token": first, "eos_token": last, "pad_token": last}
     )
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
@@ -149,7 +149,7 @@ def _module(shape: Shape, tokenizer: Any, seed: int) -> Any:
         "max_position_embeddings": shape.positions,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if shape.kind == "encoder":
+    if shape.encoder:
         return BertModel(BertConfig(**common, intermediate_size=4 * shape.width))
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     return LlamaForCausalLM(LlamaConfig(**common, **ends, intermediate_size=8 * shape.width // 3 // 32 * 32))

@@ -13,7 +13,7 @@ from llmchain_fl.core.errors import ConfigError, DataError, LlmchainError
 from llmchain_fl.new_base import MOST, Shape, new_base
 from llmchain_fl.planning.scratch import MARK, check_scratch
 
-SMALL = Shape("causal-lm", vocabulary=320, width=32, layers=2, positions=64)
+SMALL = Shape(vocabulary=320, width=32, layers=2, positions=64)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_decoder_is_what_transformers_reads_and_knows_every_text(decoder: Path
 
 
 def test_an_encoder_has_a_mask_and_reads_pairs(texts: Path, tmp_path: Path, small: Any) -> None:
-    new_base(tmp_path / "encoder", [texts], Shape("encoder", 320, 32, 2, 64), 1)
+    new_base(tmp_path / "encoder", [texts], Shape(True, 320, 32, 2, 64), 1)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "encoder")
     assert tokenizer.mask_token_id is not None
     pair = tokenizer("card", "lost")["input_ids"]

@@ -26,6 +26,6 @@ def command(
     from llmchain_fl.new_base import Shape, new_base
     from llmchain_fl.scenario import find_scenario
 
-    shape = Shape("encoder" if encoder else "causal-lm", vocabulary, width, layers, positions)
+    shape = Shape(encoder, vocabulary, width, layers, positions)
     count = new_base(folder, texts, shape, seed, read_config(find_scenario(run)) if run else None)
     typer.echo(f"{folder}: {count:,} parameters, {vocabulary:,} tokens; trained on nothing yet (docs/pre-training.md)")

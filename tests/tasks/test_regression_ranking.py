@@ -137,3 +137,12 @@ def test_candidates_beyond_the_rows_of_a_record_are_ranked_last(small: Any) -> N
 def test_questions_without_candidates_are_refused(ranking: Any) -> None:
     with pytest.raises(ConfigError):
         ranking.predict(["card"])
+
+
+@pytest.mark.parametrize("kind", ["regression", "ranking"])
+def test_a_decoder_can_be_the_base_of_numbers_and_orders(small: Any, kind: str) -> None:
+    task = small.task(kind, path=str(small.llama), windows=3)
+    examples = task.encode([small.record(kind, words) for words in (1, 9, 40)])
+    assert examples.records == 3
+    assert task.losses(task.forward(examples, range(len(examples)))).isfinite().all()
+    assert np.isfinite(task.record_scores(examples)).all()

@@ -16,7 +16,7 @@ CANDIDATES = 8
 
 
 def bank_choices(seed: int, size: int, split: str) -> list[dict[str, str]]:
-    """Rows with ``query``, ``candidates``, ``grades``, ``stage``, ``branch``, ``person``.
+    """Rows with ``query``, ``candidates``, ``grades``, ``label``, ``stage``, ``branch``, ``person``.
 
     Args:
         seed: any integer.
@@ -30,5 +30,5 @@ def bank_choices(seed: int, size: int, split: str) -> list[dict[str, str]]:
         draw.shuffle(names)
         told = {"query": row["text"], "candidates": json.dumps([texts[name] for name in names])}
         grades = json.dumps([int(name == row["label"]) for name in names])
-        rows.append({**told, "grades": grades, **{key: row[key] for key in ("stage", "branch", "person")}})
+        rows.append({**told, "grades": grades, **{key: row[key] for key in ("label", "stage", "branch", "person")}})
     return rows
