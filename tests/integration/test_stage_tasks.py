@@ -48,6 +48,7 @@ def played(tiny: Any, small: Any, tmp_path_factory: pytest.TempPathFactory) -> A
         stage=STAGES,
         aggregation={"rule": "ffa"},
         privacy={"enabled": True, "noise_multiplier": 0.5, "unit": "person"},
+        train={"steps": 1},
     )
     run = RunDir.create(tmp_path_factory.mktemp("chain") / "run", to_toml(config))
     simulate(config, run, Silent())
