@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from llmchain_fl.config.read import build
 from llmchain_fl.core.errors import LlmchainError, WireError
 from llmchain_fl.core.tasks.spec import TaskSpec
-from llmchain_fl.core.work import GuardSpec, WorkSpec, inference
+from llmchain_fl.core.work import GuardSpec, WorkSpec, inference, open_work
 from llmchain_fl.planning.work import guard_specs, plan_from, work_from
 
 DISTILL = (("batch", 16.0), ("data", "batch"), ("temperature", 2.0), ("weight", 1.0))
@@ -178,3 +179,16 @@ def test_with_the_unit_site_a_round_is_one_release_of_at_least_the_minimum_of_si
 
 def test_no_privacy_no_plan() -> None:
     assert plan_from(build(TREE), 1.0, 2.0) is None
+
+
+def test_a_task_that_is_opened_again_has_its_own_start_of_the_head(small: Any) -> None:
+    """Two label lists of one size share the model in memory."""
+    first = small.work(head="trained")
+    other = replace(first, task=replace(first.task, labels=tuple((name, "fee why") for name, _ in first.task.labels)))
+    starts = []
+    for work in (first, other, first):
+        resident, _ = open_work(work.resident, work.task)
+        resident.reset()
+        starts.append(resident.arrays()["head.weight"])
+    assert np.array_equal(starts[0], starts[2])
+    assert not np.array_equal(starts[0], starts[1])

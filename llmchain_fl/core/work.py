@@ -196,8 +196,10 @@ def _task_over(resident: Resident, task: TaskSpec) -> Task:
     """Kept with one resident object: another one, even of the same spec, has another adapter attached."""
     if task not in resident.tasks:
         check_readable(resident.base, task)
-        resident.tasks[task] = build_task(task, resident)
-    return resident.tasks[task]
+        resident.head_start = {}
+        resident.tasks[task] = build_task(task, resident), resident.head_start
+    found, resident.head_start = resident.tasks[task]
+    return found
 
 
 def inference(spec: WorkSpec) -> WorkSpec:

@@ -71,7 +71,7 @@ class Resident:
         theta: float32 [P], all adapter parameters; the first ``trained_size`` are trained.
         shapes: array name -> shape, in the order of ``theta``.
         found: what was found out about this very model by trying, for as long as it is in memory.
-        tasks: those that were opened over it.
+        tasks: those that were opened over it, each with the start of its head.
         layouts: trained array -> how the inputs of its layer hold the records, if not along the first dimension.
         prefix: what remembers the outputs of frozen layers below the first adapted one; None: there is nothing to.
     """
@@ -91,7 +91,7 @@ class Resident:
         self.module.train()
         self.head_start: Arrays = {}
         self.found: dict[object, object] = {}
-        self.tasks: dict[TaskSpec, Task] = {}
+        self.tasks: dict[TaskSpec, tuple[Task, Arrays]] = {}
         self._below = b""
         self.layouts: dict[str, str] = {}
         self._lay_out(parameters, spec.adapter.trained)
