@@ -23,6 +23,7 @@ from llmchain_fl.cli import (
     feedback,
     hub,
     identity,
+    loop,
     next_stage,
     predict,
     privacy,
@@ -61,6 +62,7 @@ app.command("restore")(unlearn.restore)
 app.command("evidence")(evidence.command)
 app.command("sbom")(evidence.bill)
 app.command("export")(export.command)
+app.command("loop")(loop.command)
 app.command("promote")(promote.command)
 app.command("rollback")(promote.rollback)
 app.add_typer(audit_log.app, name="audit-log")
