@@ -4,8 +4,8 @@
     python benchmarks/bench_customer_service.py --seeds 7
 
 Printed for each seed: held-out messages answered rightly before and after, with the 95 % margin of the rise, records
-and persons of the editions, epsilon, how often passages of the right topic were shown, and the gate's verdict. Exit code
-1 where the rise is below 3 points or the gate refuses.
+and persons of the editions, epsilon, how often passages of the right topic were shown, and the gate's verdict. Exit
+code 1 where the rise is below 3 points or the gate refuses.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def main() -> int:
         found.append(one)
         rows.append({"seed": seed, "before": one.before, "after": one.after, "promoted": one.promoted})
         print(
-            f"seed {seed}: {one.before:.1%} -> {one.after:.1%} ({100 * one.gain:+.1f} +- {100 * one.margin:.1f} points), "
-            f"{one.records} records of {one.persons} persons, epsilon {one.epsilon:.2f}; users' messages right "
-            f"{talk.right / talk.asked:.1%}, passages shown {talk.shown}, of the right topic "
-            f"{talk.helped / max(1, talk.shown):.1%}; {'promoted' if one.promoted else one.failed}; {seconds:.0f} s",
+            f"seed {seed}: {one.before:.1%} -> {one.after:.1%} ({100 * one.gain:+.1f} +- {100 * one.margin:.1f} points)"
+            f"{one.records} records of {one.persons} persons, epsilon {one.epsilon:.2f}; "
+            f"users' messages right {talk.right / talk.asked:.1%}; passages shown {talk.shown} times, "
+            f"of the right topic {talk.helped / max(1, talk.shown):.1%}; "
+            f"{'promoted' if one.promoted else one.failed}; {seconds:.0f} s",
             flush=True,
         )
     gains = 100 * np.array([one.gain for one in found])

@@ -7,8 +7,8 @@
 Signed folders of made-up adapters over MiniLM-L6 (rank 8, all linear layers), a process for the server, one for the
 clients, who send made-up texts of 4 to 40 words as fast as they are answered. Printed for each: requests a second, p50
 and p99, the server's processor time of an answer, memory of the server before and after, its growth, answers by status.
-`--engine` also has peft's own way, a request at a time with its adapter switched to, as a server without a bank would do
-it. Exit code 1
+`--engine` also has peft's own way, a request at a time with its adapter switched to, as a server without a bank would.
+Exit code 1
 where an answer is neither 200 nor 429, where memory grows by more than 5 %, or where batching is less than 3 times one
 row a pass.
 """

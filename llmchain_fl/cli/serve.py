@@ -54,6 +54,24 @@ def check(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml)
         typer.echo(f"{name}: {', '.join(tenant.adapters)} ({len(tenant.tokens) + len(tenant.persons)} tokens)")
 
 
+@app.command("new")
+def new(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with a finished stage.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet: hub, adapter, serve file, store.")],
+    statement: Annotated[Path, typer.Option("--statement", help="JSON: data, intended_use, refused_use, licence.")],
+    name: Annotated[str, typer.Option("--name", help="Of the adapter.")] = "intents",
+    person: Annotated[str, typer.Option("--person", help="Who gets a token, as in the training records.")] = "ann",
+) -> None:
+    """Publish a run's adapter into a hub of its own and write a serve file over it, with one person who may ask."""
+    from llmchain_fl.cli.hub import statement_of
+    from llmchain_fl.run_dir import RunDir
+    from llmchain_fl.serve.new import make_server
+
+    token = make_server(RunDir.open(run), folder, name, statement_of(statement), person)
+    typer.echo(f"serve it: llmchain-fl serve up {folder / 'serve.toml'}")
+    typer.echo(f"export LLMCHAIN_FL_TOKEN={token}")
+
+
 @app.command("token")
 def token() -> None:
     """Make a token: the first line goes to the tenant, the second into the serve file. Neither is kept."""

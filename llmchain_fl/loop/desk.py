@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,11 +12,12 @@ from typing import Any
 from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import RunError
+from llmchain_fl.feedback.teller import Teller
 from llmchain_fl.serve.settings import read_settings
 from llmchain_fl.serve.tokens import new_token, token_hash
 from llmchain_fl.serve.up import open_server
 
-CONSENT = {"version": "made-up-users", "scope": "train", "given": True}
+CONSENT = "made-up-users"
 TOGETHER = 32
 """Texts of one request."""
 LOADING_S = 600.0
@@ -47,47 +46,28 @@ class Talk:
 class Desk:
     """One server that runs, and its only tenant."""
 
-    def __init__(self, address: str, token: str, model: str) -> None:
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        self._line, self._token, self._model = http.client.HTTPConnection(host, int(port), timeout=120), token, model
-
-    def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer.
-
-        Raises:
-            RunError: it was refused.
-        """
-        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
-        self._line.request("POST", route, json.dumps(body), headers)
-        answer = self._line.getresponse()
-        told: dict[str, Any] = json.loads(answer.read())
-        if answer.status >= 300:
-            what = f"{route} answered {answer.status}: {told['error']['message']}"
-            raise RunError(what, remedy="its serve file, beside the store of feedback, says what it allows")
-        return told
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
 
     def ask(self, texts: Sequence[str]) -> list[str]:
         """The best label of each text."""
         found = list[str]()
         for start in range(0, len(texts), TOGETHER):
-            part = list(texts[start : start + TOGETHER])
-            found += [one["label"] for one in self.post("/v1/classify", {"input": part, "top": 1})["results"]]
+            answer = self._teller.ask(list(texts[start : start + TOGETHER]))
+            found += [one["label"] for one in answer["results"]]
         return found
 
     def correct(self, user: User, talk: Talk, topics: Mapping[str, str]) -> None:
         """A user agrees to training and asks; a clerk says of each answer what is right. ``topics``: of passages."""
-        self.post("/v1/consent", {**CONSENT, "person": user.name})
-        texts = [text for text, _ in user.messages]
-        answer = self.post("/v1/classify", {"input": texts, "top": 1})
-        for (text, label), one in zip(user.messages, answer["results"], strict=True):
-            right = one["label"] == label
-            talk.asked, talk.right, talk.abstained = talk.asked + 1, talk.right + right, talk.abstained + one["abstain"]
+        self._teller.agree(CONSENT, user.name)
+        answer = self._teller.ask([text for text, _ in user.messages])
+        for place, ((text, label), one) in enumerate(zip(user.messages, answer["results"], strict=True)):
+            talk.asked, talk.right = talk.asked + 1, talk.right + (one["label"] == label)
+            talk.abstained += one["abstain"]
             if one.get("passages"):
                 talk.shown += 1
                 talk.helped += any(topics.get(passage["id"]) == label for passage in one["passages"])
-            told = {"request_id": answer["id"], "model": self._model, "receipt": one["receipt"], "person": user.name}
-            told |= {"input": text, "output": one["label"], "kind": "choose", "correction": label}
-            self.post("/v1/feedback", told)
+            self._teller.correct(answer, place, text, label, user.name)
             talk.told += 1
 
 
@@ -150,7 +130,7 @@ def serving(folder: Path, site: str, told: Mapping[str, Any], load: Any) -> Iter
     try:
         if not there.wait(LOADING_S) or faults:
             raise faults[0] if faults else RunError("the server was not ready in time", remedy="play it again")
-        yield Desk(address[0], token, told["label"])
+        yield Desk(Teller(address[0], token))
     finally:
         running.stop()
         thread.join(60)

@@ -19,11 +19,10 @@ from llmchain_fl.serve import refusals
 from llmchain_fl.serve.encoder import TOKENS, Row
 from llmchain_fl.serve.passages import Passage
 from llmchain_fl.serve.prompts import Writing, check_room, prompt_ids
-from llmchain_fl.serve.reading import words_row
+from llmchain_fl.serve.reading import Piece, words_row
 
 if TYPE_CHECKING:
     from llmchain_fl.serve.call import Call
-    from llmchain_fl.serve.reading import Piece
     from llmchain_fl.serve.service import Service
 
 Value = str | float | bool

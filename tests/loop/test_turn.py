@@ -1,4 +1,4 @@
-"""One turn over the tiny model: served, corrected, frozen, learned privately, gated, promoted; every step in the log."""
+"""One turn over the tiny model: served, corrected, frozen, learned privately, gated, promoted; every step logged."""
 
 from __future__ import annotations
 

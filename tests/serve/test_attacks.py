@@ -1,4 +1,4 @@
-"""Attacks on requests and feedback: each is refused with its own status, quotes nothing, and leaves the store as it was."""
+"""Attacks on requests and feedback: each is refused, quotes nothing, and leaves the store as it was."""
 
 from __future__ import annotations
 
