@@ -117,12 +117,13 @@ async def answered(service: Service, call: Call, texts: Sequence[str], top: int)
     if service.passages is None:
         raise refusals.bad("inputs", "this server has no passages: ask /v1/answer with a context")
     held = [service.passages.best(text, max(1, service.settings.passages.shown)) for text in texts]
-    asked = [(text, [passage for passage, _ in found]) for text, found in zip(texts, held, strict=True)]
+    asked = [(text, [passage for passage, _ in one]) for text, one in zip(texts, held, strict=True)]
     found = []
     for piece, passage in await answers_in(service, call, asked):
         unsure = piece is None or call.unsure(piece.chance)
         text = "" if piece is None or unsure else piece.text
-        values = {"answer": text, "probability": piece.chance if piece else 0.0, "abstain": unsure}
+        chance = piece.chance if piece else 0.0
+        values: dict[str, Value] = {"answer": text, "probability": chance, "abstain": unsure}
         found.append(Answer(text, {**values, "passage": passage.text if passage else ""}))
     return found
 
