@@ -26,7 +26,7 @@ MOST = 6
 def lines() -> list[list[str]]:
     """The commands of the walk, behind ``make demo``."""
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8").partition(HEADING)[2]
-    block = re.search(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    block = re.search(r"^```text\n(.*?)^```$", text, re.M | re.S)
     assert block is not None
     words = [shlex.split(line, comments=True) for line in block[1].splitlines()]
     assert words[0] == ["make", "demo"]

@@ -65,7 +65,7 @@ def tree(small: Any, folder: Path) -> dict[str, Any]:
             "rounds": 1,
             "lr": 0.02,
             "policy": {**policy, "epsilon": 30.0, "delta": 1e-3, "draws": 200,
-                       "probe": [{"name": "others", "data": str(folder / "users"), "size": 40}]},
+                       "probe": [{"name": "public", "data": str(folder / "users"), "size": 40}]},
             "statement": statement,
         },
     }  # fmt: skip

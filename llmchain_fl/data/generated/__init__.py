@@ -5,6 +5,7 @@
     generate("bank-messages", seed=0, size=2000, split="train")    # {"text", "label", ...}
     generate("bank-dialogues", seed=0, size=2000, split="train")   # {"prompt", "answer", ...}
     generate("bank-renamed", seed=0, size=2000, split="train")     # as bank-messages, in words that came up later
+    generate("bank-pairs", seed=0, size=2000, split="train")       # {"text", "text2", "label", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
 """
@@ -18,6 +19,7 @@ from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
 from llmchain_fl.data.generated.bank_messages import bank_messages
+from llmchain_fl.data.generated.bank_pairs import bank_pairs
 from llmchain_fl.data.generated.bank_passages import bank_passages
 from llmchain_fl.data.generated.bank_renamed import bank_renamed
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
@@ -29,6 +31,7 @@ __all__ = [
     "STAGES",
     "bank_dialogues",
     "bank_messages",
+    "bank_pairs",
     "bank_passages",
     "bank_renamed",
     "generate",
@@ -42,6 +45,7 @@ GENERATORS: dict[str, Generator] = {
     "bank-messages": bank_messages,
     "bank-dialogues": bank_dialogues,
     "bank-renamed": bank_renamed,
+    "bank-pairs": bank_pairs,
 }
 """Name in a configuration -> generator ``(seed, size, split) -> rows``."""
 
