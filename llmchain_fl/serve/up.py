@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,9 +34,6 @@ from llmchain_fl.serve.settings import ServeSettings
 from llmchain_fl.serve.worker import Worker
 
 LOOK_S = 0.05
-SWITCH_S = 0.0005
-"""For so long one thread may keep Python from the other (usually 5 ms): a pass has some hundred steps, each of which
-would wait for whatever the protocols are at."""
 
 
 @dataclass
@@ -70,12 +66,9 @@ class Running:
             lifespan="on", timeout_keep_alive=60, h11_max_incomplete_event_size=65536,
         )  # fmt: skip
         self.http = uvicorn.Server(options)
-        usual = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
         try:
             self.http.run(sockets=[self._socket])
         finally:
-            sys.setswitchinterval(usual)
             self.worker.drain(self.settings.queue.drain_s)
             if self.desk is not None:
                 self.desk.close()
