@@ -27,7 +27,12 @@ def records(small: Any, name: str, count: int) -> str:
     """Records of so many persons, two each: whole label texts, which the tiny model can learn."""
     pairs = [(text, label) for label, text in small.labels.items() if len(text.split()) > 1]
     rows = [
-        {"text": pairs[(n + k) % len(pairs)][0], "label": pairs[(n + k) % len(pairs)][1], "person": f"{name}{n}"}
+        {
+            "text": pairs[(n + k) % len(pairs)][0],
+            "label": pairs[(n + k) % len(pairs)][1],
+            "person": f"{name}{n}",
+            "branch": "north" if n % 2 else "south",
+        }
         for n in range(count)
         for k in range(2)
     ]
@@ -51,9 +56,11 @@ def tree(small: Any, folder: Path) -> dict[str, Any]:
         "adapter": {"rank": 2},
         "task": {"labels": sorted(small.labels), "head": "trained"},
         "data": {"train": data, "test": data, "baseline": 0},
-        "sites": {"count": 2},
-        "train": {"method": "local", "steps": 1, "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02},
-        "privacy": {"enabled": True, "epsilon": 30.0, "stages": "disjoint", "delta": 1e-3},
+        "sites": {"count": 2, "partition": "column", "column": "branch"},
+        "train": {"method": "lockstep", "sampling_rate": 0.5, "batch_size": 8, "lr": 0.02},
+        "aggregation": {"rule": "head-only"},
+        "secure": {"sum": True},
+        "privacy": {"enabled": True, "noise": "sum", "epsilon": 30.0, "stages": "disjoint", "delta": 1e-3},
         "stage": [{"name": "first", "rounds": 1}],
         "loop": {
             "name": "bank",
