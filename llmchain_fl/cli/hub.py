@@ -47,12 +47,17 @@ def publish(
     from llmchain_fl.hub.publish import publish as put
     from llmchain_fl.run_dir import RunDir
 
-    offer = Offer(RunDir.open(run), name, _statement(statement), base, base_name, gate)
+    offer = Offer(RunDir.open(run), name, statement_of(statement), base, base_name, gate)
     manifest = put(hub, home.expanduser(), offer, days)
     typer.echo(f"{manifest.label} {manifest.address}")
 
 
-def _statement(file: Path) -> Statement:
+def statement_of(file: Path) -> Statement:
+    """What the publisher says in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks something.
+    """
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.core.regular_file import read_regular
     from llmchain_fl.hub.evidence import read_statement

@@ -24,6 +24,7 @@ from llmchain_fl.cli import (
     hub,
     identity,
     label,
+    loop,
     new_base,
     next_stage,
     predict,
@@ -65,6 +66,7 @@ app.command("restore")(unlearn.restore)
 app.command("evidence")(evidence.command)
 app.command("sbom")(evidence.bill)
 app.command("export")(export.command)
+app.command("loop")(loop.command)
 app.command("promote")(promote.command)
 app.command("rollback")(promote.rollback)
 app.add_typer(audit_log.app, name="audit-log")

@@ -54,6 +54,24 @@ def check(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml)
         typer.echo(f"{name}: {', '.join(tenant.adapters)} ({len(tenant.tokens) + len(tenant.persons)} tokens)")
 
 
+@app.command("new")
+def new(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run with a finished stage.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet: hub, adapter, serve file, store.")],
+    statement: Annotated[Path, typer.Option("--statement", help="JSON: data, intended_use, refused_use, licence.")],
+    name: Annotated[str, typer.Option("--name", help="Of the adapter.")] = "intents",
+    person: Annotated[str, typer.Option("--person", help="Who gets a token, as in the training records.")] = "ann",
+) -> None:
+    """Publish a run's adapter into a hub of its own and write a serve file over it, with one person who may ask."""
+    from llmchain_fl.cli.hub import statement_of
+    from llmchain_fl.run_dir import RunDir
+    from llmchain_fl.serve.new import make_server
+
+    token = make_server(RunDir.open(run), folder, name, statement_of(statement), person)
+    typer.echo(f"serve it: llmchain-fl serve up {folder / 'serve.toml'}")
+    typer.echo(f"export LLMCHAIN_FL_TOKEN={token}")
+
+
 @app.command("token")
 def token() -> None:
     """Make a token: the first line goes to the tenant, the second into the serve file. Neither is kept."""
@@ -76,21 +94,20 @@ def threshold(
     """Find `abstain_below` on public records: the smallest probability above which answers are as right as wanted."""
     from llmchain_fl.cli.trained import find_adapter, open_trained, own_columns, task_of, told_columns
     from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.core.tasks.kind import task_kind
     from llmchain_fl.data.source import read_rows
     from llmchain_fl.evaluation.abstain import abstain_below
 
     folder = find_adapter(adapter)
-    if not task_of(folder).labels:
-        raise ConfigError([f"{adapter} has no labels, so no answer of it can abstain"])
+    kind = task_kind(task_of(folder).kind)
+    if kind.base_kind != "encoder":
+        raise ConfigError([f"{adapter} writes texts, so no answer of it can abstain"])
     mapping = own_columns(folder) | told_columns(columns)
-    rows = read_rows(file, mapping=mapping, required=("text", "label"), split="test", seed=1, private=False)
+    rows = read_rows(file, mapping=mapping, required=kind.columns, split="test", seed=1, private=False).records
     _, task = open_trained(folder)
-    answers = task.predict([row["text"] for row in rows.records], 1)
-    found = abstain_below(
-        [answer[0][1] for answer in answers],
-        [answer[0][0] == row["label"] for answer, row in zip(answers, rows.records, strict=True)],
-        accuracy,
-    )
+    answers = task.answer(rows, 1)  # type: ignore[attr-defined]
+    right = task.record_scores(task.encode(rows)) >= 1.0
+    found = abstain_below([answer[0][1] for answer in answers], list(right), accuracy)
     typer.echo(f"abstain_below = {found.threshold:.4f}")
     typer.echo(
         f"answers {found.coverage:.1%} of {len(answers)} public records, {found.accuracy:.1%} of them right", err=True

@@ -18,6 +18,7 @@ from llmchain_fl.serve.oip_http import oip_routes
 from llmchain_fl.serve.receipts import Receipts
 from llmchain_fl.serve.refusals import ApiError
 from llmchain_fl.serve.routes_labels import label_routes
+from llmchain_fl.serve.routes_reading import reading_routes
 from llmchain_fl.serve.routes_text import text_routes
 from llmchain_fl.serve.service import Service
 
@@ -34,7 +35,8 @@ def make_app(service: Service, receipts: Receipts | None = None, more: Sequence[
     """
     app = FastAPI(title="llmchain-fl", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, service=service)
-    for router in (_own_routes(service), label_routes(service, receipts), text_routes(service, receipts), *more):
+    told = [made(service, receipts) for made in (label_routes, reading_routes, text_routes)]
+    for router in (_own_routes(service), *told, *more):
         app.include_router(router)
     app.include_router(oip_routes(service))
     app.add_exception_handler(ApiError, _refused)  # type: ignore[arg-type]

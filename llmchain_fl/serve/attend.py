@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from llmchain_fl.serve import refusals
-from llmchain_fl.serve.service import Call
+from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.tenants import Caller
 from llmchain_fl.serve.tickets import Gone
 

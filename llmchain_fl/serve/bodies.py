@@ -39,6 +39,35 @@ class ClassifyBody(Inputs):
     """How many labels are shown."""
 
 
+class AnswerBody(Body):
+    """`POST /v1/answer`."""
+
+    question: Text
+    context: Text | None = None
+    """The text that holds the answer; without it public passages of the server are looked through."""
+    passages: Annotated[int, Field(ge=1, le=16)] = 3
+    """How many of them."""
+
+    def texts(self) -> list[str]:
+        """The question."""
+        return [self.question]
+
+
+class RankBody(Body):
+    """`POST /v1/rank`."""
+
+    query: Text
+    candidates: Annotated[list[Text], Field(min_length=1)]
+    label: Label = ""
+    """Of a model over pairs: whose probability is the score; empty: its first label."""
+    top: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """How many are shown; absent: all."""
+
+    def texts(self) -> list[str]:
+        """The query and the candidates."""
+        return [self.query, *self.candidates]
+
+
 class EmbeddingsBody(Inputs):
     """`POST /v1/embeddings`."""
 

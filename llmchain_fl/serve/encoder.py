@@ -1,4 +1,4 @@
-"""Texts -> one vector each, for many adapters in one pass, over an encoder.
+"""Texts -> one vector each, or one for each token, for many adapters in one pass, over an encoder.
 
 A row goes through beside rows of its own kind (``core/tasks/passes.py``), in passes of a number of rows that was found
 to change no bit (``steady.py``).
@@ -23,11 +23,13 @@ from llmchain_fl.serve.bank import BARE, Bank
 from llmchain_fl.serve.steady import Compute, filled, steady_sizes
 
 Words = npt.NDArray[np.int64]
+TOKENS = "tokens"
+"""In place of a pooling: the vector of each token, as the base gives it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One text for one adapter."""
+    """One text, pair of texts or window for one adapter. ``pooling``: how its tokens' vectors become one, or TOKENS."""
 
     ids: Words
     adapter: int
@@ -36,7 +38,7 @@ class Row:
 
 @dataclass
 class Encoder:
-    """Rows -> vectors at unit length.
+    """Rows -> vectors.
 
     Attributes:
         bank: the base with its adapters.
@@ -59,6 +61,11 @@ class Encoder:
         """Cut at ``most`` tokens, as in training."""
         return Row(token_ids(self.base.tokenizer, [text], most)[0], adapter, pooling)
 
+    def encode_pair(self, text: str, text2: str, adapter: int, pooling: str, most: int) -> Row:
+        """Two texts in one row, as in training: the longer one is cut first."""
+        told = self.base.tokenizer(text, text2, truncation="longest_first", max_length=most)["input_ids"]
+        return Row(np.array(told, dtype=np.int64), adapter, pooling)
+
     def kind(self, row: Row) -> Kind:
         """Only rows of one kind stand in one pass."""
         return Shape(self.rows, self.longest).kind(len(row.ids))
@@ -68,10 +75,12 @@ class Encoder:
         return self.sizes.get(kind, (1,))[-1]
 
     def vectors(self, rows: Sequence[Row]) -> list[Tensor]:
-        """float32 [H] of each row. ``rows``: of one kind, not more than there is room for."""
+        """float32 [H] at unit length of each row, or [T, H]. ``rows``: of one kind, not more than there is room for."""
         sizes = self.sizes.get(self.kind(rows[0]), (1,))
         whole = [*rows, *([rows[0]] * (filled(len(rows), sizes) - len(rows)))]
-        return list(self._pass(whole)[: len(rows)])
+        with torch.inference_mode():
+            hidden, mask = self._pass(whole)
+            return [_vector(row, hidden[k], mask[k]).cpu() for k, row in enumerate(rows)]
 
     def bare(self, texts: Sequence[str], pooling: str, most: int) -> Tensor:
         """float32 [n, H]: each text in the base alone."""
@@ -88,7 +97,14 @@ class Encoder:
         return self.sizes
 
     def _over(self, made_up: Sequence[Row]) -> Compute:
-        return lambda numbers: self._pass([made_up[number] for number in numbers])
+        """Every token's vector, so that whatever is made of a row is the same too; 0 behind a row's end."""
+
+        def compute(numbers: Sequence[int]) -> Tensor:
+            with torch.inference_mode():
+                hidden, mask = self._pass([made_up[number] for number in numbers])
+                return torch.where(mask.unsqueeze(-1) == 1, hidden, 0.0)
+
+        return compute
 
     def _made_up(self, length: int) -> list[Row]:
         draw = np.random.default_rng(length)
@@ -100,14 +116,20 @@ class Encoder:
             for k in range(self.rows)
         ]
 
-    def _pass(self, rows: Sequence[Row]) -> Tensor:
+    def _pass(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """(vectors of tokens [n, T, H], mask [n, T])."""
         length = Shape(self.rows, self.longest).padded(max(len(row.ids) for row in rows))
         ids = np.full((len(rows), length), self.base.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros_like(ids)
         for place, row in enumerate(rows):
             ids[place, : len(row.ids)], mask[place, : len(row.ids)] = row.ids, 1
         given, told = (torch.from_numpy(part).to(self.base.device) for part in (ids, mask))
-        with torch.inference_mode(), self.bank.rows([row.adapter for row in rows]):
-            hidden = self.base.module(input_ids=given, attention_mask=told).last_hidden_state
-            pooled = [POOLINGS[row.pooling](hidden[k : k + 1], told[k : k + 1]) for k, row in enumerate(rows)]
-            return F.normalize(torch.cat(pooled), dim=-1).cpu()
+        with self.bank.rows([row.adapter for row in rows]):
+            return self.base.module(input_ids=given, attention_mask=told).last_hidden_state, told
+
+
+def _vector(row: Row, hidden: Tensor, mask: Tensor) -> Tensor:
+    """What is asked of one row, of its vectors [T, H] alone."""
+    if row.pooling == TOKENS:
+        return hidden[: len(row.ids)].float()
+    return F.normalize(POOLINGS[row.pooling](hidden.unsqueeze(0), mask.unsqueeze(0)), dim=-1)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import ModelError
@@ -11,6 +11,7 @@ from llmchain_fl.serve.bank import Bank
 from llmchain_fl.serve.decoder import Decoder
 from llmchain_fl.serve.encoder import Encoder
 from llmchain_fl.serve.heads import head_of
+from llmchain_fl.serve.reading import reading_of
 from llmchain_fl.serve.served import Opened, Served, one_base
 from llmchain_fl.serve.tasks import SERVED
 
@@ -62,7 +63,8 @@ def open_engine(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], 
 
 
 def _with_head(served: Served, opened: Opened, encoder: Encoder) -> Served:
-    task = opened.task
+    task, arrays = opened.task, opened.verified.to_load()
+    if SERVED[task.kind].tokens:
+        return replace(served, reading=reading_of(task, encoder.base, arrays))
     vectors = encoder.bare([text for _, text in task.labels], task.pooling, task.max_tokens)
-    head = head_of(task, opened.verified.to_load(), vectors)
-    return Served(served.number, served.label, served.address, served.parent, task, head)
+    return replace(served, head=head_of(task, arrays, vectors))

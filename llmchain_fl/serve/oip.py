@@ -14,8 +14,9 @@ import numpy as np
 
 from llmchain_fl import __version__
 from llmchain_fl.serve import refusals
+from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.served import Served
-from llmchain_fl.serve.service import Call, Service
+from llmchain_fl.serve.service import Service
 from llmchain_fl.serve.tasks import SERVED, Value
 from llmchain_fl.serve.tenants import Caller
 

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 
-from llmchain_fl.serve.service import Call
+from llmchain_fl.serve.call import Call
 
 
 class Receipts:

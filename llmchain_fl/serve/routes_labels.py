@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.bodies import ClassifyBody, EmbeddingsBody
+from llmchain_fl.serve.passages import Passages
 from llmchain_fl.serve.receipts import Receipts
 from llmchain_fl.serve.service import Service
 
@@ -42,6 +43,8 @@ def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
             told["top"] = [{"label": label, "probability": chance} for label, chance in answer.ranked]
             if receipts is not None:
                 told["receipt"] = receipts.receipt(call, text, answer.text)
+            if service.passages is not None and answer.values["abstain"]:
+                told["passages"] = _found(service.passages, text, service.settings.passages.shown)
             results.append(told)
         service.metrics.count("abstained_total", sum(bool(answer.values.get("abstain")) for answer in answers))
         return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}
@@ -68,6 +71,11 @@ def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
 def _model(label: str, address: str, parent: str, kind: str) -> dict[str, Any]:
     told = {"id": label, "object": "model", "created": 0, "owned_by": "llmchain-fl"}
     return {**told, "adapter": address, "parent": parent, "task": kind}
+
+
+def _found(passages: Passages, text: str, count: int) -> list[dict[str, Any]]:
+    """Where an answer is not sure: what was written for everybody, the best first."""
+    return [{"id": one.id, "text": one.text, "score": score} for one, score in passages.best(text, count)]
 
 
 def _shown(vector: list[float], encoding: str) -> list[float] | str:

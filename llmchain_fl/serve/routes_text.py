@@ -14,11 +14,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.bodies import ChatBody, CompletionBody, WriteBody
+from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.decoder import Piece
 from llmchain_fl.serve.encoder import Words
 from llmchain_fl.serve.prompts import Writing, chat_ids, check_room, prompt_ids
 from llmchain_fl.serve.receipts import Receipts
-from llmchain_fl.serve.service import USUAL_TOKENS, Call, Service
+from llmchain_fl.serve.service import Service
+from llmchain_fl.serve.tasks import USUAL_TOKENS
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 

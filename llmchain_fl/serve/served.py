@@ -14,6 +14,7 @@ from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.serve.bank import Factors, factors_of
 from llmchain_fl.serve.heads import Head
+from llmchain_fl.serve.reading import Reading
 
 
 class Verified(Protocol):
@@ -46,6 +47,7 @@ class Served:
         parent: address of the version before it.
         task: what it answers.
         head: of a task with labels.
+        reading: of a task over the vectors of tokens.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Served:
     parent: str
     task: TaskSpec
     head: Head | None = field(default=None, compare=False)
+    reading: Reading | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:

@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
 from llmchain_fl.serve import refusals
+from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.decoder import FAILED, GONE, LATE, Decoder, Piece, Prompt
-from llmchain_fl.serve.encoder import Row
+from llmchain_fl.serve.encoder import Encoder, Row
 from llmchain_fl.serve.engine import Engine
 from llmchain_fl.serve.metrics import Metrics
-from llmchain_fl.serve.prompts import Writing, check_room, prompt_ids, prompt_row
-from llmchain_fl.serve.served import Served
+from llmchain_fl.serve.passages import Passages
+from llmchain_fl.serve.prompts import Writing, prompt_row
 from llmchain_fl.serve.settings import ServeSettings
-from llmchain_fl.serve.tasks import SERVED, ServedTask
+from llmchain_fl.serve.tasks import SERVED
 from llmchain_fl.serve.tenants import Caller, Tenants
 from llmchain_fl.serve.tickets import Failed, Gone, Late, Refused, Result, Ticket
 from llmchain_fl.serve.worker import Worker
 
-USUAL_TOKENS = 48
-"""Written where a request says nothing of it, as by ``llmchain-fl predict``."""
 BROKEN: Mapping[str, type[Refused]] = {LATE: Late, GONE: Gone, FAILED: Failed}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request that was let in.
-
-    Attributes:
-        request: its id.
-        until: loop time of its deadline.
-        gone: set when nobody waits any more.
-    """
-
-    caller: Caller
-    served: Served
-    task: ServedTask
-    threshold: float
-    until: float
-    request: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
-    gone: threading.Event = field(default_factory=threading.Event)
-    tokens: list[int] = field(default_factory=list)
-    """Of each text, as they are read."""
 
 
 class Service:
@@ -58,6 +34,7 @@ class Service:
         worker: owns the model.
         revoked: whether an address has been taken back by now.
         thresholds: label -> probability below which an answer abstains.
+        passages: public ones, shown where an answer abstains or is taken from them.
     """
 
     def __init__(
@@ -67,8 +44,10 @@ class Service:
         revoked: Callable[[str], bool],
         thresholds: Mapping[str, float],
         metrics: Metrics | None = None,
+        passages: Passages | None = None,
     ) -> None:
         self.settings, self.worker, self.metrics = settings, worker, metrics or Metrics()
+        self.passages = passages
         self._revoked, self._thresholds = revoked, thresholds
         self._tenants: Tenants | None = None
         self.metrics.gauge("waiting_rows", lambda: float(worker.waiting))
@@ -149,7 +128,20 @@ class Service:
         Raises:
             ApiError: 429, 499, 500, 503, 504.
         """
-        loop, found, task = asyncio.get_running_loop(), dict[int, Tensor](), call.served.task
+        task = call.served.task
+
+        def row(text: str) -> Row:
+            return self.encoder.encode(text, call.served.number, task.pooling, task.max_tokens)
+
+        return await self.computed(call, [partial(row, text) for text in texts])
+
+    async def computed(self, call: Call, makes: Sequence[Callable[[], Row]]) -> list[Tensor]:
+        """What the encoder gives for each row. ``makes``: each makes a row, on the model's thread.
+
+        Raises:
+            ApiError: 429, 499, 500, 503, 504.
+        """
+        loop, found = asyncio.get_running_loop(), dict[int, Tensor]()
         done: asyncio.Future[None] = loop.create_future()
 
         def take(place: int, result: Result) -> None:
@@ -157,18 +149,17 @@ class Service:
                 return
             if isinstance(result, Tensor):
                 found[place] = result
-                if len(found) == len(texts):
+                if len(found) == len(makes):
                     done.set_result(None)
             else:
                 done.set_exception(refusals.refusal(result if isinstance(result, Refused) else Failed()))
 
-        def row(text: str) -> Row:
-            assert self.engine.encoder is not None
-            made = self.engine.encoder.encode(text, call.served.number, task.pooling, task.max_tokens)
+        def row(make: Callable[[], Row]) -> Row:
+            made = make()
             call.tokens.append(len(made.ids))
             return made
 
-        self._submit(call, [(lambda text=text: row(text), take) for text in texts])  # type: ignore[misc]
+        self._submit(call, [(partial(row, make), take) for make in makes])
         try:
             async with asyncio.timeout(max(0.0, call.until - time.monotonic())):
                 await done
@@ -176,8 +167,8 @@ class Service:
             raise refusals.refusal(Late()) from None
         finally:
             call.gone.set()
-        self.metrics.count("rows_total", len(texts))
-        return [found[place] for place in range(len(texts))]
+        self.metrics.count("rows_total", len(makes))
+        return [found[place] for place in range(len(makes))]
 
     async def pieces(self, call: Call, writing: Writing) -> AsyncIterator[Piece]:
         """A text as it is written; the last piece has the reason ``stop`` or ``length``.
@@ -213,14 +204,16 @@ class Service:
         finally:
             call.gone.set()
 
-    async def text(self, call: Call, prompt: str) -> str:
-        """What follows a prompt, without drawing, as ``llmchain-fl predict`` gives it."""
-        found, decoder, most = "", self.decoder, min(USUAL_TOKENS, self.settings.bounds.new_tokens)
-        ids = prompt_ids(decoder.reader, prompt)
-        check_room(decoder, ids, most)
-        async for piece in self.pieces(call, Writing(ids, most)):
-            found += piece.text
-        return found.strip()
+    @property
+    def encoder(self) -> Encoder:
+        """Of a base that reads.
+
+        Raises:
+            ApiError: it writes, or is not loaded yet.
+        """
+        if self.engine.encoder is None:
+            raise refusals.not_for_this("with a vector")
+        return self.engine.encoder
 
     @property
     def decoder(self) -> Decoder:

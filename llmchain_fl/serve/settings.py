@@ -82,6 +82,15 @@ class Bounds(Section):
     """Tokens that may be written."""
 
 
+class PublicPassages(Section):
+    """Texts written for everybody, in which questions are looked up (extra `retrieval`)."""
+
+    file: str = ""
+    """Records with `text`, and `id` where they have one; empty: there are none."""
+    shown: Annotated[int, Field(ge=1, le=16)] = 3
+    """How many are shown where `/v1/classify` abstains."""
+
+
 class Feedback(Section):
     """Whether and where feedback is kept."""
 
@@ -109,6 +118,7 @@ class ServeSettings(Section):
     queue: Queue = Queue()
     bounds: Bounds = Bounds()
     feedback: Feedback = Feedback()
+    passages: PublicPassages = PublicPassages()
 
     @pydantic.model_validator(mode="after")
     def _sound(self) -> ServeSettings:
@@ -123,7 +133,7 @@ class ServeSettings(Section):
         return self
 
 
-_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback)
+_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback, PublicPassages)
 
 
 def read_settings(path: Path) -> ServeSettings:
@@ -141,5 +151,8 @@ def read_settings(path: Path) -> ServeSettings:
     adapters = [one.model_copy(update={"folder": str(place / one.folder)}) for one in found.adapter]
     base = str(place / found.base) if found.base.startswith(".") else found.base
     store = str(place / found.feedback.store) if found.feedback.store else ""
-    moved = {"adapter": adapters, "hub_home": str(place / found.hub_home), "base": base}
-    return found.model_copy(update={**moved, "feedback": found.feedback.model_copy(update={"store": store})})
+    moved: dict[str, Any] = {"adapter": adapters, "hub_home": str(place / found.hub_home), "base": base}
+    moved["feedback"] = found.feedback.model_copy(update={"store": store})
+    file = found.passages.file
+    moved["passages"] = found.passages.model_copy(update={"file": str(place / file) if file else ""})
+    return found.model_copy(update=moved)

@@ -26,6 +26,7 @@ from llmchain_fl.serve.door import Revocations, open_adapters
 from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.metrics import Metrics
 from llmchain_fl.serve.oip_grpc import GrpcServer
+from llmchain_fl.serve.passages import Passages
 from llmchain_fl.serve.routes_feedback import Desk, feedback_routes
 from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.service import Service
@@ -142,6 +143,7 @@ def open_server(
     Raises:
         HubError: an adapter that does not hold.
         ModelError: a label that is served twice.
+        DataError: the passages cannot be read.
     """
     adapters = open_adapters(settings) if opened is None else opened()
     labels = [one.verified.label for one in adapters]
@@ -159,6 +161,7 @@ def open_server(
     published = [one.verified for one in adapters if isinstance(one.verified, VerifiedAdapter)]
     revoked = Revocations(Path(settings.hub_home), published)
     thresholds = {one.verified.label: told.abstain_below for one, told in zip(adapters, settings.adapter, strict=False)}
-    service = Service(settings, worker, revoked.holds, thresholds, metrics)
+    passages = Passages.read(settings.passages.file) if settings.passages.file else None
+    service = Service(settings, worker, revoked.holds, thresholds, metrics, passages)
     desk = Desk.open(settings, adapters, metrics) if settings.feedback.store else None
     return Running(settings, service, worker, desk, told)

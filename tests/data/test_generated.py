@@ -248,3 +248,29 @@ def test_importing_the_generators_loads_neither_torch_nor_numpy():
     code = "import sys, llmchain_fl.data.generated; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
     assert done.returncode == 0
+
+
+def test_new_words_stand_for_whole_old_words_and_keep_a_capital():
+    from llmchain_fl.data.generated.bank_renamed import renamed
+
+    assert renamed("The ATM has eaten my Card, discard it.") == "The Moneybox has eaten my Kestrel, discard it."
+    assert renamed("the hole in the wall at Marlow") == "the moneybox at Marlow"
+
+
+def test_a_third_of_the_messages_or_more_has_a_new_word_and_pairs_are_half_and_half():
+    from llmchain_fl.data.generated import bank_pairs, bank_passages
+    from llmchain_fl.data.generated.bank_renamed import bank_renamed, renamed
+
+    olds = ["card", "pin", "transfer", "sent", "loan", "refund", "machine", "account", "app", "till", "charge", "rate"]
+    new = {renamed(old) for old in olds}
+    for split in SPLITS:
+        words = [set(re.findall("[a-z]+", row["text"].lower())) for row in bank_renamed(1, 500, split)]
+        assert sum(bool(new & one) for one in words) > 500 / 3
+        assert not any(one & {"card", "cards", "loan", "refund"} for one in words)
+    pairs = bank_pairs(1, 600, "train")
+    assert 240 < sum(row["label"] == "fits" for row in pairs) < 360
+    assert {row["text2"] for row in pairs} == set(texts.values())
+    passages = bank_passages()
+    assert {row["label"] for row in passages} == set(LABELS)
+    assert len({row["id"] for row in passages}) == len(passages)
+    assert not any("{" in row["text"] for row in passages)

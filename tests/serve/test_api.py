@@ -243,6 +243,6 @@ def test_routes_are_served_by_the_table_of_tasks(made: Callable[..., list[Opened
 
     assert set(SERVED) <= set(TASKS)
     for name, task in SERVED.items():
-        assert task.labels == TASKS[name].labelled
+        assert task.labels == (TASKS[name].labelled and TASKS[name].pooled)
         assert task.writes == (TASKS[name].base_kind == "causal-lm")
         assert set(task.gives.values()) <= {"BYTES", "FP32", "BOOL"}

@@ -160,7 +160,8 @@ def test_a_model_that_cannot_be_loaded_is_the_workers_fault() -> None:
 
 
 def test_a_service_waits_no_longer_than_the_deadline(slow: tuple[Worker, SlowEncoder], tools: Any) -> None:
-    from llmchain_fl.serve.service import Call, Service
+    from llmchain_fl.serve.call import Call
+    from llmchain_fl.serve.service import Service
     from llmchain_fl.serve.tasks import SERVED
     from llmchain_fl.serve.tenants import Caller
 

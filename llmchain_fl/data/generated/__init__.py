@@ -5,6 +5,8 @@
     generate("bank-messages", seed=0, size=2000, split="train")    # {"text", "label", ...}
     generate("bank-dialogues", seed=0, size=2000, split="train")   # {"prompt", "answer", ...}
     generate("bank-choices", seed=0, size=2000, split="train")     # {"query", "candidates", "grades", ...}
+    generate("bank-renamed", seed=0, size=2000, split="train")     # as bank-messages, in words that came up later
+    generate("bank-pairs", seed=0, size=2000, split="train")       # {"text", "text2", "label", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
 """
@@ -19,6 +21,9 @@ from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated.bank_choices import bank_choices
 from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
 from llmchain_fl.data.generated.bank_messages import bank_messages
+from llmchain_fl.data.generated.bank_pairs import bank_pairs
+from llmchain_fl.data.generated.bank_passages import bank_passages
+from llmchain_fl.data.generated.bank_renamed import bank_renamed
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
 
 __all__ = [
@@ -29,6 +34,9 @@ __all__ = [
     "bank_choices",
     "bank_dialogues",
     "bank_messages",
+    "bank_pairs",
+    "bank_passages",
+    "bank_renamed",
     "generate",
     "label_texts",
     "load",
@@ -40,6 +48,8 @@ GENERATORS: dict[str, Generator] = {
     "bank-messages": bank_messages,
     "bank-dialogues": bank_dialogues,
     "bank-choices": bank_choices,
+    "bank-renamed": bank_renamed,
+    "bank-pairs": bank_pairs,
 }
 """Name in a configuration -> generator ``(seed, size, split) -> rows``."""
 

@@ -1,0 +1,46 @@
+"""What was done in a loop: a hash-chained line each, in ``OUT/loop.jsonl``. Digests, names, counts; no text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmchain_fl.core.chain import Chain, new_line
+from llmchain_fl.core.errors import RunError
+from llmchain_fl.core.privacy.durable import append
+
+
+class Log:
+    """The log in ``file``; every line is on the disk when :meth:`enter` returns."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def enter(self, kind: str, **values: Any) -> None:
+        """Add a line.
+
+        Raises:
+            RunError: a line was changed, moved or taken out.
+        """
+        chain, _ = self._read()
+        append(self._file, len(chain.raw), new_line(chain.next, chain.head, kind, values))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines, verified.
+
+        Raises:
+            RunError: as ``enter``.
+        """
+        return self._read()[1]
+
+    def _read(self) -> tuple[Chain, list[dict[str, Any]]]:
+        chain, found = Chain(), list[dict[str, Any]]()
+        for line in (self._file.read_bytes() if self._file.exists() else b"").split(b"\n")[:-1]:
+            try:
+                entry = chain.following(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                what = f"{self._file}: line {chain.next} was changed, or one before it is gone"
+                raise RunError(what, remedy="put back the file, or play the loop into a new folder") from None
+            chain.take(line, entry)
+            found.append(entry)
+        return chain, found
