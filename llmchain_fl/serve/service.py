@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from llmchain_fl.serve import refusals
+from llmchain_fl.serve.canary import Arms
 from llmchain_fl.serve.decoder import FAILED, GONE, LATE, Decoder, Piece, Prompt
 from llmchain_fl.serve.encoder import Row
 from llmchain_fl.serve.engine import Engine
@@ -58,6 +59,7 @@ class Service:
         worker: owns the model.
         revoked: whether an address has been taken back by now.
         thresholds: label -> probability below which an answer abstains.
+        arms: of a canary.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Service:
         revoked: Callable[[str], bool],
         thresholds: Mapping[str, float],
         metrics: Metrics | None = None,
+        arms: Arms | None = None,
     ) -> None:
         self.settings, self.worker, self.metrics = settings, worker, metrics or Metrics()
         self._revoked, self._thresholds = revoked, thresholds
         self._tenants: Tenants | None = None
+        self.arms = arms
         self.metrics.gauge("waiting_rows", lambda: float(worker.waiting))
         self.metrics.gauge("ready", lambda: float(self.ready))
 
@@ -98,7 +102,8 @@ class Service:
             ApiError: the model is not loaded yet.
         """
         if self._tenants is None:
-            self._tenants = Tenants(self.settings.tenant, self.engine.served, self._revoked)
+            beside = (self.arms.canary.current_label, self.arms.canary.candidate_label) if self.arms else ("", "")
+            self._tenants = Tenants(self.settings.tenant, self.engine.served, self._revoked, beside)
         return self._tenants
 
     def caller(self, authorization: str) -> Caller:
@@ -126,6 +131,8 @@ class Service:
         served = self.tenants.adapter(caller.tenant, model)
         if served is None:
             raise refusals.no_such_model()
+        if self.arms is not None and model != served.label:
+            served = self.tenants.adapter(caller.tenant, self.arms.label(caller, served.label)) or served
         if not self.tenants.take(caller.tenant, rows):
             raise refusals.too_fast()
         until = time.monotonic() + self.settings.queue.deadline_s

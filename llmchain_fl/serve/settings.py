@@ -91,6 +91,13 @@ class Feedback(Section):
     """Most rows one person may leave a day (UTC)."""
 
 
+class CanarySettings(Section):
+    """A newly promoted adapter against its parent."""
+
+    line: str = ""
+    """The line whose canary is played (`llmchain-fl promote --canary`); empty: none."""
+
+
 class ServeSettings(Section):
     """The whole file."""
 
@@ -109,6 +116,7 @@ class ServeSettings(Section):
     queue: Queue = Queue()
     bounds: Bounds = Bounds()
     feedback: Feedback = Feedback()
+    canary: CanarySettings = CanarySettings()
 
     @pydantic.model_validator(mode="after")
     def _sound(self) -> ServeSettings:
@@ -120,10 +128,12 @@ class ServeSettings(Section):
         silent = [name for name, one in self.tenant.items() if not one.adapters]
         if silent:
             raise ValueError(f"tenant.{silent[0]}.adapters: at least one label")
+        if self.canary.line and not self.feedback.store:
+            raise ValueError("canary.line: without feedback nothing is learned; set feedback.store")
         return self
 
 
-_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback)
+_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback, CanarySettings)
 
 
 def read_settings(path: Path) -> ServeSettings:
@@ -141,5 +151,11 @@ def read_settings(path: Path) -> ServeSettings:
     adapters = [one.model_copy(update={"folder": str(place / one.folder)}) for one in found.adapter]
     base = str(place / found.base) if found.base.startswith(".") else found.base
     store = str(place / found.feedback.store) if found.feedback.store else ""
-    moved = {"adapter": adapters, "hub_home": str(place / found.hub_home), "base": base}
+    line = str(place / found.canary.line) if found.canary.line else ""
+    moved = {
+        "adapter": adapters,
+        "canary": CanarySettings(line=line),
+        "hub_home": str(place / found.hub_home),
+        "base": base,
+    }
     return found.model_copy(update={**moved, "feedback": found.feedback.model_copy(update={"store": store})})
