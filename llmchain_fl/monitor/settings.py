@@ -43,7 +43,7 @@ class Limits(Section):
     """Windows of a topic among which there is one false alarm at most."""
     calm: Annotated[int, Field(ge=1, le=1000)] = 3
     """Windows in a row that look as before, until an alarm is over."""
-    per_source: Annotated[int, Field(ge=1)] = 20
+    per_source: Annotated[int, Field(ge=1)] = 4
     """Texts of one source that count in a window; more are passed over."""
     adwin_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Above 0: ADWIN beside it, for changes of any size (state `watch`); 1e-6 is quiet."""

@@ -27,7 +27,7 @@ class Bet:
     | case | W |
     |---|---|
     | no vote, votes that say nothing (X = 0) | 1, unchanged |
-    | n votes against, of full weight | mean of (1 + l)^n: 1 / 0.05 after 6 |
+    | n votes against, of full weight | mean of (1 + l)^n: 1 / 0.05 after 7 |
     | n votes for | falls, never below 0 |
     | it was 1 / alpha or more once | worse stays true |
 

@@ -14,8 +14,8 @@ def vote(kind: str, *, by_candidate: bool, share: float, served: str, other: str
     Both adapters are held against each other on the same input: the one that was not asked is asked when the feedback
     comes (``other``), and an input on which both say the same tells nothing of which is better. Arms follow from a
     keyed hash of the person, so that people of both are alike; divided by the chance of its arm a vote weighs what it
-    would under a fair draw (inverse propensity). Then E[X] is 0 if both are right equally often where they differ, also where
-    people complain more readily than they praise, as long as they do so equally in both arms.
+    would under a fair draw (inverse propensity). Then E[X] is 0 if both are right equally often where they differ, also
+    where people complain more readily than they praise, as long as they do so equally in both arms.
 
     | kind | the answer that was served is | the other one is |
     |---|---|---|

@@ -1,8 +1,8 @@
 """A canary in the server: who is answered by which of two adapters, what feedback says of them, and its end.
 
-While it runs, a text to be classified goes through both adapters (one more row of the same pass), and answers on which
-they differ carry ``ask``: a vote there tells them apart, another one tells nothing. When feedback comes the other adapter
-is asked again, on the input that came back with it, so that no text is kept in between.
+While it runs, a text to be classified goes through both adapters (one more row), and answers on which they differ carry
+``ask``: a vote there tells them apart, another one tells nothing. When feedback comes the other adapter is asked again,
+on the input that came back with it, so that no text is kept in between.
 """
 
 from __future__ import annotations

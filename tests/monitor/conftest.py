@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 
-def stream(rates: Sequence[float], window: int, seed: int = 1, **more: str) -> list[dict[str, str]]:
+def _stream(rates: Sequence[float], window: int, seed: int = 1, **more: str) -> list[dict[str, str]]:
     """Entries with labels, one rate a window."""
     draw = np.random.default_rng(seed)
     return [
@@ -33,3 +33,9 @@ def written(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def stream() -> Callable[..., list[dict[str, str]]]:
+    """Made-up entries: rates, one a window; its texts; a seed; further columns."""
+    return _stream

@@ -25,7 +25,6 @@ from llmchain_fl.monitor.settings import MonitorSettings, Webhook, read_settings
 from llmchain_fl.monitor.stream import MOST_CHARS, entry_of, lines
 from llmchain_fl.monitor.watch import Notice, Watch
 from llmchain_fl.monitor.webhook import Teller
-from tests.monitor.conftest import stream
 
 SECRET = "Jane-Canary-1970"
 LIMITS = "[limits]\nwindow = 40\nbase_rate = 0.1\ncalm = 1\n"
@@ -60,7 +59,7 @@ def receiver() -> Iterator[Any]:
 
 
 def test_a_rise_in_one_topic_is_told_and_no_text_and_no_source_with_it(
-    written: Callable[..., Path], receiver: Any, tmp_path: Path
+    written: Callable[..., Path], stream: Callable[..., Any], receiver: Any, tmp_path: Path
 ) -> None:
     entries = [
         *stream(CALM, 40, topic="cards"),
@@ -107,7 +106,9 @@ def test_a_line_is_an_entry_or_is_left_out(line: str, fits: bool) -> None:
     assert (entry_of(line, {}, "label") is not None) is fits
 
 
-def test_lines_that_are_none_are_counted_and_never_quoted(written: Callable[..., Path]) -> None:
+def test_lines_that_are_none_are_counted_and_never_quoted(
+    written: Callable[..., Path], stream: Callable[..., Any]
+) -> None:
     file = written([f'{{"label": 1, "{SECRET}": 2}}', SECRET, "", *stream([0.1], 40)], LIMITS)
     done = CliRunner().invoke(app, ["monitor", str(file)])
     assert "2 lines could not be read" in done.output
@@ -214,7 +215,9 @@ def test_each_row_of_the_table_of_the_webhook(receiver: Any, statuses: list[int]
     assert len(receiver.got) == tries
 
 
-def test_a_receiver_that_is_not_there_holds_up_nothing(written: Callable[..., Path], caplog: Any) -> None:
+def test_a_receiver_that_is_not_there_holds_up_nothing(
+    written: Callable[..., Path], stream: Callable[..., Any], caplog: Any
+) -> None:
     file = written(stream([*CALM, *LOUD], 40), f'{LIMITS}[webhook]\nurl = "http://127.0.0.1:9/"\n')
     settings = read_settings(file)
     said: list[str] = []
