@@ -153,7 +153,13 @@ def main() -> None:
         from llmchain_fl.promote import bet
 
         lines, trials = [], told.trials
-        for stakes in ((0.5,), (0.3, 0.6), (0.2, 0.4, 0.6, 0.8), bet.STAKES, tuple(k / 20 for k in range(1, 20))):
+        for stakes in (
+            (0.5,),
+            (0.3, 0.6),
+            (0.2, 0.4, 0.6, 0.8),
+            (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9),
+            tuple(k / 20 for k in range(1, 20)),
+        ):
             bet.STAKES = stakes  # type: ignore[misc]
             play = by_bets(True)
             lines.append([stakes if len(stakes) < 8 else "0.05 .. 0.95",
@@ -171,7 +177,7 @@ def main() -> None:
             for differ in (0.07, 0.1, 0.15, 0.2):
                 key = f"{name}; {right:.0%} right; {differ:.0%} differ"
                 result["worse"][key] = stopped(name, play, told.trials, REPORTED, WORSE, differ, right)
-        result["equal"][name] = stopped(name, play, told.trials // 4, REPORTED + 50_000, 0.0, 0.1, 0.9)[0]
+        result["equal"][name] = stopped(name, play, told.trials, REPORTED + 50_000, 0.0, 0.1, 0.9)[0]
     result["persons with moods"] = correlated(told.trials, REPORTED + 90_000)
     show("5 points worse: stopped within 400 feedbacks", ["design", "share", "median"],
          [[name, f"{share:.3f}", when] for name, (share, when) in result["worse"].items()])  # fmt: skip

@@ -12,6 +12,7 @@ extra            packages                                   for
 ``few-bits``     bitsandbytes                               bases of 8 and 4 bits a weight
 ``monitor``      river                                      ADWIN in ``llmchain-fl monitor``
 ``attribution``  captum                                     which words an answer came from (``evaluate --suite``)
+``wandb``        wandb                                      ``llmchain-fl track``, as ``mlflow`` and ``trackio``
 ===============  =========================================  ====================================================
 """
 
@@ -34,11 +35,14 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "few-bits": ("bitsandbytes",),
         "monitor": ("river",),
         "attribution": ("captum",),
+        "wandb": ("wandb",),
+        "mlflow": ("mlflow",),
+        "trackio": ("trackio",),
     }
 )
 """Extra -> packages, as they are imported."""
-BY_NAME = ("smollm2", "few-bits")
-"""Extras that ``all`` does not bring: weights of 93 MB, kernels for one number type."""
+BY_NAME = ("smollm2", "few-bits", "wandb", "mlflow", "trackio")
+"""Extras that ``all`` does not bring: weights of 93 MB, kernels for one number type, trackers."""
 
 
 def how_to_install(package: str) -> str:

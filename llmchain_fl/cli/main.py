@@ -34,6 +34,8 @@ from llmchain_fl.cli import (
     serve,
     simulate,
     site,
+    track,
+    tune,
     unlearn,
 )
 from llmchain_fl.cli.verbosity import begin_log, set_level
@@ -66,6 +68,8 @@ app.command("promote")(promote.command)
 app.command("rollback")(promote.rollback)
 app.command("canary")(promote.canary)
 app.command("monitor")(monitor.command)
+app.command("track")(track.command)
+app.command("tune")(tune.command)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")

@@ -29,7 +29,7 @@ def watch_stream(settings: MonitorSettings, say: Callable[[str], None], stop: th
     Raises:
         ConfigError, DataError, RunError, ModelError: something of the file cannot be had.
     """
-    stop = stop or threading.Event()
+    stop, lock = stop or threading.Event(), threading.Lock()
     with ExitStack() as ending:
         teller = Teller(settings.webhook) if settings.webhook.url else None
         if teller is not None:
@@ -44,20 +44,24 @@ def watch_stream(settings: MonitorSettings, say: Callable[[str], None], stop: th
         held = reader.held_against(settings) if reader is not None else ()
         watch = Watch(settings, *held, tell=tell)
         if settings.page.port is not None:
-            ending.callback(_served(watch, settings.page.port, say).close)
+            ending.callback(_served(watch, lock, settings.page.port, say).close)
         for batch in _batches(settings, watch, stop):
-            _see(watch, reader, batch)
+            _see(watch, lock, reader, batch)
         _write(watch)
     return watch
 
 
-def _served(watch: Watch, port: int, say: Callable[[str], None]) -> PageServer:
+def _served(watch: Watch, lock: threading.Lock, port: int, say: Callable[[str], None]) -> PageServer:
     need("serve", "page.port")
     need("report", "page.port")
     from llmchain_fl.monitor.page import page
     from llmchain_fl.monitor.served import PageServer
 
-    server = PageServer(lambda: page(watch), port)
+    def show() -> str:
+        with lock:
+            return page(watch)
+
+    server = PageServer(show, port)
     say(f"page: {server.address}")
     return server
 
@@ -77,14 +81,16 @@ def _batches(settings: MonitorSettings, watch: Watch, stop: threading.Event) -> 
     yield batch
 
 
-def _see(watch: Watch, reader: Reader | None, batch: list[Entry]) -> None:
+def _see(watch: Watch, lock: threading.Lock, reader: Reader | None, batch: list[Entry]) -> None:
     texts = [one.text for one in batch]
     yes = [one.label in watch.settings.watch for one in batch] if reader is None else reader.says(texts)
     vectors = reader.vectors(texts) if reader is not None and watch.reference is not None and texts else None
-    full = False
-    for place, one in enumerate(batch):
-        full |= watch.see(yes[place], one.topic, one.source, None if vectors is None else vectors[place])
-    if full:
+    with lock:
+        full = [
+            watch.see(yes[place], one.topic, one.source, None if vectors is None else vectors[place])
+            for place, one in enumerate(batch)
+        ]
+    if any(full):
         _write(watch)
 
 

@@ -23,6 +23,8 @@ from llmchain_fl.core.section import Section, faults_in
 from llmchain_fl.core.toml_file import read_toml
 
 STDIN = "-"
+ALL, OTHER, INPUTS = RESERVED = ("all", "other", "inputs")
+"""Topics of no name: all texts, those of any other topic, what texts look like."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -104,6 +106,8 @@ class MonitorSettings(Section):
             raise ValueError("follow: standard input ends by itself; leave it out")
         if len(set(self.topics)) < len(self.topics):
             raise ValueError("topics: a name stands there twice")
+        if set(self.topics) & set(RESERVED):
+            raise ValueError(f"topics: {', '.join(RESERVED)} mean something else here")
         parts = urlsplit(self.webhook.url)
         near = parts.scheme == "http" and parts.hostname in LOOPBACK
         if self.webhook.url and not (near or (parts.scheme == "https" and parts.hostname)):

@@ -12,11 +12,10 @@ import numpy as np
 
 from llmchain_fl.monitor.drift import Drift, Reference, Vectors
 from llmchain_fl.monitor.rates import NO_ERRORS, Confusion
-from llmchain_fl.monitor.settings import MonitorSettings
+from llmchain_fl.monitor.settings import ALL, INPUTS, OTHER, MonitorSettings
 from llmchain_fl.monitor.states import Alarm, State, Turn
 from llmchain_fl.monitor.topic import SHOWN, Topic
 
-ALL, OTHER, INPUTS = "all", "other", "inputs"
 LIKELY = 0.01
 """A window of inputs that is at least so likely without drift is calm."""
 

@@ -43,8 +43,8 @@ class Teller:
         ConfigError: the secret cannot be read, or is shorter than 16 bytes.
     """
 
-    def __init__(self, settings: Webhook, wait_s: float = WAIT_S) -> None:
-        self._url, self._wait, self._secret = settings.url, wait_s, _secret(settings.secret)
+    def __init__(self, settings: Webhook) -> None:
+        self._url, self._secret = settings.url, _secret(settings.secret)
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Straight()).open
         self._queue: queue.Queue[Notice | None] = queue.Queue(MOST)
         self._ended = threading.Event()
@@ -72,8 +72,10 @@ class Teller:
             body = json.dumps({"event": "llmchain-fl monitor", **notice.to_dict()}, allow_nan=False).encode()
             why = ""
             for attempt in range(TRIES):
+                if attempt and self._ended.wait(WAIT_S * attempt):
+                    break
                 why, again = self._send(body)
-                if not again or self._ended.wait(self._wait * attempt):
+                if not again:
                     break
             if why:
                 log.error("the webhook did not take a notice: %s", why)

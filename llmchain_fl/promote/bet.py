@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-STAKES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+STAKES = (0.3, 0.6)
 """Shares of the wealth that are bet (`benchmarks/bench_canary.py --choose`)."""
 
 
@@ -27,7 +27,7 @@ class Bet:
     | case | W |
     |---|---|
     | no vote, votes that say nothing (X = 0) | 1, unchanged |
-    | n votes against, of full weight | mean of (1 + l)^n: 1 / 0.05 after 7 |
+    | n votes against, of full weight | mean of (1 + l)^n: 1 / 0.05 after 8 |
     | n votes for | falls, never below 0 |
     | it was 1 / alpha or more once | worse stays true |
 

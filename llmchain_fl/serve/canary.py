@@ -112,7 +112,10 @@ class Arms:
             return None
 
     def _keep(self, tree: dict[str, Any], changed: bool) -> None:
-        write_canary(self.line, tree)
+        try:
+            write_canary(self.line, tree)
+        except OSError as error:  # the feedback is kept; the next vote writes this one too
+            log.error("the canary could not be written: %s", error.strerror)
         if not changed:
             return
         log.warning("the canary has ended: %s", self.canary.words())

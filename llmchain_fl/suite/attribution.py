@@ -33,7 +33,7 @@ def attribution(
 
         a_t = sum_d (e_td - b_td) integral_0^1 d logit / d e_td (b + u (e - b)) du,   b: the padding token's embedding
 
-    (Sundararajan et al. 2017, arXiv 1703.01365; the sum over the tokens is logit(e) - logit(b): completeness.) Reported:
+    (Sundararajan et al. 2017, arXiv 1703.01365; summed over tokens it is logit(e) - logit(b): completeness.) Reported:
 
     | key | is |
     |---|---|

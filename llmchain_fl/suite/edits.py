@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 STRENGTHS = (0.05, 0.15, 0.4)
-"""Share of the letters (of the words, for those of whole words) that an edit may change; of a short text one at least."""
+"""Share of the letters that an edit may change; of a short text one at least."""
 NEAR = {
     "a": "qs", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
     "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "wa", "r": "et", "s": "ad", "t": "ry",
@@ -28,15 +28,14 @@ def is_chinese(text: str) -> bool:
     return any("\u4e00" <= sign <= "\u9fff" for sign in text)
 
 
-def _letters(text: str, strength: float, draw: random.Random, fits: Callable[[str], bool]) -> set[int]:
-    places = [place for place, sign in enumerate(text) if fits(sign)]
+def _chosen(places: Sequence[int], strength: float, draw: random.Random) -> set[int]:
     return set(draw.sample(places, min(len(places), max(1, round(strength * len(places))))))
 
 
 def _each(
     text: str, strength: float, draw: random.Random, fits: Callable[[str], bool], change: Callable[[str], str]
 ) -> str:
-    chosen = _letters(text, strength, draw, fits)
+    chosen = _chosen([place for place, sign in enumerate(text) if fits(sign)], strength, draw)
     return "".join(change(sign) if place in chosen else sign for place, sign in enumerate(text))
 
 
@@ -47,17 +46,16 @@ def typo(text: str, strength: float, draw: random.Random) -> str:
 
 def drop(text: str, strength: float, draw: random.Random) -> str:
     """Letters left out; never all of them."""
-    chosen = _letters(text, strength, draw, str.isalpha)
-    left = "".join(sign for place, sign in enumerate(text) if place not in chosen)
+    left = _each(text, strength, draw, str.isalpha, lambda sign: "")
     return left if left.strip() else text
 
 
 def swap(text: str, strength: float, draw: random.Random) -> str:
     """Neighbours that change places, within a word."""
     signs = list(text)
-    for place in sorted(_letters(text, strength, draw, str.isalpha)):
-        if place + 1 < len(signs) and signs[place + 1].isalpha():
-            signs[place], signs[place + 1] = signs[place + 1], signs[place]
+    pairs = [place for place in range(len(text) - 1) if text[place : place + 2].isalpha()]
+    for place in sorted(_chosen(pairs, strength, draw)):
+        signs[place], signs[place + 1] = signs[place + 1], signs[place]
     return "".join(signs)
 
 

@@ -207,9 +207,12 @@ NOTICE = Notice("alarm", "cards", 3, 0.5, 0.1, 0.0)
 
 
 @pytest.mark.parametrize(("statuses", "tries"), [([], 1), ([500, 503], 3), ([500] * 9, 3), ([404], 1), ([302], 1)])
-def test_each_row_of_the_table_of_the_webhook(receiver: Any, statuses: list[int], tries: int) -> None:
+def test_each_row_of_the_table_of_the_webhook(
+    receiver: Any, statuses: list[int], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmchain_fl.monitor.webhook.WAIT_S", 0.01)
     receiver.statuses = list(statuses)
-    teller = Teller(Webhook(url=f"http://127.0.0.1:{receiver.server_port}/"), wait_s=0.01)
+    teller = Teller(Webhook(url=f"http://127.0.0.1:{receiver.server_port}/"))
     teller.tell(NOTICE)
     teller.close()
     assert len(receiver.got) == tries

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -27,10 +29,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def opened(small: Any, tools: Any) -> list[Any]:
     """Two versions of one adapter, and another one."""
-    found = tools.adapters(small, 3)
-    for one, label in zip(found, ("bank@1", "bank@2", "else@1"), strict=True):
-        object.__setattr__(one.verified, "label", label)
-    return found
+    first, _, third = tools.adapters(small, 3)
+    draw, arrays = np.random.default_rng(2), first.verified.arrays
+    near = {name: (value + 0.1 * draw.normal(size=value.shape)).astype(np.float32) for name, value in arrays.items()}
+    bank = replace(first.verified, label="bank@1")
+    told = (bank, replace(bank, label="bank@2", arrays=near))
+    return [
+        *(replace(first, verified=one) for one in told),
+        replace(third, verified=replace(third.verified, label="else@1")),
+    ]
 
 
 @pytest.fixture
@@ -112,7 +119,7 @@ def test_persons_stay_with_their_adapter_and_votes_that_speak_against_the_candid
             assert ask(TOKENS[name], "/v1/feedback", told).status_code == 201, "the same again"
             assert canary.bet.votes - before <= (text in differ)
     assert canary.state == STOPPED
-    assert canary.bet.votes == 7
+    assert canary.bet.votes == 8
     assert back == [canary.current]
     assert read_canary(service.arms.line) == canary
     assert {ask(token, "/v1/classify", {"input": "card"}).json()["model"] for token in TOKENS.values()} == {"bank@1"}

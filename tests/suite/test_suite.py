@@ -20,7 +20,7 @@ from llmchain_fl.suite.parts import bias, log_probabilities, perturbation
 from llmchain_fl.suite.speakers import FRAMES, GROUPS, attributes, versions
 from llmchain_fl.suite.sureness import brier, fitted_temperature, risk_coverage, sureness, tempered
 
-TEXT = "please send Money to my account now"
+TEXT = "please send Money to my account now because the card that I had is lost and I need it soon"
 
 
 @pytest.mark.parametrize("name", EDITS)
