@@ -1,6 +1,6 @@
 """How soon is a worse candidate stopped, how often an equal one: five designs on made-up votes.
 
-    python benchmarks/bench_canary.py [--choose] [--trials 1000]
+    python benchmarks/bench_canary.py [--choose] [--trials 200]
 
 A candidate that is 5 points worse, or as good; both differ on a share of inputs (`differ`), and are both wrong on a
 fifth of these. Persons say `up` where the answer was right; where it was wrong half say `down`, half name the right
@@ -147,7 +147,7 @@ def main() -> None:
     """See the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--choose", action="store_true", help="other stakes, on other seeds")
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=200)
     told = parser.parse_args()
     if told.choose:
         from llmchain_fl.promote import bet
@@ -173,7 +173,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"trials": told.trials, "alpha": ALPHA, "worse": {}, "equal": {}}
     for name, play in designs().items():
-        for right in (0.9, 0.75):
+        for right in (0.9, 0.75) if "paired" in name else (0.9,):
             for differ in (0.07, 0.1, 0.15, 0.2):
                 key = f"{name}; {right:.0%} right; {differ:.0%} differ"
                 result["worse"][key] = stopped(name, play, told.trials, REPORTED, WORSE, differ, right)

@@ -62,7 +62,7 @@ class Reader:
 
         if not settings.reference:
             return Confusion(), None
-        mapping = {**self.columns, **settings.reference_columns}
+        mapping = self.columns | {str(name): column for name, column in settings.reference_columns.items()}
         rows = read_rows(
             settings.reference, mapping=mapping, required=("text", "label"), split="test", seed=1,
             size=settings.reference_size, private=False,

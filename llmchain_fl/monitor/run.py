@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmchain_fl.atomic_file import atomic_write
 from llmchain_fl.extras import need
+from llmchain_fl.monitor.rates import NO_ERRORS
 from llmchain_fl.monitor.reader import BATCH, Reader
 from llmchain_fl.monitor.settings import MonitorSettings
 from llmchain_fl.monitor.stream import Entry, entry_of, lines
@@ -41,8 +42,8 @@ def watch_stream(settings: MonitorSettings, say: Callable[[str], None], stop: th
                 teller.tell(notice)
 
         reader = Reader(Path(settings.adapter), settings.watch) if settings.adapter else None
-        held = reader.held_against(settings) if reader is not None else ()
-        watch = Watch(settings, *held, tell=tell)
+        confusion, reference = reader.held_against(settings) if reader is not None else (NO_ERRORS, None)
+        watch = Watch(settings, confusion, reference, tell)
         if settings.page.port is not None:
             ending.callback(_served(watch, lock, settings.page.port, say).close)
         for batch in _batches(settings, watch, stop):
@@ -70,8 +71,9 @@ def _batches(settings: MonitorSettings, watch: Watch, stop: threading.Event) -> 
     """As many entries as go through the model together, or those that are there when the stream pauses."""
     batch: list[Entry] = []
     asked = "text" if settings.adapter else "label"
+    columns = {str(name): column for name, column in settings.columns.items()}
     for line in lines(settings.stream, settings.follow, stop):
-        entry = entry_of(line, settings.columns, asked) if line.strip() else None
+        entry = entry_of(line, columns, asked) if line.strip() else None
         watch.bad_lines += bool(line.strip()) and entry is None
         if entry is not None:
             batch.append(entry)

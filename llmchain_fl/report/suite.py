@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,14 @@ def read_suite(file: Path) -> dict[str, Any]:
 
 def suite_lines(suite: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, in words) of each part; those that were left out with the reason."""
-    words = {"sureness": _sureness, "shift": _shift, "perturbation": _perturbation, "bias": _bias,
-             "attribution": _attribution, "membership": lambda part: str(part["verdict"])}  # fmt: skip
+    words: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+        "sureness": _sureness,
+        "shift": _shift,
+        "perturbation": _perturbation,
+        "bias": _bias,
+        "attribution": _attribution,
+        "membership": lambda part: str(part["verdict"]),
+    }
     found = [(name, words[name](part)) for name, part in suite["parts"].items() if name in words]
     return [*found, *((name, f"left out: {reason}") for name, reason in suite["left_out"].items())]
 
