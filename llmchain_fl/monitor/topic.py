@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmchain_fl.monitor.adwin import Adwin
-from llmchain_fl.monitor.cusum import Cusum
+from llmchain_fl.monitor.cusum import EDGE, Cusum
 from llmchain_fl.monitor.rates import NO_ERRORS, Confusion, highest_rate
 from llmchain_fl.monitor.settings import Limits
 from llmchain_fl.monitor.states import Alarm, State, Turn
@@ -124,6 +124,6 @@ class Topic:
         return self.limits.least_change * self.confusion.gap
 
     def _begin(self, base: float) -> None:
-        self.base, self.alarm.state = base, State.OK
-        after = min(base + self._step, (1 + base) / 2)
-        self._cusum = Cusum(base, after, self.limits.between)
+        self.base, self.alarm.state = min(base, 1 - 2 * EDGE), State.OK
+        after = min(self.base + self._step, (1 + self.base) / 2)
+        self._cusum = Cusum(self.base, after, self.limits.between)

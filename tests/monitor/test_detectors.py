@@ -131,6 +131,12 @@ def test_a_planted_rise_is_found_within_six_windows_and_is_over_when_it_is_over(
     assert windows[5].state == State.WARM_UP
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_warm_up_of_one_kind_alone_is_no_fault(rate: float) -> None:
+    windows = through(Topic("x", Limits(window=20, warm_up=2)), [rate] * 6)
+    assert [window.state for window in windows[2:]] == [State.OK] * 4
+
+
 def test_a_fall_is_found_where_falls_matter_and_a_rise_is_not() -> None:
     limits = Limits(direction="fall", base_rate=0.3)
     fell = through(Topic("x", limits), [0.3] * 5 + [0.1] * 5)

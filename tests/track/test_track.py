@@ -32,6 +32,9 @@ class Fake(ModuleType):
         self.calls: list[tuple[str, Any]] = []
         self.__spec__ = SimpleNamespace(name=name)  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return "a stand-in"
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
