@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmchain_fl.atomic_file import write_json
 from llmchain_fl.core.errors import ConfigError, LlmchainError
 from llmchain_fl.evaluation.margin import share_half_width
-from llmchain_fl.extras import lacking
 from llmchain_fl.report.suite import FILE
 from llmchain_fl.run_dir import RunDir
 from llmchain_fl.suite.attribution import attribution
@@ -20,12 +22,53 @@ from llmchain_fl.suite.parts import bias, log_probabilities, perturbation
 from llmchain_fl.suite.sureness import sureness
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from llmchain_fl.core.tasks.classification import Classification
 
 FORMAT = 1
 EXPLAINED = 24
 """Texts that attribution looks at: each costs some hundred passes."""
 Record = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier and the public records that it is asked about.
+
+    Attributes:
+        sets: stage -> its test records; ``together``: some of all of them.
+    """
+
+    path: Path
+    task: Classification
+    pool: Callable[[Tensor, Tensor], Tensor]
+    labels: Sequence[str]
+    sets: Mapping[str, Sequence[Record]]
+    together: Sequence[Record]
+    seed: int
+
+    @property
+    def texts(self) -> list[str]:
+        """Of all together."""
+        return [row["text"] for row in self.together]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """Their labels' positions."""
+        return np.array([self.labels.index(row["label"]) for row in self.together], dtype=np.int64)
+
+
+PARTS: Mapping[str, Callable[[Subject], Any]] = MappingProxyType(
+    {
+        "sureness": lambda one: sureness(log_probabilities(one.task, one.texts), one.targets),
+        "shift": lambda one: {name: _scored(one.task, rows, one.labels) for name, rows in one.sets.items()},
+        "perturbation": lambda one: perturbation(one.task, one.texts, one.targets, one.seed),
+        "bias": lambda one: bias(one.task, one.texts),
+        "attribution": lambda one: attribution(one.task, one.texts[:EXPLAINED], one.pool, one.seed),
+        "membership": lambda one: _membership(one.path),
+    }
+)
 
 
 def evaluate(
@@ -44,57 +87,47 @@ def evaluate(
 
     Raises:
         RunError: no run, or no adapter in it yet.
-        ConfigError: the run's task has no labels.
+        ConfigError: the run's task has no labels, or it has no public test set.
+    """
+    run = RunDir.open(path)
+    subject = opened(run, size, seed)
+    parts, left_out = dict[str, Any](), dict[str, str]()
+    for name, compute in PARTS.items():
+        say(name)
+        try:
+            parts[name] = compute(subject)
+        except LlmchainError as error:
+            what = "; ".join(error.faults) if isinstance(error, ConfigError) else error.what
+            left_out[name] = f"{what} ({error.remedy})"
+    told = {"format": FORMAT, "content": _content(run), "records": len(subject.together), "seed": seed}
+    whole = {**told, "parts": parts, "left_out": left_out}
+    write_json(run.path / FILE, whole)
+    return whole
+
+
+def opened(run: RunDir, size: int, seed: int) -> Subject:
+    """A run's classifier with the records of its test sets.
+
+    Raises:
+        as :func:`evaluate`.
     """
     from llmchain_fl.cli.trained import open_trained
     from llmchain_fl.config.read import read_config
     from llmchain_fl.core.tasks.classification import POOLINGS
     from llmchain_fl.data.stages import public_labels, stage_rows
 
-    run = RunDir.open(path)
     config = read_config(run.config)
     if config.task.kind != "classification":
         raise ConfigError([f"--suite: a {config.task.kind} has no one label"], remedy="llmchain-fl evaluate RUN DATA")
-    work, opened = open_trained(run.path)
-    task: Classification = opened  # type: ignore[assignment]
     labels = list(public_labels(config))
     stages = [stage for stage in config.stage if stage.test or config.data.test]
     sets = {stage.name: drawn(stage_rows(config, stage, "test", labels).records, size, seed) for stage in stages}
-    told, left_out = dict[str, Any](), dict[str, str]()
     together = drawn([row for rows in sets.values() for row in rows], size, seed)
-    texts = [row["text"] for row in together]
-    targets = np.array([labels.index(row["label"]) for row in together], dtype=np.int64)
-    parts: dict[str, Callable[[], Any]] = {
-        "sureness": lambda: sureness(log_probabilities(task, texts), targets),
-        "shift": lambda: {name: _scored(task, rows, labels) for name, rows in sets.items()},
-        "perturbation": lambda: perturbation(task, texts, targets, seed),
-        "bias": lambda: bias(task, texts),
-        "attribution": lambda: attribution(task, texts[:EXPLAINED], POOLINGS[work.task.pooling], seed),
-        "membership": lambda: _membership(run.path),
-    }
     if not together:
-        raise ConfigError(
-            ["--suite: the run has no public test set"], remedy="set data.test, or give records: evaluate RUN DATA"
-        )
-    if missing := lacking("attribution"):
-        left_out["attribution"] = f"{', '.join(missing)} not installed: pip install 'llmchain-fl[attribution]'"
-        parts.pop("attribution")
-    for name, compute in parts.items():
-        say(name)
-        try:
-            told[name] = compute()
-        except LlmchainError as error:
-            left_out[name] = error.what
-    whole = {
-        "format": FORMAT,
-        "content": _content(run),
-        "records": len(together),
-        "seed": seed,
-        "parts": told,
-        "left_out": left_out,
-    }
-    write_json(run.path / FILE, whole)
-    return whole
+        remedy = "set data.test, or give records: llmchain-fl evaluate RUN DATA"
+        raise ConfigError(["--suite: the run has no public test set"], remedy=remedy)
+    work, task = open_trained(run.path)
+    return Subject(run.path, task, POOLINGS[work.task.pooling], labels, sets, together, seed)  # type: ignore[arg-type]
 
 
 def drawn(records: Sequence[Record], size: int, seed: int) -> list[Record]:
