@@ -35,6 +35,10 @@ EXTRA = """
 .rates .rate { stroke: var(--accent); stroke-width: 1.8; fill: none; }
 .rates .off { fill: var(--warn); stroke: none; opacity: .18; padding: 0; }
 .rates circle { fill: var(--accent); }
+@media screen and (max-width: 40rem) {
+  figure svg.rates { min-width: 0; }
+  .rates text { font-size: 15px; }
+}
 """
 BODY = """{% extends "frame" %}
 {% block badges %}<ul class="badges">{% for badge in badges %}<li>{{ badge }}</li>{% endfor %}</ul>{% endblock %}
