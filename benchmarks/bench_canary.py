@@ -126,8 +126,8 @@ def stopped(
     return sum(one < math.inf for one in when) / trials, float(np.median(when))
 
 
-def correlated(trials: int, first: int) -> float:
-    """An equal candidate, persons with moods: each always praises or always complains; three votes count of each."""
+def correlated(trials: int, first: int, most: int) -> float:
+    """An equal candidate, persons with moods: each always praises or always complains; ``most`` votes count of each."""
     from llmchain_fl.promote.bet import Bet
     from llmchain_fl.promote.votes import vote
 
@@ -136,7 +136,7 @@ def correlated(trials: int, first: int) -> float:
         draw, bet = np.random.default_rng(first + trial), Bet(ALPHA)
         for _ in range(200):
             mood, arm = draw.random() < 0.5, bool(draw.random() < 0.5)
-            for _ in range(3):
+            for _ in range(most):
                 kind = "up" if mood else "down"
                 bet.see(vote(kind, by_candidate=arm, share=0.5, served="a", other="b", correction=""))
         count += bet.worse
@@ -178,11 +178,15 @@ def main() -> None:
                 key = f"{name}; {right:.0%} right; {differ:.0%} differ"
                 result["worse"][key] = stopped(name, play, told.trials, REPORTED, WORSE, differ, right)
         result["equal"][name] = stopped(name, play, told.trials, REPORTED + 50_000, 0.0, 0.1, 0.9)[0]
-    result["persons with moods"] = correlated(told.trials, REPORTED + 90_000)
+    result["persons with moods"] = {most: correlated(told.trials, REPORTED + 90_000, most) for most in (1, 3)}
     show("5 points worse: stopped within 400 feedbacks", ["design", "share", "median"],
          [[name, f"{share:.3f}", when] for name, (share, when) in result["worse"].items()])  # fmt: skip
     show("As good: stopped within 2,000", ["design", "share"], list(result["equal"].items()))
-    show("As good, persons with moods, three votes each", ["share"], [[result["persons with moods"]]])
+    show(
+        "As good, 200 persons with moods: stopped",
+        ["votes of each", "share"],
+        list(result["persons with moods"].items()),
+    )
     write("canary", result)
 
 

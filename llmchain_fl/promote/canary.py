@@ -41,7 +41,7 @@ class Canary:
         candidate, current: addresses; labels beside them.
         share: of persons whom the candidate answers.
         enough: votes after which it has passed.
-        per_person: votes of one person that count.
+        per_person: votes of one person that count. Several are not independent, and the test promises less.
         key: draws persons; hex.
         counted: keyed hash of a person -> votes.
         asked: feedbacks that were heard, also those that said nothing.
@@ -53,7 +53,7 @@ class Canary:
     current_label: str
     share: float = 0.5
     enough: int = 500
-    per_person: int = 3
+    per_person: int = 1
     key: str = field(default_factory=lambda: secrets.token_hex(32))
     state: str = RUNNING
     bet: Bet = field(default_factory=lambda: Bet(0.05))
