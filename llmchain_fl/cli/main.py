@@ -25,6 +25,7 @@ from llmchain_fl.cli import (
     identity,
     label,
     loop,
+    monitor,
     new_base,
     next_stage,
     predict,
@@ -36,6 +37,8 @@ from llmchain_fl.cli import (
     serve,
     simulate,
     site,
+    track,
+    tune,
     unlearn,
 )
 from llmchain_fl.cli.verbosity import begin_log, set_level
@@ -69,6 +72,10 @@ app.command("export")(export.command)
 app.command("loop")(loop.command)
 app.command("promote")(promote.command)
 app.command("rollback")(promote.rollback)
+app.command("canary")(promote.canary)
+app.command("monitor")(monitor.command)
+app.command("track")(track.command)
+app.command("tune")(tune.command)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(provision.app, name="provision")

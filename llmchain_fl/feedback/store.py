@@ -7,7 +7,7 @@ written first and written after, so that whatever breaks off is made good by the
 ===========================================  ==============================================================
 case                                         result
 ===========================================  ==============================================================
-the same feedback again                      kept once; True again
+the same feedback again                      kept once
 other feedback on the same answer            refused: the first one holds
 a person has ``per_day`` rows of this day    refused
 no consent to ``train``                      kept for its person, never in an edition
@@ -68,8 +68,8 @@ class Store:
                 self._made.execute("ROLLBACK")
                 raise
 
-    def add(self, told: Told, per_day: int) -> None:
-        """Keep what somebody said.
+    def add(self, told: Told, per_day: int) -> bool:
+        """Keep what somebody said; False: the same was kept already.
 
         Raises:
             Full, Already: see the table of this file.
@@ -82,7 +82,7 @@ class Store:
             if there is not None:
                 if there != (told.person, told.kind, told.correction):
                     raise Already
-                return
+                return False
             since = told.at - told.at % DAY
             of_day = "SELECT COUNT(*) FROM rows WHERE tenant = ? AND person = ? AND at >= ? AND at < ?"
             if made.execute(of_day, (told.tenant, told.person, since, since + DAY)).fetchone()[0] >= per_day:
@@ -92,6 +92,7 @@ class Store:
                 f"INSERT INTO rows ({_COLUMNS}, state, answer) VALUES ({marks})",
                 (*(getattr(told, name) for name in _COLUMNS.split(", ")), PENDING, answer.hexdigest()),
             )
+        return True
 
     def records(self, where: str = "1", values: Sequence[object] = ()) -> list[Record]:
         """Those that fit a condition of this package, in the order of ids."""

@@ -144,6 +144,8 @@ class Card(_Part):
     privacy: Privacy
     stream: Stream
     evaluation: list[Score]
+    suite: dict[str, Number] = {}
+    """Of ``evaluate --suite``: place in its file -> number; empty: not played."""
     audit: Audit
     lineage: Lineage
 

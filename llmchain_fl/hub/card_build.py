@@ -58,6 +58,7 @@ def build_card(files: Mapping[str, bytes], named: Named) -> Card:
             privacy=_privacy(told),
             stream=_stream(told),
             evaluation=_evaluation(told),
+            suite=_suite(told),
             audit=_audit(told),
             lineage=_lineage(told, named),
         )
@@ -165,6 +166,27 @@ def _evaluation(told: Sources) -> list[Score]:
         )
         for (task, name), row in last.items()
     ]
+
+
+def _suite(told: Sources) -> dict[str, Number]:
+    """Every number of the suite by its place in the file.
+
+    Raises:
+        HubError: card: it is another adapter's.
+    """
+    found = told.tree(layout.SUITE)
+    if not found:
+        return {}
+    if found["content"] != told.tree(layout.LINEAGE)["content"]:
+        raise refuse("card", f"{layout.SUITE} is of another adapter")
+    places, waiting = dict[str, Number](), [("parts", found["parts"])]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            places[place.removeprefix("parts.")] = Number(value=value, source=layout.SUITE, at=place)
+    return dict(sorted(places.items()))
 
 
 def _of(row: Row, key: str, task: str, metric: str) -> Number:

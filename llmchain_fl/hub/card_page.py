@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmchain_fl.core.printable import printable
 from llmchain_fl.hub.card import Card, Number, Score
@@ -63,6 +63,7 @@ def page(card: Card) -> str:
             ("not covered", "; ".join(map(shown, privacy.not_covered))),
         ]),
         "## Scores\n\n" + _scores(card.evaluation),
+        *(["## Beyond the score\n\n" + _suite(card.suite)] if card.suite else []),
         "## What was kept\n\n" + _stream(card),
         _section("Audit, lineage", _lineage(card)),
         "## Use\n\n```python\nfrom peft import PeftModel\n\n"
@@ -140,6 +141,11 @@ def _scores(scores: Sequence[Score]) -> str:
         told = [shown(one.task), shown(f"{one.metric} ({one.better} is better)"), _number(one.value)]
         lines.append(f"| {' | '.join([*told, margin, _number(one.records)])} |")
     return "\n".join(lines)
+
+
+def _suite(suite: Mapping[str, Number]) -> str:
+    lines = ["| by `evaluate --suite` | value |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {shown(place)} | {_number(number)} |" for place, number in suite.items())])
 
 
 def _stream(card: Card) -> str:

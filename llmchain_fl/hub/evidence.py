@@ -21,6 +21,8 @@ from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.strict_json import parse_object
+from llmchain_fl.report.suite import FILE as SUITE_FILE
+from llmchain_fl.report.suite import read_suite
 from llmchain_fl.run_dir import RunDir
 
 ROW = ("round", "stage", "scope", "task", "metric", "value", "n", "half_width", "better", "unit", "bound", "label",
@@ -84,9 +86,18 @@ def gathered(run: RunDir, statement: Statement, gate: Path | None = None) -> dic
     log = read_log(run.audit / FILE)
     if log:
         files[layout.AUDIT] = _json({"lines": len(log), "head": log[-1]["hash"]})
+    suite = read_suite(run.path / SUITE_FILE)
+    if suite and suite.get("content") == _content(run):
+        files[layout.SUITE] = _json({key: suite[key] for key in ("format", "content", "records", "parts", "left_out")})
     if gate is not None:
         files[layout.GATE] = _json(parse_object(gate.read_bytes(), str(gate), layout.BOUNDS[layout.GATE]))
     return files
+
+
+def _content(run: RunDir) -> object:
+    """Of the adapter that is published."""
+    file = run.adapter / layout.LINEAGE
+    return json.loads(file.read_text(encoding="utf-8")).get("content") if file.is_file() else None
 
 
 def public_settings(tree: Mapping[str, Any]) -> dict[str, Any]:

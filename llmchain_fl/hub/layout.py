@@ -41,6 +41,7 @@ CARD, README = "card.json", "README.md"
 METRICS, PRIVACY = f"{EVIDENCE}/metrics.jsonl", f"{EVIDENCE}/privacy.json"
 SETTINGS, STATEMENT = f"{EVIDENCE}/settings.json", f"{EVIDENCE}/statement.json"
 AUDIT, GATE = f"{EVIDENCE}/audit.json", f"{EVIDENCE}/gate.json"
+SUITE = f"{EVIDENCE}/suite.json"
 
 REQUIRED: Mapping[str, int] = MappingProxyType(
     {
@@ -56,7 +57,7 @@ REQUIRED: Mapping[str, int] = MappingProxyType(
         PRIVACY: 16 * MIB,
     }
 )
-OPTIONAL: Mapping[str, int] = MappingProxyType({HEAD: GIB, SLOTS: 64 * MIB, AUDIT: 4 * KIB, GATE: 4 * MIB})
+OPTIONAL: Mapping[str, int] = MappingProxyType({HEAD: GIB, SLOTS: 64 * MIB, AUDIT: 4 * KIB, GATE: 4 * MIB, SUITE: MIB})
 BOUNDS: Mapping[str, int] = MappingProxyType({**REQUIRED, **OPTIONAL})
 """Signed file -> most bytes."""
 SIGNED: Mapping[str, int] = MappingProxyType({MANIFEST: 256 * KIB, SIGNATURE: 4 * KIB})

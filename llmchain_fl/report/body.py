@@ -108,6 +108,17 @@ model just after. Simulation only.</p>
 </section>
 {% endif %}
 
+{% if suite %}
+<section id="suite" class="whole">
+<h2>Beyond the score</h2>
+<p class="note">By llmchain-fl evaluate RUN --suite, on public records; all numbers are in suite.json.</p>
+<table class="key"><tbody>
+{% for what, words in suite %}<tr><th scope="row">{{ what }}</th><td>{{ words }}</td></tr>
+{% endfor %}
+</tbody></table>
+</section>
+{% endif %}
+
 <section id="privacy">
 <h2>What privacy was spent</h2>
 {% if spending.private %}

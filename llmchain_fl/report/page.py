@@ -21,6 +21,7 @@ from llmchain_fl.report.headline import headline
 from llmchain_fl.report.readings import Readings
 from llmchain_fl.report.site_names import with_names
 from llmchain_fl.report.spending import Spending
+from llmchain_fl.report.suite import FILE, read_suite, suite_lines
 from llmchain_fl.report.template import date_text, render
 from llmchain_fl.run_dir import RunDir
 
@@ -90,7 +91,7 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
     config = run_dir.config.read_text(encoding="utf-8", errors="replace")
     head = headline(parse_toml(config)[0])
     name, written = run_dir.path.resolve().name, datetime.fromtimestamp(run_dir.metrics.stat().st_mtime, UTC)
-    spending = Spending.of(run, privacy)
+    spending, suite = Spending.of(run, privacy), read_suite(run_dir.path / FILE)
     return {
         "title": head.title,
         "sub": f"Run {name}, results as of {date_text(written)}",
@@ -112,6 +113,7 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
         "plots": {key: Markup(svg) for key, svg in _plots(run, privacy).items()},
         "captions": CAPTIONS,
         "who": _who(run),
+        "suite": suite_lines(suite) if suite else [],
         "spending": spending,
         "spent": [_spent_row(spending, site) for site in spending.sites],
         "mechanism": _mechanism(privacy),

@@ -67,8 +67,8 @@ class Desk:
         """End the store."""
         self.store.close()
 
-    def take(self, caller: Caller, served: Served, body: FeedbackBody, now: float) -> None:
-        """Keep it, or refuse it.
+    def take(self, caller: Caller, served: Served, body: FeedbackBody, now: float) -> str:
+        """Keep it, or refuse it; whose it is, "" where the same was kept already.
 
         Raises:
             ApiError: see the table of this file.
@@ -88,7 +88,7 @@ class Desk:
         told = Told(caller.tenant, person, served.label, served.address, served.task.kind, body.request_id,
                     body.input, body.output, body.kind, body.correction, now)  # fmt: skip
         try:
-            self.store.add(told, self.per_day)
+            fresh = self.store.add(told, self.per_day)
         except Full:
             raise refusals.ApiError(
                 429, "this person has left as much feedback as a day may have", "too_much"
@@ -96,6 +96,7 @@ class Desk:
         except Already:
             raise refusals.ApiError(409, "there is other feedback on this answer", "already_told") from None
         self.metrics.count("feedback_total", kind=body.kind)
+        return person if fresh else ""
 
     def agree(self, caller: Caller, body: ConsentBody, now: float) -> int:
         """Consent given, or taken back; rows deleted.
@@ -142,7 +143,9 @@ def feedback_routes(service: Service, desk: Desk) -> APIRouter:
         served = service.tenants.adapter(caller.tenant, body.model)
         if served is None or not body.model:
             raise refusals.no_such_model()
-        await asyncio.to_thread(desk.take, caller, served, body, time.time())
+        person = await asyncio.to_thread(desk.take, caller, served, body, time.time())
+        if service.arms is not None and person:
+            await service.arms.hear(service, caller, person, served, body)
         return {"request_id": body.request_id, "kept": True}
 
     @router.post(CONSENT)

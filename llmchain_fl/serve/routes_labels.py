@@ -37,10 +37,13 @@ def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
         if not call.task.labels:
             raise refusals.not_for_this(CLASSIFY)
         answers = await attended(request, call, call.task.answer(service, call, texts, body.top))
+        differ = await service.arms.differing(service, call, texts, answers) if service.arms else []
         results = []
         for place, (text, answer) in enumerate(zip(texts, answers, strict=True)):
             told: dict[str, Any] = {"index": place, **answer.values}
             told["top"] = [{"label": label, "probability": chance} for label, chance in answer.ranked]
+            if place < len(differ) and differ[place]:
+                told["ask"] = True
             if receipts is not None:
                 told["receipt"] = receipts.receipt(call, text, answer.text)
             if service.passages is not None and answer.values["abstain"]:

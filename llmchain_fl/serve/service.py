@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.call import Call
+from llmchain_fl.serve.canary import Arms
 from llmchain_fl.serve.decoder import FAILED, GONE, LATE, Decoder, Piece, Prompt
 from llmchain_fl.serve.encoder import Encoder, Row
 from llmchain_fl.serve.engine import Engine
@@ -35,6 +36,7 @@ class Service:
         revoked: whether an address has been taken back by now.
         thresholds: label -> probability below which an answer abstains.
         passages: public ones, shown where an answer abstains or is taken from them.
+        arms: of a canary.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Service:
         thresholds: Mapping[str, float],
         metrics: Metrics | None = None,
         passages: Passages | None = None,
+        arms: Arms | None = None,
     ) -> None:
         self.settings, self.worker, self.metrics = settings, worker, metrics or Metrics()
         self.passages = passages
         self._revoked, self._thresholds = revoked, thresholds
         self._tenants: Tenants | None = None
+        self.arms = arms
         self.metrics.gauge("waiting_rows", lambda: float(worker.waiting))
         self.metrics.gauge("ready", lambda: float(self.ready))
 
@@ -77,7 +81,8 @@ class Service:
             ApiError: the model is not loaded yet.
         """
         if self._tenants is None:
-            self._tenants = Tenants(self.settings.tenant, self.engine.served, self._revoked)
+            beside = (self.arms.canary.current_label, self.arms.canary.candidate_label) if self.arms else ("", "")
+            self._tenants = Tenants(self.settings.tenant, self.engine.served, self._revoked, beside)
         return self._tenants
 
     def caller(self, authorization: str) -> Caller:
@@ -105,6 +110,8 @@ class Service:
         served = self.tenants.adapter(caller.tenant, model)
         if served is None:
             raise refusals.no_such_model()
+        if self.arms is not None and model != served.label:
+            served = self.tenants.adapter(caller.tenant, self.arms.label(caller, served.label)) or served
         if not self.tenants.take(caller.tenant, rows):
             raise refusals.too_fast()
         until = time.monotonic() + self.settings.queue.deadline_s

@@ -100,6 +100,13 @@ class Feedback(Section):
     """Most rows one person may leave a day (UTC)."""
 
 
+class CanarySettings(Section):
+    """A newly promoted adapter against its parent."""
+
+    line: str = ""
+    """The line whose canary is played (`llmchain-fl promote --canary`); empty: none."""
+
+
 class ServeSettings(Section):
     """The whole file."""
 
@@ -119,6 +126,7 @@ class ServeSettings(Section):
     bounds: Bounds = Bounds()
     feedback: Feedback = Feedback()
     passages: PublicPassages = PublicPassages()
+    canary: CanarySettings = CanarySettings()
 
     @pydantic.model_validator(mode="after")
     def _sound(self) -> ServeSettings:
@@ -130,10 +138,12 @@ class ServeSettings(Section):
         silent = [name for name, one in self.tenant.items() if not one.adapters]
         if silent:
             raise ValueError(f"tenant.{silent[0]}.adapters: at least one label")
+        if self.canary.line and not self.feedback.store:
+            raise ValueError("canary.line: without feedback nothing is learned; set feedback.store")
         return self
 
 
-_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback, PublicPassages)
+_PARTS = (ServeSettings, ServedAdapter, Tenant, Queue, Bounds, Feedback, PublicPassages, CanarySettings)
 
 
 def read_settings(path: Path) -> ServeSettings:
@@ -155,4 +165,5 @@ def read_settings(path: Path) -> ServeSettings:
     moved["feedback"] = found.feedback.model_copy(update={"store": store})
     file = found.passages.file
     moved["passages"] = found.passages.model_copy(update={"file": str(place / file) if file else ""})
+    moved["canary"] = CanarySettings(line=str(place / found.canary.line) if found.canary.line else "")
     return found.model_copy(update=moved)

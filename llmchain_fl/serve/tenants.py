@@ -60,6 +60,7 @@ class Tenants:
         settings: name -> its settings.
         served: the adapters.
         revoked: whether the address of an adapter has been taken back by now.
+        beside: (label, another label): who may use the one may use the other.
 
     Raises:
         ConfigError: a tenant is given an adapter that is not served.
@@ -70,6 +71,7 @@ class Tenants:
         settings: Mapping[str, Tenant],
         served: Sequence[Served],
         revoked: Callable[[str], bool] = lambda address: False,
+        beside: tuple[str, str] = ("", ""),
     ) -> None:
         by_label = {one.label: one for one in served}
         missing = [f"tenant.{name}.adapters: {label} is not served (there is {', '.join(by_label)})"
@@ -82,6 +84,9 @@ class Tenants:
             for person, token in [*(("", token) for token in one.tokens), *one.persons.items()]
         ]
         self._adapters = {name: [by_label[label] for label in one.adapters] for name, one in settings.items()}
+        for own in self._adapters.values():
+            if beside[0] in [one.label for one in own] and by_label[beside[1]] not in own:
+                own.append(by_label[beside[1]])
         self._buckets = {name: Bucket(one.per_minute) for name, one in settings.items()}
         self._revoked = revoked
 

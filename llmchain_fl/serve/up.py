@@ -22,6 +22,7 @@ from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import VerifiedAdapter
 from llmchain_fl.serve.app import make_app
+from llmchain_fl.serve.canary import Arms
 from llmchain_fl.serve.door import Revocations, open_adapters
 from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.metrics import Metrics
@@ -162,6 +163,7 @@ def open_server(
     revoked = Revocations(Path(settings.hub_home), published)
     thresholds = {one.verified.label: told.abstain_below for one, told in zip(adapters, settings.adapter, strict=False)}
     passages = Passages.read(settings.passages.file) if settings.passages.file else None
-    service = Service(settings, worker, revoked.holds, thresholds, metrics, passages)
+    arms = Arms.open(settings.canary.line, settings.hub_home, adapters) if settings.canary.line else None
+    service = Service(settings, worker, revoked.holds, thresholds, metrics, passages, arms)
     desk = Desk.open(settings, adapters, metrics) if settings.feedback.store else None
     return Running(settings, service, worker, desk, told)

@@ -192,12 +192,15 @@ def test_every_piece_of_toml_holds_settings_that_there_are(block: Block) -> None
     from client.site import Site
     from llmchain_fl.compare.read import build_comparison
     from llmchain_fl.config.schema import RunConfig
+    from llmchain_fl.monitor.settings import MonitorSettings
     from llmchain_fl.onprem.federation import Page
     from llmchain_fl.serve.settings import ServeSettings
 
     tree = tomllib.loads(block.text)
     if "tenant" in tree:
         assert ServeSettings.model_validate(tree).tenant.keys() == tree["tenant"].keys()
+    elif "watch" in tree:
+        assert MonitorSettings.model_validate(tree).watch == tree["watch"]
     elif "superlink" in tree:
         return  # Flower's own file
     elif "address" in tree:

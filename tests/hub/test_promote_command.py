@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmchain_fl.cli.main import app
-from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.errors import ConfigError, ModelError
 from llmchain_fl.hub.pull import Wanted, pull
 from llmchain_fl.hub.trust import own_identity
 
@@ -46,8 +46,8 @@ def test_versions_are_promoted_one_after_the_other_and_one_is_taken_back(
     (tmp_path / "open.toml").write_text(POLICY.format(worse=1.0, more="", data=data))
     (tmp_path / "tight.toml").write_text(POLICY.format(worse=1.0, more='epsilon = 0.001\nunit = "record"', data=data))
 
-    def promote(number: int, policy: str) -> str:
-        words = ["--policy", str(tmp_path / policy), "--base", str(small.bert), "--home", str(home)]
+    def promote(number: int, policy: str, *more: str) -> str:
+        words = ["--policy", str(tmp_path / policy), "--base", str(small.bert), "--home", str(home), *more]
         return told("promote", str(tmp_path / str(number)), line, *words)
 
     with pytest.raises(ModelError, match=r"not promoted: epsilon\n"):
@@ -57,6 +57,13 @@ def test_versions_are_promoted_one_after_the_other_and_one_is_taken_back(
     assert "FAILED" not in said
     with pytest.raises(ModelError, match=r"not promoted: lineage\n"):
         promote(1, "open.toml")
-    assert "passed  lineage: its parent is the current adapter" in promote(2, "open.toml")
+    with pytest.raises(ConfigError, match="--canary"):
+        promote(2, "open.toml", "--canary", "1.0")
+    said = promote(2, "open.toml", "--canary", "0.5")
+    assert "passed  lineage: its parent is the current adapter" in said
+    assert said.splitlines()[-1].startswith("bank@2 against bank@1: running, 0 votes of 500")
+    assert told("canary", line) == f"{said.splitlines()[-1]}\n"
+    with pytest.raises(ConfigError, match="a canary is running"):
+        promote(2, "open.toml")
     assert told("rollback", line, "--home", str(home)) == "served again: bank@1\n"
     assert len(list((tmp_path / "line" / "verdicts").iterdir())) == 2

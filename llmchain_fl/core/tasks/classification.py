@@ -148,13 +148,17 @@ class Classification:
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, whatever labels a site holds."""
-        scaled = self._scale * self.vectors(examples, index)
+        logits = self.logits(self.vectors(examples, index))
+        return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """[n, L] of vectors [n, H] of unit length."""
+        scaled = self._scale * vectors
         if self.random.count:
             scaled = torch.cat([scaled, by_row(scaled, self._across).relu()], dim=-1)
-        logits = (
+        return (
             by_row(scaled, self.label_vectors) if self.resident.head is None else self.resident.module["head"](scaled)
         )
-        return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
 
     def losses(self, output: Output) -> Tensor:
         """Cross entropy per record, [n]."""
