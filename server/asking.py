@@ -57,16 +57,19 @@ class Asker:
         sent = {shape: travelling(turn, self.handed[shape], seed) for shape in there}
         guard_arrays = travelling_payload(payload, seed)
         asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
+        works = {shape: work_for(self.work, shape).to_json() for shape in there}
+        arrivals = self.config.stream.arrival
+        own = {site: site_round(self.config, site, planned.round, ended) for site in asked if site in arrivals}
+        others = next((site for site in asked if site not in arrivals), None)
+        usual = None if others is None else site_round(self.config, others, planned.round, ended)
         return {
             site: self._task(
-                site_round(self.config, site, planned.round, ended) or planned, site, turn, sent, guard_arrays
+                own.get(site, usual) or planned, works[self.shapes[site]], turn, sent[self.shapes[site]], guard_arrays
             )
             for site in asked
         }
 
-    def _task(
-        self, planned: ScheduledRound, site: str, turn: Turn, sent: Mapping[SiteShape, Arrays], guard_arrays: Arrays
-    ) -> TrainTask:
+    def _task(self, planned: ScheduledRound, work: str, turn: Turn, sent: Arrays, guard_arrays: Arrays) -> TrainTask:
         """What one site is told; ``planned`` is the site's own, which may be at another stage than the run."""
         return TrainTask(
             run=self.run,
@@ -74,8 +77,8 @@ class Asker:
             stage=planned.stage,
             stage_name=planned.stage_name,
             lr=planned.lr,
-            work=work_for(self.work, self.shapes[site]).to_json(),
-            arrays=sent[self.shapes[site]],
+            work=work,
+            arrays=sent,
             guard_arrays=guard_arrays,
             federation=self.config.federation,
             trains=turn.trains,

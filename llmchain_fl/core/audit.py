@@ -38,7 +38,7 @@ the log is cut or gone                     a new one begins; what the ledger and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,27 @@ class AuditLog:
         Raises:
             PrivacyError: the disk failed, or the end of the log cannot be trusted.
         """
+        self.enter_all([(kind, values)], policy, ledger)
+
+    def enter_all(
+        self,
+        entries: Sequence[tuple[str, dict[str, Any]]],
+        policy: str,
+        ledger: Callable[[Ledger | None], Ledger | None] = lambda last: last,
+    ) -> None:
+        """Add several lines, (type, fields) each, by one write; see :meth:`enter`."""
         with disk_errors("the audit log"), self._end() as (size, last):
             lines: list[bytes] = []
             was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
             stands = ledger(stood)
             told = [("open", self._opening, None)] if last is None else []
             told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
-            if kind == "answered":
-                values["before"] = None if last is None and stands else _before(stood, stands)
+            for kind, values in entries:
+                if kind == "answered":
+                    values["before"] = None if last is None and stands else _before(stood, stands)
+                told.append((kind, values, stands))
             seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
-            for number, (name, fields, state) in enumerate([*told, (kind, values, stands)], seq + 1):
+            for number, (name, fields, state) in enumerate(told, seq + 1):
                 lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
                 head = checked(lines[-1][:-1])["hash"]
             append(self.file, size, b"".join(lines))

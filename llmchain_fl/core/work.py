@@ -139,6 +139,7 @@ class WorkSpec:
         return _adapter().dump_json(self).decode()
 
     @staticmethod
+    @functools.lru_cache(maxsize=4)  # a text is the same for every site and round of a run
     def from_json(text: str) -> WorkSpec:
         """Parse and check types.
 
