@@ -181,7 +181,7 @@ def _ray(
     sites: Sites,
     progress: Progress,
     _own_trainer: OwnTrainer | None = None,
-    _workers: int = 1,
+    workers: int = 1,
 ) -> None:
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
     need("ray", "backend ray")
@@ -189,6 +189,8 @@ def _ray(
 
     if config.sites.hostile:
         raise ConfigError(["sites.hostile needs the in-process backend"])
+    if workers > 1:
+        raise ConfigError(["--workers needs the in-process backend: Ray starts an actor a core"])
     run_on_ray(config, run, [run.sites.resolve() / name / "site.toml" for name in sites.names], progress)
 
 

@@ -83,6 +83,7 @@ class Workers:
     serving: Serving
     count: int
     _pools: dict[int, ProcessPoolExecutor] = field(default_factory=dict)
+    _waiting: deque[_Asked] = field(default_factory=deque)
 
     def __enter__(self) -> Self:
         return self
@@ -90,15 +91,15 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for one in self._waiting:
+            one.future.cancel()  # of all workers, before the first of them is waited for
         for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        for pool in self._pools.values():
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=True, cancel_futures=True)
         self._pools.clear()
 
     def replies(self, asked: Iterable[tuple[Message, Context | None]]) -> Iterator[Reply]:
         """Of each message in turn; ``asked`` is taken as far ahead as keeps the workers busy."""
-        waiting = deque[_Asked]()
+        waiting = self._waiting = deque()
         for message, context in asked:
             if context is None:
                 yield from (self._reply(waiting) for _ in range(len(waiting)))

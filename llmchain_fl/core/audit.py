@@ -89,7 +89,8 @@ class AuditLog:
             lines: list[bytes] = []
             was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
             stands = ledger(stood)
-            told = [("open", self._opening, None)] if last is None else []
+            told: list[tuple[str, dict[str, Any], Ledger | None]] = []
+            told += [("open", self._opening, None)] if last is None else []
             told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
             for kind, values in entries:
                 if kind == "answered":

@@ -78,7 +78,7 @@ class RunRows:
     @property
     def site_count(self) -> int:
         """How many sites have a row, alone or together."""
-        together = (row["n"] for rounds in self.many.values() for row in rounds.values())
+        together = (int(row["n"]) for rounds in self.many.values() for row in rounds.values())
         return max(len(self.sites), *together, 0)
 
     def curves_of_sites(self, metric: str) -> dict[str, Curve]:

@@ -87,36 +87,46 @@ def dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("sections", [{}, SUMMED], ids=["guard-and-own-scores", "secure-sum"])
-def test_several_workers_give_the_bits_of_one(
-    tiny: Any, tmp_path: Path, without_pages: None, sections: dict[str, Any]
-) -> None:
-    config = tiny.config(**sections)
-    one, several = (play(config, tmp_path / str(count), count) for count in (1, 2))
-    assert same(one, several)
-    assert told(one) == told(several)
+@pytest.fixture(scope="module")
+def whole(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run as one process plays it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.app._write_pages", lambda run: None)
+        return play(tiny.config(), tmp_path_factory.mktemp("whole") / "run", 1)
+
+
+def test_several_workers_give_the_bits_of_one(tiny: Any, tmp_path: Path, without_pages: None, whole: RunDir) -> None:
+    several = play(tiny.config(), tmp_path / "several", 2)
+    assert same(whole, several)
+    assert told(whole) == told(several)
     assert multiprocessing.active_children() == []
 
 
+def test_a_secure_sum_has_the_same_bits_with_several_workers(tiny: Any, tmp_path: Path, without_pages: None) -> None:
+    one, several = (play(tiny.config(**SUMMED), tmp_path / str(count), count) for count in (1, 2))
+    assert same(one, several)
+    assert told(one) == told(several)
+
+
 def test_after_ctrl_c_no_worker_is_left_and_the_run_goes_on_to_the_same_bits(
-    tiny: Any, tmp_path: Path, without_pages: None
+    tiny: Any, tmp_path: Path, without_pages: None, whole: RunDir
 ) -> None:
     config = tiny.config()
     with pytest.raises(KeyboardInterrupt):
         play(config, tmp_path / "stopped", 2, StopsIn(2))
     assert multiprocessing.active_children() == []
-    assert same(play(config, tmp_path / "stopped", 2), play(config, tmp_path / "whole", 1))
+    assert same(play(config, tmp_path / "stopped", 2), whole)
 
 
 def test_a_site_whose_worker_dies_is_asked_again_in_a_new_one(
     tiny: Any,
     tmp_path: Path,
     without_pages: None,
+    whole: RunDir,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = tiny.config()
-    whole, release = play(config, tmp_path / "whole", 1), outbox.release
+    release = outbox.release
 
     def dying(*given: Any) -> Any:
         if once(tmp_path):
@@ -125,7 +135,7 @@ def test_a_site_whose_worker_dies_is_asked_again_in_a_new_one(
 
     monkeypatch.setattr(outbox, "release", dying)
     with caplog.at_level(logging.WARNING, "llmchain_fl"):
-        hurt = play(config, tmp_path / "hurt", 2)
+        hurt = play(tiny.config(), tmp_path / "hurt", 2)
     assert same(whole, hurt)
     assert "asked again" in caplog.text
 

@@ -328,13 +328,9 @@ def test_ten_thousand_sites_are_told_together(publish: Callable[[Rows, dict[str,
     ]
     base = {"stage": 0, "scope": "site", "task": "all", "n": None}
     terms = {"delta": 1e-5, "unit": "person", "accountant": "pld"}
+    told: dict[str, Any] = {"bytes_up": {}, "update_norm": {}, "refused": {"reason": "norm"}, "epsilon": terms}
     for number in (1, 2, 3):
-        for metric, more in (
-            ("bytes_up", {}),
-            ("update_norm", {}),
-            ("refused", {"reason": "norm"}),
-            ("epsilon", terms),
-        ):
+        for metric, more in told.items():
             rows += by_site(
                 {**base, "round": number, "site": f"site-{n:05d}", "metric": metric, "value": number + n / 1e5, **more}
                 for n in range(10_000)
