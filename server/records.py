@@ -56,23 +56,17 @@ def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, 
         rows.append({**base, "scope": "run", "site": None, "metric": "product_error", "value": outcome.product_error})
     if outcome.shares:
         rows.append({**base, "scope": "run", "site": None, "metric": "robust_lost", "value": outcome.lost})
-    sites: list[Row] = []
+    of_site = {**base, "scope": "site"}
     for metric, values in (
         ("bytes_up", outcome.bytes_up),
         ("bytes_down", outcome.bytes_down),
         ("robust_share", outcome.shares),
         ("update_norm", outcome.admitted if outcome.norms_public else {}),
     ):
-        sites += [
-            {**base, "scope": "site", "site": site, "metric": metric, "value": float(v)}
-            for site, v in sorted(values.items())
-        ]
-    sites += [
-        {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason}
-        for site, reason in outcome.refused.items()
-    ]
-    sites += [{**base, "scope": "site", "site": site, "metric": "away", "value": 1.0} for site in outcome.away]
-    return rows + by_site(sites)
+        rows += by_site({**of_site, "site": x, "metric": metric, "value": float(v)} for x, v in sorted(values.items()))
+    refused = outcome.refused.items()
+    rows += by_site({**of_site, "site": x, "metric": "refused", "value": 1.0, "reason": why} for x, why in refused)
+    return rows + by_site({**of_site, "site": site, "metric": "away", "value": 1.0} for site in outcome.away)
 
 
 def guard_rows(number: int, stage: int, notes: Iterable[Note]) -> list[Row]:

@@ -41,6 +41,7 @@ from simulations.own_trainer import OwnTrainer, loop_of, refuse
 from simulations.prepare import Sites, dealt_in, prepare_sites, write_site_files
 from simulations.seen import Teller, Watcher
 from simulations.simulation_grid import Pays, SimulationGrid, processes
+from simulations.site_notes import SITES_LOG
 from simulations.workers import Serving, Workers
 
 ONE_THREAD = {"threads": 1}
@@ -159,7 +160,8 @@ def _in_process(
         return site if count == 1 else site.model_copy(update={"compute": site.compute.model_copy(update=ONE_THREAD)})
 
     watcher, loop = Watcher(rows_of), None if own_trainer is None else loop_of(own_trainer)
-    serving = Serving(HostileApp(make_app(open_site, watcher, loop), threat), watcher)
+    app = HostileApp(make_app(open_site, watcher, loop), threat)
+    serving = Serving(app, watcher, run.sites / SITES_LOG)
 
     pays = None if workers else Pays(count, config.total_rounds * (config.sites.cohort or config.sites.count))
     with contextlib.ExitStack() as ending:

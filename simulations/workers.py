@@ -30,6 +30,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +40,7 @@ from flwr.clientapp import ClientApp
 
 from simulations.grid import answered, broken, no_such_node
 from simulations.seen import Seen, Watcher
+from simulations.site_notes import only_into, point_to
 
 AHEAD = 4
 """Sites that wait at each worker: enough that none is idle, few enough that memory does not grow with the sites."""
@@ -54,6 +56,8 @@ class Serving:
 
     app: ClientApp
     watcher: Watcher
+    notes: Path
+    """What workers log."""
 
 
 _SERVING: ContextVar[Serving] = ContextVar("serving")
@@ -96,6 +100,7 @@ class Workers:
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self._pools.clear()
+        point_to(self.serving.notes)
 
     def replies(self, asked: Iterable[tuple[Message, Context | None]]) -> Iterator[Reply]:
         """Of each message in turn; ``asked`` is taken as far ahead as keeps the workers busy."""
@@ -150,7 +155,8 @@ def _site(asked: _Asked) -> str:
 
 
 def _begin(serving: Serving) -> None:
-    """In a new worker: hear nothing of Ctrl-C, end with the parent, use one thread."""
+    """In a new worker: hear nothing of Ctrl-C, end with the parent, say nothing to the terminal, use one thread."""
+    only_into(serving.notes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)

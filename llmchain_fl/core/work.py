@@ -164,7 +164,7 @@ class WorkSpec:
         """SHA-256 of the JSON text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def resident(self) -> ResidentSpec:
         """What must be in memory to do it."""
         vectors = task_kind(self.task.kind).vectors
