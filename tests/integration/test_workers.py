@@ -22,9 +22,11 @@ from llmchain_fl.config.write import to_toml
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
+from simulations import simulation_grid
 from simulations.run import simulate
 from simulations.seen import Watcher
 from simulations.simulation_grid import Pays, processes
+from simulations.workers import Workers
 
 PRIVATE = {
     "privacy": {"enabled": True, "noise_multiplier": 50.0},
@@ -100,6 +102,20 @@ def test_several_workers_give_the_bits_of_one(tiny: Any, tmp_path: Path, without
     assert same(whole, several)
     assert told(whole) == told(several)
     assert multiprocessing.active_children() == []
+
+
+def test_workers_that_are_started_in_the_middle_of_a_round_change_no_bit(
+    tiny: Any, tmp_path: Path, without_pages: None, whole: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[int] = []
+    replies = Workers.replies
+    monkeypatch.setattr(Workers, "replies", lambda *given: handed.append(1) or replies(*given))
+    monkeypatch.setattr(simulation_grid, "WORTH", 0.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    run = play(tiny.config(), tmp_path / "run", 0)
+    assert handed
+    assert same(whole, run)
+    assert told(whole) == told(run)
 
 
 def test_a_secure_sum_has_the_same_bits_with_several_workers(tiny: Any, tmp_path: Path, without_pages: None) -> None:
