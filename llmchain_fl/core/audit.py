@@ -53,6 +53,8 @@ FILE = "audit.jsonl"
 Ledger = dict[str, Any]
 """How a ledger stood: seq, head, epsilon (None: infinite), delta, unit, accountant, profiles (the sets of groups whose
 largest epsilon it is), counted_peers and listed (whose noise is trusted to be there)."""
+Stands = Callable[[Ledger | None], Ledger | None]
+Line = tuple[str, dict[str, Any]]
 
 
 class AuditLog:
@@ -61,14 +63,7 @@ class AuditLog:
     def __init__(self, folder: Path, side: str, name: str) -> None:
         self.file, self._opening = folder / FILE, {"format": FORMAT, "side": side, "name": name}
 
-    def enter(
-        self,
-        kind: str,
-        policy: str,
-        ledger: Callable[[Ledger | None], Ledger | None] = lambda last: last,
-        /,
-        **values: Any,
-    ) -> None:
+    def enter(self, kind: str, policy: str, ledger: Stands = lambda last: last, /, **values: Any) -> None:
         """Add a line, on the disk when it returns; before it the lines that open the log or say that settings changed.
 
         ``ledger``: from how the ledger stood to how it stands. ``values``: the fields of ``kind``, but for ``before``.
@@ -78,19 +73,13 @@ class AuditLog:
         """
         self.enter_all([(kind, values)], policy, ledger)
 
-    def enter_all(
-        self,
-        entries: Sequence[tuple[str, dict[str, Any]]],
-        policy: str,
-        ledger: Callable[[Ledger | None], Ledger | None] = lambda last: last,
-    ) -> None:
+    def enter_all(self, entries: Sequence[Line], policy: str, ledger: Stands = lambda last: last) -> None:
         """Add several lines, (type, fields) each, by one write; see :meth:`enter`."""
         with disk_errors("the audit log"), self._end() as (size, last):
             lines: list[bytes] = []
             was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
             stands = ledger(stood)
-            told: list[tuple[str, dict[str, Any], Ledger | None]] = []
-            told += [("open", self._opening, None)] if last is None else []
+            told: list[tuple[str, dict[str, Any], Any]] = [("open", self._opening, None)] if last is None else []
             told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
             for kind, values in entries:
                 if kind == "answered":
