@@ -32,7 +32,7 @@ UNKNOWN = 0.5
 """Share of unknown tokens above which the site's log says so."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SiteRecords:
     """Records and their privacy units. ``names``: of the person behind each unit, where names tell units apart."""
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,12 @@ from llmchain_fl.atomic_file import finite
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.tasks.metric import Metric
 
+MOST_SITES = 200
+"""Of more sites than this a round writes one row for all in place of a row each."""
+WORST = 8
+"""Sites that such a row names: those with the largest numbers."""
+ALL_SITES = "sites"
+"""Scope of such a row."""
 ROW_NEEDS = ("round", "metric", "value")
 R_MATRIX = "r_matrix"
 UNDECLARED: Mapping[str, Metric] = MappingProxyType(
@@ -118,6 +125,42 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return None if _fault(row) else row | {"value": math.nan if row["value"] is None else row["value"]}
+
+
+def by_site(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of scope ``site``, or where more than ``MOST_SITES`` sites tell the same number one row of it for all.
+
+    ==========================================  ================================================================
+    rows of one round, metric, task             result
+    ==========================================  ================================================================
+    of at most ``MOST_SITES`` sites             these
+    of more                                     one of scope ``sites``: ``value`` is the largest, ``total`` their sum,
+                                                ``n`` how many they are, ``quartiles`` lowest to highest, ``largest``
+                                                the ``WORST`` sites; of a ``reason``, how often each was given
+    ==========================================  ================================================================
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["round"], row["metric"], row.get("task")), []).append(row)
+    return [row for found in groups.values() for row in (found if len(found) <= MOST_SITES else [_of_all(found)])]
+
+
+def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    values = sorted(float(row["value"]) for row in rows)
+    last = len(values) - 1
+    largest = sorted(rows, key=lambda row: (-float(row["value"]), str(row["site"])))[:WORST]
+    told: dict[str, Any] = {
+        "scope": ALL_SITES,
+        "site": None,
+        "n": len(rows),
+        "value": values[-1],
+        "total": math.fsum(values),
+        "quartiles": [values[round(last * part / 4)] for part in range(5)],
+        "largest": {str(row["site"]): row["value"] for row in largest},
+    }
+    if "reason" in rows[0]:
+        told["reason"] = dict(Counter(str(row["reason"]) for row in rows))
+    return {**rows[0], **told}
 
 
 def declaration(metric: Metric) -> dict[str, Any]:

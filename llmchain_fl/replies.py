@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.errors import CODES, WireError
@@ -93,17 +93,17 @@ def _reply(content: RecordDict) -> Update | Scores | Refusal:
     number, receipt = _number(config, "round"), _text(config, "receipt")
     if len(receipt) > MAX_RECEIPT:
         raise WireError(f"a receipt of {len(receipt)} characters, at most {MAX_RECEIPT}", remedy="run the same version")
-    if "scores" in content.metric_records:
-        return Scores(number, _scores(content.metric_records["scores"]), receipt)
-    record = content.array_records.get("arrays")
-    if record is None or set(content.array_records) != {"arrays"}:
+    scores, record = content.get("scores"), content.get("arrays")
+    if isinstance(scores, MetricRecord):
+        return Scores(number, _scores(scores), receipt)
+    if not isinstance(record, ArrayRecord) or sum(isinstance(one, ArrayRecord) for one in content.values()) > 1:
         raise WireError("the reply holds no update", remedy=_SAME)
     return Update(number, unpack(record), receipt)
 
 
 def _config(content: RecordDict) -> ConfigRecord:
-    found = content.config_records.get("config")
-    if found is None:
+    found = content.get("config")
+    if not isinstance(found, ConfigRecord):
         raise WireError("the message has no config", remedy=_SAME)
     return found
 

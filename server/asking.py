@@ -58,16 +58,21 @@ class Asker:
         sent = {shape: travelling(turn, self.handed[shape], seed) for shape in there}
         guard_arrays = travelling_payload(payload, seed)
         asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
+        arrivals = self.config.stream.arrival
+        own = {site: site_round(self.config, site, planned.round, ended) for site in asked if site in arrivals}
+        others = next((site for site in asked if site not in arrivals), None)
+        usual = None if others is None else site_round(self.config, others, planned.round, ended)
+        plans = {site: own.get(site, usual) or planned for site in asked}
+        kinds = {site: (plans[site].stage_name, self.shapes[site]) for site in asked}
+        works = {
+            (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
+        }
         return {
-            site: self._task(
-                site_round(self.config, site, planned.round, ended) or planned, site, turn, sent, guard_arrays
-            )
+            site: self._task(plans[site], works[kinds[site]], turn, sent[self.shapes[site]], guard_arrays)
             for site in asked
         }
 
-    def _task(
-        self, planned: ScheduledRound, site: str, turn: Turn, sent: Mapping[SiteShape, Arrays], guard_arrays: Arrays
-    ) -> TrainTask:
+    def _task(self, planned: ScheduledRound, work: str, turn: Turn, sent: Arrays, guard_arrays: Arrays) -> TrainTask:
         """What one site is told; ``planned`` is the site's own, which may be at another stage than the run."""
         return TrainTask(
             run=self.run,
@@ -75,8 +80,8 @@ class Asker:
             stage=planned.stage,
             stage_name=planned.stage_name,
             lr=planned.lr,
-            work=work_for(self._work_in(planned.stage_name), self.shapes[site]).to_json(),
-            arrays=sent[self.shapes[site]],
+            work=work,
+            arrays=sent,
             guard_arrays=guard_arrays,
             federation=self.config.federation,
             trains=turn.trains,

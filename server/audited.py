@@ -7,7 +7,7 @@ gives no answer in time, a line says so; a task without either was open when the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,11 @@ from llmchain_fl.core.printable import printable
 from llmchain_fl.run_dir import RunDir
 from server.grid_around import GridAround
 from server.state import RunState
+
+AT_ONCE_BYTES = 2**22
+"""Replies of a simulation are held until they are this many bytes, or ``at_once``."""
+Place = dict[str, Any]
+Line = tuple[str, dict[str, Any]]
 
 
 class AuditedGrid(GridAround):
@@ -57,41 +62,73 @@ class AuditedGrid(GridAround):
         raise NotImplementedError("every message goes through send_and_receive")
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Replies as they come; the lines that tell of them are written first."""
-        told = list(messages)
-        waiting = {message.metadata.dst_node_id: self._asked(message) for message in told}
-        asked = dict(waiting)
-        for reply in self._grid.send_and_receive(told, timeout=timeout):
-            node = reply.metadata.src_node_id
-            waiting.pop(node, None)
-            if node in asked:
-                self._received(node, reply, asked[node])
-            yield reply
-        for node, place in waiting.items():
-            self._enter("lost", node, **place)
-
-    def _asked(self, message: Message) -> dict[str, Any]:
-        """Enter a task. Returns what the line of its end repeats."""
-        task = fingerprint(message.content)
-        place = {**place_of(message), "task": task.sha256}
-        node, work = message.metadata.dst_node_id, work_of(message.content)
-        self._enter("asked", node, **place, task_bytes=task.size, work=work)
-        return place
-
-    def _received(self, node: int, reply: Message, place: Mapping[str, Any]) -> None:
-        """Enter what came back; nothing of it is believed."""
-        if reply.has_error():
-            return self._enter("received", node, **place, decision="failed", reply="", reply_bytes=0)
-        found, claims = fingerprint(reply.content), ""
-        if place["kind"] == MessageType.QUERY and "config" in reply.content.config_records:
-            claims = printable(str(reply.content.config_records["config"].get("site", "")))[:64]
-        told = {"decision": decision_of(reply.content), "reply": found.sha256, "reply_bytes": found.size}
-        return self._enter("received", node, claims, **place, **told)
-
-    def _enter(self, type_: str, node: int, claims: str = "", /, **values: Any) -> None:
-        """``claims``: the name that a node gives itself, for one that is no site of the run yet."""
+        """Replies as they come; the lines that tell of them are written first, of ``at_once`` messages by one write."""
         names = {number: name for name, number in self._state.nodes.items()}
-        self._log.enter(type_, self._policy, site=names.get(node, claims), node=node, **values)
+        asked: dict[int, Place] = {}
+        waiting: dict[int, Place] = {}
+        replies = self._grid.send_and_receive(self._asked(messages, names, asked, waiting), timeout=timeout)
+        for several in _in_parts(replies, self.at_once):
+            lines = []
+            for reply in several:
+                node = reply.metadata.src_node_id
+                waiting.pop(node, None)
+                if node in asked:
+                    lines.append(_received(names, node, reply, asked[node]))
+            self._enter(lines)
+            yield from several
+        self._enter([_line(names, "lost", node, **place) for node, place in waiting.items()])
+
+    def _asked(
+        self,
+        messages: Iterable[Message],
+        names: Mapping[int, str],
+        asked: dict[int, Place],
+        waiting: dict[int, Place],
+    ) -> Iterator[Message]:
+        """The messages, each entered before it is handed on; what the line of its end repeats goes into both tables."""
+        for several in _in_parts(messages, self.at_once):
+            lines = []
+            for message in several:
+                task, node = fingerprint(message.content), message.metadata.dst_node_id
+                asked[node] = waiting[node] = {**place_of(message), "task": task.sha256}
+                told = {"task_bytes": task.size, "work": work_of(message.content)}
+                lines.append(_line(names, "asked", node, **asked[node], **told))
+            self._enter(lines)
+            yield from several
+
+    def _enter(self, lines: Sequence[Line]) -> None:
+        if lines:
+            self._log.enter_all(lines, self._policy)
+
+
+def _line(names: Mapping[int, str], kind: str, node: int, claims: str = "", /, **values: Any) -> Line:
+    """``claims``: the name that a node gives itself, for one that is no site of the run yet."""
+    return kind, {"site": names.get(node, claims), "node": node, **values}
+
+
+def _received(names: Mapping[int, str], node: int, reply: Message, place: Place) -> Line:
+    """What came back; nothing of it is believed."""
+    if reply.has_error():
+        return _line(names, "received", node, **place, decision="failed", reply="", reply_bytes=0)
+    found, claims = fingerprint(reply.content), ""
+    if place["kind"] == MessageType.QUERY and "config" in reply.content.config_records:
+        claims = printable(str(reply.content.config_records["config"].get("site", "")))[:64]
+    told = {"decision": decision_of(reply.content), "reply": found.sha256, "reply_bytes": found.size}
+    return _line(names, "received", node, claims, **place, **told)
+
+
+def _in_parts(messages: Iterable[Message], most: int) -> Iterator[list[Message]]:
+    """The messages, at most so many and about ``AT_ONCE_BYTES`` at a time, taken as they are needed."""
+    part, size = list[Message](), 0
+    for message in messages:
+        part.append(message)
+        held = message.content.array_records.values() if message.has_content() else ()
+        size += sum(len(array.data) for arrays in held for array in arrays.values())
+        if len(part) >= most or size >= AT_ONCE_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 @contextmanager

@@ -15,6 +15,8 @@ class GridAround(Grid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        self.at_once: int = getattr(grid, "at_once", 1)
+        """How many messages may be entered in a log by one write: several where all sites are in this process."""
 
     def set_run(self, run: Run) -> None:
         """Flower's hook."""

@@ -85,7 +85,7 @@ class MaskedRounds:
         messages = strategy.ask(planned, members, lambda site: self.sums.task_for(number, site))
         outcome.bytes_down = {site: size_of(task) for site, task in strategy.asked.items()}
         sites = {nodes[site]: site for site in members}
-        for reply in grid.send_and_receive(messages, timeout=strategy.reply_seconds) if messages else ():
+        for reply in grid.send_and_receive(messages, timeout=strategy.reply_seconds) if members else ():
             site = sites.get(reply.metadata.src_node_id, "")
             if site and site not in outcome.admitted and site not in outcome.refused:
                 self._take(number, site, reply, outcome)

@@ -18,6 +18,7 @@ from llmchain_fl.core.privacy.charges import score_event, training_event, traini
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.groups import HELD_OUT
 from llmchain_fl.core.privacy.plan import PrivacyPlan
+from llmchain_fl.metrics_file import by_site
 from llmchain_fl.planning.forecast import calibrated_noise, score_noise, scores_asked
 from llmchain_fl.planning.trusted_peers import FIELD, MEANS, by_trusted_peers
 from llmchain_fl.planning.work import plan_from
@@ -177,7 +178,8 @@ class PrivacyBook:
             counts[-1] += count
             if not any(counts):
                 del self._counts[site][group]
-                self._counts = {name: groups for name, groups in self._counts.items() if groups}
+                if not self._counts[site]:
+                    del self._counts[site]
 
     @property
     def terms(self) -> str:
@@ -193,14 +195,14 @@ class PrivacyBook:
         return max((self.epsilon(self.spent(site)) for site in self._counts), default=0.0)
 
     def rows(self, number: int, stage: int, sites: Iterable[str]) -> list[dict[str, Any]]:
-        """One metrics row a site: cumulative epsilon with its terms."""
+        """One metrics row a site: cumulative epsilon with its terms; of very many sites together (``by_site``)."""
         if self.plan is None:
             return []
         terms = {"delta": self.plan.delta, "unit": self.plan.unit, "accountant": self._config.accountant}
         terms["noise"] = noised_by(self.plan)
         base = {"round": number, "stage": stage, "scope": "site", "task": "all", "metric": "epsilon", "n": None}
         spent = {site: self.epsilon(self.spent(site)) for site in sites}
-        return [{**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items())]
+        return by_site({**base, "site": site, "value": value, **terms} for site, value in sorted(spent.items()))
 
     def as_json(self, sites: Iterable[str], *, peers: bool = True) -> dict[str, Any]:
         """Content of ``privacy.json``; ``peers``: with the table over trusted peers, which takes a while."""
@@ -232,7 +234,8 @@ class PrivacyBook:
         return {FIELD: {str(trusted): value for trusted, value in found.items()}, f"{FIELD}_is": MEANS} if found else {}
 
     def _site(self, site: str, plan: PrivacyPlan) -> dict[str, Any]:
-        counts, events = self.spendings.get(site, {}), self.spent(site)
+        counts = {name: sum(each) for name, each in self._counts.get(site, {}).items()}
+        events = self.spent(site)
         rounds = sum(count for group, count in counts.items() if group != HELD_OUT)
         return {
             "epsilon": self.epsilon(events),

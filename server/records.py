@@ -10,7 +10,7 @@ from llmchain_fl.continual.metrics import r_matrix, summary
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 from llmchain_fl.evaluation.margin import share_half_width
 from llmchain_fl.guards.server_guards import Note
-from llmchain_fl.metrics_file import R_MATRIX, declaration
+from llmchain_fl.metrics_file import R_MATRIX, by_site, declaration
 from server.outcome import RoundOutcome
 from server.schedule import ScheduledRound
 
@@ -50,29 +50,24 @@ def counted(metric: Metric, values: Mapping[str, float], n: int) -> Row:
 
 
 def round_rows(number: int, stage: int, stage_name: str, outcome: RoundOutcome, seconds: float) -> list[Row]:
-    """Bytes, norms and refusals of a round."""
+    """Bytes, norms and refusals of a round; of very many sites together (``by_site``)."""
     base = {"round": number, "stage": stage, "task": stage_name, "n": None}
     rows: list[Row] = [{**base, "scope": "run", "site": None, "metric": "seconds", "value": seconds}]
     if outcome.product_error is not None:
         rows.append({**base, "scope": "run", "site": None, "metric": "product_error", "value": outcome.product_error})
     if outcome.shares:
         rows.append({**base, "scope": "run", "site": None, "metric": "robust_lost", "value": outcome.lost})
+    of_site = {**base, "scope": "site"}
     for metric, values in (
         ("bytes_up", outcome.bytes_up),
         ("bytes_down", outcome.bytes_down),
         ("robust_share", outcome.shares),
         ("update_norm", outcome.admitted if outcome.norms_public else {}),
     ):
-        rows += [
-            {**base, "scope": "site", "site": site, "metric": metric, "value": float(v)}
-            for site, v in sorted(values.items())
-        ]
-    rows += [
-        {**base, "scope": "site", "site": site, "metric": "refused", "value": 1.0, "reason": reason}
-        for site, reason in outcome.refused.items()
-    ]
-    rows += [{**base, "scope": "site", "site": site, "metric": "away", "value": 1.0} for site in outcome.away]
-    return rows
+        rows += by_site({**of_site, "site": x, "metric": metric, "value": float(v)} for x, v in sorted(values.items()))
+    refused = outcome.refused.items()
+    rows += by_site({**of_site, "site": x, "metric": "refused", "value": 1.0, "reason": why} for x, why in refused)
+    return rows + by_site({**of_site, "site": site, "metric": "away", "value": 1.0} for site in outcome.away)
 
 
 def guard_rows(number: int, stage: int, notes: Iterable[Note]) -> list[Row]:

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -94,7 +95,7 @@ class RollCall:
 
     def _missing(self, here: Sequence[str]) -> int:
         """How many of the sites that must be connected now are not."""
-        for name in sorted({name for name in here if here.count(name) > 1}):
+        for name in sorted(name for name, times in Counter(here).items() if times > 1):
             raise RunError(f"two sites call themselves {name}", remedy="give every site its own name in its site file")
         if self._known:
             return len(self._known - self._later - set(here))

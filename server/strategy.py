@@ -8,7 +8,7 @@ weight, broadcasts a wrong shape, and lets one NaN through (docs/pitfalls.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -111,8 +111,8 @@ class FederatedLora:
 
     def ask(
         self, planned: ScheduledRound, sites: Iterable[str], secure: Callable[[str], SecureTask] | None = None
-    ) -> list[Message]:
-        """One train message a site; ``secure``: what it needs to mask its update."""
+    ) -> Iterator[Message]:
+        """One train message a site, written when it is taken; ``secure``: what a site needs to mask its update."""
         state = self.state
         tasks = self.asker.tasks(planned, sites, state.nodes, state.current, self.guard_arrays, state.ended)
         self._asked = {
@@ -125,7 +125,7 @@ class FederatedLora:
             )
             for site, task in tasks.items()
         }
-        return [
+        return (
             Message(
                 write_train_task(told),
                 dst_node_id=state.nodes[site],
@@ -133,7 +133,7 @@ class FederatedLora:
                 group_id=str(planned.round),
             )
             for site, told in self._asked.items()
-        ]
+        )
 
     # -- one mean for all: where the server learns the sum only ---------------------------------------------------
 

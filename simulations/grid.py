@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-SERVER_NODE = 1
+SERVER_NODE, FIRST_NODE = 1, 2
 
 
 class InProcessGrid(Grid):
@@ -36,17 +36,9 @@ class InProcessGrid(Grid):
     def __init__(self, client_app: ClientApp, sites: Iterable[str], run_id: int = 1) -> None:
         self._app = client_app
         self._run = Run.create_empty(run_id)
-        names = list(sites)
-        self._contexts: Mapping[int, Context] = {
-            number + 2: Context(
-                run_id=run_id,
-                node_id=number + 2,
-                node_config={"partition-id": number, "num-partitions": len(names), "site-name": name},
-                state=RecordDict(),
-                run_config={},
-            )
-            for number, name in enumerate(names)
-        }
+        self._names, self._first = list(sites), FIRST_NODE
+        self._contexts: dict[int, Context] = {}
+        """Of the nodes whose app has left something in its context; the others' are made anew each time."""
         self._waiting: dict[str, Message] = {}
         self._identify()
 
@@ -73,7 +65,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Every site is always there."""
-        return list(self._contexts)
+        return range(self._first, self._first + len(self._names))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keep messages until their replies are pulled."""
@@ -95,19 +87,50 @@ class InProcessGrid(Grid):
 
     def _deliver(self, message: Message, number: str) -> Message:
         """One site's reply. As in Flower, a ClientApp that raises and a node that is not there give error replies."""
-        message.metadata.__dict__["_message_id"] = number
-        own = copy.copy(message)
-        own.content = RecordDict(
-            dict(message.content)
-        )  # strategies put one record in all messages, and mods take from it
-        context = self._contexts.get(message.metadata.dst_node_id)
+        context, own = self._context(message), numbered_copy(message, number)
         if context is None:
-            return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, "there is no such node"), reply_to=message))
-        try:
-            return _numbered(self._app(own, context))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return _numbered(Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message))
+            return no_such_node(message)
+        reply = answered(self._app, own, context)
+        if context.state:
+            self._contexts[context.node_id] = context
+        return reply
+
+    def _context(self, message: Message) -> Context | None:
+        """What Flower would tell the node that the message goes to; None: there is no such node."""
+        node = message.metadata.dst_node_id
+        place = node - self._first
+        if not 0 <= place < len(self._names):
+            return None
+        config: dict[str, bool | float | int | str] = {"partition-id": place, "num-partitions": len(self._names)}
+        config["site-name"] = self._names[place]
+        found = self._contexts.get(node)
+        return found or Context(self._run.run_id, node, node_config=config, state=RecordDict(), run_config={})
+
+
+def numbered_copy(message: Message, number: str) -> Message:
+    """The message under a number, with records of its own: strategies put one in all, and mods take from it."""
+    message.metadata.__dict__["_message_id"] = number
+    own = copy.copy(message)
+    own.content = RecordDict(dict(message.content))
+    return own
+
+
+def answered(app: ClientApp, message: Message, context: Context) -> Message:
+    """What the app makes of a message; an app that raises gives an error reply."""
+    try:
+        return _numbered(app(message, context))
+    except Exception as error:
+        return broken(message, f"{type(error).__name__}: {error}")
+
+
+def broken(message: Message, reason: str) -> Message:
+    """The reply of a node whose app gave none."""
+    return _numbered(Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message))
+
+
+def no_such_node(message: Message) -> Message:
+    """The reply in place of a node that is not there."""
+    return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, "there is no such node"), reply_to=message))
 
 
 def _numbered(reply: Message) -> Message:

@@ -7,9 +7,10 @@ the three ways of running differ in nothing but the transport.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from client.site import Site, SiteCompute, SiteData, SiteLimits, SiteSecure
 from llmchain_fl.atomic_file import atomic_write
@@ -28,6 +29,8 @@ from simulations.dealing import Dealt, deal, site_names
 from simulations.streams import Share, shaped
 
 DONE = "dealt.json"
+ANY = "ANY.SITE.OF.ALL"
+"""Stands for a site's name in what is made once for all of them."""
 MOST_TRAINED = 10**12
 """How many numbers an adapter has is known once its base is loaded; a simulation is limited by memory alone."""
 
@@ -39,7 +42,50 @@ def dealt_in(folder: Path) -> Dealt | None:
     return Dealt(**found) if isinstance(found, dict) else None
 
 
-def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
+class Sites(Sequence[Site]):
+    """The simulated sites of a run, each made when it is asked for: they differ in their names alone."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self.names = site_names(config)
+        self._any, self._file = simulated_site(config, folder, ANY), site_file(config, folder, ANY)
+
+    def of(self, name: str) -> Site:
+        """The site of this name."""
+
+        def named(path: str) -> str:
+            return path.replace(ANY, name)
+
+        site, data, secure = self._any, self._any.data, self._any.secure
+        moved = {
+            "state": named(site.state),
+            "data": data.model_copy(update={"train": named(data.train), "held_out": named(data.held_out)}),
+            "secure": secure.model_copy(update={"identity": named(secure.identity)}),
+        }
+        return site.model_copy(update={"name": name, **moved}).written_as(self.file(name))
+
+    def file(self, name: str) -> bytes:
+        """The same as a file."""
+        return self._file.replace(ANY.encode(), name.encode())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> Site: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Site]: ...
+
+    def __getitem__(self, place: int | slice) -> Site | list[Site]:
+        return self.of(self.names[place]) if isinstance(place, int) else [self.of(name) for name in self.names[place]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def prepare_sites(config: RunConfig, folder: Path) -> Sites:
     """The simulated sites of a run. Each stage is dealt once; what an extension adds is dealt to the same sites.
 
     Raises:
@@ -64,7 +110,7 @@ def prepare_sites(config: RunConfig, folder: Path) -> list[Site]:
                 _write_share(folder / name, stage, share)
         write_site_files(config, folder)
         atomic_write(folder / DONE, json.dumps(asdict(Dealt(names, stages, groups))).encode())
-    return [simulated_site(config, folder, name).written_as(site_file(config, folder, name)) for name in names]
+    return Sites(config, folder)
 
 
 def _check_names(names: list[str], done: Dealt) -> None:
@@ -159,8 +205,9 @@ def _plugins(config: RunConfig) -> list[str]:
 
 def write_site_files(config: RunConfig, folder: Path) -> None:
     """The sites as files, for the backends whose clients are processes of their own."""
-    for name in site_names(config):
-        atomic_write(folder / name / "site.toml", site_file(config, folder, name))
+    sites = Sites(config, folder)
+    for name in sites.names:
+        atomic_write(folder / name / "site.toml", sites.file(name))
 
 
 def site_file(config: RunConfig, folder: Path, name: str) -> bytes:

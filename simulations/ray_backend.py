@@ -34,8 +34,8 @@ from llmchain_fl.run_dir import RunDir
 from server.app import run_all
 from simulations.baselines import baselines
 from simulations.ordered_grid import OrderedGrid, Stop
+from simulations.site_notes import SITES_LOG, note_into, point_to
 
-SITES_LOG = "sites.log"
 SWITCHES = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -65,9 +65,7 @@ class SitesApp(ClientApp):
 @functools.lru_cache(maxsize=1)
 def _app_of(files: tuple[Path, ...]) -> ClientApp:
     """The ClientApp of this actor; refusals are explained in ``sites.log`` beside the sites' folders."""
-    notes = logging.FileHandler(files[0].parent.parent / SITES_LOG, delay=True)
-    notes.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(notes)
+    log.addHandler(note_into(files[0].parent.parent / SITES_LOG))
     return make_app(lambda context: read_site(files[int(context.node_config["partition-id"])]))
 
 
@@ -113,7 +111,7 @@ def run_on_ray(config: RunConfig, run: RunDir, files: Sequence[Path], progress: 
             for thread in threads:
                 thread.join()
             _shut_down()
-            _point_to(run.sites / SITES_LOG)
+            point_to(run.sites / SITES_LOG)
 
 
 def _resources(config: RunConfig, sites: int) -> dict[str, dict[str, Any]]:
@@ -184,11 +182,6 @@ def _until_ctrl_c(stop: Stop) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _point_to(notes: Path) -> None:
-    if notes.is_file():
-        log.warning("what the sites had to say: %s", notes)
 
 
 def _shut_down() -> None:

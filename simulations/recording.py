@@ -41,7 +41,7 @@ class RecordingGrid(InProcessGrid):
 
     def _deliver(self, message: Message, number: str) -> Message:
         reply = super()._deliver(message, number)
-        context = self._contexts.get(message.metadata.dst_node_id)
+        context = self._context(message)
         self.log.append(Passed(str(context.node_config["site-name"]) if context else "", message, reply))
         return reply
 

@@ -6,13 +6,14 @@ way (docs/on-flower.md).
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from flwr.app import Context
 
 from client.app import make_app
 from client.site import Site
@@ -34,12 +35,17 @@ from server.state import last_state
 from simulations.backdoor import armed
 from simulations.baselines import baselines
 from simulations.dealing import site_names
-from simulations.grid import InProcessGrid
 from simulations.hostile import HostileApp, Threat, hostile_sites
 from simulations.local_scores import LocalScores
 from simulations.own_trainer import OwnTrainer, loop_of, refuse
-from simulations.prepare import dealt_in, prepare_sites, write_site_files
+from simulations.prepare import Sites, dealt_in, prepare_sites, write_site_files
+from simulations.seen import Teller, Watcher
+from simulations.simulation_grid import Pays, SimulationGrid, processes
+from simulations.site_notes import SITES_LOG
+from simulations.workers import Serving, Workers
 
+ONE_THREAD = {"threads": 1}
+"""Of a site where there are workers, played in one or not: the last bits of long sums follow the number of threads."""
 REMEMBERED_MB = 2048
 """At most, in each process."""
 
@@ -104,10 +110,12 @@ def simulate(
     progress: Progress,
     backend: str = "in-process",
     own_trainer: OwnTrainer | None = None,
+    workers: int = 1,
 ) -> None:
     """Play ``config`` in ``run``; goes on from the last finished round if there is one.
 
-    ``own_trainer`` trains at the sites in place of the local loop (``own_trainer.py``).
+    ``own_trainer`` trains at the sites in place of the local loop (``own_trainer.py``); ``workers``: how many processes
+    play sites, 0: as many as pays (``simulation_grid.py``). Ray starts its own.
 
     Raises:
         LlmchainError: see ``server/build.py``, or another process is at work on the run; every finished round is kept.
@@ -119,7 +127,7 @@ def simulate(
     with run.alone():
         check_resumed(config, run)
         sites = prepare_sites(config, run.sites)
-        BACKENDS[backend](config, run, sites, progress, own_trainer)
+        BACKENDS[backend](config, run, sites, progress, own_trainer, workers)
 
 
 def threat_of(config: RunConfig, names: list[str]) -> Threat:
@@ -129,26 +137,37 @@ def threat_of(config: RunConfig, names: list[str]) -> Threat:
 
 
 def _in_process(
-    config: RunConfig, run: RunDir, sites: list[Site], progress: Progress, own_trainer: OwnTrainer | None = None
+    config: RunConfig,
+    run: RunDir,
+    sites: Sites,
+    progress: Progress,
+    own_trainer: OwnTrainer | None = None,
+    workers: int = 1,
 ) -> None:
-    names = [site.name for site in sites]
+    names = sites.names
     threat = threat_of(config, names)
-    by_name = {site.name: site for site in armed(config, sites, threat)}
-    clock = [time.monotonic()]
-
+    hostile = {site.name: site for site in armed(config, list(map(sites.of, sorted(threat.sites))), threat)}
     local = LocalScores(config)
+    count = processes(config, workers, own_trainer=own_trainer is not None)
     noised = not (config.privacy.enabled and config.privacy.unit == "site")  # else these ratios are of private steps
 
-    def watch(site: Site, task: TrainTask, result: LocalResult) -> None:
-        if noised:
-            run.append_rows(strength_rows(site.name, task, result) + local.rows(site, task))
-        now = time.monotonic()
-        progress.site_finished(site.name, result.tokens, now - clock[0])
-        clock[0] = now
+    def rows_of(site: Site, task: TrainTask, result: LocalResult) -> list[dict[str, Any]]:
+        return strength_rows(site.name, task, result) + local.rows(site, task) if noised else []
 
-    loop = None if own_trainer is None else loop_of(own_trainer)
-    app = make_app(lambda context: by_name[str(context.node_config["site-name"])], watch, loop)
-    run_all(config, run, InProcessGrid(HostileApp(app, threat), by_name), progress, baselines(config, run.sites, names))
+    def open_site(context: Context) -> Site:
+        name = str(context.node_config["site-name"])
+        site = hostile.get(name) or sites.of(name)
+        return site if count == 1 else site.model_copy(update={"compute": site.compute.model_copy(update=ONE_THREAD)})
+
+    watcher, loop = Watcher(rows_of), None if own_trainer is None else loop_of(own_trainer)
+    app = HostileApp(make_app(open_site, watcher, loop), threat)
+    serving = Serving(app, watcher, run.sites / SITES_LOG)
+
+    pays = None if workers else Pays(count, config.total_rounds * (config.sites.cohort or config.sites.count))
+    with contextlib.ExitStack() as ending:
+        several = ending.enter_context(Workers(serving, count)) if count > 1 else None
+        grid = SimulationGrid(serving, several, names, Teller(run, progress), pays)
+        run_all(config, run, grid, progress, baselines(config, run.sites, names))
 
 
 def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[str, Any]]:
@@ -159,7 +178,12 @@ def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[
 
 
 def _ray(
-    config: RunConfig, run: RunDir, sites: list[Site], progress: Progress, _own_trainer: OwnTrainer | None = None
+    config: RunConfig,
+    run: RunDir,
+    sites: Sites,
+    progress: Progress,
+    _own_trainer: OwnTrainer | None = None,
+    workers: int = 1,
 ) -> None:
     """Flower's own simulation engine: Ray actors, each a process with its own base model."""
     need("ray", "backend ray")
@@ -167,9 +191,10 @@ def _ray(
 
     if config.sites.hostile:
         raise ConfigError(["sites.hostile needs the in-process backend"])
-    run_on_ray(config, run, [run.sites.resolve() / site.name / "site.toml" for site in sites], progress)
+    if workers > 1:
+        raise ConfigError(["--workers needs the in-process backend: Ray starts an actor a core"])
+    run_on_ray(config, run, [run.sites.resolve() / name / "site.toml" for name in sites.names], progress)
 
 
-BACKENDS: Mapping[str, Callable[[RunConfig, RunDir, list[Site], Progress, OwnTrainer | None], None]] = MappingProxyType(
-    {"in-process": _in_process, "ray": _ray}
-)
+Backend = Callable[[RunConfig, RunDir, Sites, Progress, OwnTrainer | None, int], None]
+BACKENDS: Mapping[str, Backend] = MappingProxyType({"in-process": _in_process, "ray": _ray})

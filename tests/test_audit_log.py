@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,28 @@ def test_every_other_message_has_another_fingerprint(other: dict[str, Any]) -> N
 def test_lines_are_json_that_any_editor_shows(log: AuditLog) -> None:
     answered(log)
     assert all(json.loads(line)["policy"] == POLICY for line in log.file.read_text().splitlines())
+
+
+def test_lines_entered_together_are_those_entered_one_by_one_by_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr("os.fsync", flushed.append)
+    monkeypatch.setattr("llmchain_fl.core.chain.datetime", _Stopped)
+    asked = [("asked", {**MESSAGE, "site": f"s{n}", "node": n}) for n in range(50)]
+    alone, together = (AuditLog(tmp_path / name, "coordinator", "run") for name in ("alone", "together"))
+    for kind, fields in asked:
+        alone.enter(kind, POLICY, **fields)
+    before = len(flushed)
+    together.enter_all(asked, POLICY)
+    assert len(flushed) - before <= 6  # folders, the file, the name of the file
+    assert together.file.read_bytes() == alone.file.read_bytes()
+    assert [entry["site"] for entry in read_log(together.file)[1:]] == [f"s{n}" for n in range(50)]
+
+
+class _Stopped:
+    """A clock that stands still."""
+
+    @staticmethod
+    def now(_zone: Any) -> datetime:
+        return datetime(2026, 11, 30, tzinfo=UTC)

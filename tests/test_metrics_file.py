@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from llmchain_fl.core.tasks.metric import Metric
-from llmchain_fl.metrics_file import append, declaration, declared, lines, main_metric
+from llmchain_fl.metrics_file import MOST_SITES, append, by_site, declaration, declared, lines, main_metric
 
 HITS = Metric("hits", "higher", "", 5.0)
 COST = Metric("cost", "lower", "share")
@@ -48,3 +48,32 @@ def test_a_gain_is_positive_where_it_is_better() -> None:
     assert HITS.gain(1.0, 3.0) == 2.0
     assert COST.gain(1.0, 3.0) == -2.0
     assert math.isinf(COST.bound)
+
+
+def of_sites(count: int, metric: str = "bytes_up", **more: object) -> list[dict[str, object]]:
+    return [row(metric, "site", site=f"site-{n:04d}", **more) | {"value": float(n % 7)} for n in range(count)]
+
+
+def test_up_to_a_bound_a_round_has_a_row_a_site() -> None:
+    rows = of_sites(MOST_SITES) + of_sites(3, "epsilon")
+    assert by_site(rows) == rows
+    assert by_site([]) == []
+
+
+def test_beyond_it_one_row_tells_how_all_of_them_lie() -> None:
+    rows = of_sites(MOST_SITES + 1)
+    (one,) = by_site(rows)
+    values = sorted(float(str(each["value"])) for each in rows)
+    assert (one["scope"], one["site"], one["n"], one["metric"]) == ("sites", None, len(rows), "bytes_up")
+    assert (one["value"], one["total"]) == (values[-1], sum(values))  # the largest: an epsilon is never told too low
+    assert one["quartiles"] == [values[0], values[50], values[100], values[150], values[-1]]
+    assert one["largest"] == {f"site-{n:04d}": 6.0 for n in range(6, 6 + 8 * 7, 7)}
+
+
+def test_reasons_are_counted_and_metrics_and_tasks_kept_apart() -> None:
+    rows = of_sites(MOST_SITES + 1, "refused", reason="wire") + of_sites(MOST_SITES + 2, "refused", task="cards")
+    rows += of_sites(2, "away")
+    first, second, *others = by_site(rows)
+    assert first["reason"] == {"wire": MOST_SITES + 1}
+    assert (second["n"], second["task"]) == (MOST_SITES + 2, "cards")
+    assert others == of_sites(2, "away")

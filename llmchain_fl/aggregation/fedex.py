@@ -54,7 +54,7 @@ class FedEx(Rule):
     |---|---|
     | no site | the global adapter |
     | one site, or equal sites, of the global scale | fedit's pair, no fold |
-    | more than m = min(d_out, d_in) directions | compressed exactly to m; memory stays bounded |
+    | more than m = min(d_out, d_in) directions | their sum is kept itself; memory stays bounded |
     """
 
     name = "fedex"

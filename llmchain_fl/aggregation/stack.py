@@ -1,4 +1,4 @@
-"""Sums of products kept as factors, and their singular values, without a d_out x d_in matrix. Numpy only."""
+"""Sums of products, kept as factors while these are the smaller, and their singular values. Numpy only."""
 
 from __future__ import annotations
 
@@ -60,9 +60,17 @@ def _length(array: NDArray[np.floating]) -> float:
 class ProductMean:
     """Streaming ``sum_k w_k s_k B_k A_k / sum_k w_k`` of every module, as a stack of factors of any ranks.
 
-    The stack grows by r_k with each site. Once it is longer than 1.5 m, with m = min(d_out, d_in), it is compressed
-    to m exactly: for d_in <= d_out, ``right^T = Q T`` gives ``(left T^T) Q^T``, else the same from the left. Memory:
-    at most 1.5 m + r_k columns, whatever the number of sites.
+    The stack grows by r_k with each site. Once it is longer than m = min(d_out, d_in) the sum itself is the smaller:
+    the blocks are multiplied out, all at once, and added to it; the next ones are stacked again. So a site costs
+    2 d_out d_in r_k operations in large products, and no factorisation before the round is closed. Memory: m + r_k
+    columns and the d_out x d_in sum (which is as many numbers as at most m columns), whatever the number of sites.
+
+    ================================  =====================================================
+    sites                             pair
+    ================================  =====================================================
+    ranks that sum to at most m       their factors side by side
+    more                              the sum, and the identity on the shorter side
+    ================================  =====================================================
 
     Args:
         global_arrays: the adapter of the last round, for names and dimensions.
@@ -81,7 +89,7 @@ class ProductMean:
             stack.add(site.arrays[f"{module}.{LORA_B}"], site.arrays[f"{module}.{LORA_A}"], site.scale, site.weight)
 
     def pair(self, module: str) -> Pair:
-        """The mean of one module, float64: d_out x n and n x d_in, n <= the sum of the ranks and <= 1.5 m + r_k."""
+        """The mean of one module, float64: d_out x n and n x d_in, n <= the sum of the ranks and <= m."""
         return self._stacks[module].pair()
 
 
@@ -101,38 +109,40 @@ class ProductRound:
 
 
 class _Stack:
-    """The blocks of one module: (weight, scale, left, right); their mean is the value."""
+    """The blocks of one module: (weight, scale, left, right), and what they summed up to before; their mean is the
+    value."""
 
     def __init__(self, d_out: int, d_in: int) -> None:
         self._shape, self._shorter = (d_out, d_in), min(d_out, d_in)
         self._blocks: list[tuple[float, float, NDArray[np.floating], NDArray[np.floating]]] = []
         self._length, self._total = 0, 0.0
+        self._sum: Floats | None = None
 
     def add(self, left: NDArray[np.floating], right: NDArray[np.floating], scale: float, weight: float) -> None:
         self._blocks.append((weight, scale, left.astype(np.float32), right.astype(np.float32)))
         self._length += right.shape[0]
         self._total += weight
-        if 2 * self._length > 3 * self._shorter:
-            self._compress()
+        if self._length > self._shorter:
+            self._multiply_out()
 
     def pair(self) -> Pair:
+        if self._sum is None:
+            return self._stacked(self._total or 1.0)
+        self._multiply_out()
+        mean, one = self._sum / self._total, np.eye(self._shorter)
+        return (mean, one) if self._shorter == self._shape[1] else (one, mean)
+
+    def _stacked(self, total: float) -> Pair:
         if not self._blocks:
             return np.zeros((self._shape[0], 0)), np.zeros((0, self._shape[1]))
-        left = np.hstack([block.astype(np.float64) * (w / self._total * s) for w, s, block, _ in self._blocks])
+        left = np.hstack([block.astype(np.float64) * (w / total * s) for w, s, block, _ in self._blocks])
         return left, np.vstack([block.astype(np.float64) for _, _, _, block in self._blocks])
 
-    def _compress(self) -> None:
-        left, right = self.pair()
+    def _multiply_out(self) -> None:
+        left, right = self._stacked(1.0)
+        self._sum = left @ right if self._sum is None else self._sum + left @ right
         self._blocks.clear()
-        if right.shape[0] > self._shorter:
-            if self._shorter == self._shape[1]:
-                q, t = np.linalg.qr(right.T)
-                left, right = left @ t.T, np.ascontiguousarray(q.T)
-            else:
-                q, t = np.linalg.qr(left)
-                left, right = q, t @ right
-        self._blocks.append((self._total, 1.0, left, right))
-        self._length = right.shape[0]
+        self._length = 0
 
 
 def thin_svd(left: Floats, right: Floats) -> tuple[Floats, Floats, Floats]:

@@ -39,6 +39,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     out: str | Path | None = None,
     backend: str = "in-process",
+    workers: int = 1,
 ) -> Result:
     """Play a whole federation on this machine.
 
@@ -53,6 +54,7 @@ def run(
         callbacks: called after each round with its figures and its rows.
         out: run directory, not there yet; default ``runs/NAME-N``.
         backend: ``in-process`` or ``ray``.
+        workers: processes that play sites; 0: as many as pays. What own objects note in one of them stays there.
 
     Raises:
         LlmchainError: what is wrong and what to do; a run directory in which sites were asked is kept.
@@ -70,7 +72,7 @@ def run(
         made: RunDir = tool.start(resolved, path.name, path)
         try:
             memory.write()
-            return replace(_play(tool, resolved, made, backend, trainer, callbacks), plugins=plugins)
+            return replace(_play(tool, resolved, made, backend, trainer, callbacks, workers), plugins=plugins)
         except BaseException:
             made.discard()  # unless some site was asked for something
             raise
@@ -82,6 +84,7 @@ def resume(
     settings: Sequence[str] = (),
     callbacks: Sequence[Callback] = (),
     backend: str = "in-process",
+    workers: int = 1,
 ) -> Result:
     """Go on with a run that broke off; ``settings``: changes that alter no result, as after ``--set``.
 
@@ -89,7 +92,7 @@ def resume(
     """
     tool = simulator()
     config, made = tool.reopen(Path(path), settings)
-    return _play(tool, config, made, backend, None, callbacks)
+    return _play(tool, config, made, backend, None, callbacks, workers)
 
 
 def load(path: str | Path) -> Result:
@@ -108,9 +111,10 @@ def _play(
     backend: str,
     trainer: Callable[..., None] | None,
     callbacks: Sequence[Callback],
+    workers: int,
 ) -> Result:
     try:
-        tool.simulate(config, made, Watching(made, callbacks), backend, trainer)
+        tool.simulate(config, made, Watching(made, callbacks), backend, trainer, workers)
     except RunStopped as stop:
         warnings.warn(str(stop), stacklevel=3)
         return Result(made, str(stop))

@@ -28,6 +28,9 @@ def command(
     backend: Annotated[
         str, typer.Option("--backend", help="in-process (default) or ray (Flower's own simulation).")
     ] = "in-process",
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that play sites; 0: as many as pays, one a core at most.")
+    ] = 0,
     beside: Annotated[
         list[str] | None,
         typer.Option("--beside", help="Run it once more with this changed ('a=1; b=2'), and compare; repeatable."),
@@ -40,13 +43,14 @@ def command(
     if resume is not None and (beside or out):
         raise ConfigError(["--resume goes on in the run's own directory: no --beside or --out with it"])
     if resume is not None:
-        ended = [_resume(resume, list(settings or []), backend)]
+        ended = [_resume(resume, list(settings or []), backend, workers)]
     else:
-        first, stop = _run(scenario, list(settings or []), out, backend, shared=bool(beside))
+        first, stop = _run(scenario, list(settings or []), out, backend, workers, shared=bool(beside))
         ended = [stop]
         for number, told in enumerate(beside or [], start=1):
             changed = [part.strip() for part in told.split(";")]
-            second, stop = _run(scenario, [*(settings or []), *changed], _beside(out, number), backend, shared=True)
+            told_all, place = [*(settings or []), *changed], _beside(out, number)
+            second, stop = _run(scenario, told_all, place, backend, workers, shared=True)
             ended.append(stop)
             _compare(first, second, ", ".join(changed))
     for stop in filter(None, ended):
@@ -66,7 +70,7 @@ def _beside(out: Path | None, number: int) -> Path | None:
 
 
 def _run(
-    scenario: str, settings: list[str], out: Path | None, backend: str, *, shared: bool
+    scenario: str, settings: list[str], out: Path | None, backend: str, workers: int, *, shared: bool
 ) -> tuple[RunDir, RunStopped | None]:
     """The run, and why its budget ended before its plan did (None: it did not).
 
@@ -85,23 +89,23 @@ def _run(
     try:
         if shared:
             tool.share_outputs(config)
-        return run, play(tool, config, run, backend)
+        return run, play(tool, config, run, backend, workers)
     except (LlmchainError, KeyboardInterrupt):
         run.discard()  # nobody was asked for anything: leave no empty run behind
         raise
 
 
-def _resume(path: Path, settings: list[str], backend: str) -> RunStopped | None:
+def _resume(path: Path, settings: list[str], backend: str, workers: int) -> RunStopped | None:
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.run_dir import RunDir
 
     RunDir.open(path)  # before torch is imported
     tool = simulator()
     config, run = tool.reopen(path, settings)
-    return play(tool, config, run, backend)
+    return play(tool, config, run, backend, workers)
 
 
-def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None:
+def play(tool: Any, config: Any, run: RunDir, backend: str, workers: int = 0) -> RunStopped | None:
     """Play what is left of a run, and show what came of it.
 
     Returns:
@@ -117,7 +121,7 @@ def play(tool: Any, config: Any, run: RunDir, backend: str) -> RunStopped | None
     again = f"every finished round is kept, go on with: llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
     try:
         with kept_in(run), watching(title_of(config.model_dump()), run.path) as progress:
-            tool.simulate(config, run, progress, backend)
+            tool.simulate(config, run, progress, backend, workers=workers)
     except RunStopped as error:
         stop = error
     except RunPaused as error:

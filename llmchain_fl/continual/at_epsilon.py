@@ -30,6 +30,10 @@ class Guarantee:
     """Who adds the noise (``report/noised.py``); "" in runs of earlier versions."""
 
 
+ALL = ""
+"""Stands for the sites of a row that is of many; no site has this name."""
+
+
 @dataclass(frozen=True)
 class Priced:
     """A row, and what had been spent when it was measured; None in a run without differential privacy."""
@@ -60,7 +64,7 @@ class Spent:
         self._noise = str(told[-1].get("noise") or "") if told else ""
         self._sites: dict[str, dict[int, float]] = {}
         for row in told:
-            value, curve = row.get("value"), self._sites.setdefault(str(row.get("site")), {})
+            value, curve = row.get("value"), self._sites.setdefault(str(row.get("site") or ALL), {})
             finite = isinstance(value, int | float) and not math.isnan(value)
             curve[row["round"]] = float(row["value"]) if finite else math.inf
 
@@ -72,17 +76,20 @@ class Spent:
         | no epsilon in the whole run | None: no differential privacy |
         | before the first round, or a site that was never asked | epsilon 0, in the run's terms |
         | a site that was not in this round | what it had spent before |
+        | a row of very many sites together (scope `sites`) | counts for each of them: it is the largest |
         """
         if self._terms is None:
             return None
         delta, unit, accountant = (str(term) for term in self._terms)
-        asked: Sequence[str] = sorted(self._sites) if site is None else [site]
+        asked: Sequence[str] = sorted(self._sites) if site is None else [site, ALL]
         spent = {
             name: max((value for at, value in self._sites.get(name, {}).items() if at <= number), default=0.0)
             for name in asked
         }
         worst = max(spent, key=lambda name: spent[name])
-        return Guarantee(spent[worst], float(delta), unit, accountant, worst if spent[worst] else "", self._noise)
+        return Guarantee(
+            spent[worst], float(delta), unit, accountant, worst if spent[worst] and worst != ALL else "", self._noise
+        )
 
 
 def at_epsilon(rows: Sequence[Row], metrics: Iterable[str]) -> list[Priced]:

@@ -34,6 +34,7 @@ from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.words import nearest
 from llmchain_fl.guards import GUARDS
+from llmchain_fl.metrics_file import ALL_SITES
 from llmchain_fl.report.wording import epsilon_text, guarantee
 from llmchain_fl.run_dir import RunDir
 
@@ -132,8 +133,8 @@ def remove_site(run: RunDir, site: str, out: Path) -> tuple[Kept, int]:
     """
     first: dict[str, int] = {}
     for row in run.rows():
-        if row.get("metric") == "bytes_up" and row.get("site"):
-            first.setdefault(str(row["site"]), int(row["round"]))
+        if row.get("metric") == "bytes_up" and (row.get("site") or row.get("scope") == ALL_SITES):
+            first.setdefault(str(row.get("site") or site), int(row["round"]))  # in a row of many it may be
     if site not in first:
         what = f'site "{site}" gave no update to this run{nearest(site, list(first))}'
         raise RunError(what, remedy=f"the sites that did: {', '.join(sorted(first)) or 'none'}")

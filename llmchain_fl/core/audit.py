@@ -38,7 +38,7 @@ the log is cut or gone                     a new one begins; what the ledger and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ FILE = "audit.jsonl"
 Ledger = dict[str, Any]
 """How a ledger stood: seq, head, epsilon (None: infinite), delta, unit, accountant, profiles (the sets of groups whose
 largest epsilon it is), counted_peers and listed (whose noise is trusted to be there)."""
+Stands = Callable[[Ledger | None], Ledger | None]
+Line = tuple[str, dict[str, Any]]
 
 
 class AuditLog:
@@ -61,14 +63,7 @@ class AuditLog:
     def __init__(self, folder: Path, side: str, name: str) -> None:
         self.file, self._opening = folder / FILE, {"format": FORMAT, "side": side, "name": name}
 
-    def enter(
-        self,
-        kind: str,
-        policy: str,
-        ledger: Callable[[Ledger | None], Ledger | None] = lambda last: last,
-        /,
-        **values: Any,
-    ) -> None:
+    def enter(self, kind: str, policy: str, ledger: Stands = lambda last: last, /, **values: Any) -> None:
         """Add a line, on the disk when it returns; before it the lines that open the log or say that settings changed.
 
         ``ledger``: from how the ledger stood to how it stands. ``values``: the fields of ``kind``, but for ``before``.
@@ -76,16 +71,22 @@ class AuditLog:
         Raises:
             PrivacyError: the disk failed, or the end of the log cannot be trusted.
         """
+        self.enter_all([(kind, values)], policy, ledger)
+
+    def enter_all(self, entries: Sequence[Line], policy: str, ledger: Stands = lambda last: last) -> None:
+        """Add several lines, (type, fields) each, by one write; see :meth:`enter`."""
         with disk_errors("the audit log"), self._end() as (size, last):
             lines: list[bytes] = []
             was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
             stands = ledger(stood)
-            told = [("open", self._opening, None)] if last is None else []
+            told: list[tuple[str, dict[str, Any], Any]] = [("open", self._opening, None)] if last is None else []
             told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
-            if kind == "answered":
-                values["before"] = None if last is None and stands else _before(stood, stands)
+            for kind, values in entries:
+                if kind == "answered":
+                    values["before"] = None if last is None and stands else _before(stood, stands)
+                told.append((kind, values, stands))
             seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
-            for number, (name, fields, state) in enumerate([*told, (kind, values, stands)], seq + 1):
+            for number, (name, fields, state) in enumerate(told, seq + 1):
                 lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
                 head = checked(lines[-1][:-1])["hash"]
             append(self.file, size, b"".join(lines))

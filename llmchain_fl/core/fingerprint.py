@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from llmchain_fl.core.errors import CODES
 
@@ -30,15 +30,15 @@ def fingerprint(content: RecordDict) -> Fingerprint:
     """
     told: dict[str, dict[str, object]] = {}
     size = 0
-    for name, arrays in content.array_records.items():
-        told[f"arrays {name}"] = {
-            key: [array.dtype, list(array.shape), hashlib.sha256(array.data).hexdigest()]
-            for key, array in arrays.items()
-        }
-        size += sum(len(array.data) for array in arrays.values())
-    others: Mapping[str, ConfigRecord | MetricRecord] = {**content.config_records, **content.metric_records}
-    for name, values in others.items():
-        told[f"values {name}"] = {key: _plain(value) for key, value in values.items()}
+    for name, record in content.items():  # Flower's views by type copy the whole message each time
+        if isinstance(record, ArrayRecord):
+            told[f"arrays {name}"] = {
+                key: [array.dtype, list(array.shape), hashlib.sha256(array.data).hexdigest()]
+                for key, array in record.items()
+            }
+            size += sum(len(array.data) for array in record.values())
+            continue
+        told[f"values {name}"] = {key: _plain(value) for key, value in record.items()}
         size += len(json.dumps(list(told[f"values {name}"].values())))
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return Fingerprint(hashlib.sha256(text.encode()).hexdigest(), size)
@@ -66,8 +66,8 @@ def decision_of(content: RecordDict) -> str:
 
 
 def _told(content: RecordDict) -> Mapping[str, object]:
-    found = content.config_records.get("config")
-    return {} if found is None else dict(found)
+    found = content.get("config")
+    return found if isinstance(found, ConfigRecord) else {}
 
 
 def _plain(value: object) -> object:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
@@ -33,16 +33,16 @@ LISTS: Mapping[type, str] = {str: "a list of texts", bytes: "a list of bytes"}
 
 def arrays_of(record: RecordDict, name: str) -> Arrays:
     """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
-    found = record.array_records.get(name)
-    if found is None:
+    found = record.get(name)
+    if not isinstance(found, ArrayRecord):
         raise WireError(f"the message has no {name}", remedy=SAME)
     return cast(Arrays, unpack(found))  # their types are checked where they are loaded
 
 
 def config_of(record: RecordDict) -> ConfigRecord:
     """The values of a message."""
-    found = record.config_records.get("config")
-    if found is None:
+    found = record.get("config")
+    if not isinstance(found, ConfigRecord):
         raise WireError("the message has no config", remedy=SAME)
     return found
 
@@ -69,7 +69,7 @@ def read_train_task(content: RecordDict) -> TrainTask:
     Raises:
         WireError: anything missing or of a wrong type.
     """
-    config, secure = config_of(content), content.config_records.get("secure")
+    config, secure = config_of(content), content.get("secure")
     return TrainTask(
         run=one(config, "run", str),
         round=one(config, "round", int),
@@ -78,16 +78,16 @@ def read_train_task(content: RecordDict) -> TrainTask:
         lr=one(config, "lr", float),
         work=one(config, "work", str),
         arrays=arrays_of(content, "arrays"),
-        guard_arrays=arrays_of(content, "guard") if "guard" in content.array_records else {},
+        guard_arrays=arrays_of(content, "guard") if isinstance(content.get("guard"), ArrayRecord) else {},
         receipt=one(config, "receipt", str),
         federation=one(config, "federation", str),
         clip=one(config, "clip", float),
         trains=some(config, "trains", str),
         keeps=some(config, "keeps", str),
         earlier=some(config, "earlier", str),
-        secure=None
-        if secure is None
-        else SecureTask(some(secure, "directory", bytes), some(secure, "shared", str), some(secure, "shares", bytes)),
+        secure=SecureTask(some(secure, "directory", bytes), some(secure, "shared", str), some(secure, "shares", bytes))
+        if isinstance(secure, ConfigRecord)
+        else None,
     )
 
 

@@ -139,6 +139,7 @@ class WorkSpec:
         return _adapter().dump_json(self).decode()
 
     @staticmethod
+    @functools.lru_cache(maxsize=4)  # a text is the same for every site and round of a run
     def from_json(text: str) -> WorkSpec:
         """Parse and check types.
 
@@ -163,7 +164,7 @@ class WorkSpec:
         """SHA-256 of the JSON text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def resident(self) -> ResidentSpec:
         """What must be in memory to do it."""
         vectors = task_kind(self.task.kind).vectors

@@ -21,6 +21,7 @@ from llmchain_fl.core.audit import FILE
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.strict_json import parse_object
+from llmchain_fl.metrics_file import ALL_SITES
 from llmchain_fl.report.suite import FILE as SUITE_FILE
 from llmchain_fl.report.suite import read_suite
 from llmchain_fl.run_dir import RunDir
@@ -118,7 +119,8 @@ def public_rows(rows: Sequence[Mapping[str, Any]], number: Mapping[str, str]) ->
     lines = []
     for row in rows:
         site = number.get(str(row.get("site")))
-        if row.get("scope", "global") not in SCOPES and not (row["metric"] == "epsilon" and site):
+        of_sites = row["metric"] == "epsilon" and (site or row.get("scope") == ALL_SITES)
+        if row.get("scope", "global") not in SCOPES and not of_sites:
             continue
         told = {key: row[key] for key in ROW if key in row}
         lines.append(json.dumps(finite({**told, **({"site": site} if site else {})}), allow_nan=False))

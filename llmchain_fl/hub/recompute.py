@@ -40,7 +40,7 @@ from llmchain_fl.hub.card_sources import Named, Row, Sources
 from llmchain_fl.hub.door import VerifiedAdapter
 from llmchain_fl.hub.refused import refuse
 from llmchain_fl.hub.sealing import MADE_BY
-from llmchain_fl.metrics_file import R_MATRIX
+from llmchain_fl.metrics_file import ALL_SITES, R_MATRIX
 from llmchain_fl.privacy.plan_file import saved_plan
 
 NEAR = 1e-9
@@ -157,12 +157,16 @@ def _event(plan: PrivacyPlan, group: str, count: int) -> Event:
 
 
 def _last_epsilons(told: Sources) -> Check:
-    last = {row["site"]: row["value"] for row in told.rows if row["metric"] == "epsilon" and "site" in row}
+    rows = [row for row in told.rows if row["metric"] == "epsilon"]
+    last = {row["site"]: row["value"] for row in rows if row.get("site")}
+    highest = [row["value"] for row in rows if row.get("scope") == ALL_SITES][-1:]
     sites = told.tree(layout.PRIVACY).get("sites", {})
-    if not last and not sites:
+    if not rows and not sites:
         return Check("epsilon over rounds", None, "the run was not private")
     wrong = [site for site, value in last.items() if not _near(sites.get(site, {}).get("epsilon"), value)]
-    lacking = [site for site, spent in sites.items() if spent["epsilon"] and site not in last]
+    lacking = [site for site, spent in sites.items() if spent["epsilon"] and site not in last and not highest]
+    if highest and not _near(max(spent["epsilon"] for spent in sites.values()), highest[0]):
+        wrong.append("the site that has spent most")
     words = f"{(wrong + lacking)[0]} has another epsilon in the measurements" if wrong + lacking else "as measured"
     return Check("epsilon over rounds", not wrong and not lacking, words)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from llmchain_fl.config.read import read_config
 from llmchain_fl.core.errors import LlmchainError
 from llmchain_fl.core.printable import printable
+from llmchain_fl.metrics_file import ALL_SITES
 from llmchain_fl.report.wording import count, epsilon_text, guarantee
 from llmchain_fl.run_dir import RunDir
 
@@ -65,15 +66,19 @@ def line(rows: list[Row], number: int, total: int, terms: str) -> str:
     stage = next((row["task"] for row in here if row["metric"] == SECONDS), "")
     parts = [f"round {number}/{total}" + (f" {stage}" if stage else "")]
     skipped = [str(row.get("reason", "")) for row in here if row["metric"] == SKIPPED]
-    parts += [f"skipped: {why}" for why in skipped] or [count(len(list(_sites(here, "bytes_up"))), "site")]
-    spent = [row["value"] for row in here if row["metric"] == EPSILON and row["scope"] == "site"]
+    parts += [f"skipped: {why}" for why in skipped] or [count(_how_many(here, "bytes_up"), "site")]
+    spent = [row["value"] for row in here if row["metric"] == EPSILON and row["scope"] in ("site", ALL_SITES)]
     parts += [f"largest epsilon {epsilon_text(max(spent), terms)}"] if spent else []
-    refused = [f"{row['site']} ({row.get('reason', '')})" for row in here if row["metric"] == "refused"]
+    refused = [
+        f"{row['site'] or count(row['n'], 'site')} ({row.get('reason', '')})"
+        for row in here
+        if row["metric"] == "refused"
+    ]
     parts += [f"refused: {', '.join(refused)}"] if refused else []
-    away = list(_sites(here, "away"))
+    away = [str(row["site"] or count(row["n"], "site")) for row in here if row["metric"] == "away"]
     parts += [f"away: {', '.join(away)}"] if away else []
     return printable(", ".join(parts))
 
 
-def _sites(rows: list[Row], metric: str) -> Iterator[str]:
-    return (str(row["site"]) for row in rows if row["metric"] == metric)
+def _how_many(rows: list[Row], metric: str) -> int:
+    return sum(row["n"] if row["scope"] == ALL_SITES else 1 for row in rows if row["metric"] == metric)

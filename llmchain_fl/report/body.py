@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 BODY = """{% extends "frame" %}
+{% macro more(count, file) %}{% if count %}
+<p class="note">and {{ "{:,}".format(count) }} more; {{ file }} has them all.</p>
+{% endif %}{% endmacro %}
 {% macro plot(svg, text) %}{% if svg %}<figure>{{ svg }}<figcaption>{{ text }}</figcaption></figure>{% endif %}
 {% endmacro %}
 {% block badges %}
@@ -91,9 +94,23 @@ model just after. Simulation only.</p>
 {% endif %}
 </section>
 
-{% if who %}
+{% if who or many %}
 <section id="sites">
 <h2>The sites</h2>
+{% if many %}
+<div class="wide many"><table>
+<caption>Sites together, as last recorded: they are too many for a line each.</caption>
+<thead><tr><th scope="col">number</th><th scope="col" class="n">round</th><th scope="col" class="n">sites</th>
+<th scope="col" class="n">lowest</th><th scope="col" class="n">a quarter</th><th scope="col" class="n">median</th>
+<th scope="col" class="n">three quarters</th><th scope="col" class="n">highest</th><th scope="col">highest at</th></tr>
+</thead><tbody>
+{% for line in many %}
+<tr><th scope="row">{{ line[0] }}</th>{% for cell in line[1:8] %}<td class="n">{{ cell }}</td>{% endfor %}
+<td>{{ line[8] }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% if who %}
 <div class="wide many"><table>
 <thead><tr><th scope="col">site</th><th scope="col" class="n">rounds with an update</th>
 <th scope="col" class="n">refused</th><th scope="col" class="n">not connected</th>
@@ -104,6 +121,8 @@ model just after. Simulation only.</p>
 <td class="n">{{ away }}</td><td class="n">{{ score }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{{ more(who_more, "metrics.jsonl") }}
+{% endif %}
 {{ plot(plots.sites, captions.sites) }}
 </section>
 {% endif %}
@@ -140,6 +159,7 @@ target epsilon {{ "%g" % spending.target }}{% endif %}.</caption>
 <tr><td colspan="6">No site has spent anything yet.</td></tr>
 {% endfor %}
 </tbody></table></div>
+{{ more(spent_more, "privacy.json") }}
 {% else %}
 <p class="off"><strong>No privacy was asked for.</strong> The updates are not protected by differential privacy:
 nothing limits what they, or the finished adapter, can give away about a single record.</p>
@@ -162,6 +182,7 @@ nothing limits what they, or the finished adapter, can give away about a single 
 <tr><td>{{ round }}</td><td>{{ site }}</td><td>{{ reason }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{{ more(refused_more, "metrics.jsonl") }}
 {% else %}
 <p>No update was refused.</p>
 {% endif %}
@@ -177,6 +198,7 @@ nothing limits what they, or the finished adapter, can give away about a single 
 <td class="n">{{ times }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{{ more(aside_more, "metrics.jsonl") }}
 {% endif %}
 {% if plots.norms %}
 <h3>Size of each update</h3>

@@ -26,6 +26,8 @@ from llmchain_fl.report.template import date_text, render
 from llmchain_fl.run_dir import RunDir
 
 PACKAGES = ("llmchain-fl", "torch", "transformers", "peft", "flwr", "opacus", "dp-accounting", "numpy")
+MOST_ROWS = 100
+"""Of a table with a row a site, or an event."""
 MARKS = {True: "yes", False: "no", None: "open"}
 
 CAPTIONS = {
@@ -114,11 +116,16 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
         "captions": CAPTIONS,
         "who": _who(run),
         "suite": suite_lines(suite) if suite else [],
+        "who_more": max(0, len(run.updates) - MOST_ROWS),
+        "many": _many(run),
         "spending": spending,
-        "spent": [_spent_row(spending, site) for site in spending.sites],
+        "spent": [_spent_row(spending, site) for site in _most_spent(spending)],
+        "spent_more": max(0, len(spending.sites) - MOST_ROWS),
         "mechanism": _mechanism(privacy),
-        "refused": run.refusals,
-        "aside": run.quarantines,
+        "refused": run.refusals[:MOST_ROWS],
+        "refused_more": max(0, len(run.refusals) - MOST_ROWS),
+        "aside": run.quarantines[:MOST_ROWS],
+        "aside_more": max(0, len(run.quarantines) - MOST_ROWS),
         "words": WORDS,
         "config": config,
         "versions": versions(),
@@ -148,20 +155,48 @@ def _plots(run: Readings, privacy: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _who(run: Readings) -> list[tuple[str, str, str, str, str]]:
-    """(site, rounds with an update, refused, not connected, own score) of each site."""
+    """(site, rounds with an update, refused, not connected, own score) of each site; of many, of the worst by these."""
     refused = Counter(site for _, site, _ in run.refusals)
     away = Counter(str(row["site"]) for row in run.rows if row["metric"] == "away")
     own = references.site_scores(run)
+    sites = list(run.updates)
+    if len(sites) > MOST_ROWS:
+        best = math.inf
+        sites.sort(key=lambda site: (-refused[site], -away[site], run.score.sign * own.get(site, best), site))
     return [
         (
             site,
-            f"{len(rounds):,}",
+            f"{len(run.updates[site]):,}",
             f"{refused[site]:,}",
             f"{away[site]:,}",
             wording.score(own[site], run.score.unit) if site in own else "–",
         )
-        for site, rounds in run.updates.items()
+        for site in sites[:MOST_ROWS]
     ]
+
+
+def _many(run: Readings) -> list[tuple[str, ...]]:
+    """(number, round, sites, lowest, lower quarter, median, upper quarter, highest, where it is highest), as last told
+    of very many sites together."""
+    found = []
+    for metric, rounds in run.many.items():
+        row = rounds[max(rounds)]
+        cuts = [wording.size(value) if metric.startswith("bytes") else f"{value:.4g}" for value in row["quartiles"]]
+        where = ", ".join(row["largest"]) if row["quartiles"][0] != row["quartiles"][-1] else "all alike"
+        found.append((metric.replace("_", " "), f"{row['round']:,}", f"{row['n']:,}", *cuts, where))
+    return found
+
+
+def _most_spent(spending: Spending) -> list[str]:
+    """The sites in the order of their names; of many, those that have spent most."""
+    if len(spending.sites) <= MOST_ROWS:
+        return list(spending.sites)
+
+    def spent(site: str) -> float:
+        epsilon = spending.sites[site].epsilon
+        return epsilon if math.isfinite(epsilon) else math.inf
+
+    return sorted(spending.sites, key=lambda site: (-spent(site), site))[:MOST_ROWS]
 
 
 def _spent_row(spending: Spending, site: str) -> dict[str, str | bool]:

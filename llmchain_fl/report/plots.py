@@ -66,7 +66,7 @@ def _score_axis(axes: Axes, run: Readings, seen: Sequence[float]) -> None:
 def epsilon(run: Readings, privacy: Mapping[str, Any]) -> str:
     """The cumulative epsilon of each site, round by round, with the target; "" where there was no privacy."""
     spending = Spending.of(run, privacy)
-    curves = run.site_curves("epsilon") if spending.private else {}
+    curves = run.curves_of_sites("epsilon") if spending.private else {}
     if not any(math.isfinite(y) for curve in curves.values() for _, y in curve):
         return ""
     with fig.drawing(2.8, f"epsilon ({spending.guarantee})") as (figure, axes):
@@ -138,7 +138,7 @@ def site_scores(run: Readings) -> str:
 
 def update_norms(run: Readings) -> str:
     """The L2 norm of each site's update, round by round."""
-    curves = run.site_curves("update_norm")
+    curves = run.curves_of_sites("update_norm")
     if not any(math.isfinite(y) for curve in curves.values() for _, y in curve):
         return ""
     with fig.drawing(2.5, "") as (figure, axes):

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from llmchain_fl.metrics_file import ALL_SITES
+
 Row = Mapping[str, Any]
 Curve = list[tuple[int, float]]
 """(round, value), by round, one value a round."""
 
 STOPPED = "stopped"
+SPREAD = {"lowest": 0, "median": 2, "highest": 4}
 EVERYTHING = "all"
 """The task name of records that belong to no single stage."""
 
@@ -64,6 +67,31 @@ class RunRows:
         return {site: curve for site, curve in curves.items() if curve}
 
     @cached_property
+    def many(self) -> dict[str, dict[int, Row]]:
+        """Metric -> round -> the one row of very many sites together (``metrics_file.by_site``)."""
+        found: dict[str, dict[int, Row]] = {}
+        for row in self.rows:
+            if row.get("scope") == ALL_SITES:
+                found.setdefault(str(row["metric"]), {})[row["round"]] = row
+        return found
+
+    @property
+    def site_count(self) -> int:
+        """How many sites have a row, alone or together."""
+        together = (int(row["n"]) for rounds in self.many.values() for row in rounds.values())
+        return max(len(self.sites), *together, 0)
+
+    def curves_of_sites(self, metric: str) -> dict[str, Curve]:
+        """One metric of each site; of very many together, the lowest, the median and the highest."""
+        rounds = self.many.get(metric)
+        if not rounds:
+            return self.site_curves(metric)
+        told = {f"{name} of {max(row['n'] for row in rounds.values()):,}": part for name, part in SPREAD.items()}
+        return {
+            name: [(at, row["quartiles"][part]) for at, row in sorted(rounds.items())] for name, part in told.items()
+        }
+
+    @cached_property
     def quarantines(self) -> list[tuple[int, str, str, int, int]]:
         """(round, site, why, last round of it, how often so far) of each quarantine; why "" and 0: the site is back."""
         found = [row for row in self.rows if row["metric"] == "quarantine"]
@@ -75,6 +103,8 @@ class RunRows:
         for curve in self.site_curves(metric).values():
             for round, value in curve:
                 totals[round] = totals.get(round, 0.0) + value
+        for round, row in self.many.get(metric, {}).items():
+            totals[round] = totals.get(round, 0.0) + row["total"]
         return sorted(totals.items())
 
     @cached_property
@@ -88,11 +118,20 @@ class RunRows:
     def refusals(self) -> list[tuple[int, str, str]]:
         """(round, site, reason) of every update that was not summed, by round."""
         refused = (row for row in self.rows if row["metric"] == "refused")
-        return sorted({(row["round"], str(row.get("site")), str(row.get("reason", ""))) for row in refused})
+        return sorted({(row["round"], _who(row), _why(row)) for row in refused})
 
     def values(self, scope: str, who: str, metric: str) -> Curve:
         """One series, round by round."""
         return sorted(self.series.get((scope, who, metric), {}).items())
+
+
+def _who(row: Row) -> str:
+    return f"{row['n']:,} sites" if row.get("scope") == ALL_SITES else str(row.get("site"))
+
+
+def _why(row: Row) -> str:
+    why = row.get("reason", "")
+    return ", ".join(f"{word}: {times:,}" for word, times in why.items()) if isinstance(why, dict) else str(why)
 
 
 def total(curve: Iterable[tuple[int, float]]) -> float:

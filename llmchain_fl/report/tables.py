@@ -34,7 +34,7 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
     table = [
         *ended,
         ("Rounds", f"{done:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
-        ("Sites", f"{len(run.sites):,}"),
+        ("Sites", f"{run.site_count:,}"),
         (f"{what}, untrained", run.start.text(unit)),
         (f"{what}, now", run.now.text(unit)),
     ]

@@ -32,6 +32,9 @@ from llmchain_fl.report.readings import Readings, Row
 from llmchain_fl.report.spending import Spending
 from llmchain_fl.report.tables import total_bytes
 
+MOST_NAMED = 20
+"""Sites that one sentence names."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -84,7 +87,7 @@ def outcome(run: Readings) -> str:
     seen, unit = run.stages, run.score.unit
     ran = f"After {wording.count(run.rounds - len(run.skipped), 'round')}"
     ran += f" in {len(seen)} stages" if len(seen) > 1 else ""
-    ran += f" at {wording.count(len(run.sites), 'site')}" if run.sites else ""
+    ran += f" at {wording.count(run.site_count, 'site')}" if run.site_count else ""
     mean = " on average over the stages" if len(seen) > 1 else ""
     way = " (lower is better)" if run.lower_is_better else ""
     return f"{ran}, the {run.metric} on held-out records is {run.now.text(unit)}{mean}{way}."
@@ -170,9 +173,10 @@ def _lowest_site(run: Readings) -> list[str]:
 
 def _who(run: Readings) -> Answer:
     done = run.rounds - len(run.skipped)
-    took = [site for site, rounds in run.updates.items() if rounds]
-    short = f"{wording.count(len(took), 'site')} sent updates in {wording.count(done, 'round')}."
     each = [len(rounds) for rounds in run.updates.values() if rounds]
+    together = [row["n"] for row in run.many.get("bytes_up", {}).values()]
+    took = max(len(each), *together, 0)
+    short = f"{wording.count(took, 'site')} sent updates in {wording.count(done, 'round')}."
     if each and min(each) != max(each):
         short = f"{short[:-1]}, {min(each)} to {max(each)} rounds each."
     lines = [_refused(run), _aside(run), _away(run), _skipped(run), _sent(run)]
@@ -193,7 +197,8 @@ def _private_enough(spending: Spending) -> Answer:
         return Answer(question, f"Epsilon {text} at most, at {site}; no target was set.", None, lines)
     over = [name for name in spending.sites if spending.over(name)]
     if over:
-        lost = f"OVER the target of {spending.target:g} at {', '.join(over)}"
+        more = f" and {len(over) - MOST_NAMED:,} more" if len(over) > MOST_NAMED else ""
+        lost = f"OVER the target of {spending.target:g} at {', '.join(over[:MOST_NAMED])}{more}"
         return Answer(question, f"Epsilon {text} at {site}: {lost}.", False, lines)
     kept_to = f"every site is within the target of {spending.target:g}"
     return Answer(question, f"Epsilon {text} at most, at {site}; {kept_to}.", None, lines)
@@ -221,12 +226,14 @@ def _aside(run: Readings) -> str:
 
 
 def _away(run: Readings) -> str:
-    times = Counter(str(row["site"]) for row in run.rows if row["metric"] == "away")
+    times = Counter(str(row["site"] or f"{row['n']:,} sites") for row in run.rows if row["metric"] == "away")
     named = ", ".join(f"{site} in {wording.count(often, 'round')}" for site, often in sorted(times.items()))
     return f"Not connected: {named}." if times else ""
 
 
 def _refused(run: Readings) -> str:
     refused = run.refusals
-    from_sites = ", ".join(sorted({site for _, site, _ in refused}))
-    return f"Refused: {wording.count(len(refused), 'update')}, from {from_sites}." if refused else ""
+    sites = sorted({site for _, site, _ in refused})
+    more = f" and {len(sites) - MOST_NAMED:,} more" if len(sites) > MOST_NAMED else ""
+    told = f"from {', '.join(sites[:MOST_NAMED])}{more}"
+    return f"Refused: {wording.count(len(refused), 'update')}, {told}." if refused else ""

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchain_fl.metrics_file import by_site
 from llmchain_fl.report import plots
 from llmchain_fl.report.figure import NIGHT, apart, by_itself, styles
 from llmchain_fl.report.page import write_report
@@ -319,3 +320,29 @@ def test_labels_moved_apart_keep_their_order_their_distance_and_their_mean(wante
     assert sum(places) == pytest.approx(sum(wanted), abs=1e-6)
     if all(b - a >= step for a, b in pairwise(wanted)):
         assert places == pytest.approx(wanted)
+
+
+def test_ten_thousand_sites_are_told_together(publish: Callable[[Rows, dict[str, Any]], str]) -> None:
+    rows: Rows = [
+        {"round": 0, "stage": -1, "scope": "global", "site": None, "task": "all", "metric": "accuracy", "value": 0.5}
+    ]
+    base = {"stage": 0, "scope": "site", "task": "all", "n": None}
+    terms = {"delta": 1e-5, "unit": "person", "accountant": "pld"}
+    told: dict[str, Any] = {"bytes_up": {}, "update_norm": {}, "refused": {"reason": "norm"}, "epsilon": terms}
+    for number in (1, 2, 3):
+        for metric, more in told.items():
+            rows += by_site(
+                {**base, "round": number, "site": f"site-{n:05d}", "metric": metric, "value": number + n / 1e5, **more}
+                for n in range(10_000)
+            )
+    spent = {f"site-{n:05d}": {"epsilon": 3 + n / 1e5, "rounds": 3} for n in range(10_000)}
+    text = publish(rows, {"private": True, **terms, "sites": spent})
+    page = Page(text)
+    assert page.faults == []
+    assert len(text) < 400_000
+    assert text.count("\n") < 3_000
+    assert "10,000 sites sent updates in 3 rounds" in page.text
+    assert "highest of 10,000" in page.text
+    assert "site-09999" in page.text  # where the most was spent
+    assert "site-00001" not in page.text
+    assert "and 9,900 more; privacy.json has them all" in page.text

@@ -552,7 +552,7 @@ def test_a_thousand_replies_stream_in_the_memory_of_a_few_adapters(rule, number,
     adapter = sum(array.nbytes for array in start.values())
     if rule.linear or rule.name == "hetlora":
         assert many < 8 * adapter + 2**20
-    else:  # a stack of at most 1.5 m + r columns in float64, and what its QR needs
+    else:  # a stack of at most m + r columns, the sum in float64, and what a QR needs
         pair = 2 * size * 1.5 * size * 8
         assert many < 5 * pair + 2**20
         assert many < 1.2 * peak_of(rule, number, start, sites, 100)

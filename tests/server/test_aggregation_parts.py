@@ -142,7 +142,7 @@ def test_the_streaming_mean_is_the_plain_mean(seed, count):
 
 
 @given(seed=SEEDS, count=st.integers(1, 30), d_out=st.integers(1, 9), d_in=st.integers(1, 9))
-def test_a_stack_is_the_sum_of_its_products_also_after_it_was_compressed_and_stays_short(seed, count, d_out, d_in):
+def test_a_stack_is_the_sum_of_its_products_also_after_it_was_multiplied_out_and_stays_short(seed, count, d_out, d_in):
     rng = np.random.default_rng(seed)
     start = pair(rng, d_out, d_in)
     stack, want, total = ProductMean(start), np.zeros((d_out, d_in)), 0.0
@@ -154,7 +154,7 @@ def test_a_stack_is_the_sum_of_its_products_also_after_it_was_compressed_and_sta
         want += site.weight * site.scale * site.arrays["q.lora_B"].astype(np.float64) @ site.arrays["q.lora_A"]
         total += site.weight
         left, right = stack.pair("q")
-        assert left.shape[1] == right.shape[0] <= 1.5 * min(d_out, d_in) + 3
+        assert left.shape[1] == right.shape[0] <= min(d_out, d_in)
     np.testing.assert_allclose(left @ right, want / total, atol=1e-10 * max(1.0, np.linalg.norm(want)))
 
 

@@ -122,3 +122,9 @@ def test_flowers_own_fedavg_runs_on_it_as_it_comes() -> None:
     stock = FedAvg(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
     result = stock.start(grid=InProcessGrid(toy(), SITES), initial_arrays=start, num_rounds=2)
     np.testing.assert_allclose(result.arrays["w"].numpy(), [12.0, 22.0])  # each round adds the mean of 0, 1, 2
+
+
+def test_a_node_whose_app_keeps_nothing_is_not_kept() -> None:
+    grid = InProcessGrid(toy(), [f"s{number}" for number in range(500)])
+    assert len(list(grid.send_and_receive(ask(grid)))) == 500
+    assert grid._contexts == {}

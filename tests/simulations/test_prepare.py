@@ -15,7 +15,7 @@ from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.errors import DataError, LlmchainError
 from llmchain_fl.planning.work import work_from
 from simulations.dealing import site_names
-from simulations.prepare import prepare_sites
+from simulations.prepare import prepare_sites, simulated_site, site_file
 
 
 def write(path: Path, count: int, word: str = "card") -> Path:
@@ -296,3 +296,14 @@ def test_names_of_sites_that_are_there_do_not_change(tmp_path: Path) -> None:
     prepare_sites(config(source, 100), tmp_path / "sites")
     with pytest.raises(DataError, match="there would be no site-00, site-01"):
         prepare_sites(config(source, 101), tmp_path / "sites")
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_site_made_out_of_the_pattern_of_all_is_the_site_made_by_itself(tmp_path: Path, summed: bool) -> None:
+    more = {"secure": {"sum": True}, "train": {"method": "lockstep"}} if summed else {}
+    wanted = config(str(write(tmp_path / "all.jsonl", 20)), 3, **more)
+    sites = prepare_sites(wanted, tmp_path / "sites")
+    for name in sites.names:
+        alone = simulated_site(wanted, tmp_path / "sites", name)
+        assert sites.of(name) == alone.written_as(site_file(wanted, tmp_path / "sites", name))
+        assert sites.of(name).policy == read_site(tmp_path / "sites" / name / "site.toml").policy

@@ -90,7 +90,7 @@ def read_file(path: Path, dialect: Callable[[Path], Dialect], allowed: Allowed) 
     """One file by its suffix."""
     if kind_of(path) != "file":
         raise missing_file(path)
-    if format_of(path) not in plugins.names_of("readers", READERS):
+    if format_of(path) not in READERS and format_of(path) not in plugins.installed("readers"):
         raise DataError(f"cannot be read: its suffix is '{path.suffix}'", where=str(path), remedy=formats())
     return cast(Reader, plugins.load("readers", format_of(path), READERS, allowed))(path, dialect(path))
 
