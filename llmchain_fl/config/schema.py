@@ -102,8 +102,9 @@ class TaskConfig(Section):
 
     kind: Annotated[str, AfterValidator(_known_task)] = "classification"
     """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
-    `span-qa`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training);
-    or the name of another package's task (docs/tasks.md)."""
+    `span-qa`; with a decoder `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training),
+    `dialogue`; with a decoder or an encoder-decoder `summarisation`, `translation`; or the name of another package's
+    task (docs/tasks.md)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Head of a classifier of texts or pairs: frozen cosine with the label's text (forgets far less) or a trained
     linear layer. Other kinds with an encoder always have a trained one."""
@@ -118,6 +119,12 @@ class TaskConfig(Section):
     """Most rows of `model.max_tokens` tokens that a long text is read in; what is beyond them is cut, and the run says
     of how many public test texts before round 1. All rows of a record count as one record, in the loss, in the score
     and in what privacy bounds. 0: as the kind of task has it (docs/tasks.md)."""
+    template: Literal["base", "plain"] = "base"
+    """How a conversation is written out for a decoder (`dialogue`, `summarisation`, `translation`): by the base's own
+    chat template, or, for a base without one, `plain`: "User: ...", "Assistant: ..." on lines of their own."""
+    instruction: Annotated[str, Field(max_length=2000)] = ""
+    """`summarisation`, `translation`: what stands before each text: with a decoder a line of its own, as in "Translate
+    into Chinese."; with an encoder-decoder a prefix, as in "summarize:"."""
 
 
 class DataConfig(Section):

@@ -51,6 +51,8 @@ def work_from(
             task.features,
             config.seed,
             windows_of(config),
+            template=task.template,
+            instruction=task.instruction,
         ),
         train=TrainSpec(
             train.steps,

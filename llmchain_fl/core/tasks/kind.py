@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from llmchain_fl.core.tasks.spec import TaskSpec
 
 Fault = Callable[[Mapping[str, str], Container[str]], str]
-BASE_KINDS = ("encoder", "causal-lm")
-"""What a base model gives: a vector a token, or the next token."""
+BASE_KINDS = ("encoder", "causal-lm", "generator")
+"""What a base model gives: a vector a token, or the next token; a generator: the next token, whether it is a decoder
+alone or one with an encoder, as its folder says."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class TaskKind:
             the length of the three; 0: a record's score is a number that can be averaged.
         fault: (record, names of the list) -> why it is no record of this kind, without a word of it; "": it is one.
             Or where that is, ``module:attribute``.
+        asked_fault: the same of a record that is only asked about; None: as ``fault``.
         made_up: words -> a record nobody wrote; None: the words in each column, the first label.
     """
 
@@ -64,6 +66,7 @@ class TaskKind:
     hub: str = ""
     counts: float = 0.0
     fault: str | Fault | None = None
+    asked_fault: str | Fault | None = None
     made_up: Callable[[str], dict[str, str]] | None = None
 
     @property
@@ -84,7 +87,7 @@ class TaskKind:
     def text_of(self, row: Mapping[str, str]) -> str:
         """The words of a record: every column but names of a public list, tags and places."""
         words = self.columns if self.writes else self.asked
-        return " ".join(listed_words(column, row[column]) for column in words)
+        return " ".join(listed_words(column, row[column]) for column in words if column in row)
 
     def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:
         """Why ``row`` is no record of this kind; a function of this row and the list alone."""
@@ -99,7 +102,7 @@ class TaskKind:
     @property
     def writes(self) -> bool:
         """Whether its answers are texts that a language model writes."""
-        return self.base_kind == "causal-lm"
+        return self.base_kind != "encoder"
 
     @property
     def text_only(self) -> bool:
@@ -127,6 +130,9 @@ TASKS: Mapping[str, TaskKind] = Named(
         "relation": "llmchain_fl.core.tasks.kinds:RELATION",
         "pair-classification": "llmchain_fl.core.tasks.kinds:PAIR_CLASSIFICATION",
         "multi-label": "llmchain_fl.core.tasks.kinds:MULTI_LABEL",
+        "dialogue": "llmchain_fl.core.tasks.kinds:DIALOGUE",
+        "summarisation": "llmchain_fl.core.tasks.kinds:SUMMARISATION",
+        "translation": "llmchain_fl.core.tasks.kinds:TRANSLATION",
     }
 )
 """What each is stands in ``kinds.py``, and is imported when it is asked for."""

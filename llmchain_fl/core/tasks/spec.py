@@ -26,6 +26,8 @@ class TaskSpec:
     others: all. ``stage_labels``: stage -> the labels that it teaches; empty where no guard asks.
     ``features``: random ones, drawn by ``feature_seed``, in front of a trained head.
     ``windows``: most rows that a long record is read in.
+    ``template``: ``base``: the base's own chat template; ``plain``: the one of ``chat.py``.
+    ``instruction``: what stands before a text that is to be written anew.
     """
 
     kind: str
@@ -39,6 +41,8 @@ class TaskSpec:
     features: int = 0
     feature_seed: int = 1
     windows: int = 1
+    template: str = "base"
+    instruction: str = ""
 
     @property
     def head_size(self) -> int:
@@ -72,6 +76,8 @@ class TaskSpec:
             found.append(f"labels: at most {MOST_LABELS} different ones")
         if any(not 0 < len(text) <= 2000 for label in self.labels for text in label):
             found.append("labels: names and texts of 1 to 2,000 characters")
+        if len(self.instruction) > MOST_INSTRUCTION:
+            found.append(f"instruction: at most {MOST_INSTRUCTION} characters")
         found += [
             f"{field}: positions in the label list, at least one for each stage"
             for field, told in (("candidate_labels", self.candidate_labels), ("stage_labels", self.stage_labels))
@@ -84,7 +90,7 @@ class TaskSpec:
         return found
 
 
-MOST_WINDOWS = 1024
+MOST_WINDOWS, MOST_INSTRUCTION = 1024, 2000
 MOST_FEATURES = 8192
 """Most random features: the sums of 8,576 features are 37 million numbers."""
 
@@ -97,6 +103,7 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "features": Range(0, MOST_FEATURES),
         "feature_seed": Range(0, 2**63),
         "windows": Range(1, MOST_WINDOWS),
+        "template": ("base", "plain"),
     }
 )
 MOST_LABELS = 100_000

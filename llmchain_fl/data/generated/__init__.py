@@ -4,6 +4,7 @@
 
     generate("bank-messages", seed=0, size=2000, split="train")    # {"text", "label", ...}
     generate("bank-dialogues", seed=0, size=2000, split="train")   # {"prompt", "answer", ...}
+    generate("bank-conversations", seed=0, size=2000, split="train")   # {"messages", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable
 
 from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
+from llmchain_fl.data.generated.bank_dialogues import bank_conversations, bank_dialogues
 from llmchain_fl.data.generated.bank_messages import bank_messages
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
 
@@ -24,6 +25,7 @@ __all__ = [
     "LABELS",
     "SPLITS",
     "STAGES",
+    "bank_conversations",
     "bank_dialogues",
     "bank_messages",
     "generate",
@@ -36,6 +38,7 @@ Generator = Callable[[int, int, str], list[dict[str, str]]]
 GENERATORS: dict[str, Generator] = {
     "bank-messages": bank_messages,
     "bank-dialogues": bank_dialogues,
+    "bank-conversations": bank_conversations,
 }
 """Name in a configuration -> generator ``(seed, size, split) -> rows``."""
 
