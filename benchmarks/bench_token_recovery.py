@@ -112,7 +112,7 @@ def opened(rule: str, rank: int, length: int, optimizer: str, public: Sequence[s
         f"aggregation.rule={rule}",
         "continual.guards=[]",
     ]
-    config = read_config(find_scenario("dialogue"), settings)
+    config = read_config(find_scenario("instructions"), settings)
     work = work_from(config, {}, RULES[rule].trained, None)
     resident, task = open_work(work.resident, work.task)
     resident.reset()
@@ -316,7 +316,7 @@ def main() -> None:
     header = ["rule", "rank", "text", "optim.", "attack", "tokens", *(f"z {z}" for z in labels)]
     header += ["rare, z none", "rare, eps 8", "false pos.", "eps 8 over chance", "seconds"]
     show(f"share of distinct tokens recovered (by chance), {given.seeds} seeds", header, table)
-    print(f"  z at epsilon 8, delta 1e-5, default dialogue loop: {rows[0]['z_epsilon_8']:.3f}")
+    print(f"  z at epsilon 8, delta 1e-5, default loop of the scenario instructions: {rows[0]['z_epsilon_8']:.3f}")
     write("token_recovery", {"rows": rows, "seeds": given.seeds, "examples": given.examples})
 
 

@@ -144,9 +144,10 @@ def _merged(adapter: Path, out: Path, place: str, kind: str, dtype: str) -> floa
 
 def _model(kind: str, place: str, dtype: str) -> Any:
     import torch
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    reader = AutoModelForCausalLM if kind == "causal-lm" else AutoModel
+    two = AutoConfig.from_pretrained(place).is_encoder_decoder
+    reader = AutoModelForSeq2SeqLM if two else AutoModel if kind == "encoder" else AutoModelForCausalLM
     return reader.from_pretrained(place, dtype=getattr(torch, dtype), trust_remote_code=False).eval()
 
 
@@ -154,8 +155,10 @@ def _outputs(model: Any, ids: Tensor) -> Tensor:
     """Logits, or the vectors of an encoder."""
     import torch
 
+    from llmchain_fl.core.first_pass import computed
+
     with torch.no_grad():
-        found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        found = computed(model, ids, torch.ones_like(ids))
     value: Tensor = found.logits if "logits" in found else found.last_hidden_state
     return value.float()
 

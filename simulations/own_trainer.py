@@ -122,7 +122,7 @@ def records_of(task: Task, examples: Examples) -> list[Record]:
     Raises:
         ConfigError: a kind of task whose records are more than tokens and one target.
     """
-    if examples.notes:
+    if examples.notes or task.resident.base.two_stacks:
         raise ConfigError(["an own trainer with this task.kind: its records are more than tokens and a target"])
     causal = _is_causal(task)
     return [_record(ids, int(target), causal) for ids, target in zip(examples.ids, examples.targets, strict=True)]
@@ -156,7 +156,7 @@ class TaskModel(nn.Module):
 
 
 def _is_causal(task: Task) -> bool:
-    return task.resident.spec.base.kind == "causal-lm"
+    return task.resident.spec.base.kind != "encoder"
 
 
 def _put_back(task: Task, views: Mapping[str, Tensor]) -> None:

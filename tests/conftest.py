@@ -138,6 +138,37 @@ def _write_shape(folder: Path, name: str) -> Path:
     return folder
 
 
+def _write_pair(folder: Path, name: str) -> Path:
+    """An encoder with a decoder, of unlike depth where that can be."""
+    import torch
+    import transformers as hf
+
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    ends = {"vocab_size": _write_tokenizer(folder, special, "$A </s>"), "pad_token_id": 0, "eos_token_id": 2}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    told: dict[str, Any] = {**heads, "d_model": 32, "encoder_layers": 2, "init_std": 0.2, "max_position_embeddings": 96}
+    told |= {**ends, "bos_token_id": 1, "forced_eos_token_id": None}
+    torch.manual_seed(14)
+    made: Any = {
+        "t5": lambda: hf.T5ForConditionalGeneration(
+            hf.T5Config(
+                **{**ends, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4},
+                num_layers=2,
+                num_decoder_layers=3,
+                feed_forward_proj="gated-gelu",
+                decoder_start_token_id=0,
+                tie_word_embeddings=False,
+            )
+        ),
+        "bart": lambda: hf.BartForConditionalGeneration(
+            hf.BartConfig(**told, decoder_layers=3, decoder_start_token_id=2)
+        ),
+        "marian": lambda: hf.MarianMTModel(hf.MarianConfig(**told, decoder_layers=2, decoder_start_token_id=0)),
+    }[name]()
+    made.save_pretrained(folder)
+    return folder
+
+
 class Small:
     """The two models, and short ways to the parts of the project over them."""
 
@@ -153,13 +184,15 @@ class Small:
         self._folder = folder
 
     def shape(self, name: str) -> Path:
-        """A tiny random model of an architecture: bert, llama, mobilebert, fnet, deberta, gpt2; a bert with a mask."""
+        """A tiny random model of an architecture: bert, llama, mobilebert, fnet, deberta, gpt2, t5, bart, marian; or a
+        bert with a mask."""
         if name in ("bert", "llama"):
             return self.bert if name == "bert" else self.llama
         folder = self._folder / name
         if name == "masked":
             return folder if folder.exists() else _write_bert(folder, mask_token="[MASK]")
-        return folder if folder.exists() else _write_shape(folder, name)
+        write = _write_pair if name in ("t5", "bart", "marian") else _write_shape
+        return folder if folder.exists() else write(folder, name)
 
     def base(self, kind: str = "encoder", **changes: Any) -> Any:
         """``BaseSpec`` of the tiny model of this kind, on the CPU."""
@@ -213,7 +246,16 @@ class Small:
             base=self.base(task_kind(kind).base_kind, **({"path": path} if path else {})),
             adapter=AdapterSpec(rank, 2.0 * rank, tuple(targets), last_layers, tuple(trained), 5, variant),
             task=TaskSpec(
-                kind, head, labels, 20.0, pooling, max_tokens, features=features, feature_seed=9, windows=windows
+                kind,
+                head,
+                labels,
+                20.0,
+                pooling,
+                max_tokens,
+                features=features,
+                feature_seed=9,
+                windows=windows,
+                template="plain",
             ),
             train=TrainSpec(**{**loop, **(train or {})}),
             guards=tuple(guards),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,8 @@ def command(
     rows = read_rows(file, mapping=mapping, required=asked, split="test", seed=1) if file else None
     if rows is not None and kind.fault is not None:
         asked_only = [{column: row[column] for column in asked} for row in rows.records]
-        check_kind(Rows(asked_only, rows.lines, rows.where), kind, task_of(folder).labels)
+        judge = replace(kind, fault=kind.asked_fault or kind.fault)
+        check_kind(Rows(asked_only, rows.lines, rows.where), judge, task_of(folder).labels)
     texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
     answers = (

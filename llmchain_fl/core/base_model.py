@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, text_config
+from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, has_two_stacks, text_config
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.ranges import Bound, range_faults
 
@@ -39,7 +39,7 @@ KNOWN: Named[Callable[[], Located]] = Named(
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """What names one frozen base. ``kind`` is ``encoder`` or ``causal-lm``."""
+    """What names one frozen base. ``kind``: one of ``BASE_KINDS`` (``tasks/kind.py``)."""
 
     path: str
     revision: str = ""
@@ -56,7 +56,7 @@ class BaseSpec:
 
 
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(
-    {"dtype": (*DTYPES, *FEW_BITS), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm")}
+    {"dtype": (*DTYPES, *FEW_BITS), "device": ("auto", "cpu", "cuda"), "kind": ("encoder", "causal-lm", "generator")}
 )
 
 
@@ -91,6 +91,11 @@ class Base:
     def remembered(self) -> Remembered:
         """Outputs of its frozen layers that runs over it share; empty unless somebody asks for it."""
         return REMEMBERED["outputs"]()
+
+    @property
+    def two_stacks(self) -> bool:
+        """Whether it is an encoder with a decoder."""
+        return has_two_stacks(self.module)
 
 
 def locate(path: str) -> Located:
@@ -180,14 +185,16 @@ def _without_dropout(module: Any) -> None:
 
 
 def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    if getattr(AutoConfig.from_pretrained(path, **options), "is_encoder_decoder", False):
+    two = bool(getattr(AutoConfig.from_pretrained(path, **options), "is_encoder_decoder", False))
+    if two and spec.kind != "generator":
         raise ModelError(
-            f"model.path = {spec.path!r} is an encoder with a decoder, which is not trained here",
-            remedy="use an encoder (BERT, RoBERTa, ...) to classify, a decoder (Llama, Qwen, GPT-2 ...) to write",
+            f"model.path = {spec.path!r} is an encoder with a decoder, which this kind of task has no use for",
+            remedy="use an encoder (BERT, RoBERTa, ...) to classify, a decoder (Llama, Qwen, GPT-2 ...) to write; "
+            "an encoder with a decoder summarises and translates",
         )
-    loader = AutoModelForCausalLM if spec.kind == "causal-lm" else AutoModel
+    loader = AutoModelForSeq2SeqLM if two else AutoModel if spec.kind == "encoder" else AutoModelForCausalLM
     module = loader.from_pretrained(path, use_safetensors=True, **weight_options(spec), **options)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -233,14 +240,47 @@ def _offline_if(local: bool) -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
+def layer_stacks(module: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+    """Every stack of transformer layers: one, or of an encoder with a decoder the encoder's and the decoder's.
+
+    Raises:
+        ModelError: see ``layer_stack``.
+    """
+    if not has_two_stacks(module):
+        return [layer_stack(module)]
+    names = {id(part): name for name, part in module.named_modules()}
+    halves: Any = module
+    return [
+        (names[id(half)] + "." + name, stack)
+        for half in (halves.get_encoder(), halves.get_decoder())
+        for name, stack in [_largest_list(half)]
+    ]
+
+
+def _largest_list(half: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Of an encoder or a decoder: how many layers each has stands under names of their own in each architecture."""
+    lists = [
+        (name, part)
+        for name, part in half.named_modules()
+        if isinstance(part, nn.ModuleList) and all([*block.children()] for block in part)
+    ]
+    if not lists:
+        raise ModelError(f"{type(half).__name__} has no list of equal transformer layers", remedy=TEXT_BASES)
+    return max(lists, key=lambda one: sum(weight.numel() for weight in one[1].parameters()))
+
+
 def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:
     """Name and list of the transformer layers: of the lists of ``num_hidden_layers`` blocks the one with most weights.
+
+    Of an encoder with a decoder: the encoder's, which reads a text first.
 
     Where there is none the largest shorter list: layers that share their weights (ALBERT) stand in it once.
 
     Raises:
         ModelError: none found (an architecture without such a list).
     """
+    if has_two_stacks(module):
+        return layer_stacks(module)[0]
     wanted = int(getattr(text_config(module), "num_hidden_layers", 0))
     lists = [
         (name, part)

@@ -20,6 +20,11 @@ def text_config(module: Any) -> Any:
     return getattr(module.config, "get_text_config", lambda: module.config)()
 
 
+def has_two_stacks(module: Any) -> bool:
+    """Whether it is an encoder with a decoder."""
+    return bool(getattr(module.config, "is_encoder_decoder", False))
+
+
 def token_table(module: Any) -> nn.Embedding | None:
     """The embedding of token ids; None where ids are read in another way."""
     try:
@@ -85,13 +90,32 @@ def first_pass(module: Any, path: str, kind: str) -> tuple[int, bool | None]:
 
 def _output(module: Any, kind: str, ids: Tensor, mask: Tensor) -> Tensor:
     """[n, T, width]."""
-    output = module(input_ids=ids, attention_mask=mask)
-    given: Tensor = output.logits if kind == "causal-lm" else output.last_hidden_state
+    output = computed(module, ids, mask)
+    given: Tensor = output.last_hidden_state if kind == "encoder" else output.logits
     return given
 
 
+def computed(module: Any, ids: Tensor, mask: Tensor, said: Tensor | None = None) -> Any:
+    """A pass over ``ids``; a decoder behind an encoder says ``said``, or the same ids."""
+    told = {"decoder_input_ids": ids if said is None else said} if has_two_stacks(module) else {}
+    return module(input_ids=ids, attention_mask=mask, **told)
+
+
+def _changed(ids: Tensor) -> Tensor:
+    """``ids`` with the first token again in place of the last."""
+    return torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+
+
 def _slope(module: Any, kind: str, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The output for one text, and the gradient of its first token's by the embedded tokens [1, T, H] or [T, 1, H]."""
+    """The output for one text, and the gradient of its first token's by the embedded tokens [1, T, H] or [T, 1, H].
+
+    A decoder behind an encoder: by how far it moves with the last token that it is told to have said.
+    """
+    if has_two_stacks(module):
+        with torch.no_grad():
+            whole, other = (computed(module, ids, torch.ones_like(ids), said).logits for said in (ids, _changed(ids)))
+        away = (whole - other)[:, 0].abs()
+        return whole, torch.where(away > ALIKE * whole.abs().max(), away, 0.0).expand(2, -1)
     entered: list[Tensor] = []
 
     def enter(_table: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

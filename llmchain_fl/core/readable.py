@@ -26,7 +26,7 @@ import torch
 
 from llmchain_fl.core.base_model import Base
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.first_pass import text_config, token_table
+from llmchain_fl.core.first_pass import computed, text_config, token_table
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.text import token_ids
@@ -72,7 +72,7 @@ def _check_tokenizer(base: Base) -> None:
 
 
 def _check_direction(base: Base, task: TaskSpec) -> None:
-    writes = task_kind(task.kind).base_kind == "causal-lm"
+    writes = task_kind(task.kind).writes
     if writes and base.sees_ahead:
         raise ModelError(
             f"{base.public_name} sees the words that follow: as a language model it would learn to copy them",
@@ -130,7 +130,7 @@ def _reads(base: Base, length: int) -> bool:
     ids = torch.full((1, length), int(base.tokenizer.pad_token_id == 0), device=base.device)
     try:
         with torch.no_grad():
-            base.module(input_ids=ids, attention_mask=torch.ones_like(ids))
+            computed(base.module, ids, torch.ones_like(ids))
     except (IndexError, RuntimeError, ValueError):
         return False
     return True

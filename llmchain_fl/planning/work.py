@@ -56,6 +56,8 @@ def work_from(
             windows_of(config),
             task.low,
             task.high,
+            template=task.template,
+            instruction=task.instruction,
         ),
         train=TrainSpec(
             train.steps,

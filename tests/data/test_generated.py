@@ -11,16 +11,27 @@ from collections import Counter
 import pytest
 
 from llmchain_fl.core.errors import DataError
-from llmchain_fl.data.generated import GENERATORS, LABELS, SPLITS, STAGES, bank_dialogues, bank_messages, generate
+from llmchain_fl.core.tasks.chat import fault
+from llmchain_fl.data.generated import (
+    GENERATORS,
+    LABELS,
+    SPLITS,
+    STAGES,
+    bank_conversations,
+    bank_dialogues,
+    bank_messages,
+    generate,
+)
 from llmchain_fl.data.generated import label_texts as texts
 from llmchain_fl.data.generated.bank_messages import draw_messages
 from llmchain_fl.data.generated.bank_templates import phrases
 
-both = pytest.mark.parametrize("name", sorted(GENERATORS))
+both = pytest.mark.parametrize("name", ["bank-dialogues", "bank-messages"])
+every = pytest.mark.parametrize("name", sorted(GENERATORS))
 each_split = pytest.mark.parametrize("split", SPLITS)
 
 
-@both
+@every
 @each_split
 def test_the_same_seed_gives_the_same_rows(name, split):
     assert generate(name, 3, 200, split) == generate(name, 3, 200, split)
@@ -52,7 +63,7 @@ def test_other_seeds_and_splits_give_other_rows_and_other_persons(name):
     assert not persons[0] & persons[2]
 
 
-@both
+@every
 @pytest.mark.parametrize("size", [1, 2, 23, 24, 25, 500, 1001])
 def test_sizes_are_exact(name, size):
     assert len(generate(name, 0, size, "train")) == size
@@ -213,12 +224,23 @@ def test_a_prompt_holds_an_instruction_the_customer_and_the_turn_of_the_clerk():
         assert clerk == "Clerk:"
 
 
+@each_split
+def test_a_conversation_is_of_one_customer_and_every_message_is_answered(split):
+    rows = bank_conversations(0, 60, split)
+    assert len({row["person"] for row in rows}) == len(rows) == 60
+    for row in rows:
+        assert fault(row, ()) == ""
+        roles = [turn["role"] for turn in json.loads(row["messages"])]
+        assert roles == ["system", *["user", "assistant"] * (len(roles) // 2)]
+        assert 3 <= len(roles) <= 9
+
+
 def test_an_unknown_name_is_refused_and_the_nearest_is_offered():
     with pytest.raises(DataError, match="did you mean 'bank-messages'"):
         generate("bank_mesages", 0, 10, "train")
     with pytest.raises(DataError, match="did you mean 'bank-dialogues'"):
         generate("dialogue", 0, 10, "train")
-    with pytest.raises(DataError, match="known are: bank-choices, bank-dialogues, bank-messages"):
+    with pytest.raises(DataError, match="known are: bank-choices, bank-conversations, bank-dialogues, bank-messages"):
         generate("", 0, 10, "train")
 
 

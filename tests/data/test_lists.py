@@ -13,6 +13,7 @@ from llmchain_fl.core.data.columns import map_record
 from llmchain_fl.core.data.lists import Listed, items_of, list_text, listed_words
 from llmchain_fl.core.data.rows import Line, Located, Misfit
 from llmchain_fl.core.data.source import read_fitting
+from llmchain_fl.core.data.turns import Turns, turns_of
 
 ITEMS = st.lists(st.one_of(st.text(st.characters(codec="utf-8")), st.integers(-(2**63), 2**63)))
 
@@ -61,3 +62,21 @@ def test_json_and_csv_give_the_same_rows(tmp_path: Path) -> None:
 def test_words_of_a_list_stand_in_a_row() -> None:
     assert listed_words(Listed("tokens"), '["New", "York"]') == "New York"
     assert listed_words("text", "[a]") == "[a]"
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ([{"role": "user", "content": "a", "name": "x"}], '[{"role": "user", "content": "a"}]'),
+        ('[{"content": "a", "role": "user"}]', '[{"role": "user", "content": "a"}]'),
+        ([], "[]"),
+        ([{"role": "user", "content": None}], None),
+        ([{"role": "user"}], None),
+        (["a"], None),
+        ({"role": "user", "content": "a"}, None),
+        ([{"role": "user", "content": "\ud800"}], None),
+    ],
+)
+def test_each_row_of_the_table_of_turns(cell: object, text: str | None) -> None:
+    assert Turns("messages").text(cell) == text
+    assert text is None or Turns("messages").words(text) == "a" * len(turns_of(text))

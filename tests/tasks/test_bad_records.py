@@ -26,6 +26,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "regression": {"text": SECRET, "value": 0.5},
     "ranking": {"query": SECRET, "candidates": [f"{SECRET} a", "b"], "grades": [1, 0]},
     "masked-lm": {"text": SECRET},
+    "dialogue": {"messages": [{"role": "user", "content": SECRET}, {"role": "assistant", "content": "yes"}]},
+    "summarisation": {"document": f"{SECRET} said much", "summary": SECRET},
+    "translation": {"source": SECRET, "target": SECRET},
 }
 GONE = object()
 """A column that is left out."""
@@ -80,6 +83,28 @@ BAD: dict[str, list[dict[str, Any]]] = {
         *[{"text": bad} for bad in ("\ud800", f"{SECRET}\udfff", f"\ud800{SECRET}")],
     ],
 }
+NO_TEXT = ("", "  ", "\n", GONE, None, ["x"], [], {"a": 1}, [SECRET, SECRET], "\ud800")
+for _kind, _columns in (("summarisation", ("document", "summary")), ("translation", ("source", "target"))):
+    BAD[_kind] = [{column: bad} for column in _columns for bad in NO_TEXT]
+
+
+def said(*roles: str, content: Any = SECRET) -> dict[str, Any]:
+    """A conversation of turns with these roles; the last one says ``content``."""
+    turns = [{"role": role, "content": SECRET} for role in roles]
+    return {"messages": [*turns[:-1], {**turns[-1], "content": content}]}
+
+
+BAD["dialogue"] = [
+    *[{"messages": told} for told in ([], GONE, None, "", SECRET, 3, {"role": "user", "content": SECRET}, [SECRET])],
+    *[{"messages": [one]} for one in ([SECRET], {"role": "user"}, {"content": SECRET}, None, {"from": SECRET}, 7)],
+    *[said("user", "assistant", content=bad) for bad in (None, 3, ["x"], {"text": SECRET}, "", "  ", "\ud800", True)],
+    *[said("user", role) for role in ("bot", "Assistant", "tool", "", "assistant ", "system")],
+    *[said(*roles.split()) for roles in ("system system user assistant", "user system assistant", "assistant user")],
+    *[
+        said(*roles.split())
+        for roles in ("user", "user user", "system", "system user", "system assistant", "assistant")
+    ],
+]
 CASES = [(kind, number) for kind, told in BAD.items() for number in range(len(told))]
 
 

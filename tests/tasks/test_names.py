@@ -17,6 +17,7 @@ TABLES = (
 )
 DEFAULT = "llmchain_fl/config/schema.py"
 BASES = {
+    "llmchain_fl/adapter/card.py",
     "llmchain_fl/core/base_model.py",
     "llmchain_fl/core/first_pass.py",
     "llmchain_fl/core/readable.py",

@@ -26,14 +26,16 @@ from llmchain_fl.core.tasks.random_features import RandomFeatures
 
 WORDS = (1, 40, 9, 100, 23)
 """Words of the records here: in windows of 16 tokens, at most 3 of them, some have one row and some lose their end."""
-KINDS = list(TASKS)
+KINDS = [*TASKS, "translation of t5", "summarisation of bart"]
 
 
 @pytest.fixture(params=KINDS)
 def told(request: Any, small: Any) -> Any:
     """(kind, task, its records in rows)."""
-    task = small.task(request.param, windows=3, trained=("lora_B",))
-    return request.param, task, task.encode([small.record(request.param, words) for words in WORDS])
+    kind, _, shape = request.param.partition(" of ")
+    path = {"path": str(small.shape(shape))} if shape else {}
+    task = small.task(kind, windows=3, trained=("lora_B",), **path)
+    return kind, task, task.encode([small.record(kind, words) for words in WORDS])
 
 
 def no_guards() -> SiteGuards:

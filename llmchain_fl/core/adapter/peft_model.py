@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.adapter.variants import VARIANTS
-from llmchain_fl.core.base_model import layer_stack
+from llmchain_fl.core.base_model import layer_stacks
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.first_pass import TEXT_BASES, first_line
+from llmchain_fl.core.first_pass import TEXT_BASES, first_line, has_two_stacks
 from llmchain_fl.core.plugins import Named, named
 
 if TYPE_CHECKING:
@@ -50,21 +50,23 @@ def target_modules(module: nn.Module, spec: AdapterSpec) -> list[str]:
 
 def chosen_layers(module: nn.Module, spec: AdapterSpec, fits: Callable[[nn.Module], bool], kind: str) -> list[str]:
     """The same of any kind of layer: those that ``fits`` says, called ``kind`` in words."""
-    stack_name, stack = layer_stack(module)
-    if spec.last_layers > len(stack):
+    stacks = layer_stacks(module)
+    shortest = min(len(stack) for _, stack in stacks)
+    if spec.last_layers > shortest:
         raise ModelError(
-            f"adapter.last_layers = {spec.last_layers}: the model has {len(stack)} layers",
-            remedy=f"use 0 (all) to {len(stack)}",
+            f"adapter.last_layers = {spec.last_layers}: the model has {shortest} layers",
+            remedy=f"use 0 (all) to {shortest}",
         )
-    first = len(stack) - spec.last_layers if spec.last_layers else 0
     found = [
         f"{stack_name}.{position}.{name}"
-        for position in range(first, len(stack))
+        for stack_name, stack in stacks
+        for position in range(len(stack) - spec.last_layers if spec.last_layers else 0, len(stack))
         for name, part in stack[position].named_modules()
         if fits(part)
     ]
     if not found:
-        kinds = sorted({type(part).__name__ for part in stack.modules() if [*part.parameters(recurse=False)]})
+        parts = [part for _, stack in stacks for part in stack.modules()]
+        kinds = sorted({type(part).__name__ for part in parts if [*part.parameters(recurse=False)]})
         raise ModelError(
             f"{type(module).__name__} has no {kind}s to adapt (its layers are made of {', '.join(kinds)})",
             remedy=TEXT_BASES,
@@ -185,6 +187,7 @@ def _lora_config(module: nn.Module, spec: AdapterSpec, base_name: str = "") -> p
 
 def _common(module: nn.Module, base_name: str) -> dict[str, Any]:
     kind = "CAUSAL_LM" if getattr(module, "lm_head", None) is not None else "FEATURE_EXTRACTION"
+    kind = "SEQ_2_SEQ_LM" if has_two_stacks(module) else kind
     return {"task_type": kind, "base_model_name_or_path": base_name or None, "inference_mode": True}
 
 

@@ -101,7 +101,7 @@ class Resident:
         self.beside = Beside(self._layers, stack[first], base.device)
         self.prefix: FrozenPrefix | None = None
         self.reset()
-        if first and spec.cache_mb:
+        if first and spec.cache_mb and not base.two_stacks:  # a decoder's layers are given more than hidden states
             self.prefix = PREFIX["prefix"](base.module, first, spec.cache_mb, base.remembered)
             self.prefix.prove()
 
@@ -252,16 +252,18 @@ class Resident:
         decide: Tensor | None = None,
         *,
         fixed: bool = False,
+        said: Tensor | None = None,
     ) -> Any:
         """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs.
 
         ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it. ``fixed``: whether every
-        pass over these texts has one shape (``tasks/passes.py``).
+        pass over these texts has one shape (``tasks/passes.py``). ``said``: what a decoder behind an encoder has said.
         """
         with self.beside.choosing(mask if decide is None else decide):
             if self.prefix is not None and self.prefix.enabled:
                 return self.prefix.run(ids, mask, kept, index, fixed=fixed)
-            return self.base.module(input_ids=ids, attention_mask=mask)
+            told = {} if said is None else {"decoder_input_ids": said}
+            return self.base.module(input_ids=ids, attention_mask=mask, **told)
 
 
 def load_resident(spec: ResidentSpec) -> Resident:

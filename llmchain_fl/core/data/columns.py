@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from llmchain_fl.core.data.lists import Listed, list_text
+from llmchain_fl.core.data.lists import Listed
 from llmchain_fl.core.data.rows import HALF_PAIR, LeftOut, Located, Misfit, Rows, sort_out
 from llmchain_fl.core.errors import DataError
 
@@ -49,7 +49,7 @@ def map_record(record: Located, asked: Mapping[str, str]) -> dict[str, str] | Mi
     found: dict[str, str] = {}
     for column, name in asked.items():
         value = _cell(record.row, name)
-        cell = cell_text(value) if not isinstance(column, Listed) or value in (None, "") else list_text(value)
+        cell = cell_text(value) if not isinstance(column, Listed) or value in (None, "") else column.text(value)
         if not cell:
             no_text, empty = cell_faults(column)
             return Misfit(record.line, *(no_text if cell is None else empty))
@@ -132,7 +132,7 @@ def only_sound(rows: Rows, fault: Callable[[Mapping[str, str]], str]) -> tuple[R
 def cell_faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """(reason, remedy) of a cell that is no text, and of one that is empty."""
     if isinstance(column, Listed):
-        bad = (f"a column '{column}' that is no list", "write a JSON list of texts or whole numbers there")
+        bad = (f"a column '{column}' that is no list", f"write {column.holds} there")
     else:
         bad = f"a column '{column}' that is no text", "write a text or a number there (not a list, an object, a date)"
     return (

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 from llmchain_fl.core.data.rows import HALF_PAIR
 
@@ -29,19 +30,33 @@ class Listed(str):
     """The name of a column whose cells are lists."""
 
     __slots__ = ()
+    holds = "a JSON list of texts or whole numbers"
+
+    def text(self, cell: object) -> str | None:
+        """A cell by the table of the module; None: a fault."""
+        return list_text(cell)
+
+    def words(self, cell: str) -> str:
+        """What stands in it, in a row."""
+        return " ".join(words_of(cell))
 
 
 def list_text(cell: object) -> str | None:
-    """A cell of such a column, by the table of the module; None: a fault."""
+    """A cell of a ``Listed`` column, by the table of the module; None: a fault."""
+    items = read_list(cell)
+    return None if items is None or not all(map(is_item, items)) else json.dumps(items, ensure_ascii=False)
+
+
+def read_list(cell: object) -> list[Any] | None:
+    """The list that a cell is, or whose JSON text it is; None: it is none."""
     if isinstance(cell, str):
         with contextlib.suppress(ValueError, RecursionError):
             cell = json.loads(cell)
-    if not isinstance(cell, list) or len(cell) > MOST_ITEMS or not all(map(_is_item, cell)):
-        return None
-    return json.dumps(cell, ensure_ascii=False)
+    return cell if isinstance(cell, list) and len(cell) <= MOST_ITEMS else None
 
 
-def _is_item(item: object) -> bool:
+def is_item(item: object) -> bool:
+    """Whether it may stand in a list: a text, or a whole number of at most 64 bits."""
     if isinstance(item, str):
         return HALF_PAIR.search(item) is None
     return isinstance(item, int) and not isinstance(item, bool) and item.bit_length() <= 64
@@ -64,4 +79,4 @@ def words_of(text: str) -> list[str]:
 
 def listed_words(column: str, cell: str) -> str:
     """A cell as words in a row: a list is joined."""
-    return " ".join(words_of(cell)) if isinstance(column, Listed) else cell
+    return column.words(cell) if isinstance(column, Listed) else cell

@@ -29,6 +29,8 @@ CONTEXT = 4
 LONGEST = 10**6
 """Tokens of a prompt before it is cut from its beginning (a tokenizer cuts the end)."""
 
+LONGEST_ANSWER = 48
+"""Tokens of an answer that ``predict`` writes."""
 DECIDING = 16
 """Plain text has no prompt: so many of its first tokens say which slot answers."""
 
@@ -83,16 +85,20 @@ class CausalLM:
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
-        prompt = torch.from_numpy(examples.targets[list(index)]).to(ids.device)
+        answer = mask * self.answers(examples, index, ids.shape[1]).to(ids.device)
+        prompt = torch.where(answer.any(dim=1), answer.argmax(dim=1), 0)
         deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
         asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
         fixed = examples.shape is not None
         logits = (
             self.resident.forward(ids, mask, examples.frozen_outputs, index, asked, fixed=fixed).logits[:, :-1].float()
         )
-        place = torch.arange(1, ids.shape[1], device=ids.device)
-        weight = (mask[:, 1:] == 1) & (place[None, :] >= prompt[:, None])
-        return Output(logits, ids[:, 1:], weight.float())
+        return Output(logits, ids[:, 1:], answer[:, 1:].float())
+
+    def answers(self, examples: Examples, index: Sequence[int], width: int) -> Tensor:
+        """int64 [n, width], 1 from a row's first token of an answer on."""
+        prompt = torch.from_numpy(examples.targets[list(index)])
+        return (torch.arange(width)[None, :] >= prompt[:, None]).long()
 
     def _mean(self, values: Tensor, weight: Tensor | None) -> Tensor:
         """Mean over a record's own answer tokens; values [n, T], weight [n, T] -> [n]."""
@@ -131,24 +137,35 @@ class CausalLM:
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
         """Greedy answer to each prompt (one candidate, probability 1); a too long prompt loses its beginning."""
-        tokenizer, answers = self.resident.base.tokenizer, []
+        prompts = begun(self.resident.base.tokenizer, [PROMPT.format(prompt=text) for text in texts], LONGEST)
+        return [[(self.continued(prompt[-self._max_tokens :], LONGEST_ANSWER), 1.0)] for prompt in prompts]
+
+    def continued(self, prompt: Numbers, most: int, stops: Sequence[int] | None = None) -> str:
+        """What the model says behind ``prompt``, greedily, in at most ``most`` tokens.
+
+        Args:
+            prompt: token ids.
+            most: new tokens.
+            stops: ids that end it; None: those of the base.
+        """
+        tokenizer, ids = self.resident.base.tokenizer, torch.from_numpy(prompt)[None].to(self.resident.base.device)
+        ends = {} if stops is None else {"eos_token_id": list(stops) or None}
         self.resident.module.eval()
         try:
-            for text in texts:
-                prompt = begun(tokenizer, [PROMPT.format(prompt=text)], LONGEST)[0][-self._max_tokens :]
-                ids = torch.from_numpy(prompt)[None].to(self.resident.base.device)
-                with self.resident.router.choosing(torch.ones_like(ids)):
-                    made = self.resident.base.module.generate(  # type: ignore[operator]
-                        input_ids=ids,
-                        attention_mask=torch.ones_like(ids),
-                        max_new_tokens=48,
-                        do_sample=False,
-                        pad_token_id=tokenizer.pad_token_id,
-                    )
-                answers.append([(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip(), 1.0)])
+            with self.resident.router.choosing(torch.ones_like(ids)):
+                made = self.resident.base.module.generate(  # type: ignore[operator]
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=most,
+                    do_sample=False,
+                    use_cache=not self.resident.base.two_stacks,  # T5 with the deeper decoder has too short a cache
+                    pad_token_id=tokenizer.pad_token_id,
+                    **ends,
+                )
         finally:
             self.resident.module.train()
-        return answers
+        new = made[0, 0 if self.resident.base.two_stacks else ids.shape[1] :]
+        return str(tokenizer.decode(new, skip_special_tokens=True)).strip()
 
     def sampled(self, count: int, nucleus: float) -> list[str]:
         """``count`` texts drawn from the start token on, at temperature 1 from the ``nucleus`` of each distribution.

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from llmchain_fl.core.tasks.spec import TaskSpec
 
 Fault = Callable[[Mapping[str, str], Container[str]], str]
-BASE_KINDS = ("encoder", "causal-lm")
-"""What a base model gives: a vector a token, or the next token."""
+BASE_KINDS = ("encoder", "causal-lm", "generator")
+"""What a base model gives: a vector a token, or the next token; a generator: the next token, whether it is a decoder
+alone or one with an encoder, as its folder says."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TaskKind:
         fault: (record, names of the list) -> why it is no record of this kind, without a word of it; "": it is one.
             Or where that is, ``module:attribute``.
         optional: columns that a record may have beside these, and is answered by.
+        asked_fault: the same of a record that is only asked about; None: as ``fault``.
         made_up: words -> a record nobody wrote; None: the words in each column, the first label.
     """
 
@@ -65,6 +67,7 @@ class TaskKind:
     hub: str = ""
     counts: float = 0.0
     fault: str | Fault | None = None
+    asked_fault: str | Fault | None = None
     made_up: Callable[[str], dict[str, str]] | None = None
     optional: tuple[str, ...] = ()
 
@@ -86,7 +89,7 @@ class TaskKind:
     def text_of(self, row: Mapping[str, str]) -> str:
         """The words of a record: every column but names of a public list, tags and places."""
         words = [*(self.columns if self.writes else self.asked), *(name for name in self.optional if name in row)]
-        return " ".join(listed_words(column, row[column]) for column in words)
+        return " ".join(listed_words(column, row[column]) for column in words if column in row)
 
     def fault_of(self, row: Mapping[str, str], names: Container[str]) -> str:
         """Why ``row`` is no record of this kind; a function of this row and the list alone."""
@@ -101,7 +104,7 @@ class TaskKind:
     @property
     def writes(self) -> bool:
         """Whether its answers are texts that a language model writes."""
-        return self.base_kind == "causal-lm"
+        return self.base_kind != "encoder"
 
     @property
     def text_only(self) -> bool:
@@ -132,6 +135,9 @@ TASKS: Mapping[str, TaskKind] = Named(
         "multi-label": "llmchain_fl.core.tasks.kinds:MULTI_LABEL",
         "regression": "llmchain_fl.core.tasks.kinds:REGRESSION",
         "ranking": "llmchain_fl.core.tasks.kinds:RANKING",
+        "dialogue": "llmchain_fl.core.tasks.kinds:DIALOGUE",
+        "summarisation": "llmchain_fl.core.tasks.kinds:SUMMARISATION",
+        "translation": "llmchain_fl.core.tasks.kinds:TRANSLATION",
     }
 )
 """What each is stands in ``kinds.py``, and is imported when it is asked for."""

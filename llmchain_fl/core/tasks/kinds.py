@@ -6,6 +6,7 @@ import json
 from functools import partial
 
 from llmchain_fl.core.data.lists import Listed
+from llmchain_fl.core.data.turns import Turns
 from llmchain_fl.core.tasks.kind import TaskKind
 from llmchain_fl.core.tasks.metric import SHARE, Metric
 
@@ -137,4 +138,33 @@ MASKED_LM = TaskKind(
     hub="fill-mask",
     answers=(),
     windows=DOCUMENT,
+)
+DIALOGUE = TaskKind(
+    (Turns("messages"),),
+    "causal-lm",
+    (_ANSWER_LOSS, _PERPLEXITY, Metric("bits_per_byte", "lower", "bits")),
+    "llmchain_fl.core.tasks.dialogue:build",
+    answers=(),
+    windows=4,
+    fault="llmchain_fl.core.tasks.chat:fault",
+    asked_fault="llmchain_fl.core.tasks.chat:asked_fault",
+    made_up=lambda words: {
+        "messages": _json([{"role": role, "content": words or "-"} for role in ("user", "assistant") * 2])
+    },
+)
+SUMMARISATION = TaskKind(
+    ("document", "summary"),
+    "generator",
+    (Metric("rouge_l", "higher", SHARE, 1.0), _LOSS),
+    "llmchain_fl.core.tasks.rewriting:summaries",
+    answers=("summary",),
+    hub="summarization",
+)
+TRANSLATION = TaskKind(
+    ("source", "target"),
+    "generator",
+    (Metric("chrf", "higher", SHARE, 1.0), _HIGHER("bleu"), _LOSS),
+    "llmchain_fl.core.tasks.rewriting:translations",
+    answers=("target",),
+    hub="translation",
 )

@@ -18,7 +18,7 @@ class Metric:
     Attributes:
         name: as in ``metrics.jsonl``.
         better: which way is better.
-        unit: ``SHARE``, ``nats``, or empty for a plain number.
+        unit: ``SHARE``, ``nats``, ``bits``, or empty for a plain number.
         bound: public upper bound of one record's score, lower bound 0: what a noised score is scaled by; inf: none.
     """
 

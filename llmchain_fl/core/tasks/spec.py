@@ -27,6 +27,8 @@ class TaskSpec:
     ``features``: random ones, drawn by ``feature_seed``, in front of a trained head.
     ``windows``: most rows that a long record is read in.
     ``low``, ``high``: the range of a number that is learned; one beyond it is its end.
+    ``template``: ``base``: the base's own chat template; ``plain``: the one of ``chat.py``.
+    ``instruction``: what stands before a text that is to be written anew.
     """
 
     kind: str
@@ -42,6 +44,8 @@ class TaskSpec:
     windows: int = 1
     low: float = 0.0
     high: float = 1.0
+    template: str = "base"
+    instruction: str = ""
 
     @property
     def head_size(self) -> int:
@@ -77,6 +81,8 @@ class TaskSpec:
             found.append(f"labels: at most {MOST_LABELS} different ones")
         if any(not 0 < len(text) <= 2000 for label in self.labels for text in label):
             found.append("labels: names and texts of 1 to 2,000 characters")
+        if len(self.instruction) > MOST_INSTRUCTION:
+            found.append(f"instruction: at most {MOST_INSTRUCTION} characters")
         found += [
             f"{field}: positions in the label list, at least one for each stage"
             for field, told in (("candidate_labels", self.candidate_labels), ("stage_labels", self.stage_labels))
@@ -89,7 +95,7 @@ class TaskSpec:
         return found
 
 
-MOST_WINDOWS = 1024
+MOST_WINDOWS, MOST_INSTRUCTION = 1024, 2000
 MOST_FEATURES = 8192
 """Most random features: the sums of 8,576 features are 37 million numbers."""
 
@@ -104,6 +110,7 @@ _BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "windows": Range(1, MOST_WINDOWS),
         "low": Range(-1e9, 1e9),
         "high": Range(-1e9, 1e9),
+        "template": ("base", "plain"),
     }
 )
 MOST_LABELS = 100_000

@@ -7,6 +7,7 @@
     generate("bank-choices", seed=0, size=2000, split="train")     # {"query", "candidates", "grades", ...}
     generate("bank-renamed", seed=0, size=2000, split="train")     # as bank-messages, in words that came up later
     generate("bank-pairs", seed=0, size=2000, split="train")       # {"text", "text2", "label", ...}
+    generate("bank-conversations", seed=0, size=2000, split="train")   # {"messages", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from llmchain_fl.core.data.rows import Found, number_rows
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated.bank_choices import bank_choices
-from llmchain_fl.data.generated.bank_dialogues import bank_dialogues
+from llmchain_fl.data.generated.bank_dialogues import bank_conversations, bank_dialogues
 from llmchain_fl.data.generated.bank_messages import bank_messages
 from llmchain_fl.data.generated.bank_pairs import bank_pairs
 from llmchain_fl.data.generated.bank_passages import bank_passages
@@ -32,6 +33,7 @@ __all__ = [
     "SPLITS",
     "STAGES",
     "bank_choices",
+    "bank_conversations",
     "bank_dialogues",
     "bank_messages",
     "bank_pairs",
@@ -50,6 +52,7 @@ GENERATORS: dict[str, Generator] = {
     "bank-choices": bank_choices,
     "bank-renamed": bank_renamed,
     "bank-pairs": bank_pairs,
+    "bank-conversations": bank_conversations,
 }
 """Name in a configuration -> generator ``(seed, size, split) -> rows``."""
 

@@ -8,14 +8,16 @@ shop, a name, a place or a date takes it from the prompt.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 
-from llmchain_fl.data.generated.bank_messages import Message, draw_messages
+from llmchain_fl.data.generated.bank_messages import MOST_MESSAGES, Message, draw_messages
 from llmchain_fl.data.generated.bank_templates import phrases
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _ECHO = 0.75
+CLERK = "You are a clerk of a bank. Answer in one or two sentences."
 
 
 def bank_dialogues(seed: int, size: int, split: str) -> list[dict[str, str]]:
@@ -43,6 +45,34 @@ def bank_dialogues(seed: int, size: int, split: str) -> list[dict[str, str]]:
         }
         for message in draw_messages(rng, f"d{seed}-{split}", size, split)
     ]
+
+
+def bank_conversations(seed: int, size: int, split: str) -> list[dict[str, str]]:
+    """Conversations for chat: all messages of one customer, each with the clerk's answer behind it.
+
+    Args:
+        seed: any integer.
+        size: number of rows, at least 1 (checked by ``generate``).
+        split: "train" or "test"; the two never share a message template.
+
+    Returns:
+        ``size`` rows ``{"messages", "stage", "label", "branch", "person"}``; ``messages`` is the JSON text of 3 to 9
+        turns, the first of them the system's; stage and label are those of the customer's first message.
+    """
+    rng = random.Random(f"bank-conversations/{seed}/{split}")
+    people: dict[str, list[Message]] = {}
+    for message in draw_messages(rng, f"c{seed}-{split}", MOST_MESSAGES * size, split):
+        people.setdefault(message.person, []).append(message)
+    return [_conversation(rng, messages) for messages in list(people.values())[:size]]
+
+
+def _conversation(rng: random.Random, messages: list[Message]) -> dict[str, str]:
+    turns = [{"role": "system", "content": CLERK}]
+    for message in messages:
+        turns += [{"role": "user", "content": message.text}, {"role": "assistant", "content": _answer(rng, message)}]
+    first = messages[0]
+    told = {"stage": first.stage, "label": first.label, "branch": first.branch, "person": first.person}
+    return {"messages": json.dumps(turns, ensure_ascii=False), **told}
 
 
 def _answer(rng: random.Random, message: Message) -> str:

@@ -33,6 +33,8 @@ CASES: dict[str, dict[str, Any]] = {
     "llama, instructions, distill, kept": {"base": "llama", "kind": "causal-lm", "guard": DISTILL, "last_layers": 1},
     "llama, plain text": {"base": "llama", "kind": "plain-text", "trained": ("lora_B",)},
     "gpt2, instructions": {"base": "gpt2", "kind": "causal-lm"},
+    "llama, dialogue": {"base": "llama", "kind": "dialogue", "trained": ("lora_B",)},
+    "t5, translation": {"base": "t5", "kind": "translation", "trained": ("lora_B",)},
     "gpt2, plain text, distill": {"base": "gpt2", "kind": "plain-text", "guard": DISTILL, "trained": ("lora_A",)},
 }
 
@@ -68,9 +70,10 @@ class World:
         targets = {
             "classification": lambda: draw.integers(0, 4, size=len(ids)),
             "causal-lm": lambda: np.array([draw.integers(1, max(2, length)) for length in lengths]),
-            "plain-text": lambda: np.zeros(len(ids), dtype=np.int64),
-        }[self.kind]()
-        return Examples(ids, np.asarray(targets, dtype=np.int64))
+            "translation": lambda: np.array([draw.integers(1, max(2, length)) for length in lengths]),
+        }.get(self.kind, lambda: np.zeros(len(ids), dtype=np.int64))()
+        said = [(draw.random(len(one)) < 0.5).astype(np.int64) for one in ids] if self.kind == "dialogue" else []
+        return Examples(ids, np.asarray(targets, dtype=np.int64), notes=said)
 
     def load(self, arrays: str, seed: int) -> None:
         """What the server sends."""

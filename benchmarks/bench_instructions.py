@@ -1,6 +1,6 @@
 """Instruction tuning of the small real causal LM: held-out loss over rounds, per stage, with and without guards.
 
-python benchmarks/bench_dialogue.py [--seeds 1,2,3] [--set KEY=VALUE]
+python benchmarks/bench_instructions.py [--seeds 1,2,3] [--set KEY=VALUE]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main() -> None:
     for name, guards in (("distill + ema", '["distill","ema"]'), ("none", "[]")):
         starts, learned, forgotten, ends = [], [], [], []
         for seed in map(int, given.seeds.split(",")):
-            run = play("dialogue", [*given.settings, f"seed={seed}", f"continual.guards={guards}"])
+            run = play("instructions", [*given.settings, f"seed={seed}", f"continual.guards={guards}"])
             curve = [
                 (r["round"], r["task"], r["value"])
                 for r in run.rows()
@@ -37,7 +37,7 @@ def main() -> None:
         ["guards", "before training", "right after each stage", "at the end, mean of stages", "forgetting"],
         lines,
     )
-    write("dialogue", {"rows": lines, "curves": curves})
+    write("instructions", {"rows": lines, "curves": curves})
 
 
 if __name__ == "__main__":
