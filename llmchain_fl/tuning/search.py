@@ -19,7 +19,8 @@ from typing import Any
 from llmchain_fl.config.read import parse_setting, read_config
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import table_to_toml
-from llmchain_fl.core.errors import ConfigError, RunStopped
+from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.run_ends import RunStopped
 from llmchain_fl.scenario import find_scenario
 
 GENERATED = "generated:"
