@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
 
-PROTOCOL = 7
+PROTOCOL = 8
 MAX_BYTES = 2**31
 MAX_ARRAYS = 100_000
 """Most arrays of one reply."""
