@@ -29,6 +29,7 @@ def command(
     if told.loop.passages:
         need("retrieval", "loop.passages")
     from llmchain_fl.loop.turn import play
+    from llmchain_fl.report.wording import epsilon_text
 
     folder = out or fresh(Path("runs"), Path(name).stem)
     found = play(told, folder, typer.echo)
@@ -37,7 +38,8 @@ def command(
         f"\n{talk.asked} messages of users: {talk.right} answered rightly, {talk.abstained} not answered for sure; "
         f"{talk.shown} times passages were shown, {talk.helped} times one of the right topic was among them"
     )
-    typer.echo(f"learned from {found.records} records of {found.persons} persons, epsilon {found.epsilon:.2f}")
+    epsilon = epsilon_text(found.epsilon, found.terms)
+    typer.echo(f"learned from {found.records} records of {found.persons} persons, epsilon {epsilon}")
     typer.echo(
         f"held-out messages answered rightly: {found.before:.1%} before, {found.after:.1%} after "
         f"({100 * found.gain:+.1f} +- {100 * found.margin:.1f} points, {found.held_out} messages)"

@@ -46,6 +46,7 @@ from llmchain_fl.progress import Progress, Silent
 from llmchain_fl.promote.gate import Verdict
 from llmchain_fl.promote.line import Line
 from llmchain_fl.promote.run import promote
+from llmchain_fl.report.wording import guarantee
 from llmchain_fl.run_dir import RunDir
 
 EDITION = "one"
@@ -61,7 +62,7 @@ class Outcome:
             the 95 % interval of its rise.
         talk: of all sites.
         records: of all editions; ``persons``: whose.
-        epsilon: spent at most, by the card.
+        epsilon: spent at most by a site, in this run's book; ``terms``: what it means.
         verdict: of the gate; its checks that failed.
     """
 
@@ -73,6 +74,7 @@ class Outcome:
     records: int
     persons: int
     epsilon: float
+    terms: str
     promoted: bool
     failed: tuple[str, ...]
 
@@ -116,7 +118,7 @@ class Turn:
         change = paired_change(_right(before, held_out), _right(after, held_out))
         found = Outcome(
             float(_right(before, held_out).mean()), float(_right(after, held_out).mean()), change.half_width,
-            len(held_out), talk, rows, persons, _epsilon(run), verdict.passed,
+            len(held_out), talk, rows, persons, _epsilon(run), _terms(run), verdict.passed,
             tuple(one.name for one in verdict.checks if not one.passed),
         )  # fmt: skip
         write_json(self.out / "outcome.json", {**asdict(found), "loop": loop.name})
@@ -212,6 +214,14 @@ def _epsilon(run: RunDir) -> float:
     told = run.read_privacy()
     spent = [float(site["epsilon"]) for site in told.get("sites", {}).values()] if told.get("private") else []
     return max(spent, default=float("inf"))
+
+
+def _terms(run: RunDir) -> str:
+    """Delta, unit, accountant, and where the noise is; that there is none."""
+    told = run.read_privacy()
+    if not told.get("private"):
+        return "no differential privacy"
+    return guarantee(float(told["delta"]), str(told["unit"]), str(told["accountant"]), str(told["noise"]))
 
 
 def _right(found: Sequence[str], held_out: Sequence[tuple[str, str]]) -> NDArray[np.float64]:

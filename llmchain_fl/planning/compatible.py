@@ -16,10 +16,10 @@ from llmchain_fl.aggregation.lockstep import lacks
 from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.core.adapter.variants import LORA, VARIANTS
 from llmchain_fl.core.errors import ConfigError
-from llmchain_fl.core.guards.site_guard import SiteGuard
 from llmchain_fl.guards import GUARDS
 
 if TYPE_CHECKING:
+    from llmchain_fl.core.guards.site_guard import SiteGuard
     from llmchain_fl.guards.guard import Guard, GuardSettings
 
 
@@ -355,11 +355,17 @@ def _masked(parts: Parts) -> Iterator[str]:
     if parts.personal_head:
         yield f"{told} opens one mean for all, but aggregation.personal_head keeps each head at its site"
     for guard, _ in parts.guards:
-        if parts.shared and guard.site is not None and guard.site.penalty is not SiteGuard.penalty:
+        if parts.shared and guard.site is not None and _overrides(guard.site, "penalty"):
             told_noise = 'privacy.noise = "sum" closes the integers with the noise'
             yield f'guard "{guard.name}" adds a gradient after the noise, but {told_noise}'
 
 
 def _moves_steps(half: type[SiteGuard]) -> bool:
     """Whether a guard acts on the steps of a site, so that it has nothing to act on where the server takes them."""
-    return half.steer is not SiteGuard.steer or half.pull is not SiteGuard.pull
+    return _overrides(half, "steer", "pull")
+
+
+def _overrides(half: type[SiteGuard], *hooks: str) -> bool:
+    from llmchain_fl.core.guards.site_guard import SiteGuard  # brings torch, which a run without guards is read without
+
+    return any(getattr(half, hook) is not getattr(SiteGuard, hook) for hook in hooks)

@@ -17,7 +17,7 @@ Curve = list[tuple[int, float]]
 """(round, value), by round, one value a round."""
 
 STOPPED = "stopped"
-SPREAD = {"lowest": 0, "median": 2, "highest": 4}
+SPREAD = {"lowest": 0, "middle": 2, "highest": 4}
 EVERYTHING = "all"
 """The task name of records that belong to no single stage."""
 

@@ -87,7 +87,7 @@ SETTINGS: dict[str, Bad] = {
     "a stage that is not there": Bad("simulate s.toml --set stage.7.rounds=1", "stage.7.rounds"),
     "an unknown rule": Bad("simulate s.toml --set aggregation.rule=fedavg", "fedavg"),
     "an unknown guard": Bad('simulate s.toml --set continual.guards=["emma"]', "emma"),
-    "an unknown task": Bad("simulate s.toml --set task.kind=regression", "regression"),
+    "an unknown task": Bad("simulate s.toml --set task.kind=clustering", "clustering"),
     "two stages of one name": Bad(
         "simulate f.toml", "the same name", {"f.toml": SCENARIO + '[[stage]]\nname = "one"\nrounds = 1\n'}
     ),
@@ -289,7 +289,7 @@ class Simulator:
 
         return RunDir.create(out, SCENARIO)
 
-    def simulate(self, config: object, run: Any, *others: object) -> None:
+    def simulate(self, config: object, run: Any, *others: object, **named: object) -> None:
         if self._begun:
             (run.state / "round").write_text("precious")
         raise self._error

@@ -207,7 +207,7 @@ class Simulator:
     def share_outputs(self, _config: object) -> None:
         pass
 
-    def simulate(self, _config: object, run: RunDir, *_: object) -> None:
+    def simulate(self, _config: object, run: RunDir, *_: object, **__: object) -> None:
         if self._begun:
             (run.state / "round-000000.safetensors").write_bytes(b"")
         end = next(self._ends)
@@ -274,11 +274,11 @@ def test_a_run_whose_sites_have_ledgers_stays_whatever_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Ledgers(Simulator):
-        def simulate(self, config: object, run: RunDir, *more: object) -> None:
+        def simulate(self, config: object, run: RunDir, *more: object, **named: object) -> None:
             ledger = run.sites / "site-00" / "state" / "site-00" / "events.jsonl"
             ledger.parent.mkdir(parents=True)
             ledger.write_text("{}\n")
-            super().simulate(config, run, *more)
+            super().simulate(config, run, *more, **named)
 
     failed = RunError("a fault", remedy="mend it")
     assert simulate(Ledgers(failed, begun=False), monkeypatch, "--out", str(tmp_path / "run")) == 2

@@ -61,7 +61,7 @@ reply = client.app.do_train(site, task, {}, None)
 print("reply", *reply.array_records, *dict(reply.config_records["config"]).get("refused", ""))
 """
 """One private round at a site of its own, as the site's process plays it."""
-ONE_SITE = 10_250
+ONE_SITE = 10_320
 """Ceiling of the lines that one site with LoRA, a label list and one private step a round loads."""
 NOT_ASKED = (
     *("client/closed_form", "client/local", "client/memory", "client/plain_gradient", "client/rehearsal"),

@@ -69,14 +69,14 @@ class Lossy(InProcessGrid):
 
     def __init__(self, app: Any, sites: Any, lost: Callable[[str, str, str], bool]) -> None:
         super().__init__(app, sites)
-        self._names, self._lost = dict(enumerate(sites, start=2)), lost
+        self._called, self._lost = dict(enumerate(sites, start=2)), lost
         self.seen: list[tuple[str, str, str]] = []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         kept = []
         for message in messages:
             told = message.metadata
-            what = (self._kind(message), told.group_id, self._names[told.dst_node_id])
+            what = (self._kind(message), told.group_id, self._called[told.dst_node_id])
             self.seen.append(what)
             if not self._lost(*what):
                 kept.append(message)

@@ -13,7 +13,13 @@ TABLES = (
     "llmchain_fl/core/tasks/kind.py",
     "llmchain_fl/core/tasks/kinds.py",
     "llmchain_fl/serve/tasks.py",  # how each is served
+    "llmchain_fl/serve/reading.py",  # two kinds that are served by routes of their own
+    "llmchain_fl/serve/routes_reading.py",
     "llmchain_fl/feedback/record.py",  # of which feedback trains something
+    "llmchain_fl/loop/settings.py",  # made for one kind, whatever others there are: the loop, the monitor, the suite
+    "llmchain_fl/loop/turn.py",
+    "llmchain_fl/monitor/reader.py",
+    "llmchain_fl/suite/run.py",
 )
 DEFAULT = "llmchain_fl/config/schema.py"
 BASES = {
