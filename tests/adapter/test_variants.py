@@ -110,6 +110,7 @@ def test_the_rule_that_a_variant_gets_is_as_exact_as_it_declares(small: Any, var
 
 
 @pytest.mark.parametrize(("variant", "kind"), PLACES)
+@pytest.mark.part(5)
 def test_a_fresh_variant_is_the_base_and_a_moved_one_is_not(small: Any, variant: str, kind: str) -> None:
     _, resident, task = opened(small, variant, kind)
     examples = task.encode(small.rows(4, kind))
@@ -127,6 +128,7 @@ def test_a_fresh_variant_is_the_base_and_a_moved_one_is_not(small: Any, variant:
 
 
 @pytest.mark.parametrize(("variant", "kind"), PLACES)
+@pytest.mark.part(5)
 def test_gradients_of_records_are_those_of_autograd_one_record_at_a_time(small: Any, variant: str, kind: str) -> None:
     _, resident, task = opened(small, variant, kind)
     resident.load(moved(resident, 3))
@@ -145,6 +147,7 @@ def test_gradients_of_records_are_those_of_autograd_one_record_at_a_time(small: 
 
 
 @pytest.mark.parametrize("variant", WITHOUT)
+@pytest.mark.part(2)
 def test_a_person_with_64_records_moves_the_sum_by_at_most_the_clip_norm(small: Any, variant: str) -> None:
     _, resident, task = opened(small, variant)
     resident.load(moved(resident, 3))
@@ -161,6 +164,7 @@ def test_a_person_with_64_records_moves_the_sum_by_at_most_the_clip_norm(small: 
 
 
 @pytest.mark.parametrize("variant", WITHOUT)
+@pytest.mark.part(2)
 def test_private_passes_of_several_records_are_found_to_be_right(small: Any, variant: str) -> None:
     """Layers tell records apart, and rows have the same bits wherever they stand: full passes are taken."""
     _, resident, task = opened(small, variant)

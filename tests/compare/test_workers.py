@@ -117,6 +117,7 @@ def test_a_killed_process_loses_its_cell_only_and_is_replaced(play: Any, tmp_pat
     assert outcomes[0].numbers["pid"] != outcomes[2].numbers["pid"]
 
 
+@pytest.mark.thorough
 def test_workers_keep_their_process_have_one_thread_and_speak_into_a_file(
     play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ def test_no_jobs_start_no_process(play: Any, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.thorough
 def test_workers_end_with_their_parent_however_it_ends(how: int, play: Any, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(SCRIPT)
     folders = [tmp_path / "one", tmp_path / "two"]

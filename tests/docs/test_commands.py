@@ -34,8 +34,8 @@ SMALL = [
     "privacy.enabled=false",
 ]
 """What ``simulate`` is made small with."""
-LONG = {"streams"}
-"""Pages whose commands are played by ``make thorough`` alone: months of a bank in each."""
+LONG = {"streams", "evaluate", "simulation"}
+"""Pages whose commands are played by ``make thorough`` alone: months of a bank, many models, many processes."""
 HERE = {"/srv/north/site.toml": "runs/demo-1/sites/site-00/site.toml"}
 """A path of the docs -> one of the folder of these tests."""
 

@@ -24,6 +24,7 @@ def found(verifier: Any, forger: Any, key: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.part(1)
+@pytest.mark.thorough
 def test_the_whole_lineage_is_in_the_archive_and_is_accepted(
     extended: Any, verifier: Any, forger_of_the_extended: Any
 ) -> None:

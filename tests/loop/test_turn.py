@@ -140,6 +140,7 @@ def test_every_step_is_a_line_of_the_chain_and_no_line_holds_a_text_or_a_person(
         Log(played.out / "torn.jsonl").lines()
 
 
+@pytest.mark.thorough
 def test_the_stage_of_corrections_costs_its_own_persons_within_the_budget(played: Played) -> None:
     told = json.loads((played.out / "run" / "privacy.json").read_text())
     assert told["stages"] == "disjoint"

@@ -73,6 +73,7 @@ def test_opacus_comes_to_the_same_renyi_epsilon(q: float, z: float, steps: int) 
 
 @pytest.mark.parametrize("z", [0.5, 1.0, 3.0, 20.0])
 @pytest.mark.parametrize("steps", [1, 9])
+@pytest.mark.part(4)
 def test_without_subsampling_it_is_the_analytic_gaussian(z: float, steps: int) -> None:
     exact = analytic_gaussian(z / math.sqrt(steps), DELTA)
     found = epsilon([event(1.0, z, steps)], DELTA)
@@ -81,6 +82,7 @@ def test_without_subsampling_it_is_the_analytic_gaussian(z: float, steps: int) -
 
 @pytest.mark.parametrize("z", [0.3, 1.0, 5.0, 50.0])
 @pytest.mark.parametrize("steps", [1, 7, 400])
+@pytest.mark.part(5)
 def test_a_gaussian_release_is_the_analytic_gaussian_composed_as_z_over_root_k(z: float, steps: int) -> None:
     exact = analytic_gaussian(z / math.sqrt(steps), DELTA) if z / math.sqrt(steps) > 0.04 else math.inf
     found = epsilon([gaussian(z, steps)], DELTA)
