@@ -31,7 +31,10 @@ def test_the_bundle_holds_what_a_site_and_a_server_run_and_no_other_room(
     assert {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT", "llmchain_fl/scenarios/demo.toml"} <= packed
     rooms = {"/".join(name.split("/")[:2]) for name in packed}
     assert not rooms & {"llmchain_fl/cli", "llmchain_fl/compare", "llmchain_fl/comparisons", "llmchain_fl/api"}
-    assert not any(name.startswith(("simulations/", "llmchain_fl/privacy/a", "tests/")) for name in packed)
+    assert not any(
+        name.startswith(("simulations/", "llmchain_fl/privacy/attacks/", "llmchain_fl/privacy/audit/", "tests/"))
+        for name in packed
+    )
 
 
 def test_the_local_simulation_of_flwr_gives_the_numbers_of_the_in_process_grid(
