@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from llmchain_fl.api.run import run as simulate
 from llmchain_fl.atomic_file import write_json
+from llmchain_fl.chained_file import ChainedFile
 from llmchain_fl.cli.apps import simulator
 from llmchain_fl.config.read import build, read_config
 from llmchain_fl.data.stages import public_labels
@@ -39,7 +40,6 @@ from llmchain_fl.hub.pull import Wanted, pull
 from llmchain_fl.hub.signing import sha256
 from llmchain_fl.hub.trust import own_identity, read_trust, trust_publisher
 from llmchain_fl.loop.desk import Talk, User, bare_base, serving
-from llmchain_fl.loop.log import Log
 from llmchain_fl.loop.people import answered, held_out_of, passages_of, threshold_of, users_of
 from llmchain_fl.loop.settings import Loop
 from llmchain_fl.progress import Progress, Silent
@@ -94,7 +94,8 @@ class Turn:
     progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
-        self.log, self.line, self.home = Log(self.out / "loop.jsonl"), Line(self.out / "line"), self.out / "home"
+        self.log = ChainedFile(self.out / "loop.jsonl", "put back the file, or play the loop into a new folder")
+        self.line, self.home = Line(self.out / "line"), self.out / "home"
         self._load = bare_base()
 
     def play(self) -> Outcome:

@@ -24,9 +24,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from llmchain_fl.atomic_file import atomic_write
-from llmchain_fl.core.chain import Chain, new_line
+from llmchain_fl.chained_file import ChainedFile
 from llmchain_fl.core.errors import RunError
-from llmchain_fl.core.privacy.durable import append
 from llmchain_fl.core.secure.identity import Identity, canonical
 from llmchain_fl.hub.door import VerifiedAdapter, verified
 from llmchain_fl.hub.layout import HASH
@@ -95,7 +94,7 @@ class Line:
         Raises:
             RunError: a line was changed, moved or taken out.
         """
-        return self._chain()[1]
+        return self._told.lines()
 
     def keep(self, adapter: VerifiedAdapter) -> None:
         """A copy of the very bytes that were verified, at its address."""
@@ -180,21 +179,11 @@ class Line:
         atomic_write(self.folder / POINTER, (json.dumps({"address": address, "label": label}) + "\n").encode())
 
     def _note(self, kind: str, address: str, label: str) -> None:
-        chain, _ = self._chain()
-        values = {"address": address, "label": label, "before": self.current}
-        append(self.folder / HISTORY, len(chain.raw), new_line(chain.next, chain.head, kind, values))
+        self._told.enter(kind, address=address, label=label, before=self.current)
 
-    def _chain(self) -> tuple[Chain, list[dict[str, Any]]]:
-        file, chain, found = self.folder / HISTORY, Chain(), list[dict[str, Any]]()
-        for line in (file.read_bytes() if file.exists() else b"").split(b"\n")[:-1]:
-            try:
-                entry = chain.following(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                what = f"{file}: line {chain.next} was changed, or one before it is gone"
-                raise RunError(what, remedy="put back the file; the pointer can still be read") from None
-            chain.take(line, entry)
-            found.append(entry)
-        return chain, found
+    @property
+    def _told(self) -> ChainedFile:
+        return ChainedFile(self.folder / HISTORY, "put back the file; the pointer can still be read")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -111,8 +110,3 @@ def edited(texts: Sequence[str], name: str, strength: float, seed: int) -> list[
     | full-width already | itself under ``wide``; ``unicodedata.normalize("NFKC", ...)`` undoes it |
     """
     return [EDITS[name](text, strength, random.Random(f"{name}/{seed}/{place}")) for place, text in enumerate(texts)]
-
-
-def same_by_nfkc(first: str, second: str) -> bool:
-    """Whether two texts are one under compatibility composition."""
-    return unicodedata.normalize("NFKC", first) == unicodedata.normalize("NFKC", second)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import tomli_w
 
+from llmchain_fl.chained_file import ChainedFile
 from llmchain_fl.core.errors import ConfigError, RunError
 from llmchain_fl.feedback.store import Store
 from llmchain_fl.hub.trust import read_trust
-from llmchain_fl.loop.log import Log
 from llmchain_fl.loop.settings import Loop, read_loop, shipped
 from llmchain_fl.loop.turn import Outcome, play
 from llmchain_fl.promote.line import Line
@@ -129,7 +129,7 @@ def test_what_was_learned_is_published_as_a_child_and_promoted_with_a_card_that_
 
 
 def test_every_step_is_a_line_of_the_chain_and_no_line_holds_a_text_or_a_person(played: Played) -> None:
-    kinds = [entry["type"] for entry in Log(played.out / "loop.jsonl").lines()]
+    kinds = [entry["type"] for entry in ChainedFile(played.out / "loop.jsonl", "none").lines()]
     sites = ["served"] * len(SITES) + ["reviewed", "frozen"] * len(SITES)
     assert kinds == ["trained", "published", "promoted", *sites, "learned", "published", "promoted", "ended"]
     text = (played.out / "loop.jsonl").read_text()
@@ -137,7 +137,7 @@ def test_every_step_is_a_line_of_the_chain_and_no_line_holds_a_text_or_a_person(
     assert [line.split(":")[0] for line in played.lines] == kinds
     (played.out / "torn.jsonl").write_text(text.replace("learned", "earned", 1))
     with pytest.raises(RunError, match="was changed"):
-        Log(played.out / "torn.jsonl").lines()
+        ChainedFile(played.out / "torn.jsonl", "none").lines()
 
 
 @pytest.mark.thorough

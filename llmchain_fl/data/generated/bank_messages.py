@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from llmchain_fl.data.generated.bank_templates import LABELS, STAGES, Phrases, label_texts, phrases
@@ -81,9 +81,13 @@ def bank_messages(seed: int, size: int, split: str) -> list[dict[str, str]]:
     Returns:
         ``size`` rows ``{"text", "label", "stage", "branch", "person"}`` in random order.
     """
+    return rows_of(draw_messages(random.Random(f"bank-messages/{seed}/{split}"), f"s{seed}-{split}", size, split))
+
+
+def rows_of(messages: Iterable[Message]) -> list[dict[str, str]]:
+    """Messages as rows of a data set."""
     return [
-        {"text": m.text, "label": m.label, "stage": m.stage, "branch": m.branch, "person": m.person}
-        for m in draw_messages(random.Random(f"bank-messages/{seed}/{split}"), f"s{seed}-{split}", size, split)
+        {"text": m.text, "label": m.label, "stage": m.stage, "branch": m.branch, "person": m.person} for m in messages
     ]
 
 

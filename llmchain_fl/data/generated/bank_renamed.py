@@ -14,7 +14,7 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 
-from llmchain_fl.data.generated.bank_messages import draw_messages
+from llmchain_fl.data.generated.bank_messages import draw_messages, rows_of
 
 
 def bank_renamed(seed: int, size: int, split: str) -> list[dict[str, str]]:
@@ -29,10 +29,7 @@ def bank_renamed(seed: int, size: int, split: str) -> list[dict[str, str]]:
         ``size`` rows ``{"text", "label", "stage", "branch", "person"}`` in random order.
     """
     drawn = draw_messages(random.Random(f"bank-renamed/{seed}/{split}"), f"r{seed}-{split}", size, split)
-    return [
-        {"text": renamed(m.text), "label": m.label, "stage": m.stage, "branch": m.branch, "person": m.person}
-        for m in drawn
-    ]
+    return [{**row, "text": renamed(row["text"])} for row in rows_of(drawn)]
 
 
 def renamed(text: str) -> str:

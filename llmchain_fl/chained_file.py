@@ -1,4 +1,4 @@
-"""What was done in a loop: a hash-chained line each, in ``OUT/loop.jsonl``. Digests, names, counts; no text."""
+"""A file of hash-chained lines: each names the one before it, so that a changed or lost line is found."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from llmchain_fl.core.errors import RunError
 from llmchain_fl.core.privacy.durable import append
 
 
-class Log:
-    """The log in ``file``; every line is on the disk when :meth:`enter` returns."""
+class ChainedFile:
+    """The lines in ``file``; each is on the disk when :meth:`enter` returns.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    Args:
+        file: made with its first line.
+        remedy: what to do where a line was changed.
+    """
+
+    def __init__(self, file: Path, remedy: str) -> None:
+        self._file, self._remedy = file, remedy
 
     def enter(self, kind: str, **values: Any) -> None:
         """Add a line.
@@ -40,7 +45,7 @@ class Log:
                 entry = chain.following(line)
             except (ValueError, KeyError, TypeError, RecursionError):
                 what = f"{self._file}: line {chain.next} was changed, or one before it is gone"
-                raise RunError(what, remedy="put back the file, or play the loop into a new folder") from None
+                raise RunError(what, remedy=self._remedy) from None
             chain.take(line, entry)
             found.append(entry)
         return chain, found
