@@ -135,12 +135,12 @@ def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task
     plan, stages = work.plan, [task.stage_name]
     share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
     stages += [stage for stage in task.earlier if share and has_records(site, stage, "train")]
-    key = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b""
+    key, run = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b"", task.run if plan else ""
     found = []
     for stage in stages:
         records = site_records(site, stage, "train", work, nlp_task, kept)
         whole = np.ones(len(records.units), dtype=bool)
-        takes = whole if stage == task.stage_name else REHEARSAL["chosen"](key, task.run, stage, records, share)
+        takes = whole if stage == task.stage_name else REHEARSAL["chosen"](key, run, stage, records, share)
         group = EVERYBODY if plan is None else site_group(training_group(plan, stage), site.data_set)
         found.append(Part(stage, group, records, takes))
     return found
@@ -167,19 +167,14 @@ def make_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return answer(
-            message,
-            context,
-            lambda site: do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch, loop),
-        )
+        def work(site: Site) -> RecordDict:
+            return do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch, loop)
+
+        return answer(message, context, work)
 
     @app.query("secure")
     def secure(message: Message, context: Context) -> Message:
-        return answer(
-            message,
-            context,
-            lambda site: outbox.secure_step(SECURE["answer"](site, message.content)),
-        )
+        return answer(message, context, lambda site: outbox.secure_step(SECURE["answer"](site, message.content)))
 
     @app.evaluate()
     def score(message: Message, context: Context) -> Message:

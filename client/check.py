@@ -85,8 +85,8 @@ def check_work(site: Site, work: WorkSpec) -> None:
         raise PrivacyError(
             f"{loop.steps} steps in a round, the site allows {limits.max_steps}", remedy="lower train.steps"
         )
-    told = (loop.sampling_rate, loop.steps, loop.batch_size)
-    if plan is not None and plan.unit != "site" and _paid_for(plan) != told:
+    paid_for = None if plan is None else (plan.sampling_rate, plan.steps_per_round, plan.divisor)
+    if plan is not None and plan.unit != "site" and paid_for != (loop.sampling_rate, loop.steps, loop.batch_size):
         raise PrivacyError(
             "the training loop is not the one that the privacy plan accounts for",
             remedy="sampling rate, steps and divisor must be the same in both; run the same version everywhere",
@@ -100,10 +100,6 @@ def check_work(site: Site, work: WorkSpec) -> None:
     check_base(site, work)
     for guard in work.guards:
         _check_guard(site, guard, plan)
-
-
-def _paid_for(plan: PrivacyPlan) -> tuple[float, int, float]:
-    return plan.sampling_rate, plan.steps_per_round, plan.divisor
 
 
 def check_plan(site: Site, plan: PrivacyPlan) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from client.gradients import gradient_of
-from client.training import LocalResult, Strength, guarded, loss_of
+from client.step import Strength, guarded, loss_of
+from client.training import LocalResult
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.plan import PrivacyPlan

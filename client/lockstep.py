@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.gradients import LossFn, PrivateGradient, gradient_of
-from client.training import LocalResult, Strength, guarded, loss_of
+from client.step import Strength, guarded, loss_of
+from client.training import LocalResult
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import TrainingError
 from llmchain_fl.core.guards import SiteGuards

@@ -19,7 +19,6 @@ With the privacy unit ``site`` the update is clipped and not noised: the noise i
 from __future__ import annotations
 
 import json
-import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,6 +78,10 @@ class Packing:
     left_out: Arrays
 
 
+CLIP: Named[Callable[[Arrays, float], Arrays]] = Named({"site": "client.whole_update:clipped"})
+"""The bound on what one site adds; imported where a site is the privacy unit."""
+
+
 def delta(task: TrainTask, trained: Arrays) -> Arrays:
     """Trained minus received."""
     return {name: (value - task.arrays[name]).astype(np.float32) for name, value in trained.items()}
@@ -86,7 +89,7 @@ def delta(task: TrainTask, trained: Arrays) -> Arrays:
 
 def bounded(task: TrainTask, plan: PrivacyPlan | None, update: Arrays) -> Arrays:
     """The update, clipped as a whole with the privacy unit ``site``."""
-    return clipped(update, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else update
+    return CLIP["site"](update, task.clip or plan.clip_norm) if plan is not None and plan.unit == "site" else update
 
 
 def packed(update: Arrays, packing: Packing) -> tuple[Mapping[str, Any], Arrays]:
@@ -127,29 +130,6 @@ def release_again(ledger: Ledger, task: TrainTask, sealed: bytes) -> RecordDict:
     if sealed.startswith(REFUSED):
         return _refusal_again(sealed)
     return write_update(task.round, load(sealed), ledger.receipt())
-
-
-def clipped(update: Arrays, clip_norm: float) -> Arrays:
-    """A whole update at L2 norm <= C (1 + 1e-6): the bound on what one site adds (unit ``site``).
-
-    ==============================  ==========================
-    update                          result
-    ==============================  ==========================
-    norm <= C                       itself
-    norm > C                        scaled by C / norm
-    a number that is not finite     zeros
-    ==============================  ==========================
-
-    Raises:
-        PrivacyError: C is not finite or not above 0: that would be no bound.
-    """
-    if not (math.isfinite(clip_norm) and clip_norm > 0):
-        raise PrivacyError(f"the clip norm is {clip_norm!r}", remedy="the server must send one above 0, and finite")
-    norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in update.values()))
-    if not math.isfinite(norm):
-        return {name: np.zeros_like(value) for name, value in update.items()}
-    factor = clip_norm / norm if norm > clip_norm else 1.0
-    return {name: (value * factor).astype(np.float32) for name, value in update.items()} if factor < 1 else update
 
 
 def noised_scores(ledger: Ledger, task: ScoreTask, values: dict[str, float]) -> RecordDict:

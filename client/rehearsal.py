@@ -50,7 +50,7 @@ def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) 
 
     Args:
         key: secret of the site; whoever has it knows who was kept.
-        run: keeps the choices of two runs independent.
+        run: keeps the choices of two runs independent; empty in one without privacy, which is repeatable.
         stage: an earlier stage.
         records: those of that stage.
         keep: chance of each unit.

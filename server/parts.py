@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from llmchain_fl.adapter.files import read_adapter
@@ -13,6 +14,7 @@ from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.aggregation.singular_start import singular_start
 from llmchain_fl.config.calendar import Ended
 from llmchain_fl.config.schema import PISSA, AggregationConfig, RunConfig
+from llmchain_fl.core.adapter.dense import frozen_weight
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.errors import ConfigError, ModelError
@@ -102,11 +104,11 @@ def start_arrays(config: RunConfig, work: WorkSpec, rule: Rule, scorer: Scorer) 
     """
     fresh = {name: array for name, array in scorer.full({}).items() if not name.endswith(f".{CORE}")}
     if config.adapter.start == PISSA:
-        fresh = singular_start(fresh, work.adapter.scale, scorer.resident.weight_of)
+        fresh = singular_start(fresh, work.adapter.scale, partial(frozen_weight, scorer.resident))
     else:
         fresh |= earlier_adapter(config, fresh)
     _check_start(config, rule, fresh)
-    arrays = dict(rule.begin(fresh, work.adapter.scale, scorer.resident.weight_of))
+    arrays = dict(rule.begin(fresh, work.adapter.scale, partial(frozen_weight, scorer.resident)))
     faults = upload_faults(config, rule, arrays)
     if faults:
         raise ConfigError(faults)

@@ -110,7 +110,7 @@ def part_faults(run: RunConfig) -> list[str]:
             play=run.stream.play,
             public=bool(told.public) or own_public,
             by_stage=told.public_stages or own_public or not told.public,
-            any_text=kind.text_only,
+            any_text=kind.columns == ("text",),
             generates=kind.generates,
             probed={name: bool(source) for name, source in dev.items()},
             apart=any(dev.values()) and not tests & set(dev.values()),

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.first_pass import TEXT_BASES, first_line, first_pass, has_two_stacks, text_config
+from llmchain_fl.core.first_pass import TEXT_BASES, TWO_STACKS, first_line, first_pass, has_two_stacks, text_config
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.ranges import Bound, range_faults
 
@@ -191,8 +191,7 @@ def _read(path: str, spec: BaseSpec, options: dict[str, Any]) -> tuple[Any, Any]
     if two and spec.kind != "generator":
         raise ModelError(
             f"model.path = {spec.path!r} is an encoder with a decoder, which this kind of task has no use for",
-            remedy="use an encoder (BERT, RoBERTa, ...) to classify, a decoder (Llama, Qwen, GPT-2 ...) to write; "
-            "an encoder with a decoder summarises and translates",
+            remedy="it summarises and translates; to classify use an encoder (BERT, RoBERTa, ...), else a decoder",
         )
     loader = AutoModelForSeq2SeqLM if two else AutoModel if spec.kind == "encoder" else AutoModelForCausalLM
     module = loader.from_pretrained(path, use_safetensors=True, **weight_options(spec), **options)
@@ -246,27 +245,7 @@ def layer_stacks(module: nn.Module) -> list[tuple[str, nn.ModuleList]]:
     Raises:
         ModelError: see ``layer_stack``.
     """
-    if not has_two_stacks(module):
-        return [layer_stack(module)]
-    names = {id(part): name for name, part in module.named_modules()}
-    halves: Any = module
-    return [
-        (names[id(half)] + "." + name, stack)
-        for half in (halves.get_encoder(), halves.get_decoder())
-        for name, stack in [_largest_list(half)]
-    ]
-
-
-def _largest_list(half: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Of an encoder or a decoder: how many layers each has stands under names of their own in each architecture."""
-    lists = [
-        (name, part)
-        for name, part in half.named_modules()
-        if isinstance(part, nn.ModuleList) and all([*block.children()] for block in part)
-    ]
-    if not lists:
-        raise ModelError(f"{type(half).__name__} has no list of equal transformer layers", remedy=TEXT_BASES)
-    return max(lists, key=lambda one: sum(weight.numel() for weight in one[1].parameters()))
+    return TWO_STACKS["stacks"](module, TEXT_BASES) if has_two_stacks(module) else [layer_stack(module)]
 
 
 def layer_stack(module: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.plugins import Named
 
 TEXT_BASES = "use a text encoder or decoder with one stack of layers (BERT, RoBERTa, Llama, Qwen, GPT-2 ...)"
+TWO_STACKS: Named[Callable[..., Any]] = Named(
+    {
+        "stacks": "llmchain_fl.core.two_stacks:stacks",
+        "moved": "llmchain_fl.core.two_stacks:moved",
+    }
+)
+"""An encoder with a decoder; imported where a base is one."""
 TOKENS = (1, 2, 8)
 ALIKE = 1e-3
 """Largest difference of two passes, over the largest output: sums on a GPU come in any order."""
@@ -95,27 +104,16 @@ def _output(module: Any, kind: str, ids: Tensor, mask: Tensor) -> Tensor:
     return given
 
 
-def computed(module: Any, ids: Tensor, mask: Tensor, said: Tensor | None = None) -> Any:
-    """A pass over ``ids``; a decoder behind an encoder says ``said``, or the same ids."""
-    told = {"decoder_input_ids": ids if said is None else said} if has_two_stacks(module) else {}
-    return module(input_ids=ids, attention_mask=mask, **told)
-
-
-def _changed(ids: Tensor) -> Tensor:
-    """``ids`` with the first token again in place of the last."""
-    return torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+def computed(module: Any, ids: Tensor, mask: Tensor) -> Any:
+    """A pass over ``ids``; a decoder behind an encoder says the same ids."""
+    return module(input_ids=ids, attention_mask=mask, **({"decoder_input_ids": ids} if has_two_stacks(module) else {}))
 
 
 def _slope(module: Any, kind: str, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The output for one text, and the gradient of its first token's by the embedded tokens [1, T, H] or [T, 1, H].
-
-    A decoder behind an encoder: by how far it moves with the last token that it is told to have said.
-    """
+    """The output for one text, and the gradient of its first token's by the embedded tokens [1, T, H] or [T, 1, H]."""
     if has_two_stacks(module):
-        with torch.no_grad():
-            whole, other = (computed(module, ids, torch.ones_like(ids), said).logits for said in (ids, _changed(ids)))
-        away = (whole - other)[:, 0].abs()
-        return whole, torch.where(away > ALIKE * whole.abs().max(), away, 0.0).expand(2, -1)
+        whole, moved = TWO_STACKS["moved"](module, ids, ALIKE)
+        return whole, moved
     entered: list[Tensor] = []
 
     def enter(_table: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

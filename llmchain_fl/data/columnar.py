@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchain_fl.core.data.readers import Dialect, missing_file, names_in
-from llmchain_fl.core.data.rows import Found, number_rows
+from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.data.tables import check_header
 from llmchain_fl.core.data.text_files import json_object
 from llmchain_fl.core.errors import DataError
@@ -23,6 +23,7 @@ from llmchain_fl.core.regular_file import kind_of
 from llmchain_fl.data.arrow_cells import column_cells
 from llmchain_fl.data.directories import no_split
 from llmchain_fl.data.json_file import read_text
+from llmchain_fl.data.numbered import number_rows
 from llmchain_fl.extras import need
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from llmchain_fl.core.adapter.dense import frozen_weight
 from llmchain_fl.core.adapter.resident import Resident, load_resident
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import ModelError
@@ -155,6 +156,6 @@ def test_the_frozen_weight_is_d_out_by_d_in(small: Any) -> None:
         if name.endswith("lora_A"):
             path = name.removesuffix(".lora_A")
             d_out = resident.shapes[f"{path}.lora_B"][0]
-            weight = resident.weight_of(path)
+            weight = frozen_weight(resident, path)
             assert weight.shape == (d_out, shape[1])
             assert np.array_equal(weight, resident._layers[path].get_base_layer().weight.detach().numpy())

@@ -13,6 +13,7 @@ import torch
 
 from client.gradients import gradient_of
 from client.layouts import Layouts
+from llmchain_fl.core.adapter.dense import frozen_weight
 from llmchain_fl.core.base_model import FEW_BITS, load_base
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.work import open_work
@@ -80,10 +81,10 @@ def test_gradients_of_records_are_those_of_autograd(small: Any, dtype: str, vari
 def test_a_weight_is_read_as_the_number_that_it_stands_for(small: Any, dtype: str) -> None:
     resident, _ = opened(small, dtype)
     path = next(iter(resident._layers))
-    few = resident.weight_of(path)
+    few = frozen_weight(resident, path)
     resident.base.module(input_ids=torch.ones(1, 3, dtype=torch.long))  # reading it has left the layer as it was
     plain, _ = open_work(small.work().resident, small.work().task)
-    full = plain.weight_of(path)
+    full = frozen_weight(plain, path)
     assert few.shape == full.shape
     assert 0 < np.abs(few - full).max() < 0.2 * np.abs(full).max()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import outbox, scores
+from client import outbox, scores, whole_update
 from client.site import Site, SiteData, SiteLimits
 from llmchain_fl.core import errors
 from llmchain_fl.core.adapter.digest import digest
@@ -155,13 +155,13 @@ def of_norm(length: float) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("length", [0.0, 1e-30, 0.3, 0.499])
 def test_an_update_within_the_clip_norm_is_itself(length: float) -> None:
     delta = of_norm(length)
-    assert digest(outbox.clipped(delta, 0.5)) == digest(delta)
+    assert digest(whole_update.clipped(delta, 0.5)) == digest(delta)
 
 
 @pytest.mark.parametrize("length", [0.51, 3.0, 1e20, 1e38])
 def test_a_longer_update_is_scaled_down_to_the_clip_norm(length: float) -> None:
     delta = of_norm(length)
-    found = outbox.clipped(delta, 0.5)
+    found = whole_update.clipped(delta, 0.5)
     assert 0.5 * (1 - 1e-5) < norm(found) <= 0.5 * (1 + 1e-6)
     assert all(np.allclose(found[name] * (length / 0.5), delta[name], rtol=1e-4) for name in delta)
     assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
@@ -171,14 +171,14 @@ def test_a_longer_update_is_scaled_down_to_the_clip_norm(length: float) -> None:
 def test_an_update_with_a_number_that_is_not_finite_is_zeros(value: float) -> None:
     delta = of_norm(1.0)
     delta["b"][3] = value
-    found = outbox.clipped(delta, 0.5)
+    found = whole_update.clipped(delta, 0.5)
     assert {name: array.shape for name, array in found.items()} == {name: array.shape for name, array in delta.items()}
     assert not any(array.any() for array in found.values())
 
 
 def test_all_arrays_are_clipped_as_one_vector() -> None:
     """Each array at the clip norm would be sqrt(2) times too much in all."""
-    found = outbox.clipped({"a": np.float32([3.0]), "b": np.float32([4.0])}, 1.0)
+    found = whole_update.clipped({"a": np.float32([3.0]), "b": np.float32([4.0])}, 1.0)
     assert found["a"].tolist() == [pytest.approx(0.6)]
     assert found["b"].tolist() == [pytest.approx(0.8)]
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.core.data.columns import cell_text
-from llmchain_fl.core.data.rows import Line, Located, Rows, number_rows
+from llmchain_fl.core.data.rows import Line, Located, Rows
 from llmchain_fl.core.errors import DataError
+from llmchain_fl.data.numbered import number_rows
 from llmchain_fl.data.source import how_many, map_columns
 
 CANARY = "zebra-4711"

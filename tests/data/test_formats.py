@@ -21,10 +21,11 @@ from pyarrow import parquet
 from llmchain_fl.core import plugins
 from llmchain_fl.core.data.lines import NOT_TEXT
 from llmchain_fl.core.data.readers import Dialect
-from llmchain_fl.core.data.rows import Found, number_rows
+from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.data.source import read_fitting
 from llmchain_fl.core.data.tables import delimiter_of
 from llmchain_fl.core.errors import ConfigError, DataError
+from llmchain_fl.data.numbered import number_rows
 from llmchain_fl.data.source import load_source, read_rows
 
 CANARY = "zebra-4711"

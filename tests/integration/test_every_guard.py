@@ -140,6 +140,13 @@ def test_a_guard_costs_what_it_claims_under_privacy(tiny: Any, tmp_path: Path, g
         assert spent[0] == spent[1] > 0
 
 
+def test_a_run_without_noise_keeps_the_same_records_for_rehearsal_each_time(tiny: Any, tmp_path: Path) -> None:
+    settings = config(tiny, "rehearsal", continual={"guards": ["rehearsal"], "rehearsal": {"keep": 0.5}})
+    one, other = (play(settings, tmp_path / name) for name in ("one", "other"))
+    assert same(arrays(one), arrays(other))
+    assert not same(arrays(one), arrays(play(config(tiny, "rehearsal"), tmp_path / "all")))
+
+
 def test_a_routed_adapter_answers_as_it_was_scored(tiny: Any, tmp_path: Path) -> None:
     settings = config(tiny, "route")
     run = play(settings, tmp_path / "run")

@@ -65,7 +65,7 @@ def test_an_update_is_clipped_to_the_clip_norm_as_one_vector(length: float, foun
 
 def test_what_a_site_has_clipped_passes_as_it_is() -> None:
     """The site clips in float32, to 1 + 1e-6: the second clip changes the last bit at most."""
-    from client.outbox import clipped
+    from client.whole_update import clipped
 
     sent = clipped(update(7.0), 0.5)
     again = central().clipped(sent)
@@ -189,7 +189,7 @@ def test_with_hardly_any_noise_the_clip_norm_comes_to_the_quantile_of_the_norms(
 
 def test_an_update_that_the_site_clipped_to_c_is_not_counted_as_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else C would only ever shrink: sites clip before they send."""
-    from client.outbox import clipped
+    from client.whole_update import clipped
 
     silent(monkeypatch)
     one = central(quantile=0.5)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from client.gradients import PrivateGradient
-from client.training import loss_of
+from client.step import loss_of
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.tasks.base import Examples

@@ -14,7 +14,7 @@ from client.layouts import Layouts
 from client.local import train_round
 from client.per_sample import PerSample
 from client.steady import shape_for
-from client.training import loss_of
+from client.step import loss_of
 from client.trial import try_out
 from llmchain_fl.core.base_model import layer_stacks
 from llmchain_fl.core.errors import ModelError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from client.closed_form import site_sums
 from client.gradients import PrivateGradient
 from client.plain_gradient import PlainGradient
-from client.training import loss_of
+from client.step import loss_of
 from llmchain_fl.core.guards import SiteGuards
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.units import Units

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import peft
-from peft.utils.integrations import dequantize_bnb_weight
-from torch import Tensor, nn
+from torch import nn
 
 from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.adapter.variants import VARIANTS
@@ -138,20 +137,6 @@ def _short(name: str) -> str:
 def lora_layers(module: nn.Module) -> dict[str, Any]:
     """Module path -> adapted layer, in the order of the model."""
     return {name: part for name, part in module.named_modules() if isinstance(part, peft.tuners.lora.LoraLayer)}
-
-
-def frozen_weight(layer: Any) -> Tensor:
-    """W0 of an adapted layer as d_out x d_in, float32."""
-    return dense(layer.get_base_layer())
-
-
-def dense(layer: Any) -> Tensor:
-    """The weight of a linear layer as d_out x d_in, float32: a Conv1D stores it transposed, few bits stand for it."""
-    weight: Tensor = layer.weight.detach()
-    if not weight.is_floating_point():
-        weight = dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None)).detach()
-    weight = weight.float()
-    return weight.T if type(layer).__name__ == "Conv1D" else weight
 
 
 def detach(module: nn.Module) -> None:

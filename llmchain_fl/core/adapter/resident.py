@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from llmchain_fl.core.adapter import peft_model
 from llmchain_fl.core.adapter.beside import Beside
-from llmchain_fl.core.adapter.value import AdapterSpec, Array, Arrays, fresh_arrays, is_trained
+from llmchain_fl.core.adapter.value import AdapterSpec, Arrays, fresh_arrays, is_trained
 from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.base_model import Base, BaseSpec, layer_stack, load_base
 from llmchain_fl.core.by_row import RowLinear
@@ -213,10 +213,6 @@ class Resident:
         """Copies of the current arrays (all of them by default, without the fold)."""
         wanted = self.shapes if names is None else names
         return {name: self.parameters[name].detach().cpu().numpy().copy() for name in wanted}
-
-    def weight_of(self, path: str) -> Array:
-        """W0 of the adapted layer ``path``, float32 [d_out, d_in]: public, like everything of the base."""
-        return peft_model.frozen_weight(self._layers[path]).cpu().numpy().copy()
 
     def state(self) -> State:
         """The whole adapter as it is now, to be put back by :meth:`swapped`."""

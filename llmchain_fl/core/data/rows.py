@@ -63,11 +63,6 @@ class Found(NamedTuple):
     damaged: tuple[str, ...] = ()
 
 
-def number_rows(rows: Iterable[dict[str, object]], file: str) -> list[Located]:
-    """The rows of a source without lines."""
-    return [Located(row, Line(file, number)) for number, row in enumerate(rows, start=1)]
-
-
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """How many records were left out, by reason, and where the first five of each stand. For the site's own log only.

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
+from llmchain_fl.core.tasks.by_token import TokenLosses
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -35,7 +35,7 @@ DECIDING = 16
 """Plain text has no prompt: so many of its first tokens say which slot answers."""
 
 
-class CausalLM:
+class CausalLM(TokenLosses):
     """Next-token prediction on the answer; scores are held-out loss (nats per answer token) and perplexity."""
 
     metrics: tuple[Metric, ...]
@@ -99,24 +99,6 @@ class CausalLM:
         """int64 [n, width], 1 from a row's first token of an answer on."""
         prompt = torch.from_numpy(examples.targets[list(index)])
         return (torch.arange(width)[None, :] >= prompt[:, None]).long()
-
-    def _mean(self, values: Tensor, weight: Tensor | None) -> Tensor:
-        """Mean over a record's own answer tokens; values [n, T], weight [n, T] -> [n]."""
-        if weight is None:
-            return values.mean(dim=1)
-        return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
-
-    def losses(self, output: Output) -> Tensor:
-        """Mean cross entropy of a record's answer tokens, [n]."""
-        each = F.cross_entropy(output.logits.flatten(0, 1), output.targets.flatten(), reduction="none")
-        return self._mean(each.view_as(output.targets), output.weight)
-
-    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
-        """T^2 KL(teacher || student), mean over answer tokens, [n]."""
-        student = F.log_softmax(output.logits / temperature, dim=-1)
-        target = F.log_softmax(teacher.logits / temperature, dim=-1)
-        each = F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1)
-        return temperature**2 * self._mean(each, output.weight)
 
     def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
         """``loss`` and ``perplexity`` over all answer tokens of all records."""

@@ -106,11 +106,6 @@ class TaskKind:
         """Whether its answers are texts that a language model writes."""
         return self.base_kind != "encoder"
 
-    @property
-    def text_only(self) -> bool:
-        """Whether any text is a record."""
-        return self.columns == ("text",)
-
     def faults(self) -> list[str]:
         """What makes it no kind of task, one line each."""
         checks = [

@@ -33,6 +33,7 @@ from llmchain_fl.core.by_row import by_row
 from llmchain_fl.core.errors import ConfigError, ModelError
 from llmchain_fl.core.first_pass import token_table
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
+from llmchain_fl.core.tasks.by_token import TokenLosses, token_mean
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -42,7 +43,7 @@ SHARE, MASKED, DRAWN = 0.15, 0.8, 0.9
 """Of the tokens chosen; of a draw below MASKED it is the mask, below DRAWN another token."""
 
 
-class MaskedLM:
+class MaskedLM(TokenLosses):
     """Scores are the loss (nats a chosen token), perplexity, and the share of chosen tokens that are said rightly.
 
     A note: of each token of a row the right one where it is chosen, else -1.
@@ -99,17 +100,6 @@ class MaskedLM:
         logits = by_row(self._spec.scale * F.normalize(vectors, dim=-1), self._table)
         return Output(logits, note.gather(1, at).clamp_min(0), chosen.gather(1, at).float())
 
-    def losses(self, output: Output) -> Tensor:
-        """Mean cross entropy of a row's chosen tokens, [n]; 0 where it has none."""
-        each = F.cross_entropy(output.logits.flatten(0, 1), output.targets.flatten(), reduction="none")
-        return _mean(each.view_as(output.targets), output)
-
-    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
-        """T^2 KL(teacher || student), mean over a row's chosen tokens, [n]."""
-        student = F.log_softmax(output.logits / temperature, dim=-1)
-        target = F.log_softmax(teacher.logits / temperature, dim=-1)
-        return temperature**2 * _mean(F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1), output)
-
     def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
         """Over all chosen tokens of all records."""
         losses, right, counts = each_record(examples, batch, lambda index: self._three(examples, index), 3)
@@ -130,7 +120,7 @@ class MaskedLM:
         output = self.forward(examples, index)
         right = (output.logits.argmax(dim=-1) == output.targets).float()
         count = torch.zeros(len(index)) if output.weight is None else output.weight.sum(dim=1)
-        return self.losses(output), _mean(right, output), count
+        return self.losses(output), token_mean(right, output.weight), count
 
     def predict(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The likeliest words for the first mask of each text.
@@ -155,11 +145,6 @@ class MaskedLM:
 def _count(tokens: int) -> int:
     """How many of so many tokens are chosen."""
     return max(1, round(SHARE * tokens)) if tokens else 0
-
-
-def _mean(values: Tensor, output: Output) -> Tensor:
-    weight = torch.ones_like(values) if output.weight is None else output.weight
-    return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
 
 
 def build(spec: TaskSpec, resident: Resident) -> Task:

@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
@@ -33,6 +32,7 @@ from llmchain_fl.core.data.lists import words_of
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.privacy.counts import f1_of
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
+from llmchain_fl.core.tasks.by_token import TokenLosses
 from llmchain_fl.core.tasks.each_row import Floats, each_row
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -51,7 +51,7 @@ class TaggedExamples(Examples):
     right: list[Numbers]
 
 
-class TokenClassification:
+class TokenClassification(TokenLosses):
     """Tags over ``names``; scores are entity F1, precision and recall over all records, and the loss."""
 
     metrics: tuple[Metric, ...]
@@ -122,18 +122,6 @@ class TokenClassification:
         logits = self.resident.module["head"](self._scale * F.normalize(hidden.float(), dim=-1))
         note = torch.from_numpy(examples.noted(index, ids.shape[1], -1)).to(ids.device)
         return Output(logits, note.clamp_min(0) % self._tags, (note >= 0).float() * mask)
-
-    def losses(self, output: Output) -> Tensor:
-        """Mean cross entropy of a row's own words, [n]; 0 where it has none."""
-        each = F.cross_entropy(output.logits.flatten(0, 1), output.targets.flatten(), reduction="none")
-        return _mean(each.view_as(output.targets), output)
-
-    def divergence(self, output: Output, teacher: Output, temperature: float) -> Tensor:
-        """T^2 KL(teacher || student), mean over a row's own words, [n]."""
-        student = F.log_softmax(output.logits / temperature, dim=-1)
-        target = F.log_softmax(teacher.logits / temperature, dim=-1)
-        each = F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1)
-        return temperature**2 * _mean(each, output)
 
     def _logs(self, examples: Examples, batch: int) -> list[Floats | None]:
         """Of each row: (word, log p of each tag) for its own words, float64 [words, 1 + L]."""
@@ -255,11 +243,6 @@ def owned(windows: Sequence[tuple[Sequence[int], Sequence[int | None]]]) -> list
 
 def _first(words: Sequence[int | None]) -> int:
     return next((place for place, word in enumerate(words) if word is not None), 0)
-
-
-def _mean(values: Tensor, output: Output) -> Tensor:
-    weight = torch.ones_like(values) if output.weight is None else output.weight
-    return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
 
 
 def build(spec: TaskSpec, resident: Resident) -> Task:

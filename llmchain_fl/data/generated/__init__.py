@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from llmchain_fl.core.data.rows import Found, number_rows
+from llmchain_fl.core.data.rows import Found
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.data.generated.bank_choices import bank_choices
 from llmchain_fl.data.generated.bank_dialogues import bank_conversations, bank_dialogues
@@ -26,6 +26,7 @@ from llmchain_fl.data.generated.bank_pairs import bank_pairs
 from llmchain_fl.data.generated.bank_passages import bank_passages
 from llmchain_fl.data.generated.bank_renamed import bank_renamed
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
+from llmchain_fl.data.numbered import number_rows
 
 __all__ = [
     "GENERATORS",

@@ -10,7 +10,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from llmchain_fl.core.adapter.peft_model import dense
+from llmchain_fl.core.adapter.dense import dense
 from llmchain_fl.core.adapter.value import AdapterSpec, Arrays
 from llmchain_fl.core.adapter.variants.beside import Beside, sizes
 from llmchain_fl.core.errors import ModelError
