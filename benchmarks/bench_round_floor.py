@@ -176,8 +176,8 @@ def lab(folder: Path, resident: bool, sites: list[Path | None]) -> Iterator[Lab]
         made.stop()
 
 
-def tiny(folder: Path, rounds: int, lockstep: bool) -> tuple[Path, list[Path]]:
-    """(scenario, site files) of a private run over a tiny random BERT, those of the tests."""
+def tiny(folder: Path, rounds: int, lockstep: bool, **others: dict[str, object]) -> tuple[Path, list[Path]]:
+    """(scenario, site files) of a private run over a tiny random BERT, those of the tests; ``others``: sections."""
     sys.path[:0] = [str(ROOT)]
     from importlib.util import module_from_spec, spec_from_file_location
 
@@ -192,7 +192,8 @@ def tiny(folder: Path, rounds: int, lockstep: bool) -> tuple[Path, list[Path]]:
     privacy = {"enabled": True, "noise_multiplier": 1.0, "delta": DELTA}
     stage = [{"name": "first", "rounds": rounds}]
     names = NAMES if lockstep else NAMES[:2]
-    sections = {"train": {"method": "lockstep", "steps": 1}, "aggregation": {"rule": "ffa"}} if lockstep else {}
+    one_step = {"train": {"method": "lockstep", "steps": 1}, "aggregation": {"rule": "ffa"}}
+    sections = (one_step if lockstep else {}) | others
     sites = {"count": len(names), "held_out": 0.0}
     data = {"train": "at-the-sites"}
     scenario = made.scenario(folder / "s.toml", sites=sites, privacy=privacy, data=data, stage=stage, **sections)

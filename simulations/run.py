@@ -161,7 +161,7 @@ def _in_process(
 
     watcher, loop = Watcher(rows_of), None if own_trainer is None else loop_of(own_trainer)
     app = HostileApp(make_app(open_site, watcher, loop), threat)
-    serving = Serving(app, watcher, run.sites / SITES_LOG)
+    serving = Serving(app, watcher, run.sites / SITES_LOG, load_base(base_spec(config)).remembered)
 
     pays = None if workers else Pays(count, config.total_rounds * (config.sites.cohort or config.sites.count))
     with contextlib.ExitStack() as ending:

@@ -9,6 +9,8 @@ so that sums have the bits that they have with one worker. Noise can be forked w
 ============================================  ======================================================================
 case                                          then
 ============================================  ======================================================================
+runs over the same texts share outputs        what a worker has computed is taken over when it ends, for the workers
+                                              of the next run
 a worker dies                                 a new one takes its place, and asks the site that was at work again; what
                                               that site had sealed is sent again, byte for byte, and not made anew
 it dies at the same site again                that site gives no answer in this round (an error reply)
@@ -19,6 +21,8 @@ this process is killed                        the workers end too
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -29,7 +33,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,6 +42,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from llmchain_fl.core.remembered import Remembered
 from simulations.grid import answered, broken, no_such_node
 from simulations.seen import Seen, Watcher
 from simulations.site_notes import only_into, point_to
@@ -58,6 +63,10 @@ class Serving:
     watcher: Watcher
     notes: Path
     """What workers log."""
+    shared: Remembered
+    """What frozen layers give for a text, where runs share it."""
+    known: int = 0
+    """Of it, in a worker: what was there when it began."""
 
 
 _SERVING: ContextVar[Serving] = ContextVar("serving")
@@ -98,9 +107,17 @@ class Workers:
         for one in self._waiting:
             one.future.cancel()  # of all workers, before the first of them is waited for
         for pool in self._pools.values():
+            if kind is None and self.serving.shared.limit_mb:
+                self._take_over(pool)
             pool.shutdown(wait=True, cancel_futures=True)
         self._pools.clear()
         point_to(self.serving.notes)
+
+    def _take_over(self, pool: ProcessPoolExecutor) -> None:
+        with contextlib.suppress(BrokenProcessPool):  # then the next run computes it again
+            outputs = torch.load(io.BytesIO(pool.submit(_computed).result()), weights_only=True)
+            for key, output in outputs.items():
+                self.serving.shared.put(key, output)
 
     def replies(self, asked: Iterable[tuple[Message, Context | None]]) -> Iterator[Reply]:
         """Of each message in turn; ``asked`` is taken as far ahead as keeps the workers busy."""
@@ -161,7 +178,7 @@ def _begin(serving: Serving) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _SERVING.set(serving)
+    _SERVING.set(replace(serving, known=len(serving.shared)))
 
 
 def _end_with_parent() -> None:
@@ -169,6 +186,13 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _computed() -> bytes:
+    """In a worker: what it has computed for texts that nobody knew."""
+    serving, file = _SERVING.get(), io.BytesIO()
+    torch.save(serving.shared.since(serving.known), file)
+    return file.getvalue()
 
 
 def _answer(message: Message, context: Context) -> Reply:

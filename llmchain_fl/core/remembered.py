@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from torch import Tensor
 
 Key = tuple[int, int, bytes]
@@ -23,12 +25,16 @@ class Remembered:
     def __len__(self) -> int:
         return len(self._outputs)
 
+    def since(self, count: int) -> dict[Key, Tensor]:
+        """All that came after the first ``count``."""
+        return dict(islice(self._outputs.items(), count, None))
+
     def get(self, key: Key) -> Tensor | None:
         """The output of the layers below the first adapted one for these tokens, if it is known."""
         return self._outputs.get(key)
 
     def put(self, key: Key, output: Tensor) -> None:
-        """Remember it, if there is room."""
-        if self.used + output.nbytes <= self.limit_mb * 2**20:
+        """Remember it, if it is new and there is room."""
+        if key not in self._outputs and self.used + output.nbytes <= self.limit_mb * 2**20:
             self._outputs[key] = output
             self.used += output.nbytes

@@ -19,11 +19,13 @@ from client import outbox
 from client.site import Site, read_site
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.write import to_toml
+from llmchain_fl.core.base_model import load_base
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.planning.work import base_spec
 from llmchain_fl.progress import Silent
 from llmchain_fl.run_dir import RunDir
 from simulations import simulation_grid
-from simulations.run import simulate
+from simulations.run import share_outputs, simulate
 from simulations.seen import Watcher
 from simulations.simulation_grid import Pays, processes
 from simulations.workers import Workers
@@ -122,6 +124,23 @@ def test_a_secure_sum_has_the_same_bits_with_several_workers(tiny: Any, tmp_path
     one, several = (play(tiny.config(**SUMMED), tmp_path / str(count), count) for count in (1, 2))
     assert same(one, several)
     assert told(one) == told(several)
+
+
+def test_what_workers_have_computed_is_known_to_those_of_the_next_run(
+    tiny: Any, tmp_path: Path, without_pages: None
+) -> None:
+    config = tiny.config(adapter={"last_layers": 1})
+    share_outputs(config)
+    shared, counts, runs = load_base(base_spec(config)).remembered, [], []
+    try:
+        for name in ("first", "second"):
+            runs.append(play(config, tmp_path / name, 2))
+            counts.append(len(shared))
+    finally:
+        load_base.cache_clear()
+    scored = len(set(tiny.test.read_text().splitlines()))
+    assert counts[0] == counts[1] > scored
+    assert same(*runs)
 
 
 def test_after_ctrl_c_no_worker_is_left_and_the_run_goes_on_to_the_same_bits(

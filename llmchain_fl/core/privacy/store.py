@@ -65,23 +65,17 @@ class Store:
     def make(self) -> None:
         """Make the ledger if there is nothing yet, and verify it."""
         with disk_errors():
-            for folder in (self._path, self.register.folder, self.sealed, self._anchor.parent):
-                make_folder(folder)
+            if not (self._log.exists() and self._anchor.exists()):  # written after the folders' names were flushed
+                for folder in (self._path, self.register.folder, self.sealed, self._anchor.parent):
+                    make_folder(folder)
             with locked(self._path / "lock"):
                 tighten(self._path)
                 self._read_log()
                 if not self._book.hashes and not self._was_used():
                     find_old(self._path.parent.iterdir())
-                    secret, terms = make_key(self._key), self._terms
-                    self.append(
-                        self._book,
-                        "open",
-                        format=FORMAT,
-                        site=terms.site,
-                        unit=terms.unit,
-                        adjacency=ADJACENCY,
-                        site_key=digest_of(secret),
-                    )
+                    whose = {"site": self._terms.site, "unit": self._terms.unit, "adjacency": ADJACENCY}
+                    key = digest_of(make_key(self._key))
+                    self.append(self._book, "open", format=FORMAT, **whose, site_key=key)
                 self._verified()
 
     @contextmanager

@@ -27,6 +27,7 @@ from llmchain_fl.core.privacy.durable import append, content, locked, make_folde
 from llmchain_fl.core.secure.checks import refuse
 from llmchain_fl.core.secure.identity import canonical
 
+LOCK = "lock"
 Once = Callable[[str, str], None]
 """``once(name, digest)``: on the disk when it returns; raises where ``name`` has another digest. Free when repeated."""
 
@@ -113,7 +114,8 @@ class SecretStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         with disk_errors():
-            make_folder(folder)
+            if not (folder / LOCK).exists():  # made after the folder's name was flushed
+                make_folder(folder)
 
     @contextmanager
     def opened(self, run: str) -> Iterator[RunFile]:
@@ -122,7 +124,7 @@ class SecretStore:
         Raises:
             SecureSumError: store; damaged, or the disk fails.
         """
-        with disk_errors(), locked(self._folder / "lock"):
+        with disk_errors(), locked(self._folder / LOCK):
             yield RunFile(self._folder, run)
 
 
@@ -147,7 +149,8 @@ class OnceFile:
     def __call__(self, name: str, digest: str) -> None:
         """See :data:`Once`."""
         with disk_errors():
-            make_folder(self._path.parent)
+            if not self._path.exists():  # written after the folder's name was flushed
+                make_folder(self._path.parent)
             with locked(self._path.with_name(self._path.name + ".lock")):
                 data = content(self._path) or b""
                 whole = data[: data.rfind(b"\n") + 1]

@@ -1,0 +1,174 @@
+"""What a private round puts on the wire between a SuperLink and one site, and what it takes beside the training.
+
+    python benchmarks/bench_round_wire.py [--rounds 6]
+
+Two sites with resident executors, without TLS; the first one's connection goes through a relay that counts bytes and
+requests (HTTP/2 HEADERS frames of the site). Each arm is played with 2 and with ``--rounds`` rounds on one lab, and the
+difference is divided by the difference of rounds: what a run costs once (the bundle, names) drops out.
+
+* payload          arrays of a round as float32: the whole adapter down, the trained ones up
+* wire             bytes both ways, with polls and heartbeats; the ratio to the payload is the figure
+* beside training  seconds of a round less those of the slower site's train message, median over rounds after the first
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import socket
+import statistics
+import tempfile
+import threading
+from pathlib import Path
+
+from bench import ROOT, show, write
+from bench_round_floor import HERE, LLMCHAIN_FL, Lab, tiny
+
+ARMS: dict[str, dict[str, dict[str, object]]] = {
+    "tiny BERT, 2 matrices": {"adapter": {"last_layers": 1, "targets": ["query", "value"], "rank": 2}},
+    "tiny BERT, all linear": {"adapter": {"targets": ["all-linear"], "rank": 2}},
+    "MiniLM, 2 matrices": {
+        "model": {"path": "minilm", "max_tokens": 32},
+        "adapter": {"last_layers": 1, "targets": ["query", "value"], "rank": 32},
+        "train": {"steps": 8, "batch_size": 30},
+    },
+    "MiniLM, all linear": {
+        "model": {"path": "minilm", "max_tokens": 32},
+        "adapter": {"targets": ["all-linear"], "rank": 8},
+        "train": {"steps": 8, "batch_size": 30},
+    },
+}
+PREFACE, FRAME, HEADERS = 24, 9, 1
+"""Bytes before the first frame of HTTP/2, of a frame's own head; the kind of frame that begins a request."""
+
+
+class Relay:
+    """A port of this machine in front of another one."""
+
+    def __init__(self, port: int) -> None:
+        self.to, self.bytes, self.requests = port, 0, 0
+        self._door = socket.create_server((HERE, 0))
+        self.port = int(self._door.getsockname()[1])
+        threading.Thread(target=self._open, daemon=True).start()
+
+    def _open(self) -> None:
+        while True:
+            near, _ = self._door.accept()
+            far = socket.create_connection((HERE, self.to))
+            for one, other, asks in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._carry, args=(one, other, asks), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
+        head, left = b"", PREFACE if asks else 0
+        while data := one.recv(1 << 16):
+            self.bytes += len(data)
+            other.sendall(data)
+            while asks and data:
+                skipped = min(left, len(data))
+                data, left = data[skipped:], left - skipped
+                taken = min(FRAME - len(head), len(data))
+                head, data = head + data[:taken], data[taken:]
+                if len(head) == FRAME:
+                    self.requests += head[3] == HEADERS
+                    head, left = b"", int.from_bytes(head[:3], "big")
+        other.close()
+
+
+def sizes(run: Path) -> tuple[int, int]:
+    """(arrays, bytes of the payload) of a round: of the adapter that the run wrote, whole down, B and head up."""
+    from safetensors.numpy import load_file
+
+    (file,) = run.glob("stages/*/adapter/adapter_model.safetensors")
+    arrays = load_file(file)
+    up = [value.nbytes for name, value in arrays.items() if "lora_B" in name]
+    return len(arrays), sum(value.nbytes for value in arrays.values()) + sum(up)
+
+
+def play(lab: Lab, folder: Path, sections: dict[str, dict[str, object]], rounds: int, sites: list[Path]) -> str:
+    """A run of so many rounds on a lab that is up; what was said."""
+    scenario, _ = tiny(folder / f"of{rounds}", rounds, False, **sections)
+    app = folder / "llmchain-fl"
+    if not app.exists():
+        shutil.copytree(ROOT, app, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "out", "_app"))
+    said = lab.play(app, f'scenario="{scenario}" out="{folder / f"run{rounds}"}"')
+    if len(re.findall(r"^round \d+/\d+ .*, ([\d.]+) s$", said, re.M)) != rounds:
+        raise SystemExit(said[-3000:] + lab.logs()[-3000:])
+    return said
+
+
+def measured(sections: dict[str, dict[str, object]], rounds: int) -> dict[str, float]:
+    """One arm."""
+    folder = Path(tempfile.mkdtemp(prefix="wire-"))
+    for count in (2, rounds):
+        (folder / f"of{count}").mkdir()
+    _, sites = tiny(folder / "of2", 2, False, **sections)
+    lab = Lab(folder / "lab")
+    relay, counted = Relay(lab.port), []
+    try:
+        lab.spawn(*LLMCHAIN_FL, "coordinator", "up", "--insecure", "--port", str(lab.port), resident=True)
+        for site, port in zip(sites, (relay.port, lab.port), strict=True):
+            lab.spawn(
+                *LLMCHAIN_FL, "site", "up", str(site), "--insecure", "--superlink", f"{HERE}:{port}", resident=True
+            )
+        lab.wait(len(sites), len(sites) + 1)
+        for count in (2, rounds):
+            before = relay.bytes, relay.requests
+            said = play(lab, folder, sections, count, sites)
+            counted.append((relay.bytes - before[0], relay.requests - before[1]))
+    finally:
+        lab.stop()
+    more = rounds - 2
+    arrays, payload = sizes(folder / f"run{rounds}")
+    walls: dict[int, float] = {}
+    for number, wall in re.findall(r"train, round (\d+): .*?([\d.]+) s, [\d.]+ CPU s", lab.logs()):
+        walls[int(number)] = max(walls.get(int(number), 0.0), float(wall))
+    seconds = [float(one) for one in re.findall(r"^round \d+/\d+ .*, ([\d.]+) s$", said, re.M)]
+    beside = [second - walls[number] for number, second in enumerate(seconds, 1) if number > 1]
+    wire = (counted[1][0] - counted[0][0]) / more
+    return {
+        "arrays": arrays,
+        "payload": payload,
+        "wire": wire,
+        "ratio": wire / payload,
+        "requests": (counted[1][1] - counted[0][1]) / more,
+        "round": statistics.median(seconds[1:]),
+        "beside": statistics.median(beside),
+    }
+
+
+def main() -> None:
+    """All arms."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--rounds", type=int, default=6)
+    told = asked.parse_args()
+    found = {name: measured(sections, told.rounds) for name, sections in ARMS.items()}
+    header = (
+        "arm",
+        "arrays",
+        "payload, kB",
+        "wire, kB a round",
+        "ratio",
+        "requests a round",
+        "a round, s",
+        "beside, s",
+    )
+    lines = [
+        (
+            name,
+            f"{one['arrays']:.0f}",
+            f"{one['payload'] / 1e3:.1f}",
+            f"{one['wire'] / 1e3:.1f}",
+            f"{one['ratio']:.2f}",
+            f"{one['requests']:.1f}",
+            f"{one['round']:.2f}",
+            f"{one['beside']:.2f}",
+        )
+        for name, one in found.items()
+    ]
+    show("one site of two, private rounds", header, lines)
+    write("round_wire", found)
+
+
+if __name__ == "__main__":
+    main()
