@@ -3,7 +3,7 @@
     python benchmarks/bench_round_wire.py [--rounds 6]
 
 Two sites with resident executors, without TLS; the first one's connection goes through a relay that counts bytes and
-requests (HTTP/2 HEADERS frames of the site). Each arm is played with 2 and with ``--rounds`` rounds on one lab, and the
+requests (Flower 1.41 speaks HTTP/1.1). Each arm is played with 2 and with ``--rounds`` rounds on one lab, and the
 difference is divided by the difference of rounds: what a run costs once (the bundle, names) drops out.
 
 * payload          arrays of a round as float32: the whole adapter down, the trained ones up
@@ -14,6 +14,7 @@ difference is divided by the difference of rounds: what a run costs once (the bu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shutil
 import socket
@@ -27,7 +28,7 @@ from bench_round_floor import HERE, LLMCHAIN_FL, Lab, tiny
 
 ARMS: dict[str, dict[str, dict[str, object]]] = {
     "tiny BERT, 2 matrices": {"adapter": {"last_layers": 1, "targets": ["query", "value"], "rank": 2}},
-    "tiny BERT, all linear": {"adapter": {"targets": ["all-linear"], "rank": 2}},
+    "tiny BERT, all linear": {"adapter": {"targets": "all-linear", "rank": 2}},
     "MiniLM, 2 matrices": {
         "model": {"path": "minilm", "max_tokens": 32},
         "adapter": {"last_layers": 1, "targets": ["query", "value"], "rank": 32},
@@ -35,12 +36,12 @@ ARMS: dict[str, dict[str, dict[str, object]]] = {
     },
     "MiniLM, all linear": {
         "model": {"path": "minilm", "max_tokens": 32},
-        "adapter": {"targets": ["all-linear"], "rank": 8},
+        "adapter": {"targets": "all-linear", "rank": 8},
         "train": {"steps": 8, "batch_size": 30},
     },
 }
-PREFACE, FRAME, HEADERS = 24, 9, 1
-"""Bytes before the first frame of HTTP/2, of a frame's own head; the kind of frame that begins a request."""
+REQUEST = b" HTTP/1.1\r\n"
+"""How the first line of a request ends."""
 
 
 class Relay:
@@ -55,23 +56,23 @@ class Relay:
     def _open(self) -> None:
         while True:
             near, _ = self._door.accept()
-            far = socket.create_connection((HERE, self.to))
+            try:
+                far = socket.create_connection((HERE, self.to))
+            except OSError:  # the SuperLink is not up yet: who asks comes again
+                near.close()
+                continue
             for one, other, asks in ((near, far, True), (far, near, False)):
                 threading.Thread(target=self._carry, args=(one, other, asks), daemon=True).start()
 
     def _carry(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
-        head, left = b"", PREFACE if asks else 0
-        while data := one.recv(1 << 16):
-            self.bytes += len(data)
-            other.sendall(data)
-            while asks and data:
-                skipped = min(left, len(data))
-                data, left = data[skipped:], left - skipped
-                taken = min(FRAME - len(head), len(data))
-                head, data = head + data[:taken], data[taken:]
-                if len(head) == FRAME:
-                    self.requests += head[3] == HEADERS
-                    head, left = b"", int.from_bytes(head[:3], "big")
+        end = b""
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                self.bytes += len(data)
+                other.sendall(data)
+                if asks:
+                    self.requests += (end + data).count(REQUEST)
+                    end = data[1 - len(REQUEST) :]
         other.close()
 
 
@@ -85,9 +86,8 @@ def sizes(run: Path) -> tuple[int, int]:
     return len(arrays), sum(value.nbytes for value in arrays.values()) + sum(up)
 
 
-def play(lab: Lab, folder: Path, sections: dict[str, dict[str, object]], rounds: int, sites: list[Path]) -> str:
+def play(lab: Lab, folder: Path, scenario: Path, rounds: int) -> str:
     """A run of so many rounds on a lab that is up; what was said."""
-    scenario, _ = tiny(folder / f"of{rounds}", rounds, False, **sections)
     app = folder / "llmchain-fl"
     if not app.exists():
         shutil.copytree(ROOT, app, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "out", "_app"))
@@ -102,7 +102,8 @@ def measured(sections: dict[str, dict[str, object]], rounds: int) -> dict[str, f
     folder = Path(tempfile.mkdtemp(prefix="wire-"))
     for count in (2, rounds):
         (folder / f"of{count}").mkdir()
-    _, sites = tiny(folder / "of2", 2, False, **sections)
+    made = {count: tiny(folder / f"of{count}", count, False, **sections) for count in (2, rounds)}
+    sites = made[2][1]
     lab = Lab(folder / "lab")
     relay, counted = Relay(lab.port), []
     try:
@@ -114,7 +115,7 @@ def measured(sections: dict[str, dict[str, object]], rounds: int) -> dict[str, f
         lab.wait(len(sites), len(sites) + 1)
         for count in (2, rounds):
             before = relay.bytes, relay.requests
-            said = play(lab, folder, sections, count, sites)
+            said = play(lab, folder, made[count][0], count)
             counted.append((relay.bytes - before[0], relay.requests - before[1]))
     finally:
         lab.stop()
