@@ -1,12 +1,12 @@
 """What a private round puts on the wire between a SuperLink and one site, and what it takes beside the training.
 
-    python benchmarks/bench_round_wire.py [--rounds 6]
+    python benchmarks/bench_round_wire.py [--rounds 6] [--only MiniLM]
 
 Two sites with resident executors, without TLS; the first one's connection goes through a relay that counts bytes and
 requests (Flower 1.41 speaks HTTP/1.1). Each arm is played with 2 and with ``--rounds`` rounds on one lab, and the
 difference is divided by the difference of rounds: what a run costs once (the bundle, names) drops out.
 
-* payload          arrays of a round as float32: the whole adapter down, the trained ones up
+* payload          the trained arrays of a round as float32, down and up
 * wire             bytes both ways, with polls and heartbeats; the ratio to the payload is the figure
 * beside training  seconds of a round less those of the slower site's train message, median over rounds after the first
 """
@@ -77,13 +77,13 @@ class Relay:
 
 
 def sizes(run: Path) -> tuple[int, int]:
-    """(arrays, bytes of the payload) of a round: of the adapter that the run wrote, whole down, B and head up."""
+    """(arrays, bytes of the payload) of a round, of the adapter that the run wrote: what is trained, down and up."""
     from safetensors.numpy import load_file
 
     (file,) = run.glob("stages/*/adapter/adapter_model.safetensors")
     arrays = load_file(file)
-    up = [value.nbytes for name, value in arrays.items() if "lora_B" in name]
-    return len(arrays), sum(value.nbytes for value in arrays.values()) + sum(up)
+    trained = [value.nbytes for name, value in arrays.items() if "lora_B" in name]
+    return len(trained), 2 * sum(trained)
 
 
 def play(lab: Lab, folder: Path, scenario: Path, rounds: int) -> str:
@@ -142,8 +142,9 @@ def main() -> None:
     """All arms."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--rounds", type=int, default=6)
+    asked.add_argument("--only", default="")
     told = asked.parse_args()
-    found = {name: measured(sections, told.rounds) for name, sections in ARMS.items()}
+    found = {name: measured(sections, told.rounds) for name, sections in ARMS.items() if told.only in name}
     header = (
         "arm",
         "arrays",
