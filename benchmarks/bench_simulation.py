@@ -44,7 +44,7 @@ SHAPES = {
         "demo-lora",
         ["sites.count=4", "data.train_size=400", "train.steps=8", "train.sampling_rate=0.16", "model.max_tokens=64"],
     ),
-    "causal": ("dialogue", ["sites.count=20", "data.train_size=1000", "train.steps=4", "train.sampling_rate=0.32"]),
+    "causal": ("instructions", ["sites.count=20", "data.train_size=1000", "train.steps=4", "train.sampling_rate=0.32"]),
 }
 
 
