@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from client import outbox
+from client import whole_update
 from client.memory import Kept
 from client.site import SiteLimits
 from llmchain_fl.core.codec_spec import CodecSpec
@@ -100,7 +100,7 @@ def test_noise_of_a_round_that_was_never_sealed_is_in_no_later_round(
 
 def test_a_clipped_update_is_packed_after_the_clip(ward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for place, name in ((outbox, "clipped"), (codec_update, "encode")):
+    for place, name in ((whole_update, "clipped"), (codec_update, "encode")):
         real = getattr(place, name)
         monkeypatch.setattr(place, name, lambda *told, name=name, real=real: (order.append(name), real(*told))[1])
     made = ward.work(plan={"unit": "site", "sampling_rate": 1.0, "steps_per_round": 1, "divisor": 2.0})
