@@ -53,6 +53,7 @@ def test_a_bundle_that_was_not_approved_is_refused_for_free_and_no_line_of_it_ru
     assert all("is not approved" in lab.log(name) for name in before)
 
 
+@pytest.mark.thorough
 def test_a_site_whose_budget_is_used_up_says_no_and_the_other_goes_on(
     lab: Any, private: Private, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_an_executor_that_is_killed_comes_back_by_itself_and_the_run_goes_on(
         lab.flwr("stop", number, "lab")
 
 
+@pytest.mark.thorough
 def test_a_site_joins_a_run_under_way_and_is_taken_back_after_a_restart(
     lab: Any, private: Private, tiny: Any, wait_until: Callable[..., None], tmp_path: Path
 ) -> None:
