@@ -84,7 +84,7 @@ def shape_for(resident: Resident, task: Task, longest: int, wanted: int, brought
 
 
 def found_once(resident: Resident, question: object, find: Callable[[], T]) -> T:
-    """What ``find`` finds out about this very model, once for each question ``question``."""
+    """What ``find`` finds out about this very model, once for each ``question``."""
     if question not in resident.found:
         if len(resident.found) >= MOST_FOUND:
             resident.found.clear()
