@@ -74,7 +74,7 @@ def site_of(context: Context) -> Site:
     )
 
 
-def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop: Train | None = None) -> RecordDict:
+def do_train(site: Site, task: TrainTask, cached: Kept, watch: Watch | None, loop: Train | None = None) -> RecordDict:
     """One round at this site: everything that can be judged without a record, then records, ledger, loop, outbox."""
     site.verify()
     work = WorkSpec.from_json(task.work)
@@ -98,17 +98,17 @@ def do_train(site: Site, task: TrainTask, kept: Kept, watch: Watch | None, loop:
     between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
     if plan is not None:
         trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(work.train.method))
-    parts = _parts(site, ledger, task, work, nlp_task, kept)
+    parts = _parts(site, ledger, task, work, nlp_task, cached)
     for part in parts:
         part.records.examples.fix(shape)
     work = replace(work, train=replace(work.train, micro_batch=micro))
 
-    def seen(told: TrainTask, result: LocalResult) -> None:
+    def seen(round_task: TrainTask, result: LocalResult) -> None:
         if site.limits.stop_unusable and result.unusable > site.limits.stop_unusable:
             log.error("%s stops this run: too many units cannot be computed", site.name)
-            site.memory(task.run, STOPPED).keep(told.round, b"", {}, {})
+            site.memory(task.run, STOPPED).keep(round_task.round, b"", {}, {})
         if watch is not None:
-            watch(site, told, result)
+            watch(site, round_task, result)
 
     return play_round(site.name, ledger, task, work, nlp_task, parts, release, seen, between, loop)
 
@@ -124,26 +124,26 @@ def _between(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, reside
     check.missing([name for name in resident.trained_names if name not in own], task.arrays)
     seals = seals_of(ledger, work.plan, task.run)
     personal = site.memory(task.run) if own else None
-    kept = {} if personal is None else personal.fitting(task.round, seals, resident.shapes)
+    stored = {} if personal is None else personal.fitting(task.round, seals, resident.shapes)
     feedback = site.memory(task.run, "feedback") if work.codec.feedback else None
     left_out = {} if feedback is None else feedback.fitting(task.round, seals, resident.shapes)
-    return Between(kept, left_out, personal, feedback)
+    return Between(stored, left_out, personal, feedback)
 
 
-def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, kept: Kept) -> list[Part]:
+def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, cached: Kept) -> list[Part]:
     """The records of the round's stage, and with the guard ``rehearsal`` kept units of earlier stages."""
     plan, stages = work.plan, [task.stage_name]
     share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
     stages += [stage for stage in task.earlier if share and has_records(site, stage, "train")]
     key, run = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b"", task.run if plan else ""
-    found = []
+    parts = []
     for stage in stages:
-        records = site_records(site, stage, "train", work, nlp_task, kept)
+        records = site_records(site, stage, "train", work, nlp_task, cached)
         whole = np.ones(len(records.units), dtype=bool)
         takes = whole if stage == task.stage_name else REHEARSAL["chosen"](key, run, stage, records, share)
         group = EVERYBODY if plan is None else site_group(training_group(plan, stage), site.data_set)
-        found.append(Part(stage, group, records, takes))
-    return found
+        parts.append(Part(stage, group, records, takes))
+    return parts
 
 
 def make_app(
@@ -152,7 +152,7 @@ def make_app(
     """A ClientApp. ``open_site`` finds a node's site. In a simulation in this process, ``watch`` sees local results
     and ``loop`` replaces the local loop."""
     app = ClientApp()
-    kept: dict[str, Kept] = {}
+    caches: dict[str, Kept] = {}
 
     def answer(message: Message, context: Context, work: Callable[[Site], RecordDict]) -> Message:
         try:
@@ -168,7 +168,7 @@ def make_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         def work(site: Site) -> RecordDict:
-            return do_train(site, read_train_task(message.content), kept.setdefault(site.name, {}), watch, loop)
+            return do_train(site, read_train_task(message.content), caches.setdefault(site.name, {}), watch, loop)
 
         return answer(message, context, work)
 
@@ -179,7 +179,7 @@ def make_app(
     @app.evaluate()
     def score(message: Message, context: Context) -> Message:
         return answer(
-            message, context, lambda site: SCORE["score"](site, message.content, kept.setdefault(site.name, {}))
+            message, context, lambda site: SCORE["score"](site, message.content, caches.setdefault(site.name, {}))
         )
 
     return app

@@ -64,11 +64,11 @@ def standing(site: Site, last: Ledger | None) -> Ledger | None:
     trust = {"counted_peers": secure.counted_peers if secure.peers else 0, "listed": site.listed}
     same = last is not None and all(last[name] == value for name, value in terms.items())
     try:
-        found = site.open_ledger(unit).account(last["head"] if last is not None and same else "")
+        account = site.open_ledger(unit).account(last["head"] if last is not None and same else "")
     except LlmchainError:
         return last
-    if found is None:
+    if account is None:
         return {**(last or {}), **trust}
-    epsilon = found.spent.epsilon if math.isfinite(found.spent.epsilon) else None
-    profiles = [name for name, _ in found.spent.groups]
-    return {"seq": found.seq, "head": found.head, "epsilon": epsilon, "profiles": profiles, **terms, **trust}
+    epsilon = account.spent.epsilon if math.isfinite(account.spent.epsilon) else None
+    profiles = [name for name, _ in account.spent.groups]
+    return {"seq": account.seq, "head": account.head, "epsilon": epsilon, "profiles": profiles, **terms, **trust}

@@ -151,7 +151,7 @@ def check_base(site: Site, work: WorkSpec) -> None:
 def _check_size(site: Site, work: WorkSpec) -> None:
     limits, batches = site.limits, [dict(guard.settings).get("batch", 0) for guard in work.guards]
     public = sum(int(count) for count in batches if not isinstance(count, str))
-    asked = {
+    sizes = {
         "rank": (work.adapter.rank, limits.max_rank),
         "tokens": (work.task.max_tokens, limits.max_tokens),
         "rows a record": (work.task.windows, limits.max_windows),
@@ -159,7 +159,7 @@ def _check_size(site: Site, work: WorkSpec) -> None:
         "public records a step": (public, limits.max_public),
         "stages": (max(len(work.task.candidate_labels), len(work.task.stage_labels)), limits.max_stages),
     }
-    over = [f"{count} {what}, the site allows {most}" for what, (count, most) in asked.items() if count > most]
+    over = [f"{count} {name}, the site allows {most}" for name, (count, most) in sizes.items() if count > most]
     if over:
         raise WireError("; ".join(over), remedy="ask for less, or let the data holder decide on limits.max_*")
 

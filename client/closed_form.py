@@ -88,7 +88,7 @@ def _vectors(task: HasVectors, examples: Examples, width: int) -> npt.NDArray[np
     """x of every record, [n, H], of length at most 1; NaN where it cannot be computed."""
     if not len(examples):
         return np.zeros((0, width))
-    found = each_record(examples, BATCH, lambda index: tuple(task.vectors(examples, list(index)).cpu().T), width).T
+    vectors = each_record(examples, BATCH, lambda index: tuple(task.vectors(examples, list(index)).cpu().T), width).T
     with np.errstate(invalid="ignore"):
-        bounded = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0)
+        bounded = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1.0)
         return np.ascontiguousarray(examples.by_record(bounded.T).T)

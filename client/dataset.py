@@ -77,10 +77,10 @@ def has_records(site: Site, stage: str, which: str) -> bool:
     return bool(source) and (path is None or kind_of(path) != "")
 
 
-def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, kept: Kept) -> SiteRecords:
+def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, cached: Kept) -> SiteRecords:
     """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``.
 
-    ``kept`` holds what was read before for this very model and task; what was read for another one is dropped, and
+    ``cached`` holds what was read before for this very model and task; what was read for another one is dropped, and
     what was read from a source that is no longer the same (``core/data/state.py``): an erasure works at once.
 
     ==========================================  ====================================================================
@@ -105,14 +105,14 @@ def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task,
         raise DataError(f"the site has no {which} records", remedy=f"set data.{which} in the site file")
     unit = work.plan.unit if work.plan is not None else "record"
     key = (source, which, unit, work.resident, spec)
-    for other in [known for known in kept if known[3:] != key[3:]]:
-        del kept[other]
+    for other in [known for known in cached if known[3:] != key[3:]]:
+        del cached[other]
     state = state_of(source)
-    if key in kept and (state is None or kept[key].state != state):
-        del kept[key]
-    if key not in kept:
-        kept[key] = replace(_read(site, source, unit, work, task), state=state)
-    return kept[key]
+    if key in cached and (state is None or cached[key].state != state):
+        del cached[key]
+    if key not in cached:
+        cached[key] = replace(_read(site, source, unit, work, task), state=state)
+    return cached[key]
 
 
 def _read(site: Site, source: str, unit: str, work: WorkSpec, task: Task) -> SiteRecords:
@@ -175,9 +175,9 @@ def _tell(site: Site, rows: Rows, left: LeftOut) -> None:
 
 def _warn_of_unknown(site: Site, task: Task, examples: Examples) -> None:
     """Texts in another language than the base's are [UNK] to it: nothing of them can be learned."""
-    told = task.resident.base.tokenizer
-    unknown = getattr(told, "unk_token_id", None)
-    if not len(examples) or unknown is None or unknown in (told.eos_token_id, told.pad_token_id):
+    tokenizer = task.resident.base.tokenizer
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if not len(examples) or unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
         return
     share = float((np.concatenate(examples.ids) == unknown).mean())
     if share > UNKNOWN:

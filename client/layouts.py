@@ -52,14 +52,14 @@ class Layouts:
 
     def find(self, count: int) -> set[str]:
         """Tell the resident how each layer holds ``count`` records; the layers where no layout fits."""
-        told, left = self.resident.layouts, set(self.resident.trained_names)
+        layouts, left = self.resident.layouts, set(self.resident.trained_names)
         for layout in LAYOUTS:
-            told.update(dict.fromkeys(left, layout))
+            layouts.update(dict.fromkeys(left, layout))
             left &= self.differing(count)
             if not left:
                 break
         for name in left:
-            del told[name]
+            del layouts[name]
         return _layers(left)
 
     def differing(self, count: int) -> set[str]:
@@ -68,7 +68,7 @@ class Layouts:
         rows = PerSample(self.resident, count)
         try:
             with self.resident.swapped(self.state):
-                found = rows.computed(count, lambda: self.losses(range(count)).sum().backward())  # type: ignore[no-untyped-call]
+                computed = rows.computed(count, lambda: self.losses(range(count)).sum().backward())  # type: ignore[no-untyped-call]
                 with rows.paused():
                     losses = [self.losses([i]).sum() for i in range(min(count, COMPARED))]
                     alone = [torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in losses]
@@ -76,8 +76,8 @@ class Layouts:
             rows.close()
         near = max(CLOSE, 16 * torch.finfo(next(self.resident.base.module.parameters()).dtype).eps)
         truth = torch.stack([torch.cat([part.reshape(-1) for part in parts]) for parts in alone])
-        found, truth = (values.nan_to_num(7.0, 8.0, 9.0) for values in (found[: len(alone)], truth))
-        away, floor = (found - truth).abs(), FLOOR * truth.abs().max()
+        computed, truth = (values.nan_to_num(7.0, 8.0, 9.0) for values in (computed[: len(alone)], truth))
+        away, floor = (computed - truth).abs(), FLOOR * truth.abs().max()
         return rows.mixed | {
             name
             for name, part in rows.slices.items()

@@ -81,14 +81,14 @@ class Memory:
         Raises:
             RunError: the file is damaged or cannot be read, or an array has another shape.
         """
-        found = self.before(number, seal_of)
-        wrong = [name for name, value in found.items() if shapes.get(name, value.shape) != value.shape]
+        arrays = self.before(number, seal_of)
+        wrong = [name for name, value in arrays.items() if shapes.get(name, value.shape) != value.shape]
         if wrong:
             raise RunError(
-                f"the memory of {wrong[0]!r} has shape {found[wrong[0]].shape}, its update {shapes[wrong[0]]}",
+                f"the memory of {wrong[0]!r} has shape {arrays[wrong[0]].shape}, its update {shapes[wrong[0]]}",
                 remedy="one run keeps its shapes; delete the site's .memory folder to go on without it",
             )
-        return found
+        return arrays
 
     def keep(self, number: int, payload: bytes, before: Arrays, after: Arrays) -> None:
         """Write what round ``number`` left beside ``payload``; on the disk when it returns, and not yet believed.
@@ -133,16 +133,16 @@ class Memory:
             ) from error
 
 
-def believed(kept: Kept | None, number: int, seal_of: SealOf | None) -> Arrays:
+def believed(memory: Kept | None, number: int, seal_of: SealOf | None) -> Arrays:
     """What round ``number`` starts from; see the table of the module."""
-    if kept is None or number < kept.round:
+    if memory is None or number < memory.round:
         return {}
-    if number == kept.round:
-        return kept.before
-    sealed = kept.payload if seal_of is None else seal_of(kept.round)
+    if number == memory.round:
+        return memory.before
+    sealed = memory.payload if seal_of is None else seal_of(memory.round)
     if not sealed:
-        return kept.before
-    return kept.after if sealed == kept.payload else {}
+        return memory.before
+    return memory.after if sealed == memory.payload else {}
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

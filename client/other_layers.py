@@ -56,10 +56,10 @@ def rule_of(layer: nn.Module) -> Rule:
     def differentiated(x: Tensor, g: Tensor) -> Mapping[nn.Parameter, Tensor]:
         vars(layer)["ft_compute_sample_grad"] = compute
         try:
-            found: Mapping[nn.Parameter, Tensor] = ft_compute_per_sample_gradient(layer, [x], g)
+            gradients: Mapping[nn.Parameter, Tensor] = ft_compute_per_sample_gradient(layer, [x], g)
         finally:
             del vars(layer)["ft_compute_sample_grad"]
-        return found
+        return gradients
 
     return differentiated
 
@@ -100,13 +100,13 @@ def tapped(
     rule, own = rule_of(layer), layer.forward
 
     def take(x: Tensor, g: Tensor) -> None:
-        told = apart(x, g)
-        if told is None:
+        pair = apart(x, g)
+        if pair is None:
             return
         with torch.enable_grad():
-            found = rule(*told)
+            gradients = rule(*pair)
         for name, parameter in parameters.items():
-            put(name, found[parameter].detach())
+            put(name, gradients[parameter].detach())
 
     def forward(x: Tensor) -> Tensor:
         for parameter in parameters.values():

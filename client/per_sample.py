@@ -112,15 +112,15 @@ class PerSample:
 
     def _take_over(self, whole: nn.Module, places: Mapping[int, str]) -> set[str]:
         """Replace the forward pass of every layer with trained parameters of its own; the arrays that these are."""
-        found: set[str] = set()
+        replaced: set[str] = set()
         for module in list(whole.modules()):
             names = {key: places[id(p)] for key, p in module.named_parameters(recurse=False) if id(p) in places}
             if isinstance(module, nn.Linear) and names:
                 self._patch(module, names.get("weight"), names.get("bias"))
             elif names:
                 self._tap(module, {places[id(p)]: p for p in module.parameters(recurse=False) if id(p) in places})
-            found |= set(names.values())
-        return found
+            replaced |= set(names.values())
+        return replaced
 
     def rows(self, count: int, backward: Callable[[], None]) -> Tensor:
         """float32 [count, P]: what ``backward`` (forward and backward pass of ``count`` records) gives each record.
@@ -175,10 +175,10 @@ class PerSample:
         names = [name for name in (weight, bias) if name]
 
         def take(x: Tensor, g: Tensor) -> None:
-            told = self._apart(names, x, g)
-            if told is None:
+            pair = self._apart(names, x, g)
+            if pair is None:
                 return
-            inputs, slopes = told
+            inputs, slopes = pair
             if weight:
                 self._put(weight, _products(slopes, inputs))
             if bias:

@@ -56,8 +56,8 @@ def chosen(key: bytes, run: str, stage: str, records: SiteRecords, keep: float) 
         keep: chance of each unit.
     """
     names = records.names or tuple(f"{tokens.hex()} {target}" for tokens, target, _ in _owners(records))
-    told = (hmac.digest(key, f"{run}\n{stage}\n{name}".encode(), hashlib.sha256) for name in names)
-    return np.array([int.from_bytes(value[:8], "big") < keep * 2**64 for value in told], dtype=bool)
+    digests = (hmac.digest(key, f"{run}\n{stage}\n{name}".encode(), hashlib.sha256) for name in names)
+    return np.array([int.from_bytes(value[:8], "big") < keep * 2**64 for value in digests], dtype=bool)
 
 
 def marks(records: SiteRecords) -> list[Mark]:
@@ -67,24 +67,24 @@ def marks(records: SiteRecords) -> list[Mark]:
     if records.names:
         owner |= {int(record): u for u, unit in enumerate(records.units.members) for record in unit}
     seen: Counter[tuple[int, bytes, int]] = Counter()
-    found: list[Mark] = []
+    marks: list[Mark] = []
     examples = records.examples
     for record in range(examples.records):
         content = _content(examples, examples.rows_of([record]))
-        found.append((*content, seen[owner[record], *content]))
+        marks.append((*content, seen[owner[record], *content]))
         seen[owner[record], *content] += 1
-    return found
+    return marks
 
 
 def _content(examples: Examples, rows: NDArray[np.int64]) -> tuple[bytes, int]:
     """What the rows of a record hold: tokens, notes and all targets in a digest; the first target beside it."""
     if len(rows) == 1 and not examples.notes:
         return hashlib.sha256(examples.ids[rows[0]].tobytes()).digest(), int(examples.targets[rows[0]])
-    told = hashlib.sha256()
+    hasher = hashlib.sha256()
     for row in rows:
         for part in (examples.ids[row], examples.targets[row : row + 1], *examples.notes[row : row + 1]):
-            told.update(len(part).to_bytes(8, "big") + part.tobytes())
-    return told.digest(), int(examples.targets[rows[0]])
+            hasher.update(len(part).to_bytes(8, "big") + part.tobytes())
+    return hasher.digest(), int(examples.targets[rows[0]])
 
 
 def _owners(records: SiteRecords) -> list[Mark]:

@@ -156,22 +156,22 @@ def _allowed(site: str, ledger: Ledger, release: Release | None, parts: Sequence
     """Pay, and enter who takes part: one line of the ledger. Units without names are everybody's."""
     named = [part for part in parts if part.records.names]
     masks = [] if release is None else ledger.reserve(release, [(part.group, part.records.names) for part in named])
-    told = {id(part): mask for part, mask in zip(named, masks, strict=release is not None)}
-    found = [told.get(id(part), np.ones(len(part.records.units), dtype=np.bool_)) for part in parts]
-    here, may = len(found[0]), int(found[0].sum())
+    mask_of = {id(part): mask for part, mask in zip(named, masks, strict=release is not None)}
+    allowed = [mask_of.get(id(part), np.ones(len(part.records.units), dtype=np.bool_)) for part in parts]
+    here, may = len(allowed[0]), int(allowed[0].sum())
     if here and may < FEW * here:
         log.warning(
             "%s: %d of %d persons of stage %s may take part: the others belong to another stage or to the held-out "
             "records, or have no budget left",
             *(site, may, here, parts[0].stage),
         )
-    return found
+    return allowed
 
 
 def _tell(site: str, task: TrainTask, work: WorkSpec, result: LocalResult) -> None:
     if work.guards:
-        told = (site, task.round, result.penalty, result.pull)
-        log.info("%s, round %d: guards' penalty %.3g of the gradient, pull %.3g of a step", *told)
+        values = (site, task.round, result.penalty, result.pull)
+        log.info("%s, round %d: guards' penalty %.3g of the gradient, pull %.3g of a step", *values)
     if result.unusable > 0:
         log.warning(
             "%s, round %d: %.1f %% of the drawn units could not be computed and counted as zero; the round is paid for",

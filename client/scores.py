@@ -32,7 +32,7 @@ COUNTED: Named[Callable[..., float]] = Named({"f1": "llmchain_fl.core.privacy.co
 """Scores that are made of counts; imported when a task has them."""
 
 
-def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
+def do_score(site: Site, content: RecordDict, cached: Kept) -> RecordDict:
     """Score the given adapter on this site's held-out records, if the policy shares scores."""
     site.verify()
     task = read_score_task(content)
@@ -57,19 +57,19 @@ def do_score(site: Site, content: RecordDict, kept: Kept) -> RecordDict:
     resident.load(task.arrays)
     if task.keeps:
         resident.load(site.memory(task.run).before(task.round + 1, seals_of(ledger, work.plan, task.run)))
-    found = {
-        stage: site_records(site, stage, "held_out", work if kind == "noised" else plain, nlp_task, kept)
+    by_stage = {
+        stage: site_records(site, stage, "held_out", work if kind == "noised" else plain, nlp_task, cached)
         for stage in task.stages
         if has_records(site, stage, "held_out")
     }
-    for stage, one in found.items():
+    for stage, one in by_stage.items():
         one.examples.fix(shape)
         one.examples.candidate_labels = dict(work.task.candidate_labels).get(stage)
     if kind == "noised" and plan is not None:
         group = site_group(HELD_OUT, site.data_set)
-        held_out = {stage: (group, records) for stage, records in found.items()}
+        held_out = {stage: (group, records) for stage, records in by_stage.items()}
         return play_scores(ledger, task, plan, nlp_task, score_release(site, task, plan), held_out)
-    values = {stage: nlp_task.score(part.examples)[nlp_task.metrics[0].name] for stage, part in found.items()}
+    values = {stage: nlp_task.score(part.examples)[nlp_task.metrics[0].name] for stage, part in by_stage.items()}
     return outbox.scores(site, task.round, values)
 
 
@@ -134,14 +134,14 @@ def play_scores(
     values = {}
     try:
         for stage in task.stages:
-            told = held_out.get(stage)
-            units = Units(()) if told is None else told[1].units
+            entry = held_out.get(stage)
+            units = Units(()) if entry is None else entry[1].units
             units = units.kept(allowed.get(stage, np.ones(len(units), dtype=np.bool_)))
             if counted:
-                found = np.zeros((0, 3)) if told is None else nlp_task.record_counts(told[1].examples)  # type: ignore[attr-defined]
-                values[stage] = COUNTED["f1"](found, units, counted, plan.score_noise, noise)
+                counts = np.zeros((0, 3)) if entry is None else nlp_task.record_counts(entry[1].examples)  # type: ignore[attr-defined]
+                values[stage] = COUNTED["f1"](counts, units, counted, plan.score_noise, noise)
                 continue
-            means = np.zeros(0) if told is None else nlp_task.record_scores(told[1].examples) / bound
+            means = np.zeros(0) if entry is None else nlp_task.record_scores(entry[1].examples) / bound
             values[stage] = noised_mean(unit_means(means, units), plan.score_noise, noise) * bound
     except Exception as error:
         log.error("scores of round %d were paid for and give none: %s", task.round, outbox.describe(error))

@@ -44,19 +44,19 @@ def member_of(site: Site, work: WorkSpec | None) -> Member:
 
     Colluders that its policy stands: all listed but ``counted_peers``, where noise of others is counted; else none.
     """
-    told = site.secure
-    if not told.peers:
+    settings = site.secure
+    if not settings.peers:
         raise PrivacyError(
             "this site lists no other sites, so it cannot tell them from inventions of the server",
             remedy="write their identities under [secure.peers] of the site file",
         )
     secure = None if work is None else work.secure
     plan = None if work is None else work.plan
-    counts = plan is not None and plan.counted(told.counted_peers, site.listed) > 0
+    counts = plan is not None and plan.counted(settings.counted_peers, site.listed) > 0
     policy = Policy(
-        dict(told.peers),
-        told.min_peers,
-        max(0, site.listed - 1 - told.counted_peers) if counts else 0,
+        dict(settings.peers),
+        settings.min_peers,
+        max(0, site.listed - 1 - settings.counted_peers) if counts else 0,
         0 if secure is None else secure.survivors,
         None if secure is None else secure.members,
     )
@@ -77,9 +77,9 @@ class Masking:
 
     def masked(self, task: TrainTask, result: LocalResult, leaving: Arrays) -> Mapping[str, NDArray[np.uint8]]:
         """What leaves: the masked words, and this site's keys of the next round."""
-        told, words = self.told, words_of(self.work, *to_sum(task, self.work.plan, result, leaving))
+        secure, words = self.told, words_of(self.work, *to_sum(task, self.work.plan, result, leaving))
         upload = self.member.masked(
-            self.run, self.number, told.directory, told.shared, told.shares, words, word_width(self.work)
+            self.run, self.number, secure.directory, secure.shared, secure.shares, words, word_width(self.work)
         )
         key = self.member.key(self.run, self.number + 1)
         return {"key": np.frombuffer(key, dtype=np.uint8), "sum": np.frombuffer(upload, dtype=np.uint8)}
@@ -95,10 +95,10 @@ def masking(site: Site, task: TrainTask, work: WorkSpec) -> Masking:
     if task.secure is None:
         raise WireError("the task has no keys for its secure sum", remedy=SAME)
     word_width(work)
-    told, found = task.secure, Masking(member_of(site, work), task.secure, sum_name(task.run, work), task.round, work)
-    found.member.shares(found.run, task.round, told.directory, work.digest())
-    found.member.check(found.run, task.round, told.directory, told.shared, told.shares)
-    return found
+    secure, mask = task.secure, Masking(member_of(site, work), task.secure, sum_name(task.run, work), task.round, work)
+    mask.member.shares(mask.run, task.round, secure.directory, work.digest())
+    mask.member.check(mask.run, task.round, secure.directory, secure.shared, secure.shares)
+    return mask
 
 
 def to_sum(
@@ -132,8 +132,8 @@ def _confirm(site: Site, query: SecureQuery) -> SecureReply:
 
 
 def _unmask(site: Site, query: SecureQuery) -> SecureReply:
-    told = (query.run, query.round, query.survivors, query.statements, query.confirmations)
-    return SecureReply(member_of(site, None).unmask(*told), _next_shares(site, query))
+    arguments = (query.run, query.round, query.survivors, query.statements, query.confirmations)
+    return SecureReply(member_of(site, None).unmask(*arguments), _next_shares(site, query))
 
 
 def _next_shares(site: Site, query: SecureQuery) -> bytes:

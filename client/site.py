@@ -106,9 +106,9 @@ class Site(Section):
 
     def written_as(self, file: bytes) -> Site:
         """The same site, known by its file."""
-        found = self.model_copy()
-        found._policy = hashlib.sha256(file).hexdigest()
-        return found
+        site = self.model_copy()
+        site._policy = hashlib.sha256(file).hexdigest()
+        return site
 
     @property
     def audit(self) -> AuditLog:
@@ -187,8 +187,8 @@ class Site(Section):
 
 def memory_file(folder: Path, run: str, purpose: str) -> Path:
     """Where a site keeps what ``purpose`` of ``run`` needs; named by a hash, for ``run`` is the server's text."""
-    told = json.dumps([run, purpose]).encode()
-    return folder / ".memory" / f"{hashlib.sha256(told).hexdigest()[:32]}.safetensors"
+    key = json.dumps([run, purpose]).encode()
+    return folder / ".memory" / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"
 
 
 def read_site(path: Path) -> Site:

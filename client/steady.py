@@ -65,31 +65,31 @@ class Brought:
     @property
     def beside(self) -> Arrays:
         """Fold and table of the adapter."""
-        told = {**self.arrays, **{name: value for name, value in self.guard_arrays.items() if is_beside(name)}}
-        return {name: value for name, value in told.items() if is_beside(name) or is_fold(name)}
+        arrays = {**self.arrays, **{name: value for name, value in self.guard_arrays.items() if is_beside(name)}}
+        return {name: value for name, value in arrays.items() if is_beside(name) or is_fold(name)}
 
     @property
     def key(self) -> tuple[object, ...]:
         """All that decides about kernels."""
-        told = {**self.beside, **(self.guard_arrays if self.guards else {})}
-        return (self.guards, *((name, value.shape) for name, value in sorted(told.items())))
+        arrays = {**self.beside, **(self.guard_arrays if self.guards else {})}
+        return (self.guards, *((name, value.shape) for name, value in sorted(arrays.items())))
 
 
 def shape_for(resident: Resident, task: Task, longest: int, wanted: int, brought: Brought | None = None) -> Shape:
     """The shape of private passes: ``wanted`` rows (0: the machine's usual number) where rows are alike, else one."""
     usual = ON_GPU if resident.base.device.type == "cuda" else ON_CPU
     brought = brought or Brought()
-    asked = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads(), brought.key)
-    return found_once(resident, asked, lambda: _steady(resident, task, Shape(wanted or usual, longest), brought))
+    question = (task, longest, wanted or usual, resident.trained_names, torch.get_num_threads(), brought.key)
+    return found_once(resident, question, lambda: _steady(resident, task, Shape(wanted or usual, longest), brought))
 
 
-def found_once(resident: Resident, asked: object, find: Callable[[], T]) -> T:
-    """What ``find`` finds out about this very model, once for each question ``asked``."""
-    if asked not in resident.found:
+def found_once(resident: Resident, question: object, find: Callable[[], T]) -> T:
+    """What ``find`` finds out about this very model, once for each ``question``."""
+    if question not in resident.found:
         if len(resident.found) >= MOST_FOUND:
             resident.found.clear()
-        resident.found[asked] = find()
-    return cast("T", resident.found[asked])
+        resident.found[question] = find()
+    return cast("T", resident.found[question])
 
 
 def _steady(resident: Resident, task: Task, shape: Shape, brought: Brought) -> Shape:
@@ -176,11 +176,11 @@ class _Probe:
         orders = [[(place + turn) % rows for place in range(rows)] for turn in range(rows)]
         orders += [list(reversed(orders[0])), [0] * rows]
         passes = self._passes(lengths, state, *orders)
-        found: dict[int, list[Tensor]] = {}
+        rows_of: dict[int, list[Tensor]] = {}
         for order, result in zip(orders, passes, strict=True):
             for record, row in zip(order, result, strict=True):
-                found.setdefault(record, []).append(row)
-        return all(_same(same[0], row) for same in found.values() for row in same)
+                rows_of.setdefault(record, []).append(row)
+        return all(_same(same[0], row) for same in rows_of.values() for row in same)
 
     def fewest(self, length: int, state: State) -> int:
         """Fewest rows from which on up to a full pass of this kind gives records the same bits."""
@@ -199,12 +199,12 @@ class _Probe:
         rows = PerSample(self.resident, self.shape.rows)
         try:
             with self.resident.swapped(state):
-                found = [rows.rows(len(index), self._backward(examples, index)).clone() for index in indices]
+                gradients = [rows.rows(len(index), self._backward(examples, index)).clone() for index in indices]
                 with rows.paused(), torch.no_grad():
                     losses = [self._losses(examples, index).reshape(len(index), 1) for index in indices]
         finally:
             rows.close()
-        return [torch.cat(both, dim=1) for both in zip(found, losses, strict=True)]
+        return [torch.cat(both, dim=1) for both in zip(gradients, losses, strict=True)]
 
     def _losses(self, examples: Examples, index: Sequence[int]) -> Tensor:
         output = self.task.forward(examples, index)

@@ -57,19 +57,19 @@ class Asker:
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
         sent = {shape: travelling(turn, self.handed[shape], seed) for shape in there}
         guard_arrays = travelling_payload(payload, seed)
-        asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
+        ordered = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
         arrivals = self.config.stream.arrival
-        own = {site: site_round(self.config, site, planned.round, ended) for site in asked if site in arrivals}
-        others = next((site for site in asked if site not in arrivals), None)
+        own = {site: site_round(self.config, site, planned.round, ended) for site in ordered if site in arrivals}
+        others = next((site for site in ordered if site not in arrivals), None)
         usual = None if others is None else site_round(self.config, others, planned.round, ended)
-        plans = {site: own.get(site, usual) or planned for site in asked}
-        kinds = {site: (plans[site].stage_name, self.shapes[site]) for site in asked}
+        plans = {site: own.get(site, usual) or planned for site in ordered}
+        kinds = {site: (plans[site].stage_name, self.shapes[site]) for site in ordered}
         works = {
             (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
         }
         return {
             site: self._task(plans[site], works[kinds[site]], turn, sent[self.shapes[site]], guard_arrays)
-            for site in asked
+            for site in ordered
         }
 
     def _task(self, planned: ScheduledRound, work: str, turn: Turn, sent: Arrays, guard_arrays: Arrays) -> TrainTask:

@@ -64,16 +64,16 @@ class AuditedGrid(GridAround):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies as they come; the lines that tell of them are written first, of ``at_once`` messages by one write."""
         names = {number: name for name, number in self._state.nodes.items()}
-        asked: dict[int, Place] = {}
+        places: dict[int, Place] = {}
         waiting: dict[int, Place] = {}
-        replies = self._grid.send_and_receive(self._asked(messages, names, asked, waiting), timeout=timeout)
+        replies = self._grid.send_and_receive(self._asked(messages, names, places, waiting), timeout=timeout)
         for several in _in_parts(replies, self.at_once):
             lines = []
             for reply in several:
                 node = reply.metadata.src_node_id
                 waiting.pop(node, None)
-                if node in asked:
-                    lines.append(_received(names, node, reply, asked[node]))
+                if node in places:
+                    lines.append(_received(names, node, reply, places[node]))
             self._enter(lines)
             yield from several
         self._enter([_line(names, "lost", node, **place) for node, place in waiting.items()])
@@ -82,7 +82,7 @@ class AuditedGrid(GridAround):
         self,
         messages: Iterable[Message],
         names: Mapping[int, str],
-        asked: dict[int, Place],
+        places: dict[int, Place],
         waiting: dict[int, Place],
     ) -> Iterator[Message]:
         """The messages, each entered before it is handed on; what the line of its end repeats goes into both tables."""
@@ -90,9 +90,9 @@ class AuditedGrid(GridAround):
             lines = []
             for message in several:
                 task, node = fingerprint(message.content), message.metadata.dst_node_id
-                asked[node] = waiting[node] = {**place_of(message), "task": task.sha256}
-                told = {"task_bytes": task.size, "work": work_of(message.content)}
-                lines.append(_line(names, "asked", node, **asked[node], **told))
+                places[node] = waiting[node] = {**place_of(message), "task": task.sha256}
+                fields = {"task_bytes": task.size, "work": work_of(message.content)}
+                lines.append(_line(names, "asked", node, **places[node], **fields))
             self._enter(lines)
             yield from several
 
@@ -110,11 +110,11 @@ def _received(names: Mapping[int, str], node: int, reply: Message, place: Place)
     """What came back; nothing of it is believed."""
     if reply.has_error():
         return _line(names, "received", node, **place, decision="failed", reply="", reply_bytes=0)
-    found, claims = fingerprint(reply.content), ""
+    digest, claims = fingerprint(reply.content), ""
     if place["kind"] == MessageType.QUERY and "config" in reply.content.config_records:
         claims = printable(str(reply.content.config_records["config"].get("site", "")))[:64]
-    told = {"decision": decision_of(reply.content), "reply": found.sha256, "reply_bytes": found.size}
-    return _line(names, "received", node, claims, **place, **told)
+    fields = {"decision": decision_of(reply.content), "reply": digest.sha256, "reply_bytes": digest.size}
+    return _line(names, "received", node, claims, **place, **fields)
 
 
 def _in_parts(messages: Iterable[Message], most: int) -> Iterator[list[Message]]:

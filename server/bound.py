@@ -104,8 +104,8 @@ def update_bound(work: WorkSpec, numbers: int, lr: float, start: float) -> float
             else sgd_reach(train, plan, numbers, lr)
         )
     rounded = ROUNDING * train.steps * (start + moved)
-    found = (moved + rounded) * SLACK * _lengthens(work.codec)
-    return min(max(found, LEAST), LARGEST) if math.isfinite(found) else LARGEST
+    bound = (moved + rounded) * SLACK * _lengthens(work.codec)
+    return min(max(bound, LEAST), LARGEST) if math.isfinite(bound) else LARGEST
 
 
 def longest(config: RunConfig, work: WorkSpec, sent: Mapping[str, tuple[int, ...]], handed: Arrays, lr: float) -> float:

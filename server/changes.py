@@ -54,17 +54,17 @@ def accept(config: RunConfig, labels: Mapping[str, str], state: RunState, *, ext
         ConfigError: everything in it that may not change now; nothing is entered.
     """
     old = before(state)
-    found = changes(old, config)
+    changed = changes(old, config)
     if not extension:
-        _refuse(resume_faults(found) + ([LABELS] if dict(state.labels) != dict(labels) else []), UNDO)
+        _refuse(resume_faults(changed) + ([LABELS] if dict(state.labels) != dict(labels) else []), UNDO)
     else:
         faults = extension_faults(old, config, state.round, state.nodes, state.ended)
         faults += _extended_faults(config, old, labels, state)
         _refuse(faults, ELSE)
         state.stopped = ""
         state.nodes |= {site: AWAY for site in config.stream.arrival if site not in state.nodes}
-    if found or dict(state.labels) != dict(labels):
-        state.changes.append(_entry(found, state.round, "extend" if extension else "resume"))
+    if changed or dict(state.labels) != dict(labels):
+        state.changes.append(_entry(changed, state.round, "extend" if extension else "resume"))
     state.settings, state.labels = config.model_dump(), dict(labels)
 
 
@@ -89,9 +89,9 @@ def _refuse(faults: list[str], remedy: str) -> None:
         raise ConfigError(faults, remedy=remedy)
 
 
-def _entry(found: Changes, number: int, how: str) -> dict[str, Any]:
+def _entry(pairs: Changes, number: int, how: str) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"when": now, "how": how, "after_round": number, "changed": {key: list(pair) for key, pair in found.items()}}
+    return {"when": now, "how": how, "after_round": number, "changed": {key: list(pair) for key, pair in pairs.items()}}
 
 
 def note_noise(state: RunState, plan: PrivacyPlan | None) -> None:

@@ -84,9 +84,9 @@ def load_state(saved: Saved, parts: Mapping[str, Stateful]) -> None:
             raise _other_version(name) from None
 
 
-def _other_version(what: Path | str) -> RunError:
+def _other_version(source: Path | str) -> RunError:
     return RunError(
-        f"the state of the run ({what}) was written by another version",
+        f"the state of the run ({source}) was written by another version",
         remedy="go on with that one, or begin a new run from its adapter (adapter.start)",
     )
 

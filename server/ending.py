@@ -64,12 +64,12 @@ class Ending:
         if not state.stopped:
             self._progress.finished(f"{state.round} rounds done")
             return
-        what = f"the run was stopped after {state.round} of {total} rounds: {state.stopped}"
-        self._progress.finished(what)
+        message = f"the run was stopped after {state.round} of {total} rounds: {state.stopped}"
+        self._progress.finished(message)
         if again:
-            what = f"there is nothing to go on with: {what}"
+            message = f"there is nothing to go on with: {message}"
         more = "llmchain-fl extend goes on with a larger privacy.epsilon"
-        raise RunStopped(what, remedy=f"what it learned is kept in {self._run.adapter}; {more}")
+        raise RunStopped(message, remedy=f"what it learned is kept in {self._run.adapter}; {more}")
 
     def _final(self, planned: ScheduledRound) -> None:
         try:
@@ -96,7 +96,7 @@ class Ending:
         self._write_why(state.round + 1, why)
 
     def _write_why(self, number: int, why: str) -> None:
-        told = {"stopped": why} if why else {}
-        self._run.write_privacy(self._book.as_json(self._state.nodes) | told)
+        stopped = {"stopped": why} if why else {}
+        self._run.write_privacy(self._book.as_json(self._state.nodes) | stopped)
         if why:
             self._recorder.ended(number, why, len(self._strategy.rounds))

@@ -62,15 +62,15 @@ def further_plan(
 
 def rounds_ahead(config: RunConfig, plan: PrivacyPlan, site: str, done: int, ended: Ended) -> Counter[str]:
     """Group -> rounds that ``site`` may still be asked for."""
-    found: Counter[str] = Counter()
+    ahead: Counter[str] = Counter()
     seen: list[str] = []
     for span in site_calendar(config, site, ended):
         rounds = span.last - max(span.first - 1, done)
         if rounds > 0:
             for group in training_groups(plan, trained_as(config, span.name), seen):
-                found[group] += rounds
+                ahead[group] += rounds
         seen.append(span.name)
-    return found
+    return ahead
 
 
 def _training_noise(

@@ -90,15 +90,15 @@ class Inbox:
             outcome.refused.setdefault(site, "duplicate")
             return None
         try:
-            found = handled(site, lambda: self._factors(site, reply))
+            answer = handled(site, lambda: self._factors(site, reply))
         except LlmchainError as error:
             outcome.refused[site] = code_of(error)
             return None
-        if isinstance(found, Refusal):
+        if isinstance(answer, Refusal):
             outcome.declined.add(site)
-            outcome.refused[site] = found.code
+            outcome.refused[site] = answer.code
             return None
-        norm, factors = found
+        norm, factors = answer
         outcome.admitted[site] = norm
         outcome.bytes_up[site] = budget(self._expected(site), self._work.codec)
         return factors
@@ -116,8 +116,8 @@ class Inbox:
         trained = {name: handed[name] + value for name, value in clipped.items()}
         fault = unsound({**handed, **trained}, shape.scale)
         if fault:
-            what = f"with the update of {site} its adapter is not fit to be used: {fault}"
-            raise refuse("product", what, remedy="lower the site's learning rate")
+            message = f"with the update of {site} its adapter is not fit to be used: {fault}"
+            raise refuse("product", message, remedy="lower the site's learning rate")
         return norm, SiteFactors(trained, shape.scale, self._weights[site])
 
     def _delta(self, site: str, reply: Message) -> Arrays | Refusal:

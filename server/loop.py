@@ -134,27 +134,27 @@ class Loop:
         here = [site for site in able if site in connected(state.nodes)]
         masked = self.parts.masked
         begun = masked.pending(planned.round) if masked is not None else []
-        asked = begun or strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
-        if not asked:
+        cohort = begun or strategy.cohort(planned.round, self._quarantine.able(planned.round, here))
+        if not cohort:
             return self._skip(planned, grid, "nobody can pay" if present and not able else "nobody is there")
         self._unsaved -= set(begun)  # the book that was saved between the trips has them
-        self._charge(planned, [] if begun else asked)
-        self._progress.round_started(planned.round, planned.stage_name, len(asked))
+        self._charge(planned, [] if begun else cohort)
+        self._progress.round_started(planned.round, planned.stage_name, len(cohort))
         if masked is not None:
-            outcome = masked.play(planned, grid, asked)
+            outcome = masked.play(planned, grid, cohort)
         else:
-            replies = grid.send_and_receive(strategy.ask(planned, asked), timeout=strategy.reply_seconds)
+            replies = grid.send_and_receive(strategy.ask(planned, cohort), timeout=strategy.reply_seconds)
             outcome = strategy.collect(planned, replies)
         outcome.away = sorted(set(able) - connected(state.nodes))
         self._quarantine.record(planned.round, outcome.admitted, outcome.refused, outcome.declined)
         self._spare(planned, outcome.spared)
         if not outcome.admitted:
-            return self._failed(planned, grid, {site: present[site] for site in asked}, outcome)
+            return self._failed(planned, grid, {site: present[site] for site in cohort}, outcome)
         self._go_on(planned, outcome)
         trained = time.monotonic() - started
         due = planned.last or planned.round % self._config.data.test_every == 0
         scores = self.recorder.scores(planned.round) if due else {}
-        self.recorder.round(planned, asked, outcome, scores, trained)
+        self.recorder.round(planned, cohort, outcome, scores, trained)
         self._run.write_privacy(self._book.as_json(state.nodes, peers=planned.last))
         if self._announced(planned):
             planned = strategy.rounds[planned.round]  # now the last of its stage
@@ -163,12 +163,12 @@ class Loop:
             self._end_stage(planned, grid, scores)
         self._keep(planned)
         seconds, total = time.monotonic() - started, len(strategy.rounds)
-        return self._progress.round_finished(self.recorder.report(planned, total, asked, outcome, scores, seconds))
+        return self._progress.round_finished(self.recorder.report(planned, total, cohort, outcome, scores, seconds))
 
-    def _charge(self, planned: ScheduledRound, asked: Collection[str]) -> None:
+    def _charge(self, planned: ScheduledRound, sites: Collection[str]) -> None:
         """Before anybody is asked: these may pay, and so may those whom a process asked that did not live to save the
         round. It stands in ``privacy.json`` whatever happens now."""
-        self._book_round(planned, sorted({*asked, *self._unsaved}), 1)
+        self._book_round(planned, sorted({*sites, *self._unsaved}), 1)
         self._run.write_privacy(self._book.as_json(self._state.nodes, peers=False))
 
     def _spare(self, planned: ScheduledRound, spared: Collection[str]) -> None:
@@ -197,8 +197,8 @@ class Loop:
         """
         fault = unsound(arrays, self._work.adapter.scale)
         if fault:
-            what = f"round {self._state.round + 1}: what the guards made of the round is not fit to be used: {fault}"
-            raise RunError(what, remedy="start a new run with weaker guards or a lower train.lr")
+            message = f"round {self._state.round + 1}: what the guards made of the round is not fit to be used: {fault}"
+            raise RunError(message, remedy="start a new run with weaker guards or a lower train.lr")
         return arrays
 
     def _announced(self, planned: ScheduledRound) -> bool:
@@ -215,8 +215,8 @@ class Loop:
         self._strategy.rule.load_state({})
         self._guards.start_anew()
 
-    def _failed(self, planned: ScheduledRound, grid: Grid, asked: Mapping[str, str], outcome: RoundOutcome) -> None:
-        """No update could be summed; ``asked``: site -> what it was to train on.
+    def _failed(self, planned: ScheduledRound, grid: Grid, assigned: Mapping[str, str], outcome: RoundOutcome) -> None:
+        """No update could be summed; ``assigned``: site -> what it was to train on.
 
         Where every site says that its own budget is used up (it knows of more than this run), it is not asked for that
         again, and the run goes on with the next round. A secure sum that could not be begun is not begun again: sites
@@ -229,9 +229,9 @@ class Loop:
         if reasons != ["budget"]:
             if "secure" in reasons:
                 self._skip(planned, grid, "no sum could be begun")
-            what = f"round {planned.round}: none of {len(asked)} sites gave an update ({', '.join(reasons)})"
-            raise RunPaused(what, remedy="look at the sites' logs")
-        for site, records in asked.items():
+            message = f"round {planned.round}: none of {len(assigned)} sites gave an update ({', '.join(reasons)})"
+            raise RunPaused(message, remedy="look at the sites' logs")
+        for site, records in assigned.items():
             self._book.mark(site, records, self._strategy.earlier(site, planned.round))
         self._skip(planned, grid, "nobody can pay")
 
@@ -266,8 +266,8 @@ class Loop:
         if self._config.sites.held_out:
             able = self._quarantine.able(planned.round, connected(state.nodes) - set(self._config.sites.excluded))
             bound = self._scorer.main.bound
-            found = scores_of_sites(grid, self._config, strategy, self._book, planned, state.serving, able, bound)
-            self.recorder.sites(planned, found, state.nodes)
+            site_scores = scores_of_sites(grid, self._config, strategy, self._book, planned, state.serving, able, bound)
+            self.recorder.sites(planned, site_scores, state.nodes)
         if state.summed:
             self.recorder.adapter(self._run.stage_adapter(planned.stage, planned.stage_name), planned)
         view = self._view(planned)

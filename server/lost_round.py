@@ -29,12 +29,12 @@ def asked_and_not_saved(run: RunDir, name: str, done: int) -> set[str]:
     Raises:
         PrivacyError: the audit log was changed.
     """
-    asked = set[str]()
+    sites = set[str]()
     for line in read_log(run.audit / FILE):
         if (line.get("kind"), line.get("run"), line.get("round")) != (MessageType.TRAIN, name, done + 1):
             continue
         if line["type"] == "asked":
-            asked.add(str(line["site"]))
+            sites.add(str(line["site"]))
         elif line["type"] == "received" and line["decision"] in CODES:
-            asked -= set() if is_strike(str(line["decision"]), declined=True) else {str(line["site"])}
-    return asked
+            sites -= set() if is_strike(str(line["decision"]), declined=True) else {str(line["site"])}
+    return sites

@@ -53,7 +53,7 @@ class MaskedRounds:
         """Who was asked in a round whose updates came before the server was stopped; empty where there is none."""
         return [str(site) for site in self.sums.outcome["asked"]] if self.sums.pending(number) else []
 
-    def play(self, planned: ScheduledRound, grid: Grid, asked: Iterable[str]) -> RoundOutcome:
+    def play(self, planned: ScheduledRound, grid: Grid, cohort: Iterable[str]) -> RoundOutcome:
         """Both trips. An outcome without an admitted site is a round without an update, as ever.
 
         ======================================  =============================================================
@@ -68,18 +68,18 @@ class MaskedRounds:
         the server dies between the trips       it goes on at the second
         ======================================  =============================================================
         """
-        outcome = self._restored() if self.sums.pending(planned.round) else self._first_trip(planned, grid, asked)
+        outcome = self._restored() if self.sums.pending(planned.round) else self._first_trip(planned, grid, cohort)
         if outcome.admitted:
             self._second_trip(planned, grid, outcome)
         self.sums.outcome = {}
         return outcome
 
-    def _first_trip(self, planned: ScheduledRound, grid: Grid, asked: Iterable[str]) -> RoundOutcome:
-        strategy, number, told = self.strategy, planned.round, list(asked)
-        nodes = {site: strategy.state.nodes[site] for site in told}
+    def _first_trip(self, planned: ScheduledRound, grid: Grid, cohort: Iterable[str]) -> RoundOutcome:
+        strategy, number, names = self.strategy, planned.round, list(cohort)
+        nodes = {site: strategy.state.nodes[site] for site in names}
         members = self.sums.prepare(grid, number, nodes)
         outcome = RoundOutcome(strategy.state.current, norms_public=False)
-        for site in set(told) - set(members):
+        for site in set(names) - set(members):
             outcome.refused[site] = self.sums.why(site)
             outcome.declined.add(site)
         messages = strategy.ask(planned, members, lambda site: self.sums.task_for(number, site))
@@ -92,7 +92,7 @@ class MaskedRounds:
         outcome.refused |= {site: "no-answer" for site in members if site not in {*outcome.admitted, *outcome.refused}}
         self.sums.outcome = {
             "round": number,
-            "asked": told,
+            "asked": names,
             "admitted": sorted(outcome.admitted),
             "refused": dict(outcome.refused),
             "declined": sorted(outcome.declined),
@@ -105,25 +105,25 @@ class MaskedRounds:
 
     def _take(self, number: int, site: str, reply: Message, outcome: RoundOutcome) -> None:
         try:
-            told = handled(site, partial(update_of, reply))
-            if isinstance(told, Refusal):
+            answer = handled(site, partial(update_of, reply))
+            if isinstance(answer, Refusal):
                 outcome.declined.add(site)
-                outcome.refused[site] = told.code
+                outcome.refused[site] = answer.code
                 return
-            if told.round != number:
+            if answer.round != number:
                 raise WireError("an update of another round", remedy="run the same version everywhere")
-            outcome.bytes_up[site] = self.sums.take(number, site, told.arrays)
-            self.strategy.state.receipts[site] = told.receipt
+            outcome.bytes_up[site] = self.sums.take(number, site, answer.arrays)
+            self.strategy.state.receipts[site] = answer.receipt
             outcome.admitted[site] = math.nan
         except LlmchainError as error:
             outcome.refused[site] = code_of(error)
 
     def _restored(self) -> RoundOutcome:
-        told: Mapping[str, Any] = self.sums.outcome
+        saved: Mapping[str, Any] = self.sums.outcome
         outcome = RoundOutcome(self.strategy.state.current, norms_public=False)
-        outcome.admitted = dict.fromkeys(told["admitted"], math.nan)
-        outcome.refused, outcome.declined = dict(told["refused"]), set(told["declined"])
-        outcome.bytes_up, outcome.bytes_down = dict(told["bytes_up"]), dict(told["bytes_down"])
+        outcome.admitted = dict.fromkeys(saved["admitted"], math.nan)
+        outcome.refused, outcome.declined = dict(saved["refused"]), set(saved["declined"])
+        outcome.bytes_up, outcome.bytes_down = dict(saved["bytes_up"]), dict(saved["bytes_down"])
         return outcome
 
     def _second_trip(self, planned: ScheduledRound, grid: Grid, outcome: RoundOutcome) -> None:

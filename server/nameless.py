@@ -48,7 +48,7 @@ class Nameless:
 
     def due(self, nodes: Collection[int]) -> set[int]:
         """Those of the connected ``nodes`` without a name that are asked now; who is not among them is forgotten."""
-        self._told = {node: told for node, told in self._told.items() if node in nodes}
+        self._told = {node: entry for node, entry in self._told.items() if node in nodes}
         return {node for node in nodes if node not in self._told or time.monotonic() >= self._told[node].due}
 
     def seconds(self, nodes: Collection[int]) -> float:
@@ -65,20 +65,20 @@ class Nameless:
             if node in named:
                 continue
             faults, reason = (0, "") if before is None else (before.faults, before.why)
-            found = why.get(node, SILENT)
+            cause = why.get(node, SILENT)
             pause = min(FIRST_PAUSE * 2**faults, LONGEST_PAUSE)
-            self._told[node] = _Told(min(faults + 1, 16), time.monotonic() + pause, found)
-            if found != reason:
+            self._told[node] = _Told(min(faults + 1, 16), time.monotonic() + pause, cause)
+            if cause != reason:
                 log.warning(
                     "%s is no site: %s; it is asked again in %.0f s, and less and less often",
                     called(node, keys),
-                    found,
+                    cause,
                     pause,
                 )
 
     def words(self, keys: Mapping[int, str]) -> list[str]:
         """Each of them with its reason."""
-        return [f"{called(node, keys)}: {told.why}" for node, told in sorted(self._told.items())]
+        return [f"{called(node, keys)}: {entry.why}" for node, entry in sorted(self._told.items())]
 
 
 def called(node: int, keys: Mapping[int, str]) -> str:

@@ -47,18 +47,18 @@ class OneByOne(GridAround):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Replies one by one; see the class. A question is worth nothing once nobody waits for its answer."""
-        asked = list(messages)
+        questions = list(messages)
         if timeout is not None:
-            for message in asked:
+            for message in questions:
                 message.metadata.ttl = timeout + SLACK
-        waiting = list(self._grid.push_messages(asked))
+        waiting = list(self._grid.push_messages(questions))
         end = float("inf") if timeout is None else time.monotonic() + timeout
         while waiting:
             left = []
             for number in waiting:
-                found = self._look(number)
-                left += [number] if found == [] else []
-                yield from found or ()
+                replies = self._look(number)
+                left += [number] if replies == [] else []
+                yield from replies or ()
             waiting = left
             if time.monotonic() > end:
                 break

@@ -39,17 +39,17 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
     Raises:
         ModelError: no optimizer can step along the rule's factors.
     """
-    told, train = config.aggregation, config.train
-    rule = RULES[told.rule].of(VARIANTS[config.adapter.variant])
+    section, train = config.aggregation, config.train
+    rule = RULES[section.rule].of(VARIANTS[config.adapter.variant])
     if train.method == CLOSED_FORM:
         return rule  # until the features are known (closed_form_rule)
     if train.method == LOCKSTEP:
         ended = {} if state is None else state.ended
         return Lockstep(rule, train.optimizer, train.momentum, *_calendar(config, ended))
-    if told.optimizer == "none":
+    if section.optimizer == "none":
         return rule
-    settings = Settings(told.optimizer_lr, told.optimizer_beta1, told.optimizer_beta2, told.optimizer_tau)
-    return ServerOptimizer(rule, told.optimizer, settings)
+    settings = Settings(section.optimizer_lr, section.optimizer_beta1, section.optimizer_beta2, section.optimizer_tau)
+    return ServerOptimizer(rule, section.optimizer, settings)
 
 
 def _calendar(config: RunConfig, ended: Ended) -> tuple[Rate, Late]:
@@ -126,11 +126,11 @@ def earlier_adapter(config: RunConfig, fresh: Arrays) -> Arrays:
     work, arrays = read_adapter(Path(config.adapter.start))
     if config.train.method == CLOSED_FORM:  # its head is computed, whatever the earlier one was
         fresh, arrays = without_head(dict(fresh)), without_head(arrays)
-    told = config.adapter
+    adapter = config.adapter
     same = {n: a.shape for n, a in arrays.items()} == {n: a.shape for n, a in fresh.items()}
-    if not same or work.adapter.scale != told.folded(told.alpha, told.rank) / told.rank:
-        what = f"adapter.start = {config.adapter.start}: rank {work.adapter.rank}, alpha {work.adapter.alpha:g}"
+    if not same or work.adapter.scale != adapter.folded(adapter.alpha, adapter.rank) / adapter.rank:
+        message = f"adapter.start = {config.adapter.start}: rank {work.adapter.rank}, alpha {work.adapter.alpha:g}"
         raise ModelError(
-            what, remedy="start from an adapter of the same base, variant, targets, rank, alpha and labels"
+            message, remedy="start from an adapter of the same base, variant, targets, rank, alpha and labels"
         )
     return arrays

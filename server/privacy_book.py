@@ -99,9 +99,9 @@ class PrivacyBook:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
         self.plans = [saved_plan(plan) for plan in state["plans"]]
-        told: Mapping[str, Mapping[str, Sequence[int]]] = state["spendings"]
-        self._counts = {site: {group: list(each) for group, each in groups.items()} for site, groups in told.items()}
-        self.used_up = {site: [list(groups) for groups in found] for site, found in state["used_up"].items()}
+        spent: Mapping[str, Mapping[str, Sequence[int]]] = state["spendings"]
+        self._counts = {site: {group: list(each) for group, each in groups.items()} for site, groups in spent.items()}
+        self.used_up = {site: [list(groups) for groups in entries] for site, entries in state["used_up"].items()}
 
     def go_on_with(self, plan: PrivacyPlan | None) -> None:
         """The rounds to come are played under ``plan``; what sites have said of their budgets may not hold any more."""
@@ -157,14 +157,14 @@ class PrivacyBook:
         if self.used_up or any(self._counts.values()) or self.plan is None:
             return "every site has used up its budget"
         cost = self.epsilon({group: [training_event(self.plan)] for group in self._groups(stage, ())})
-        told = epsilon_text(cost, self.terms)
-        return f"the first round costs epsilon {told}, more than the target of {self._config.epsilon:g}"
+        epsilon = epsilon_text(cost, self.terms)
+        return f"the first round costs epsilon {epsilon}, more than the target of {self._config.epsilon:g}"
 
     def charge(self, sites: Iterable[str], stage: str, earlier: Sequence[str] = (), count: int = 1) -> None:
         """These sites may pay for a round of ``stage`` with ``earlier`` rehearsed; -1: they did not after all."""
-        told = list(sites)
+        names = list(sites)
         for group in self._groups(stage, earlier) if self.plan is not None else ():
-            self._add(told, group, count)
+            self._add(names, group, count)
 
     def charge_scores(self, sites: Iterable[str], values: int) -> None:
         """These sites were asked for ``values`` noised scores."""
@@ -230,8 +230,8 @@ class PrivacyBook:
         worst = max(self._counts, key=lambda site: self.epsilon(self.spent(site)), default=None)
         if worst is None:
             return {}
-        found = by_trusted_peers(self.plans, lambda trusted: self.epsilon(self.spent(worst, trusted)))
-        return {FIELD: {str(trusted): value for trusted, value in found.items()}, f"{FIELD}_is": MEANS} if found else {}
+        costs = by_trusted_peers(self.plans, lambda trusted: self.epsilon(self.spent(worst, trusted)))
+        return {FIELD: {str(trusted): value for trusted, value in costs.items()}, f"{FIELD}_is": MEANS} if costs else {}
 
     def _site(self, site: str, plan: PrivacyPlan) -> dict[str, Any]:
         counts = {name: sum(each) for name, each in self._counts.get(site, {}).items()}

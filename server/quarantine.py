@@ -156,10 +156,10 @@ class Quarantine:
     def rows(self, number: int, stage: int, stage_name: str) -> list[dict[str, Any]]:
         """One metrics row for each site that the round last recorded set aside (value: rounds) or brought back (0)."""
         base = {"round": number, "stage": stage, "scope": "site", "task": stage_name, "metric": "quarantine", "n": None}
-        found = [(site, self._standing(site)) for site in self._changed]
+        standings = [(site, self._standing(site)) for site in self._changed]
         return [
             {**base, "site": site, "value": float(s.length), "reason": s.reason, "until": s.until, "times": s.times}
-            for site, s in found
+            for site, s in standings
         ]
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -173,14 +173,14 @@ class Quarantine:
             RunError: it is no state of a run with these settings; nothing was taken up.
         """
         try:
-            found = {str(site): Standing(**fields) for site, fields in state.items()}
-            wrong = sum(not self._legal(standing) for standing in found.values())
+            standings = {str(site): Standing(**fields) for site, fields in state.items()}
+            wrong = sum(not self._legal(standing) for standing in standings.values())
         except (TypeError, AttributeError):
-            found, wrong = {}, len(state)
+            standings, wrong = {}, len(state)
         if wrong:
-            what = f"the saved quarantine of {wrong} site(s) does not fit this run"
-            raise RunError(what, remedy="resume with the settings with which the run was begun, or start a new run")
-        self._standings = found
+            message = f"the saved quarantine of {wrong} site(s) does not fit this run"
+            raise RunError(message, remedy="resume with the settings with which the run was begun, or start a new run")
+        self._standings = standings
 
     def _legal(self, standing: Standing) -> bool:
         *counts, reason = dataclasses.astuple(standing)

@@ -79,21 +79,21 @@ class Recorder:
         self._run.append_rows(row for row in rows if row["task"] in names)
 
     def round(
-        self, planned: ScheduledRound, asked: list[str], outcome: RoundOutcome, scores: Scores, seconds: float
+        self, planned: ScheduledRound, cohort: list[str], outcome: RoundOutcome, scores: Scores, seconds: float
     ) -> None:
         """What happened in a round; ``scores`` may be empty."""
         rows = self._score_rows(planned.round, planned.stage, scores)
         rows += round_rows(planned.round, planned.stage, planned.stage_name, outcome, seconds)
         rows += self._quarantine.rows(planned.round, planned.stage, planned.stage_name)
         rows += guard_rows(planned.round, planned.stage, self._guards.notes())
-        rows += self._book.rows(planned.round, planned.stage, asked)
+        rows += self._book.rows(planned.round, planned.stage, cohort)
         self._run.append_rows(rows)
 
     def report(
         self,
         planned: ScheduledRound,
         total: int,
-        asked: list[str],
+        cohort: list[str],
         outcome: RoundOutcome,
         scores: Scores,
         seconds: float,
@@ -105,7 +105,7 @@ class Recorder:
             total=total,
             stage_name=planned.stage_name,
             admitted=len(outcome.admitted),
-            asked=len(asked),
+            asked=len(cohort),
             seconds=seconds,
             score_name=name,
             scores={task: values[name] for task, values in scores.items()},
@@ -134,19 +134,19 @@ class Recorder:
         self._run.append_rows(rows)
 
     def sites(
-        self, planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]
+        self, planned: ScheduledRound, scores: Mapping[str, Mapping[str, float]], all_sites: Iterable[str]
     ) -> None:
         """What sites have told of their own held-out records, and what that cost."""
-        rows = site_rows(planned, found, self._scorer.main)
+        rows = site_rows(planned, scores, self._scorer.main)
         if self._work.plan is not None and self._work.plan.score_noise:
             rows += self._book.rows(planned.round, planned.stage, list(all_sites))
         self._run.append_rows(rows)
 
     def final(self, planned: ScheduledRound) -> None:
         """The score that was kept for the end."""
-        found = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
+        scores = finite(self._scorer.score(self._state.serving, "test"), self._state.round)
         sizes = self._scorer.sizes("test")
-        rows = score_rows(self._state.round, planned.stage, found, sizes, self._scorer.metrics, KEPT_APART)
+        rows = score_rows(self._state.round, planned.stage, scores, sizes, self._scorer.metrics, KEPT_APART)
         self._run.append_rows(rows + self._references.final(self._state.round, planned.stage, self._state.serving))
 
     def skipped(self, planned: ScheduledRound, why: str) -> None:
@@ -178,8 +178,8 @@ class Recorder:
 
     def _probe_rows(self, number: int, stage: int) -> list[dict[str, Any]]:
         """What the served adapter can do that nobody teaches."""
-        found = finite(self._scorer.score(self._state.serving, "probe"), number)
-        return probe_rows(number, stage, found, self._scorer.sizes("probe"), self._scorer.task.metrics)
+        scores = finite(self._scorer.score(self._state.serving, "probe"), number)
+        return probe_rows(number, stage, scores, self._scorer.sizes("probe"), self._scorer.task.metrics)
 
     def _trained_rows(self, planned: ScheduledRound) -> list[dict[str, Any]]:
         """The row of R that the trained adapter would have, where a guard serves another: what the guard gave back."""
@@ -200,13 +200,13 @@ def finite(scores: Scores, number: int) -> Scores:
     Raises:
         RunError: a score is not finite.
     """
-    told = ((stage, metric, value) for stage, found in scores.items() for metric, value in found.items())
-    wrong = next((each for each in told if not math.isfinite(each[2])), None)
+    entries = ((stage, metric, value) for stage, values in scores.items() for metric, value in values.items())
+    wrong = next((each for each in entries if not math.isfinite(each[2])), None)
     if wrong is None:
         return scores
     stage, metric, value = wrong
-    what = f"the {metric} of stage {stage} on public records is {value}"
+    fault = f"the {metric} of stage {stage} on public records is {value}"
     if not number:
-        raise RunError(f"{what} before any training", remedy="the base model is broken here: try another one")
-    kept = f"; the adapter of round {number - 1} is kept" if number > 1 else ""
-    raise RunError(f"{what} after round {number}{kept}", remedy="start a new run with a lower train.lr")
+        raise RunError(f"{fault} before any training", remedy="the base model is broken here: try another one")
+    note = f"; the adapter of round {number - 1} is kept" if number > 1 else ""
+    raise RunError(f"{fault} after round {number}{note}", remedy="start a new run with a lower train.lr")

@@ -96,8 +96,8 @@ def stage_rows_of(
     new = matrix_rows(number, stage, "global", scores, main)
     if set(scores) != set(tasks):
         return new
-    found = summary(main.sign * r_matrix([*rows, *new], tasks), stage)
-    for name, value in found.items():
+    figures = summary(main.sign * r_matrix([*rows, *new], tasks), stage)
+    for name, value in figures.items():
         metric = follows(name, main)
         plain = main.sign * value if name in SCORES else value
         new.append({**base, "metric": metric.name, "value": plain, **declaration(metric), "of": main.name})
@@ -118,11 +118,11 @@ def follows(name: str, main: Metric) -> Metric:
     return Metric(name, "lower" if name == FORGETTING else "higher", "" if name == RETENTION else main.unit)
 
 
-def site_rows(planned: ScheduledRound, found: Mapping[str, Mapping[str, float]], main: Metric) -> list[Row]:
+def site_rows(planned: ScheduledRound, scores: Mapping[str, Mapping[str, float]], main: Metric) -> list[Row]:
     """Scores of the sites on their own held-out records."""
     base = {"round": planned.round, "stage": planned.stage, "scope": "site", "metric": main.name, "n": None}
     return [
         {**base, "site": site, "task": task, "value": value, **declaration(main)}
-        for site, tasks in sorted(found.items())
+        for site, tasks in sorted(scores.items())
         for task, value in tasks.items()
     ]

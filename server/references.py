@@ -70,10 +70,10 @@ class References:
             scorer.each_round: "",
             **({"test": KEPT_APART} if scorer.only_at_the_end else {}),
         }.items():
-            found = scorer.answered(arrays, which)
-            self._keep(which, UNTRAINED, found)
+            answers = scorer.answered(arrays, which)
+            self._keep(which, UNTRAINED, answers)
             base = {"round": 0, "stage": -1, "scope": BASELINE, "site": None}
-            for task, one in found.items():
+            for task, one in answers.items():
                 rows += [{**base, "task": task, **row} for row in self._without_a_model(task, one, prefix)]
                 if prefix and one.scores is not None:
                     row = share_row(prefix + UNTRAINED, float(np.mean(one.scores)), one.size)
@@ -89,40 +89,40 @@ class References:
     def stage(self, number: int, stage: int, name: str, arrays: Arrays) -> list[Row]:
         """At the end of stage ``name``; ``arrays``: in service now."""
         which = self._scorer.each_round
-        found = self._scorer.answered(arrays, which)
+        answers = self._scorer.answered(arrays, which)
         base = {"round": number, "stage": stage, "scope": "global", "site": None}
         if name != self._ended and (which, LATEST) in self._scores:
             self._scores[which, PREVIOUS] = self._scores.pop((which, LATEST))
         if name == self._ended:
             self._scores.get((which, TAUGHT), {}).pop(name, None)
         self._ended = name
-        rows = [row for task, one in found.items() for row in self._rows(base, task, one, which, "")]
-        self._keep(which, LATEST, found)
-        self._keep(which, TAUGHT, {task: one for task, one in found.items() if task == name})
+        rows = [row for task, one in answers.items() for row in self._rows(base, task, one, which, "")]
+        self._keep(which, LATEST, answers)
+        self._keep(which, TAUGHT, {task: one for task, one in answers.items() if task == name})
         return rows
 
     def final(self, number: int, stage: int, arrays: Arrays) -> list[Row]:
         """On the records that were kept for the end."""
         base = {"round": number, "stage": stage, "scope": "global", "site": None}
-        found = self._scorer.answered(arrays, "test")
-        return [row for task, one in found.items() for row in self._rows(base, task, one, "test", KEPT_APART)]
+        answers = self._scorer.answered(arrays, "test")
+        return [row for task, one in answers.items() for row in self._rows(base, task, one, "test", KEPT_APART)]
 
     def state(self) -> dict[str, Any]:
         """What must survive a restart: scores by set, reference and stage."""
-        found: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
+        by_set: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
         for (which, reference), scores in self._scores.items():
-            found.setdefault(which, {})[reference] = dict(scores)
-        return {"scores": found, "ended": self._ended}
+            by_set.setdefault(which, {})[reference] = dict(scores)
+        return {"scores": by_set, "ended": self._ended}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
-        found: Mapping[str, Mapping[str, dict[str, NDArray[np.float64]]]] = state["scores"]
-        self._scores = {(which, name): dict(told) for which, each in found.items() for name, told in each.items()}
+        by_set: Mapping[str, Mapping[str, dict[str, NDArray[np.float64]]]] = state["scores"]
+        self._scores = {(which, name): dict(scores) for which, each in by_set.items() for name, scores in each.items()}
         self._ended = state["ended"]
 
-    def _keep(self, which: str, reference: str, found: Mapping[str, Answered]) -> None:
-        kept = self._scores.setdefault((which, reference), {})
-        kept |= {task: one.scores for task, one in found.items() if one.scores is not None}
+    def _keep(self, which: str, reference: str, answers: Mapping[str, Answered]) -> None:
+        scores = self._scores.setdefault((which, reference), {})
+        scores |= {task: one.scores for task, one in answers.items() if one.scores is not None}
 
     def _without_a_model(self, task: str, one: Answered, prefix: str) -> list[Row]:
         if one.answers is None:
@@ -154,6 +154,6 @@ class References:
             if before is not None and one.scores is not None:
                 change = paired_change(before, one.scores)
                 metric = Metric(f"{prefix}change_{reference}", "higher", self._main.unit)
-                told = {"metric": metric.name, "value": self._main.sign * change.value, "half_width": change.half_width}
-                rows.append({**told, "n": one.size, **declaration(metric), "of": self._main.name})
+                row = {"metric": metric.name, "value": self._main.sign * change.value, "half_width": change.half_width}
+                rows.append({**row, "n": one.size, **declaration(metric), "of": self._main.name})
         return rows

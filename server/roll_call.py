@@ -105,21 +105,21 @@ class RollCall:
         """Whether a run can go on with those who are there: one that has begun before, from ``minimum`` on."""
         if self._known and len(self._known.intersection(here)) >= self._config.minimum:
             return
-        what = f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s"
+        message = f"{len(here)} of {len(here) + missing} sites connected within {self._config.wait_seconds:g} s"
         if nameless:
-            what += f"; connected, and no site: {'; '.join(nameless)}"
-        raise RunPaused(what, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
+            message += f"; connected, and no site: {'; '.join(nameless)}"
+        raise RunPaused(message, remedy="start the missing SuperNodes, or set sites.count and sites.wait_seconds")
 
-    def _roll(self, found: Mapping[str, int]) -> dict[str, int]:
+    def _roll(self, nodes: Mapping[str, int]) -> dict[str, int]:
         """Every site of the run, by name. Where all places are taken, a later name is no site: the caller says so."""
-        full = len(found) >= self._config.count
-        names = self._known or ({*found} if full else {*found, *self._later})
+        full = len(nodes) >= self._config.count
+        names = self._known or ({*nodes} if full else {*nodes, *self._later})
         if not self._known and not full and len(names) > self._config.count:
             raise RunError(
                 f"{len(names)} names for {self._config.count} sites: {', '.join(sorted(names))}",
                 remedy="give every site the name that the run knows it by, or set sites.count",
             )
-        return {name: found.get(name, AWAY) for name in sorted(names)}
+        return {name: nodes.get(name, AWAY) for name in sorted(names)}
 
     def again(self, grid: Grid, due: Collection[str]) -> dict[str, int]:
         """Who is connected now; ``due``: those who can be asked in this round if they are there.
@@ -135,8 +135,8 @@ class RollCall:
             if len(here) >= needed:
                 return self.nodes
             if time.monotonic() > deadline:
-                what = f"{len(here)} of {len(due)} sites are connected, a round needs {needed}"
-                raise RunPaused(what, remedy="start their SuperNodes")
+                message = f"{len(here)} of {len(due)} sites are connected, a round needs {needed}"
+                raise RunPaused(message, remedy="start their SuperNodes")
             time.sleep(min(1.0, self._config.wait_seconds / 10))
 
     def _look(self, grid: Grid) -> None:
@@ -163,16 +163,16 @@ class RollCall:
 
     def _names(self, grid: Grid, nodes: Collection[int], keys: Mapping[int, str]) -> dict[int, str]:
         """Node -> the name it gives, of those of ``nodes`` that are asked now and give one that a site can have."""
-        found, why = dict[int, str](), dict[int, str]()
-        asked = self._nameless.due(nodes)
-        for reply in _ask_names(grid, asked, self._nameless.seconds(asked)) if asked else ():
+        names, why = dict[int, str](), dict[int, str]()
+        due = self._nameless.due(nodes)
+        for reply in _ask_names(grid, due, self._nameless.seconds(due)) if due else ():
             node = reply.metadata.src_node_id
             try:
-                found[node] = handled(f"node {node}", partial(_name, reply))
+                names[node] = handled(f"node {node}", partial(_name, reply))
             except LlmchainError as error:
                 why[node] = error.what
-        self._nameless.answered(asked, found, keys, why)
-        return found
+        self._nameless.answered(due, names, keys, why)
+        return names
 
 
 def connected(nodes: Mapping[str, int]) -> set[str]:

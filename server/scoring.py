@@ -52,13 +52,13 @@ class Scorer:
         }
 
     def _read(self, config: RunConfig, which: str, labels: Sequence[str]) -> dict[str, Examples]:
-        found: dict[str, Examples] = {}
+        sets: dict[str, Examples] = {}
         for stage in stages_in_order(config):
             source = {"dev": stage.dev or config.data.dev, "test": stage.test or config.data.test}[which]
             if source:
-                found[stage.name] = self._tasks[stage.name].encode(stage_rows(config, stage, which, labels).records)
-                found[stage.name].candidate_labels = dict(self._work.task.candidate_labels).get(stage.name)
-        return found
+                sets[stage.name] = self._tasks[stage.name].encode(stage_rows(config, stage, which, labels).records)
+                sets[stage.name].candidate_labels = dict(self._work.task.candidate_labels).get(stage.name)
+        return sets
 
     def _probe(self, config: RunConfig, source: str, labels: Sequence[str]) -> Examples:
         """Records of ``source`` as of no stage; their labels must stand in the public list."""
@@ -81,8 +81,8 @@ class Scorer:
 
     def metrics(self, name: str) -> tuple[Metric, ...]:
         """The scores of a stage or a probe, the run's main one first."""
-        found = self.task_of(name).metrics
-        return tuple(sorted(found, key=lambda metric: metric.name != self.main.name))
+        metrics = self.task_of(name).metrics
+        return tuple(sorted(metrics, key=lambda metric: metric.name != self.main.name))
 
     @property
     def each_round(self) -> str:
@@ -111,18 +111,18 @@ class Scorer:
     def answered(self, arrays: Arrays, which: str) -> dict[str, Answered]:
         """Stage -> what ``arrays`` answers record by record; none where the task has neither labels nor a share."""
         labelled = task_kind(self._work.task.kind).labelled
-        asked = {
+        sets = {
             name: examples
             for name, examples in self._sets[which].items()
             if (labelled and self.task_of(name) is self.task) or self.main.unit == SHARE
         }
-        if not asked:
+        if not sets:
             return {}
         self.resident.reset()
         self.resident.load(arrays)
         return {
             name: answered(self.task_of(name), one, labelled=labelled, share=self.main.unit == SHARE)
-            for name, one in asked.items()
+            for name, one in sets.items()
         }
 
     def opening_rows(self) -> list[dict[str, Any]]:
@@ -135,8 +135,8 @@ class Scorer:
 
     def probe(self, arrays: Arrays) -> dict[str, float]:
         """Stage -> main score of ``arrays`` on the set of each round, higher is better: another one comes negated."""
-        found = self.score(arrays, self.each_round)
-        return {stage: self.main.sign * values[self.main.name] for stage, values in found.items()}
+        scores = self.score(arrays, self.each_round)
+        return {stage: self.main.sign * values[self.main.name] for stage, values in scores.items()}
 
     def full(self, arrays: Arrays) -> Arrays:
         """``arrays`` laid over the start: every array of the adapter, also those that never change."""

@@ -70,8 +70,8 @@ class SecureSums:
             current = self._rounds[number] = self._new(number)
             self._ask(grid, "key", current, nodes, lambda _: self._query("key", number))
             directory = tuple(current.directory())
-            told = self._query("shares", number, work=self._work.to_json(), directory=directory)
-            self._ask(grid, "share", current, {site: nodes[site] for site in self._given(current)}, lambda _: told)
+            query = self._query("shares", number, work=self._work.to_json(), directory=directory)
+            self._ask(grid, "share", current, {site: nodes[site] for site in self._given(current)}, lambda _: query)
         self._rounds = {n: one for n, one in self._rounds.items() if n >= number}
         late = {site: node for site, node in nodes.items() if site not in current.shared()}
         if late:
@@ -116,44 +116,44 @@ class SecureSums:
         if len(survivors) < max(current.floor, self._least):
             self._rounds = {}
             return NotOpened("few", tuple(sorted(set(current.shared()) - set(survivors))))
-        told: dict[str, Any] = {"survivors": tuple(survivors)}
+        fields: dict[str, Any] = {"survivors": tuple(survivors)}
         if current.confirms:
             self._ask(
                 grid,
                 "survivors",
                 current,
                 here,
-                lambda site: self._query("confirm", number, statements=tuple(current.statements_for(site)), **told),
+                lambda site: self._query("confirm", number, statements=tuple(current.statements_for(site)), **fields),
             )
-        told |= {"confirmations": tuple(current.confirmations())}
+        fields |= {"confirmations": tuple(current.confirmations())}
         if coming is not None:
-            told |= {"next_directory": tuple(coming.directory()), "work": self._work.to_json()}
+            fields |= {"next_directory": tuple(coming.directory()), "work": self._work.to_json()}
         self._ask(
             grid,
             "answer",
             current,
             here,
-            lambda site: self._query("unmask", number, statements=tuple(current.statements_for(site)), **told),
+            lambda site: self._query("unmask", number, statements=tuple(current.statements_for(site)), **fields),
             coming,
         )
         if coming is not None:
             late = {site: nodes[site] for site in coming.waiting() if site in nodes}
             query = self._query("shares", number + 1, work=self._work.to_json(), directory=tuple(coming.directory()))
             self._ask(grid, "share", coming, late, lambda _: query)
-        found = current.opened()
+        opened = current.opened()
         del self._rounds[number]
-        return found
+        return opened
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """What must survive a restart, also between the two trips of a round."""
-        told: dict[str, Any] = {"outcome": self.outcome, "context": self._context, "rounds": {}}
+        saved: dict[str, Any] = {"outcome": self.outcome, "context": self._context, "rounds": {}}
         for number, one in self._rounds.items():
             facts, heard = one.state()
             bytes_of = {name: np.frombuffer(data, dtype=np.uint8) for name, data in heard.items() if data}
-            told["rounds"][str(number)] = {"facts": facts, "heard": bytes_of}
-        return told
+            saved["rounds"][str(number)] = {"facts": facts, "heard": bytes_of}
+        return saved
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what :meth:`state` gave."""
@@ -161,9 +161,9 @@ class SecureSums:
         if state["context"] != self._context:
             return  # keys and shares of other work: the run was extended
         self.outcome = dict(state["outcome"])
-        for number, told in state["rounds"].items():
+        for number, saved in state["rounds"].items():
             one = self._rounds[int(number)] = self._new(int(number))
-            one.load_state(told["facts"], {name: value.tobytes() for name, value in told["heard"].items()})
+            one.load_state(saved["facts"], {name: value.tobytes() for name, value in saved["heard"].items()})
 
     def pending(self, number: int) -> bool:
         """Whether the updates of round ``number`` have come, and its sum is not opened yet."""
@@ -197,12 +197,12 @@ class SecureSums:
         coming: SecureRound | None = None,
     ) -> None:
         """One trip; whoever gives nothing that can be used has no part in what follows."""
-        asked = [(site, query_of(site)) for site in sorted(nodes)]
+        queries = [(site, query_of(site)) for site in sorted(nodes)]
         messages = [
             Message(write_secure_query(query), dst_node_id=nodes[site], message_type=QUERY, group_id=str(query.round))
-            for site, query in asked
+            for site, query in queries
         ]
-        sites, answered = {nodes[site]: site for site, _ in asked}, set()
+        sites, answered = {nodes[site]: site for site, _ in queries}, set()
         for reply in self._replies(grid, messages):
             site = sites.get(reply.metadata.src_node_id, "")
             if site and site not in answered:
@@ -216,18 +216,18 @@ class SecureSums:
 
     def _hear(self, kind: Kind, current: SecureRound, site: str, reply: Message, coming: SecureRound | None) -> None:
         try:
-            told = handled(site, partial(_answer, reply))
-            if isinstance(told, Refusal):
-                self.declined[site] = told.code
+            answer = handled(site, partial(_answer, reply))
+            if isinstance(answer, Refusal):
+                self.declined[site] = answer.code
                 return
-            current.hear(kind, site, told.data)
+            current.hear(kind, site, answer.data)
         except LlmchainError as error:
             self.declined[site] = code_of(error)
             log.warning("%s: its part of the secure sum is refused: %s", site, error.what)
             return
-        if coming is not None and told.more:
+        if coming is not None and answer.more:
             try:
-                coming.hear("share", site, told.more)
+                coming.hear("share", site, answer.more)
             except SecureSumError as error:
                 log.warning("%s: its shares for the next round are refused: %s", site, error.check)
 

@@ -60,7 +60,7 @@ def read_scores(
     why, and nothing of it is written anywhere.
     """
     sites = {node: site for site, node in nodes.items()}
-    found: dict[str, dict[str, float]] = {}
+    by_site: dict[str, dict[str, float]] = {}
     declined: set[str] = set()
     receipts: dict[str, str] = {}
     heard: set[str] = set()
@@ -75,10 +75,10 @@ def read_scores(
                 declined |= set() if is_strike(answer.code, declined=True) else {site}
                 continue
             receipts[site] = answer.receipt
-            found[site] = checked(answer, asked)
+            by_site[site] = checked(answer, asked)
         except LlmchainError as error:
             log.warning("the scores of %s are not taken: %s", printable(site), error.what)
-    return found, declined, {site: receipt for site, receipt in receipts.items() if receipt}
+    return by_site, declined, {site: receipt for site, receipt in receipts.items() if receipt}
 
 
 def _answer(reply: Message) -> Scores | Refusal:
@@ -139,14 +139,14 @@ def scores_of_sites(
     """
     nodes = {site: node for site, node in strategy.state.nodes.items() if site in able}
     met = {site: tuple(to_score(config, site, planned.round, strategy.state.ended)) for site in nodes}
-    found: dict[str, dict[str, float]] = {}
+    by_site: dict[str, dict[str, float]] = {}
     for stages in sorted({stages for stages in met.values() if stages}):
         these = {site: node for site, node in nodes.items() if met[site] == stages}
         task = strategy.asker.score_task(planned.round, stages, arrays)
-        asked = ask_scores(task, these, strategy.state.receipts)
-        replies = grid.send_and_receive(asked, timeout=config.sites.reply_seconds)
+        messages = ask_scores(task, these, strategy.state.receipts)
+        replies = grid.send_and_receive(messages, timeout=config.sites.reply_seconds)
         scores, declined, receipts = read_scores(replies, these, Asked(planned.round, stages, bound))
-        found |= scores
+        by_site |= scores
         strategy.state.receipts |= receipts
         book.charge_scores(these.keys() - declined, len(stages))
-    return found
+    return by_site

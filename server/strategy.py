@@ -79,8 +79,8 @@ class FederatedLora:
 
     def present(self, planned: ScheduledRound) -> dict[str, str]:
         """The sites that are there in a round -> the name of the records they train on."""
-        found = present_sites(self._config, self.state.nodes, planned.round, self.state.ended)
-        return {site: records for site, records in found.items() if site not in self._config.sites.excluded}
+        present = present_sites(self._config, self.state.nodes, planned.round, self.state.ended)
+        return {site: records for site, records in present.items() if site not in self._config.sites.excluded}
 
     def earlier(self, site: str, number: int) -> tuple[str, ...]:
         """The stages that ``site`` rehearses in round ``number``: those it has left, if the run has that guard."""
@@ -127,12 +127,12 @@ class FederatedLora:
         }
         return (
             Message(
-                write_train_task(told),
+                write_train_task(task),
                 dst_node_id=state.nodes[site],
                 message_type=MessageType.TRAIN,
                 group_id=str(planned.round),
             )
-            for site, told in self._asked.items()
+            for site, task in self._asked.items()
         )
 
     # -- one mean for all: where the server learns the sum only ---------------------------------------------------
@@ -177,26 +177,26 @@ class FederatedLora:
         )
         inbox, sites = Inbox(*parts, outcome), {self.state.nodes[site]: site for site in self._asked}
         total = self.rule.start(self.state.current, self._work.adapter.scale, planned.round)
-        kept: list[SiteFactors] = []
+        site_factors: list[SiteFactors] = []
         for reply in replies:
             site = sites.get(reply.metadata.src_node_id)
             factors = None if site is None else inbox.take(site, reply)
             if site is None or factors is None or (self._robust is None and not _added(total, site, factors, outcome)):
                 continue
             if self._robust is not None or self._measures_error(planned):
-                kept.append(factors)
+                site_factors.append(factors)
         self.state.receipts |= inbox.receipts
         outcome.refused |= {
             site: "no-answer" for site in self._asked if site not in outcome.admitted and site not in outcome.refused
         }
         if len(outcome.admitted) >= self._config.sites.minimum:
-            self._close(planned, total, kept, outcome)
+            self._close(planned, total, site_factors, outcome)
         elif self._central:
             self._central.forget()
         return outcome
 
     def _close(
-        self, planned: ScheduledRound, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome
+        self, planned: ScheduledRound, total: Accumulator, site_factors: list[SiteFactors], outcome: RoundOutcome
     ) -> None:
         """The new global arrays out of the sum; or the old ones, where the sum is not fit to be used.
 
@@ -215,7 +215,7 @@ class FederatedLora:
         scale, before, arrays = self._work.adapter.scale, dict(self.rule.state()), Arrays()
         if not outcome.void:
             try:
-                arrays = self._summed(planned, total, kept, outcome)
+                arrays = self._summed(planned, total, site_factors, outcome)
                 outcome.void = unsound(arrays, scale)
             except (np.linalg.LinAlgError, ArithmeticError, AdmissionError) as error:
                 outcome.void = f"the sum of the round cannot be made ({type(error).__name__})"
@@ -228,16 +228,16 @@ class FederatedLora:
             log.warning("round %d is void: %s (refused: %s)", planned.round, outcome.void, ", ".join(outcome.refused))
             return
         outcome.arrays, outcome.summed = arrays, True
-        if kept and self._robust is None:
-            outcome.product_error = product_error(kept, outcome.arrays, scale)
+        if site_factors and self._robust is None:
+            outcome.product_error = product_error(site_factors, outcome.arrays, scale)
 
     def _summed(
-        self, planned: ScheduledRound, total: Accumulator, kept: list[SiteFactors], outcome: RoundOutcome
+        self, planned: ScheduledRound, total: Accumulator, site_factors: list[SiteFactors], outcome: RoundOutcome
     ) -> Arrays:
         """What the rule makes of the sum, screened first if the run has a robust step."""
         if self._robust is not None:
             turn = self.rule.turn(planned.round)
-            screened = self._robust(kept, self.state.current, self._work.adapter.scale, turn.up)
+            screened = self._robust(site_factors, self.state.current, self._work.adapter.scale, turn.up)
             outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
             for site in screened.sites:
                 total.add(site)

@@ -31,10 +31,10 @@ def upload_of(config: RunConfig, work: WorkSpec, rule: Rule, arrays: Mapping[str
 
 def upload_faults(config: RunConfig, rule: Rule, arrays: Mapping[str, np.ndarray]) -> list[str]:
     """What compression may not be combined with, and a link that cannot carry a round."""
-    told, codec = config.compression, codec_from(config)
+    link, codec = config.compression, codec_from(config)
     unit = config.privacy.unit if config.privacy.enabled else ""
-    found = codec_faults(codec, rule=rule.name, steady=rule.steady, unit=unit)
+    wrong = codec_faults(codec, rule=rule.name, steady=rule.steady, unit=unit)
     kinds = {f"{word} round": sent_shapes(rule, arrays, number) for number, word in ((1, "an odd"), (2, "an even"))}
     if kinds["an odd round"] == kinds["an even round"]:
         kinds = {"a round": kinds["an odd round"]}
-    return found + link_faults(kinds, codec, steady=rule.steady, link_kbit=told.link_kbit, max_seconds=told.max_seconds)
+    return wrong + link_faults(kinds, codec, steady=rule.steady, link_kbit=link.link_kbit, max_seconds=link.max_seconds)

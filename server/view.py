@@ -37,5 +37,5 @@ def view_of(
 
 
 def _labels(work: WorkSpec, stages: Iterable[str]) -> tuple[int, ...]:
-    told = dict(work.task.stage_labels)
-    return tuple(sorted({label for stage in stages for label in told.get(stage, ())}))
+    labels_of = dict(work.task.stage_labels)
+    return tuple(sorted({label for stage in stages for label in labels_of.get(stage, ())}))

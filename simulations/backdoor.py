@@ -70,15 +70,15 @@ def armed(config: RunConfig, sites: Sequence[Site], threat: Threat) -> list[Site
     """
     if threat.attack != BACKDOOR:
         return list(sites)
-    target, found = target_of(config), []
+    target, armed = target_of(config), []
     for site in sites:
         if site.name in threat.sites:
             for stage in config.stage:
                 _write_poisoned(Path(site.data.train.replace("{stage}", stage.name)), target)
             data = site.data.model_copy(update={"train": str(_beside(Path(site.data.train)))})
             site = site.model_copy(update={"data": data})
-        found.append(site)
-    return found
+        armed.append(site)
+    return armed
 
 
 def _beside(path: Path) -> Path:
@@ -106,14 +106,14 @@ def success(task: Task, records: Sequence[Record], target: str) -> Success:
     if not others:
         raise DataError(f"no test record has another label than {target!r}", remedy="give test records of all labels")
     texts = {"rate": [triggered(record, target)["text"] for record in others], "base": [r["text"] for r in others]}
-    shares = {name: _share(task, found, target) for name, found in texts.items()}
+    shares = {name: _share(task, queries, target) for name, queries in texts.items()}
     return Success(**shares, records=len(others))
 
 
 def _share(task: Task, texts: Sequence[str], target: str) -> float:
     """How many of ``texts`` are taken for the target, as a share."""
     parts = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
-    return sum(found[0][0] == target for part in parts for found in task.predict(part, 1)) / len(texts)
+    return sum(predicted[0][0] == target for part in parts for predicted in task.predict(part, 1)) / len(texts)
 
 
 def success_of(run: RunDir) -> Success:

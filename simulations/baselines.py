@@ -84,8 +84,8 @@ def baselines(config: RunConfig, folder: Path, names: Sequence[str]) -> Opening:
             return []
         held = _records(config, folder, names)
         known = {
-            site: replace(_known(task, task.encode(found)), drawn_of=len(held[site]))
-            for site, found in drawn(held, config.data.baseline, config.seed).items()
+            site: replace(_known(task, task.encode(records)), drawn_of=len(held[site]))
+            for site, records in drawn(held, config.data.baseline, config.seed).items()
         }
         apart = {"test": KEPT_APART} if scorer.only_at_the_end else {}
         tests = {
@@ -158,12 +158,12 @@ def drawn(held: Mapping[str, list[Record]], most: int, seed: int) -> dict[str, l
     """At most ``most`` records (at least one a site), the same share of every site; sites without a record are out."""
     total = sum(len(rows) for rows in held.values())
     draw = np.random.default_rng([seed, 13])
-    found = {}
+    sample = {}
     for site, rows in held.items():
         size = len(rows) if total <= most else max(1, len(rows) * most // total)
         if rows:
-            found[site] = [rows[int(i)] for i in sorted(draw.permutation(len(rows))[:size])]
-    return found
+            sample[site] = [rows[int(i)] for i in sorted(draw.permutation(len(rows))[:size])]
+    return sample
 
 
 def _read(folder: Path, stage: str) -> list[dict[str, str]]:

@@ -66,7 +66,7 @@ def deal(
 
     Neither the order of the stream nor who arrives when changes what is dealt to whom.
     """
-    found: dict[str, dict[str, Share]] = {name: {} for name in names}
+    shares: dict[str, dict[str, Share]] = {name: {} for name in names}
     all_parts, groups = _parts(config, labels, names, done)
     for position, (stage, parts) in enumerate(zip(config.stage, all_parts, strict=True)):
         for number, (name, (rows, chosen)) in enumerate(zip(names, parts, strict=True)):
@@ -76,12 +76,12 @@ def deal(
             records = _with_persons(config, [rows.records[int(i)] for i in chosen], stage.name, draw)
             if not records and stage.name in site_order(config, name):
                 raise _no_record(name, stage.name, rows.where, dealt=stage.name in done.stages)
-            kept = _held_out(config, records, draw)
-            found[name][stage.name] = Share(
-                [row for row, out in zip(records, kept, strict=True) if not out],
-                [row for row, out in zip(records, kept, strict=True) if out],
+            held_out = _held_out(config, records, draw)
+            shares[name][stage.name] = Share(
+                [row for row, out in zip(records, held_out, strict=True) if not out],
+                [row for row, out in zip(records, held_out, strict=True) if out],
             )
-    return found, groups
+    return shares, groups
 
 
 def _no_record(name: str, stage: str, where: str, *, dealt: bool) -> DataError:
@@ -111,15 +111,15 @@ def _parts(
     else:
         shared, groups = _stage_by_stage(config, read, len(names)), {}
     nothing = (Rows(records=[], lines=[], where=""), np.zeros(0, dtype=np.int64))
-    found = []
+    by_stage = []
     for stage, mine, pattern, rows, parts in zip(config.stage, own, patterns, read, shared, strict=True):
         if mine:
             left = [name for name in names if not (stage.name in done.stages and name in done.sites)]
             files = dict(zip(left, _own_files(config, stage, pattern, labels, left), strict=True))
-            found.append([files.get(name, nothing) for name in names])
+            by_stage.append([files.get(name, nothing) for name in names])
         else:
-            found.append([nothing] * len(names) if rows is None else [(rows, part) for part in parts])
-    return found, groups
+            by_stage.append([nothing] * len(names) if rows is None else [(rows, part) for part in parts])
+    return by_stage, groups
 
 
 def _own_files(config: RunConfig, stage: StageConfig, pattern: str, labels: list[str], names: list[str]) -> list[Part]:
@@ -144,13 +144,13 @@ def _by_column(
     else:
         parts = _dealt(config, there, count, config.seed) if there else []
     owners = {names[int(row)]: site for site, part in enumerate(parts) for row in part}
-    found: list[Sites] = []
+    by_stage: list[Sites] = []
     start = 0
     for rows in read:
         end = start + (0 if rows is None else len(rows.records))
-        found.append([part[(part >= start) & (part < end)] - start for part in parts])
+        by_stage.append([part[(part >= start) & (part < end)] - start for part in parts])
         start = end
-    return found, {**done.groups, **owners}
+    return by_stage, {**done.groups, **owners}
 
 
 def further_groups(groups: Sequence[str], sites: int, owners: Mapping[str, int]) -> Sites:
@@ -162,12 +162,12 @@ def further_groups(groups: Sequence[str], sites: int, owners: Mapping[str, int])
         owners: group -> position of its site, of the groups that were dealt before.
     """
     sizes = Counter(groups)
-    found = dict(owners)
+    site_of = dict(owners)
     held = [sum(size for group, size in sizes.items() if owners.get(group) == site) for site in range(sites)]
     for group in sorted(sizes.keys() - owners.keys(), key=lambda group: (-sizes[group], group)):
-        found[group] = held.index(min(held))
-        held[found[group]] += sizes[group]
-    rows = [[row for row, group in enumerate(groups) if found[group] == site] for site in range(sites)]
+        site_of[group] = held.index(min(held))
+        held[site_of[group]] += sizes[group]
+    rows = [[row for row, group in enumerate(groups) if site_of[group] == site] for site in range(sites)]
     return [np.array(part, dtype=np.int64) for part in rows]
 
 
@@ -214,8 +214,8 @@ def _held_out(config: RunConfig, records: list[Record], draw: np.random.Generato
     if config.privacy.enabled and config.privacy.unit == "person" and not config.data.one_record_per_person:
         names = [same_person(row.get("person", "")) for row in records]
         chances = [int.from_bytes(hashlib.sha256(f"{config.seed} {name}".encode()).digest()[:6]) for name in names]
-        kept = np.array([chance / 2**48 < share for chance in chances], dtype=bool)
-        return kept if not kept.all() else ~kept  # a site of so few persons trains on all of them
-    kept = np.zeros(len(records), dtype=bool)
-    kept[draw.permutation(len(records))[: int(len(records) * share)]] = True
-    return kept
+        held_out = np.array([chance / 2**48 < share for chance in chances], dtype=bool)
+        return held_out if not held_out.all() else ~held_out  # a site of so few persons trains on all of them
+    held_out = np.zeros(len(records), dtype=bool)
+    held_out[draw.permutation(len(records))[: int(len(records) * share)]] = True
+    return held_out

@@ -37,29 +37,29 @@ from simulations.prepare import make_identities, simulated_site
 
 def check_model(config: RunConfig, *, train: bool = True) -> Findings:
     """See the module. ``train``: whether training records are here."""
-    found = Findings()
+    findings = Findings()
     with tempfile.TemporaryDirectory() as home:
         run = RunDir.create(Path(home) / "run", to_toml(config))
         try:
-            loop = found.attempt("model", build, config, run, Silent())
+            loop = findings.attempt("model", build, config, run, Silent())
             if loop is not None:
-                _describe(found, config, loop)
+                _describe(findings, config, loop)
                 scorer, rows = loop.parts.scorer, (config.model.max_tokens, windows_of(config))
-                check_texts(found, scorer.resident.base.tokenizer, _shown(config, train=train), *rows, scorer.cut())
+                check_texts(findings, scorer.resident.base.tokenizer, _shown(config, train=train), *rows, scorer.cut())
                 for stage in _first_of_kinds(config):
-                    found.attempt("model", _try, config, loop, run, stage)
+                    findings.attempt("model", _try, config, loop, run, stage)
         except Exception as error:  # whatever somebody's model does
-            found.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
-    return found
+            findings.fault("model", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300])
+    return findings
 
 
-def _describe(found: Findings, config: RunConfig, loop: Loop) -> None:
+def _describe(findings: Findings, config: RunConfig, loop: Loop) -> None:
     resident, strategy = loop.parts.scorer.resident, loop.parts.strategy
     trained = _trained(strategy.rule, loop.parts.start)
-    found.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained in a round")
-    found.fact("model", upload_of(config, strategy.asker.work, strategy.rule, loop.parts.start))
-    if told := drowned(config, strategy.rule, loop.parts.start):
-        found.warn("privacy", told, "see llmchain-fl privacy plan --recommend, docs/operating-points.md")
+    findings.fact("model", f"{resident.base.public_name}: {trained:,} numbers are trained in a round")
+    findings.fact("model", upload_of(config, strategy.asker.work, strategy.rule, loop.parts.start))
+    if warning := drowned(config, strategy.rule, loop.parts.start):
+        findings.warn("privacy", warning, "see llmchain-fl privacy plan --recommend, docs/operating-points.md")
 
 
 def drowned(config: RunConfig, rule: Rule, start: Arrays) -> str:

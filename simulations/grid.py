@@ -103,8 +103,8 @@ class InProcessGrid(Grid):
             return None
         config: dict[str, bool | float | int | str] = {"partition-id": place, "num-partitions": len(self._names)}
         config["site-name"] = self._names[place]
-        found = self._contexts.get(node)
-        return found or Context(self._run.run_id, node, node_config=config, state=RecordDict(), run_config={})
+        context = self._contexts.get(node)
+        return context or Context(self._run.run_id, node, node_config=config, state=RecordDict(), run_config={})
 
 
 def numbered_copy(message: Message, number: str) -> Message:

@@ -45,10 +45,10 @@ class LocalScores:
             return []
         work = WorkSpec.from_json(task.work)
         _, nlp_task = open_work(work.resident, work.task)
-        found = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._kept)
-        found.examples.candidate_labels = dict(work.task.candidate_labels).get(task.stage_name)
+        records = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._kept)
+        records.examples.candidate_labels = dict(work.task.candidate_labels).get(task.stage_name)
         metric = nlp_task.metrics[0]
-        value = nlp_task.score(found.examples)[metric.name]
+        value = nlp_task.score(records.examples)[metric.name]
         row = {"round": task.round, "stage": task.stage, "scope": "site", "site": site.name, "task": task.stage_name}
-        more = {"n": len(found.examples), **declaration(metric)}
+        more = {"n": len(records.examples), **declaration(metric)}
         return [{**row, "metric": LOCAL + metric.name, "value": value, **more}]

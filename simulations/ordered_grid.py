@@ -71,27 +71,27 @@ class OrderedGrid(GridAround):
         Raises:
             RunPaused: the run was stopped.
         """
-        told = list(messages)
-        named = any(message.metadata.message_type == MessageType.QUERY for message in told)
+        questions = list(messages)
+        named = any(message.metadata.message_type == MessageType.QUERY for message in questions)
         end = float("inf") if timeout is None or named else time.monotonic() + timeout
-        asked = list(self._grid.push_messages(told))
+        ids = list(self._grid.push_messages(questions))
         come: dict[str, Message] = {}
-        missing, given = set(asked), 0
+        missing, given = set(ids), 0
         while missing:
             for reply in self._grid.pull_messages(missing):
                 come[reply.metadata.reply_to_message_id] = reply
                 if reply.metadata.message_type == MessageType.TRAIN:
                     self._progress.site_finished("", 0, 0.0)
             missing -= come.keys()
-            while given < len(asked) and asked[given] in come:
-                yield come.pop(asked[given])
+            while given < len(ids) and ids[given] in come:
+                yield come.pop(ids[given])
                 given += 1
             if time.monotonic() > end:
                 break
             if missing:
                 self._go_on()
                 time.sleep(PAUSE)
-        yield from (come[number] for number in asked if number in come)
+        yield from (come[number] for number in ids if number in come)
 
 
 def _stopped() -> RunPaused:

@@ -151,8 +151,8 @@ class TaskModel(nn.Module):
         ids = [row[seen.bool()].cpu().numpy() for row, seen in zip(input_ids, mask, strict=True)]
         targets = np.zeros(len(ids), dtype=np.int64) if labels is None else labels.cpu().numpy()
         output = task.forward(Examples(ids, targets), rows)
-        found = {"logits": output.logits}
-        return found if labels is None else {"loss": task.losses(output).mean(), **found}
+        fields = {"logits": output.logits}
+        return fields if labels is None else {"loss": task.losses(output).mean(), **fields}
 
 
 def _is_causal(task: Task) -> bool:

@@ -151,13 +151,13 @@ def column(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, 
 
 def natural(labels: Labels, groups: Groups, sites: int, seed: int, alpha: float, min_per_site: int) -> Sites:
     """Every group is a site, in the order of their names; ``sites`` is their number, or 0 for as many as there are."""
-    found = len(_rows_by_group(labels, groups))
-    if sites not in (0, found):
+    count = len(_rows_by_group(labels, groups))
+    if sites not in (0, count):
         raise DataError(
-            f"the column has {found} groups and the run asks for {sites} sites",
-            remedy=f"ask for {found} or 0 (as many as there are), or use partition 'column'",
+            f"the column has {count} groups and the run asks for {sites} sites",
+            remedy=f"ask for {count} or 0 (as many as there are), or use partition 'column'",
         )
-    return column(labels, groups, found, seed, alpha, min_per_site)
+    return column(labels, groups, count, seed, alpha, min_per_site)
 
 
 PARTITIONERS: dict[str, Partitioner] = {

@@ -38,8 +38,8 @@ MOST_TRAINED = 10**12
 def dealt_in(folder: Path) -> Dealt | None:
     """What has been dealt out in ``folder``; None: nothing, or not all of it."""
     file = folder / DONE
-    found = json.loads(file.read_bytes()) if file.is_file() else None
-    return Dealt(**found) if isinstance(found, dict) else None
+    record = json.loads(file.read_bytes()) if file.is_file() else None
+    return Dealt(**record) if isinstance(record, dict) else None
 
 
 class Sites(Sequence[Site]):
@@ -163,11 +163,11 @@ def simulated_site(config: RunConfig, folder: Path, name: str) -> Site:
 
 def _secure(config: RunConfig, folder: Path, name: str) -> SiteSecure:
     """With whom a simulated site adds up; their identities are made where the records were dealt."""
-    told, count = config.secure, config.sites.count
-    if not told.sum:
+    secure, count = config.secure, config.sites.count
+    if not secure.sum:
         return SiteSecure()
     peers = {other: read_identity(folder / other / "identity.key").public for other in site_names(config)}
-    trusted = count - 1 if told.counted_peers < 0 else told.counted_peers
+    trusted = count - 1 if secure.counted_peers < 0 else secure.counted_peers
     return SiteSecure(peers=peers, identity=str(folder / name / "identity.key"), counted_peers=trusted)
 
 
@@ -183,7 +183,7 @@ def _caps(config: RunConfig) -> dict[str, int]:
     """A simulated site's owner is who wrote the configuration: what that asks for is allowed, and usual sizes."""
     usual, continual = SiteLimits(), config.continual
     public = sum(int(settings.plain().get("batch", 0)) for _, settings in continual.composed)
-    asked = {
+    needed = {
         "max_steps": config.train.steps,
         "max_rank": max(config.adapter.rank, *config.adapter.site_ranks, 1),
         "max_tokens": config.model.max_tokens,
@@ -193,7 +193,7 @@ def _caps(config: RunConfig) -> dict[str, int]:
         "max_trained": MOST_TRAINED,
         "max_message_mb": MAX_BYTES // 2**20,
     }
-    return {name: max(count, int(getattr(usual, name))) for name, count in asked.items()}
+    return {name: max(count, int(getattr(usual, name))) for name, count in needed.items()}
 
 
 def _plugins(config: RunConfig) -> list[str]:

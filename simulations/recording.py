@@ -48,18 +48,18 @@ class RecordingGrid(InProcessGrid):
 
 def heard(log: Iterable[Passed]) -> list[Heard]:
     """What of ``log`` belongs to secure sums: keys, shares, uploads, confirmations, answers."""
-    found: list[Heard] = []
+    messages: list[Heard] = []
     for site, sent, reply in log:
         if reply.has_error() or "refused" in reply.content.config_records.get("config", ()):
             continue
         if sent.metadata.message_type == QUERY:
-            query, told = read_secure_query(sent.content), read_secure_reply(reply.content)
-            if not isinstance(told, Refusal):
-                found.append(Heard(STEPS[query.step], query.round, site, told.data))
-                found += [Heard("share", query.round + 1, site, told.more)] if told.more else []
+            query, answer = read_secure_query(sent.content), read_secure_reply(reply.content)
+            if not isinstance(answer, Refusal):
+                messages.append(Heard(STEPS[query.step], query.round, site, answer.data))
+                messages += [Heard("share", query.round + 1, site, answer.more)] if answer.more else []
         elif "arrays" in reply.content.array_records:
             arrays, number = unpack(reply.content.array_records["arrays"]), read_train_task(sent.content).round
             if "sum" in arrays:
-                found.append(Heard("upload", number, site, arrays["sum"].tobytes()))
-                found.append(Heard("key", number + 1, site, arrays["key"].tobytes()))
-    return found
+                messages.append(Heard("upload", number, site, arrays["sum"].tobytes()))
+                messages.append(Heard("key", number + 1, site, arrays["key"].tobytes()))
+    return messages

@@ -173,8 +173,8 @@ def _in_process(
 def strength_rows(site: str, task: TrainTask, result: LocalResult) -> list[dict[str, Any]]:
     """How strong the guards were at a simulated site: a real one writes this into its own log and sends nothing."""
     base = {"round": task.round, "stage": task.stage, "scope": "site", "site": site, "task": task.stage_name, "n": None}
-    told = {"guard_penalty": result.penalty, "guard_pull": result.pull}
-    return [{**base, "metric": metric, "value": value} for metric, value in told.items() if value]
+    values = {"guard_penalty": result.penalty, "guard_pull": result.pull}
+    return [{**base, "metric": metric, "value": value} for metric, value in values.items() if value]
 
 
 def _ray(

@@ -107,28 +107,28 @@ class Attacked:
         rows = [part for name, part in self._parts(view.vector).items() if name.endswith(FIRST_LAYER)]
         stacked = np.concatenate(rows)
         floor = noise_floor((stacked.shape[0], stacked.shape[1]), float(self.start.abs().max()), view.blur)
-        found = np.zeros(self.vocabulary, dtype=np.bool_)
-        found[list(pursue(stacked, first_inputs(self.task), floor, self.known[:1]))] = True
-        found[self.known] = False
-        return found
+        mask = np.zeros(self.vocabulary, dtype=np.bool_)
+        mask[list(pursue(stacked, first_inputs(self.task), floor, self.known[:1]))] = True
+        mask[self.known] = False
+        return mask
 
     def made(self, rows: Sequence[Mapping[str, str]]) -> Floats:
         """What a site with one of these records would have sent, without noise, [n, P]: the server tries it itself."""
-        examples, plan, found = self.task.encode(rows), self.work.plan, []
+        examples, plan, vectors = self.task.encode(rows), self.work.plan, []
         resident, guards = self.task.resident, SiteGuards((), {})
         train = loop_of(self.work.train.method)
         for record in range(len(rows)):
             resident.theta.copy_(self.start)
             batch = [np.array([record], dtype=np.int64)]
             result = train(self.task, examples, [batch], self.work.train, None, guards, self.sent.lr)
-            told = result.arrays if result.direct else {n: v - self.sent.arrays[n] for n, v in result.arrays.items()}
-            flat = self._flat(told)
+            arrays = result.arrays if result.direct else {n: v - self.sent.arrays[n] for n, v in result.arrays.items()}
+            flat = self._flat(arrays)
             if plan is not None and plan.is_shared:
                 flat *= 1.0 if plan.unit == "site" else self.work.train.batch_size
                 flat *= min(1.0, plan.clip_norm / max(float(np.linalg.norm(flat)), 1e-12))
-            found.append(flat)
+            vectors.append(flat)
         resident.theta.copy_(self.start)
-        return np.array(found)
+        return np.array(vectors)
 
     def learned(
         self, made: Floats, bags: NDArray[np.int64], seen: Sequence[View], seed: int = 1
@@ -153,11 +153,11 @@ class Attacked:
         return np.concatenate([np.asarray(arrays[name], dtype=np.float64).ravel() for name in self.shapes])
 
     def _parts(self, vector: Floats) -> dict[str, Floats]:
-        found, start = {}, 0
+        parts, start = {}, 0
         for name, shape in self.shapes.items():
-            found[name] = vector[start : start + math.prod(shape)].reshape(shape)
+            parts[name] = vector[start : start + math.prod(shape)].reshape(shape)
             start += math.prod(shape)
-        return found
+        return parts
 
 
 def first_inputs(task: Task) -> Floats:
@@ -172,7 +172,7 @@ def _trains(one: Passed) -> bool:
 
 
 def _update(one: Passed) -> Update:
-    told = read_reply(one.reply.content)
-    if not isinstance(told, Update):
+    update = read_reply(one.reply.content)
+    if not isinstance(update, Update):
         raise WireError(f"{one.site} has sent no update", remedy="look at its log")
-    return told
+    return update

@@ -43,8 +43,8 @@ class Watcher:
 
     def taken(self) -> list[Seen]:
         """What was seen since it was last taken."""
-        found, self._seen = self._seen, []
-        return found
+        seen, self._seen = self._seen, []
+        return seen
 
 
 class Teller:

@@ -47,8 +47,8 @@ class Pays:
         asked: how often sites will be asked to train in the whole run.
     """
 
-    def __init__(self, count: int, asked: int) -> None:
-        self._count, self._left, self._played, self._fastest = count, asked, 0, float("inf")
+    def __init__(self, count: int, messages: int) -> None:
+        self._count, self._left, self._played, self._fastest = count, messages, 0, float("inf")
 
     def note(self, seconds: float) -> None:
         """A site was played here."""

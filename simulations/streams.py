@@ -44,17 +44,17 @@ def shaped(config: RunConfig, site: str, shares: Mapping[str, Share]) -> dict[st
     """
     stream = config.stream
     sent = set(site_order(config, site))
-    found = {stage: share for stage, share in shares.items() if stage in sent}
+    parts = {stage: share for stage, share in shares.items() if stage in sent}
     swaps = stream.arrival.get(site, ArrivalConfig()).relabel
     if swaps:
-        found = {s: Share(relabelled(part.train, swaps), relabelled(part.held_out, swaps)) for s, part in found.items()}
+        parts = {s: Share(relabelled(part.train, swaps), relabelled(part.held_out, swaps)) for s, part in parts.items()}
     if stream.blur:
         draw = random.Random(f"blur/{config.seed}/{site}")
-        mixed = blurred({stage: part.train for stage, part in found.items()}, stream.blur, draw)
-        found = {stage: replace(part, train=mixed[stage]) for stage, part in found.items()}
+        mixed = blurred({stage: part.train for stage, part in parts.items()}, stream.blur, draw)
+        parts = {stage: replace(part, train=mixed[stage]) for stage, part in parts.items()}
     if stream.play == "joint":
-        found[JOINT] = Share([record for part in found.values() for record in part.train], [])
-    return found
+        parts[JOINT] = Share([record for part in parts.values() for record in part.train], [])
+    return parts
 
 
 def relabelled(records: Sequence[Record], swaps: Mapping[str, str]) -> list[Record]:
@@ -96,12 +96,12 @@ def blurred(parts: Mapping[str, Sequence[Record]], share: float, draw: random.Ra
         share: from 0 to 1.
         draw: all randomness; equal draws give equal results.
     """
-    found = {stage: list(records) for stage, records in parts.items()}
-    spots = {stage: draw.sample(range(len(r)), round(share * len(r))) for stage, r in found.items()}
+    mixed = {stage: list(records) for stage, records in parts.items()}
+    spots = {stage: draw.sample(range(len(r)), round(share * len(r))) for stage, r in mixed.items()}
     while sum(bool(left) for left in spots.values()) > 1:
         one = max(spots, key=lambda stage: len(spots[stage]))
         others = [stage for stage in spots if stage != one]
         other = draw.choices(others, [len(spots[stage]) for stage in others])[0]
         i, j = spots[one].pop(), spots[other].pop()
-        found[one][i], found[other][j] = found[other][j], found[one][i]
-    return found
+        mixed[one][i], mixed[other][j] = mixed[other][j], mixed[one][i]
+    return mixed

@@ -119,10 +119,10 @@ class Workers:
             for key, output in outputs.items():
                 self.serving.shared.put(key, output)
 
-    def replies(self, asked: Iterable[tuple[Message, Context | None]]) -> Iterator[Reply]:
-        """Of each message in turn; ``asked`` is taken as far ahead as keeps the workers busy."""
+    def replies(self, requests: Iterable[tuple[Message, Context | None]]) -> Iterator[Reply]:
+        """Of each message in turn; ``requests`` is taken as far ahead as keeps the workers busy."""
         waiting = self._waiting = deque()
-        for message, context in asked:
+        for message, context in requests:
             if context is None:
                 yield from (self._reply(waiting) for _ in range(len(waiting)))
                 yield no_such_node(message), []
@@ -167,8 +167,8 @@ class Workers:
                 one.future = self._submit(place, one.message, one.context)
 
 
-def _site(asked: _Asked) -> str:
-    return str(asked.context.node_config["site-name"])
+def _site(request: _Asked) -> str:
+    return str(request.context.node_config["site-name"])
 
 
 def _begin(serving: Serving) -> None:

@@ -42,15 +42,15 @@ def unpack(record: ArrayRecord) -> dict[str, NDArray[np.generic]]:
     Raises:
         WireError: see the table.
     """
-    found = record.get(NAME)
-    if found is None or len(record) != 1 or found.stype != FORMAT or not isinstance(found.data, bytes):
+    packed = record.get(NAME)
+    if packed is None or len(record) != 1 or packed.stype != FORMAT or not isinstance(packed.data, bytes):
         raise WireError("arrays are not packed as one", remedy=SAME)
-    size, table = len(found.data), int.from_bytes(found.data[:8], "little")
+    size, table = len(packed.data), int.from_bytes(packed.data[:8], "little")
     if size > MAX_BYTES or table > MAX_LINE * MAX_ARRAYS:
-        what = f"a message of {size} bytes with a table of {table}; at most {MAX_BYTES} and {MAX_LINE * MAX_ARRAYS}"
-        raise WireError(what, remedy="use a smaller adapter")
+        fault = f"a message of {size} bytes with a table of {table}; at most {MAX_BYTES} and {MAX_LINE * MAX_ARRAYS}"
+        raise WireError(fault, remedy="use a smaller adapter")
     try:
-        arrays = load(found.data)
+        arrays = load(packed.data)
     except Exception:  # whatever the library, numpy or Python raise on hostile bytes; their words may quote them
         raise WireError("the arrays cannot be decoded", remedy=SAME) from None
     if len(arrays) > MAX_ARRAYS:

@@ -79,14 +79,14 @@ class AuditLog:
             lines: list[bytes] = []
             was, stood = (policy, None) if last is None else (last["policy"], last["ledger"])
             stands = ledger(stood)
-            told: list[tuple[str, dict[str, Any], Any]] = [("open", self._opening, None)] if last is None else []
-            told += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
+            events: list[tuple[str, dict[str, Any], Any]] = [("open", self._opening, None)] if last is None else []
+            events += [("changed", {"by": by_whom(), "was": was}, stood)] if was != policy else []
             for kind, values in entries:
                 if kind == "answered":
                     values["before"] = None if last is None and stands else _before(stood, stands)
-                told.append((kind, values, stands))
+                events.append((kind, values, stands))
             seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
-            for number, (name, fields, state) in enumerate(told, seq + 1):
+            for number, (name, fields, state) in enumerate(events, seq + 1):
                 lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
                 head = checked(lines[-1][:-1])["hash"]
             append(self.file, size, b"".join(lines))

@@ -49,10 +49,10 @@ class BaseSpec:
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""
-        found = range_faults(self, _BOUNDS)
+        faults = range_faults(self, _BOUNDS)
         if not all(len(text) <= 1000 and text.isprintable() for text in (self.path, self.revision)) or not self.path:
-            found.append("path and revision: printable, at most 1,000 characters, and a path")
-        return found
+            faults.append("path and revision: printable, at most 1,000 characters, and a path")
+        return faults
 
 
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(

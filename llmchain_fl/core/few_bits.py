@@ -36,11 +36,11 @@ def options(dtype: str, device: torch.device) -> dict[str, Any]:
         )
     from transformers import BitsAndBytesConfig
 
-    told: dict[str, Any] = {"load_in_8bit": True, "llm_int8_threshold": 0.0}
+    settings: dict[str, Any] = {"load_in_8bit": True, "llm_int8_threshold": 0.0}
     if dtype == "nf4":
-        told = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+        settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
     return {
         "dtype": torch.float32,
-        "quantization_config": BitsAndBytesConfig(**told),
+        "quantization_config": BitsAndBytesConfig(**settings),
         "device_map": {"": str(device)},
     }

@@ -28,26 +28,26 @@ def fingerprint(content: RecordDict) -> Fingerprint:
 
     Of the arrays type, shape and bytes; of everything else the values, texts and bytes as hexadecimal digits.
     """
-    told: dict[str, dict[str, object]] = {}
+    summary: dict[str, dict[str, object]] = {}
     size = 0
     for name, record in content.items():  # Flower's views by type copy the whole message each time
         if isinstance(record, ArrayRecord):
-            told[f"arrays {name}"] = {
+            summary[f"arrays {name}"] = {
                 key: [array.dtype, list(array.shape), hashlib.sha256(array.data).hexdigest()]
                 for key, array in record.items()
             }
             size += sum(len(array.data) for array in record.values())
             continue
-        told[f"values {name}"] = {key: _plain(value) for key, value in record.items()}
-        size += len(json.dumps(list(told[f"values {name}"].values())))
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        summary[f"values {name}"] = {key: _plain(value) for key, value in record.items()}
+        size += len(json.dumps(list(summary[f"values {name}"].values())))
+    text = json.dumps(summary, sort_keys=True, separators=(",", ":"))
     return Fingerprint(hashlib.sha256(text.encode()).hexdigest(), size)
 
 
 def place_of(message: Message) -> dict[str, str | int]:
     """Kind, run and round of a message; what it does not say, or not as it should, is "" and 0."""
-    told = _told(message.content) if message.has_content() else {}
-    run, number = told.get("run"), told.get("round")
+    config = _told(message.content) if message.has_content() else {}
+    run, number = config.get("run"), config.get("round")
     named = run if isinstance(run, str) and len(run) <= NAMES and run.isprintable() else ""
     counted = number if type(number) is int and 0 <= number < 2**53 else 0
     return {"kind": message.metadata.message_type, "run": named, "round": counted}
@@ -66,8 +66,8 @@ def decision_of(content: RecordDict) -> str:
 
 
 def _told(content: RecordDict) -> Mapping[str, object]:
-    found = content.get("config")
-    return found if isinstance(found, ConfigRecord) else {}
+    config = content.get("config")
+    return config if isinstance(config, ConfigRecord) else {}
 
 
 def _plain(value: object) -> object:

@@ -110,26 +110,26 @@ class FrozenPrefix:
         mask = (torch.arange(11)[None] < torch.tensor([[11], [5], [8]])).long().to(ids.device)
         direct = self._module(input_ids=ids, attention_mask=mask)[0]
         far = max(EXACT, 8 * torch.finfo(direct.dtype).eps) * float(direct.abs().max())
-        kept: dict[int, Tensor] = {}
-        self.run(ids[1:, :8], mask[1:, :8], kept, [1, 2])  # narrower, as in a batch of shorter texts
-        stores = [(kept, False), (kept, False), (fixed := {}, True), (fixed, True)]  # type: ignore[var-annotated]
+        plain: dict[int, Tensor] = {}
+        self.run(ids[1:, :8], mask[1:, :8], plain, [1, 2])  # narrower, as in a batch of shorter texts
+        stores = [(plain, False), (plain, False), (fixed := {}, True), (fixed, True)]  # type: ignore[var-annotated]
         passes = [self.run(ids, mask, store, [0, 1, 2], fixed=as_fixed)[0] for store, as_fixed in stores]
         text = mask.bool()
         return all(float((one[text] - direct[text]).abs().max()) <= far for one in passes)
 
     def run(
-        self, ids: Tensor, mask: Tensor, kept: dict[int, Tensor], index: Sequence[int], *, fixed: bool = False
+        self, ids: Tensor, mask: Tensor, store: dict[int, Tensor], index: Sequence[int], *, fixed: bool = False
     ) -> Any:
-        """Forward pass of texts ``index`` (rows of ``ids``); ``kept`` maps text -> hidden states [its tokens, H].
+        """Forward pass of texts ``index`` (rows of ``ids``); ``store`` maps text -> hidden states [its tokens, H].
 
         ``fixed``: all passes have the shape of ``ids``, also that over the texts whose outputs are not kept yet.
         """
-        fresh = self._outputs(ids, mask, {text: row for row, text in enumerate(index) if text not in kept}, fixed)
+        fresh = self._outputs(ids, mask, {text: row for row, text in enumerate(index) if text not in store}, fixed)
         for text, value in fresh.items():
             if self.used + value.nbytes <= self._limit:
-                kept[text] = value
+                store[text] = value
                 self._memory.hold(value)
-        rows = [kept[text] if text in kept else fresh[text] for text in index]
+        rows = [store[text] if text in store else fresh[text] for text in index]
         self._hand_over(_pad(rows, ids.shape[1]))
         setattr(self._parent, self._attribute, self._short)
         try:
@@ -145,26 +145,26 @@ class FrozenPrefix:
     def _outputs(self, ids: Tensor, mask: Tensor, wanted: dict[int, int], fixed: bool) -> dict[int, Tensor]:
         """Of the frozen layers, for each text of ``wanted`` (text -> its row); what is remembered is not computed."""
         lengths, length = mask.sum(dim=1).tolist(), ids.shape[1] * fixed
-        found, asked = {}, wanted
+        remembered, missing = {}, wanted
         if self._remembered.limit_mb:
             tokens = {text: ids[row, : int(lengths[row])].cpu().numpy().tobytes() for text, row in wanted.items()}
             known = {
-                text: self._remembered.get((self.first, length, told)) for text, told in tokens.items() if self._seen
+                text: self._remembered.get((self.first, length, key)) for text, key in tokens.items() if self._seen
             }
-            found = {text: output for text, output in known.items() if output is not None}
-            asked = {text: row for text, row in wanted.items() if text not in found}
-        if not asked:
-            return found
-        rows = list(asked.values())
+            remembered = {text: output for text, output in known.items() if output is not None}
+            missing = {text: row for text, row in wanted.items() if text not in remembered}
+        if not missing:
+            return remembered
+        rows = list(missing.values())
         rows += rows[:1] * (len(ids) - len(rows)) * fixed
         outputs = self._compute(ids[rows], mask[rows])
         computed = {
-            text: outputs[place, : int(lengths[row])].clone() for place, (text, row) in enumerate(asked.items())
+            text: outputs[place, : int(lengths[row])].clone() for place, (text, row) in enumerate(missing.items())
         }
         if self._remembered.limit_mb:
             for text, value in computed.items():
                 self._remembered.put((self.first, length, tokens[text]), value)
-        return found | computed
+        return remembered | computed
 
     def _compute(self, ids: Tensor, mask: Tensor) -> Tensor:
         caught: list[Tensor] = []

@@ -37,7 +37,7 @@ def stories() -> Located:
 
 def _packaged(package: str, public_name: str, folder: str, file: str = "") -> Located:
     """The weights that an installed package carries; without it those of the hub."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    module = importlib.util.find_spec(package)
+    if module is None or not module.submodule_search_locations:
         return Located(public_name, public_name, local=False)
-    return Located(str(Path(found.submodule_search_locations[0]) / folder), public_name, local=True, file=file)
+    return Located(str(Path(module.submodule_search_locations[0]) / folder), public_name, local=True, file=file)

@@ -81,8 +81,8 @@ def load(group: str, name: str, built_in: Mapping[str, object], allowed: Collect
         ConfigError: see above.
     """
     if name in built_in:
-        found = built_in[name]
-        return named(found) if isinstance(found, str) else found
+        value = built_in[name]
+        return named(value) if isinstance(value, str) else value
     others = installed(group)
     if name not in others:
         raise ConfigError([f'there is no {group.removesuffix("s")} "{name}"{nearest(name, names_of(group, built_in))}'])
@@ -91,8 +91,8 @@ def load(group: str, name: str, built_in: Mapping[str, object], allowed: Collect
     try:
         return others[name].load()
     except Exception as error:  # whatever somebody else's package does on import
-        what = f"{PREFIX}{group}: {name} = {others[name].value}"
-        raise ConfigError([f"the plug-in {what} cannot be loaded ({type(error).__name__})"]) from error
+        plugin = f"{PREFIX}{group}: {name} = {others[name].value}"
+        raise ConfigError([f"the plug-in {plugin} cannot be loaded ({type(error).__name__})"]) from error
 
 
 def named(place: str) -> object:

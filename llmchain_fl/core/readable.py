@@ -116,12 +116,12 @@ def _check_length(base: Base, max_tokens: int) -> None:
 
 def _positions(base: Base) -> int | None:
     """Most tokens by configuration and table, where the base has a limit; what padding takes of the table is off."""
-    told = getattr(text_config(base.module), "max_position_embeddings", None)
-    found = [told] if isinstance(told, int) and told > 0 else []
+    limit = getattr(text_config(base.module), "max_position_embeddings", None)
+    limits = [limit] if isinstance(limit, int) and limit > 0 else []
     for name, table in base.module.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(table, torch.nn.Embedding):
-            found.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
-    return min(found, default=None)
+            limits.append(table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
+    return min(limits, default=None)
 
 
 def _reads(base: Base, length: int) -> bool:

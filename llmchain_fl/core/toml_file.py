@@ -28,7 +28,7 @@ _LONG_KEY = re.compile(rf"(?:^[ \t]*\[{{0,2}}|[{{,])[ \t]*(?:{_PART}){{{_MOST_PA
 of their number."""
 
 
-def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "check the path") -> dict[str, Any]:
+def read_toml(path: Path, kind: str = "configuration file", *, remedy: str = "check the path") -> dict[str, Any]:
     r"""Read one TOML file; a byte order mark in front of it is skipped.
 
     ===========================================  ==========================================
@@ -36,7 +36,7 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
     ===========================================  ==========================================
     TOML in UTF-8, with or without the mark      its tables
     empty                                        {}
-    not there                                    ConfigError "there is no WHAT PATH"
+    not there                                    ConfigError "there is no KIND PATH"
     a folder, pipe, device; not to be opened     ConfigError "PATH cannot be read: why"
     more than ``MOST_BYTES``                     ConfigError "... more than 4,194,304 bytes"
     UTF-16 (Windows' "Unicode"), other bytes     ConfigError that names encoding and line
@@ -45,26 +45,26 @@ def read_toml(path: Path, what: str = "configuration file", *, remedy: str = "ch
     over 64 bits or of thousands of digits
     ===========================================  ==========================================
 
-    ``what``: what it is called in messages. ``remedy``: what to do where it is missing.
+    ``kind``: what it is called in messages. ``remedy``: what to do where it is missing.
 
     Raises:
         ConfigError: see above; no other exception.
     """
     if not kind_of(path) and not _is_there(path):
-        raise ConfigError([f"there is no {what} {path}"], remedy=remedy)
-    found: dict[str, Any] = {}
+        raise ConfigError([f"there is no {kind} {path}"], remedy=remedy)
+    tables: dict[str, Any] = {}
     fault = ""
     try:
-        found, fault = parse_toml(_decoded(read_regular(path, MOST_BYTES)))
+        tables, fault = parse_toml(_decoded(read_regular(path, MOST_BYTES)))
     except OSError as error:
         raise ConfigError(
-            [f"{path} cannot be read: {error.strerror or 'it is damaged'}"], remedy=f"give a readable {what} (.toml)"
+            [f"{path} cannot be read: {error.strerror or 'it is damaged'}"], remedy=f"give a readable {kind} (.toml)"
         ) from None
     except UnicodeError as error:
         fault = str(error)
     if fault:
         raise ConfigError([f"{path} is not valid TOML: {fault}"])
-    return found
+    return tables
 
 
 def parse_toml(text: str) -> tuple[dict[str, Any], str]:
@@ -72,15 +72,15 @@ def parse_toml(text: str) -> tuple[dict[str, Any], str]:
     if _LONG_KEY.search(text):
         return {}, f"a key has more than {_MOST_PARTS} parts"
     try:
-        found = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return {}, str(error)[:300]
     except (RecursionError, MemoryError):
         return {}, "brackets or tables are nested too deeply"
     except (ValueError, OverflowError):
         return {}, "a number is too long"
-    fault = tree_fault(found)
-    return ({}, fault) if fault else (found, "")
+    fault = tree_fault(tables)
+    return ({}, fault) if fault else (tables, "")
 
 
 def tree_fault(tree: object) -> str:

@@ -19,7 +19,7 @@ def stacks(module: Any, remedy: str) -> list[tuple[str, nn.ModuleList]]:
         ModelError: one of them has no list of layers.
     """
     names = {id(part): name for name, part in module.named_modules()}
-    found = []
+    halves = []
     for half in (module.get_encoder(), module.get_decoder()):
         lists = [
             (name, part)
@@ -29,8 +29,8 @@ def stacks(module: Any, remedy: str) -> list[tuple[str, nn.ModuleList]]:
         if not lists:
             raise ModelError(f"{type(half).__name__} has no list of equal transformer layers", remedy=remedy)
         name, stack = max(lists, key=lambda one: sum(weight.numel() for weight in one[1].parameters()))
-        found.append((f"{names[id(half)]}.{name}", stack))
-    return found
+        halves.append((f"{names[id(half)]}.{name}", stack))
+    return halves
 
 
 def moved(module: Any, ids: Tensor, alike: float) -> tuple[Tensor, Tensor]:

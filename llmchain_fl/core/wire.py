@@ -33,18 +33,18 @@ LISTS: Mapping[type, str] = {str: "a list of texts", bytes: "a list of bytes"}
 
 def arrays_of(record: RecordDict, name: str) -> Arrays:
     """Arrays of a message from the server. A site's replies go through ``replies.py`` instead."""
-    found = record.get(name)
-    if not isinstance(found, ArrayRecord):
+    packed = record.get(name)
+    if not isinstance(packed, ArrayRecord):
         raise WireError(f"the message has no {name}", remedy=SAME)
-    return cast(Arrays, unpack(found))  # their types are checked where they are loaded
+    return cast(Arrays, unpack(packed))  # their types are checked where they are loaded
 
 
 def config_of(record: RecordDict) -> ConfigRecord:
     """The values of a message."""
-    found = record.get("config")
-    if not isinstance(found, ConfigRecord):
+    config = record.get("config")
+    if not isinstance(config, ConfigRecord):
         raise WireError("the message has no config", remedy=SAME)
-    return found
+    return config
 
 
 def one(config: ConfigRecord, name: str, kind: type[T]) -> T:
@@ -108,8 +108,8 @@ def write_update(update_round: int, arrays: Mapping[str, Any], receipt: str = ""
 
 def write_scores(number: int, values: Mapping[str, float], receipt: str = "") -> RecordDict:
     """Scores -> records."""
-    told = ConfigRecord({"round": number, "receipt": receipt})
-    return RecordDict({"scores": MetricRecord(dict(sorted(values.items()))), "config": told})
+    config = ConfigRecord({"round": number, "receipt": receipt})
+    return RecordDict({"scores": MetricRecord(dict(sorted(values.items()))), "config": config})
 
 
 def write_refusal(code: str) -> RecordDict:

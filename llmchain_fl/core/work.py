@@ -49,10 +49,10 @@ class TrainSpec:
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""
-        found = range_faults(self, _LOOP)
+        faults = range_faults(self, _LOOP)
         if self.method != LOCAL and (self.steps != 1 or self.proximal):
-            found.append("steps: 1, and proximal 0, where the server takes the step")
-        return found
+            faults.append("steps: 1, and proximal 0, where the server takes the step")
+        return faults
 
 
 _LOOP: Mapping[str, Bound] = MappingProxyType(
@@ -112,27 +112,27 @@ class WorkSpec:
 
     def faults(self) -> list[str]:
         """Everything in it that is out of bounds, one line each; what the site allows of the rest is its own policy."""
-        found = self.base.faults() + self.adapter.faults() + self.task.faults() + self.train.faults()
-        found += [fault for guard in self.guards for fault in guard.faults()]
+        faults = self.base.faults() + self.adapter.faults() + self.task.faults() + self.train.faults()
+        faults += [fault for guard in self.guards for fault in guard.faults()]
         if len({guard.name for guard in self.guards}) < len(self.guards):
-            found.append("a guard is named twice")
+            faults.append("a guard is named twice")
         if not self.adapter.trained and not self.task.trains_head:
-            found.append("trained: nothing would be trained: no factor, and no trained head")
-        return found + self._sum_faults() + range_faults(self, _MACHINE)
+            faults.append("trained: nothing would be trained: no factor, and no trained head")
+        return faults + self._sum_faults() + range_faults(self, _MACHINE)
 
     def _sum_faults(self) -> list[str]:
         """Noise of a sum that would be opened one by one, or of fewer sites; a codec whose words do not add up."""
-        plan, secure, found = self.plan, self.secure, []
+        plan, secure, faults = self.plan, self.secure, []
         if plan is not None and plan.is_shared:
             if secure is None or secure.survivors < plan.shares or secure.members > plan.members:
-                found.append("shared noise needs a secure sum of plan.shares to plan.members sites")
+                faults.append("shared noise needs a secure sum of plan.shares to plan.members sites")
             if plan.unit != "site" and self.train.method != LOCKSTEP:
-                found.append("shared noise needs one gradient a round (lockstep), or the privacy unit site")
+                faults.append("shared noise needs one gradient a round (lockstep), or the privacy unit site")
         if secure is None:
-            return found
+            return faults
         if self.codec.name != "none":
-            found.append("masked numbers cannot be made small by a codec")
-        return found + secure.faults()
+            faults.append("masked numbers cannot be made small by a codec")
+        return faults + secure.faults()
 
     def to_json(self) -> str:
         """JSON text; ``from_json`` gives an equal value."""
@@ -199,8 +199,8 @@ def _task_over(resident: Resident, task: TaskSpec) -> Task:
         check_readable(resident.base, task)
         resident.head_start = {}
         resident.tasks[task] = build_task(task, resident), resident.head_start
-    found, resident.head_start = resident.tasks[task]
-    return found
+    built, resident.head_start = resident.tasks[task]
+    return built
 
 
 def inference(spec: WorkSpec) -> WorkSpec:

@@ -136,7 +136,7 @@ def _limit(folder: Path, seen: Seen) -> list[Finding]:
     before = site.lines()
     late = [site.train(_setting().task(number, 1.0, stage=stage)) for number, stage in ((4, FIRST), (5, SECOND))]
     late.append(site.train(_setting(noise_multiplier=0.02).task(6, 1.0)))
-    codes = [told.code if isinstance(told := read_reply(reply), Refusal) else "none" for reply in late]
+    codes = [answer.code if isinstance(answer := read_reply(reply), Refusal) else "none" for reply in late]
     wrong = sum(code != "budget" for code in codes)
     written = len(site.lines()) - len(before)
     return [

@@ -112,8 +112,8 @@ def _scores_again(folder: Path, seen: Seen) -> Finding:
     """Scores asked for twice are the same numbers."""
     site, setting = OwnSite(folder, seen), Setting(small(score_noise=0.1))
     site.write(SECOND, made_up_rows(setting.work.task, ["ann", "bob", "eve"]), HELD_OUT)
-    asked = score_task(setting, setting.arrays())
-    values = [score_of(site.score(asked)) for _ in range(2)]
+    task = score_task(setting, setting.arrays())
+    values = [score_of(site.score(task)) for _ in range(2)]
     return never("other scores of a round", values[0] != values[1], "Scores that were asked for again.")
 
 
@@ -141,12 +141,12 @@ def _unsealed(folder: Path, reading: Reading, purpose: str, seen: Seen) -> list[
         failed = _memory(site, purpose)
         _room_again(site, "gate/2")
         reply = site.train(setting.task(number, reading.lr))
-        kept = _memory(site, purpose)
+        memory = _memory(site, purpose)
         name = f"{setting.name}, {then}"
-        wrong = (failed.round != 2) + (not _same(kept.before, start)) + ("arrays" not in reply)
-        told = "Memory that an unsealed attempt left and a later round started from."
-        findings.append(never(f"unsealed memory trusted ({name})", wrong, told))
-        noise = _noise(reading, reply, kept, purpose, start) if "arrays" in reply else np.zeros(1)
+        wrong = (failed.round != 2) + (not _same(memory.before, start)) + ("arrays" not in reply)
+        words = "Memory that an unsealed attempt left and a later round started from."
+        findings.append(never(f"unsealed memory trusted ({name})", wrong, words))
+        noise = _noise(reading, reply, memory, purpose, start) if "arrays" in reply else np.zeros(1)
         findings.append(noise_law.noise_size(noise, reading.std, ALPHA / 4, f"noise after a failed seal ({name})"))
     return findings
 
@@ -165,10 +165,10 @@ def _unwritten(folder: Path, reading: Reading, seen: Seen) -> Finding:
     return never("sealed without its memory", wrong, "Updates that left while what they left out was not kept.")
 
 
-def _noise(reading: Reading, reply: RecordDict, kept: Remembered, purpose: str, start: Arrays) -> Floats:
+def _noise(reading: Reading, reply: RecordDict, memory: Remembered, purpose: str, start: Arrays) -> Floats:
     """Of what the round added: to the memory of a factor, or to what was sent and to what compression left out."""
     sent = vector(reply, reading.setting)
-    added = joined(kept.after) - joined(start)
+    added = joined(memory.after) - joined(start)
     return added if purpose != "feedback" or sent is None else added + sent
 
 
@@ -177,8 +177,8 @@ def _same(one: Arrays, other: Arrays) -> bool:
 
 
 def _memory(site: OwnSite, purpose: str) -> Remembered:
-    kept = site.site.memory("gate", purpose).read()
-    return Remembered(0, "", {}, {}) if kept is None else kept
+    memory = site.site.memory("gate", purpose).read()
+    return Remembered(0, "", {}, {}) if memory is None else memory
 
 
 def _sealed_file(site: OwnSite, key: str) -> Path:

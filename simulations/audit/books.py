@@ -38,13 +38,13 @@ def books(folder: Path, effort: Effort) -> list[Finding]:
     count = effort.rounds + 2
     rounds = [site.play() for _ in range(count)]
     events = site.ledger.spent().events
-    told = Event("poisson-gaussian", site.plan.sampling_rate, site.plan.noise_multiplier, site.plan.steps_per_round)
-    wrong = sum((e.kind, e.sampling_rate, e.noise_multiplier) != _what(told) for e in events)
+    expected = Event("poisson-gaussian", site.plan.sampling_rate, site.plan.noise_multiplier, site.plan.steps_per_round)
+    wrong = sum((e.kind, e.sampling_rate, e.noise_multiplier) != _what(expected) for e in events)
     seen = sum(len(played.steps) for played in rounds)
     booked = sum(event.steps for event in events)
     return [
         equal_counts("steps on record", seen, booked, "Steps in the released updates against steps in the ledger."),
-        equal_counts("releases on record", count, booked / told.steps, "Updates that left against those paid for."),
+        equal_counts("releases on record", count, booked / expected.steps, "Updates that left against those paid for."),
         never("other terms", wrong, "Entries in the ledger with another rate or noise than the plan's."),
         *_asked_again(site, rounds[-1].update),
         _paid_before(_site(folder, "paid-before", effort)),

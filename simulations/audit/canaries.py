@@ -35,9 +35,9 @@ GUESSES = 0.2
 def canaries(folder: Path, effort: Effort) -> list[Finding]:
     """Eight records a person, each of norm 2 C; the score is the model's way along the person's direction."""
     scores, included, spent = _played(folder, "profile", PROFILE_NOISE, effort)
-    found = profile(scores, included, spent.events, spent.delta)
+    finding = profile(scores, included, spent.events, spent.delta)
     scores, included, spent = _played(folder, "one-run", ONE_RUN_NOISE, effort)
-    return [found, one_run(scores, included, int(GUESSES * effort.canaries), (spent.events, spent.delta))]
+    return [finding, one_run(scores, included, int(GUESSES * effort.canaries), (spent.events, spent.delta))]
 
 
 def _played(

@@ -47,10 +47,10 @@ class Recorded:
     def __call__(self, size: int) -> bytes:
         """``size`` bytes; ``flipped``: this bit of each answer is the other one."""
         self.asked.append(size)
-        found = bytearray(hashlib.shake_256(f"{self._label} {len(self.asked)}".encode()).digest(size))
+        answer = bytearray(hashlib.shake_256(f"{self._label} {len(self.asked)}".encode()).digest(size))
         if self._flipped is not None and size > self._flipped // 8:
-            found[self._flipped // 8] ^= 1 << self._flipped % 8
-        return bytes(found)
+            answer[self._flipped // 8] ^= 1 << self._flipped % 8
+        return bytes(answer)
 
 
 @contextmanager

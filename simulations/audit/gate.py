@@ -134,13 +134,13 @@ def checks_of(settings: Sequence[Setting]) -> Checks:
     plan = settings[0].work.plan
     if plan is None or not plan.is_private or plan.unit == "site":
         raise ConfigError(["the run adds no noise at its sites: there is nothing that the audit could check"])
-    found: dict[str, Check] = {**PRACTICE, **INTEGERS, **RULES}
+    checks: dict[str, Check] = {**PRACTICE, **INTEGERS, **RULES}
     for own in settings:
-        found[f"own noise: {own.name}"] = _on(own_noise, partial(_same, own))
+        checks[f"own noise: {own.name}"] = _on(own_noise, partial(_same, own))
     plain = partial(_same, settings[0])
     for kind in ARRAYS:
-        found[f"own people: {kind}"] = _people(kind, plain)
-    return {**found, "own rows": _on(own_rows, plain), "own scores": _on(own_scores, plain)}
+        checks[f"own people: {kind}"] = _people(kind, plain)
+    return {**checks, "own rows": _on(own_rows, plain), "own scores": _on(own_scores, plain)}
 
 
 def _same(own: Setting) -> Setting:
@@ -164,7 +164,7 @@ def run_gate(
             [f"effort {effort!r}, one of {sorted(EFFORTS)}", f"checks {unknown}, some of {sorted(checks)}"]
         )
     with _alone():
-        return [found for name in only or tuple(checks) for found in run_check(name, EFFORTS[effort], checks=checks)]
+        return [entry for name in only or tuple(checks) for entry in run_check(name, EFFORTS[effort], checks=checks)]
 
 
 def run_check(name: str, effort: Effort, below: Path | None = None, checks: Checks | None = None) -> list[Finding]:
@@ -178,8 +178,8 @@ def run_check(name: str, effort: Effort, below: Path | None = None, checks: Chec
 
 def _memory() -> Path | None:
     """A folder in memory: a thousand small ledgers need no disk."""
-    found = Path("/dev/shm")
-    return found if found.is_dir() and os.access(found, os.W_OK) else None
+    folder = Path("/dev/shm")
+    return folder if folder.is_dir() and os.access(folder, os.W_OK) else None
 
 
 @contextmanager

@@ -45,43 +45,43 @@ def zero(setting: Setting) -> Arrays:
 
 def ill_conditioned(setting: Setting) -> Arrays:
     """Products as usual, of factors 1e12 apart in size: gradients of 1e12, and of 1e-12."""
-    found = ordinary(setting)
+    arrays = ordinary(setting)
     size = {"lora_A": 1e-12, "lora_B": 1e12}
-    return {n: (v * size.get(n.rpartition(".")[2], 1.0)).astype(np.float32) for n, v in found.items()}
+    return {n: (v * size.get(n.rpartition(".")[2], 1.0)).astype(np.float32) for n, v in arrays.items()}
 
 
 def enlarged(setting: Setting) -> Arrays:
     """Of a variant without a product: its first array as large as a server may send one (``server/sound.py``)."""
-    found = ordinary(setting)
-    name = min(name for name in found if not name.startswith("head."))
-    size = LARGEST / np.linalg.norm(found[name].astype(np.float64))
-    return {**found, name: (found[name] * size).astype(np.float32)}
+    arrays = ordinary(setting)
+    name = min(name for name in arrays if not name.startswith("head."))
+    size = LARGEST / np.linalg.norm(arrays[name].astype(np.float64))
+    return {**arrays, name: (arrays[name] * size).astype(np.float32)}
 
 
 def overflow_far(setting: Setting) -> Arrays:
     """Finite at near positions, infinite at far ones: in the first layer, whose inputs are words and positions."""
     if not VARIANTS[setting.work.adapter.variant].product:
         return enlarged(setting)
-    found = ordinary(setting)
+    arrays = ordinary(setting)
     module = _first_module(setting.resident().shapes)
     direction = _far_direction(setting, module)
     shapes = setting.resident().shapes
     a, b = (np.zeros(shapes[f"{module}.{factor}"], dtype=np.float32) for factor in ("lora_A", "lora_B"))
     a[0], b[:, 0] = FACTOR * direction, HUGE
-    return {**found, f"{module}.lora_A": a, f"{module}.lora_B": b}
+    return {**arrays, f"{module}.lora_A": a, f"{module}.lora_B": b}
 
 
 def queries_of_no_number(setting: Setting) -> Arrays:
     """Infinity less infinity in every query: attention may be finite all the same where a pass leaves the mask out."""
     if not VARIANTS[setting.work.adapter.variant].product:
         return enlarged(setting)
-    found, shapes = ordinary(setting), setting.resident().shapes
+    arrays, shapes = ordinary(setting), setting.resident().shapes
     module = _first_module(shapes)
     rank, width = shapes[f"{module}.lora_A"]
     direction = np.random.default_rng(4).normal(size=width) * 1e3
     a = np.tile(direction, (rank, 1)).astype(np.float32)
     b = np.tile(np.resize([3 * HUGE, -3 * HUGE, 0.0], rank), (shapes[f"{module}.lora_B"][0], 1)).astype(np.float32)
-    return {**found, f"{module}.lora_A": a, f"{module}.lora_B": b}
+    return {**arrays, f"{module}.lora_A": a, f"{module}.lora_B": b}
 
 
 ARRAYS: Mapping[str, Callable[[Setting], Arrays]] = MappingProxyType(

@@ -84,8 +84,8 @@ def _to_watch(examples: Examples, units: Units, watched: int) -> list[int]:
 def _changes(gradient: GradientFn, loss: LossFn, units: Units, watched: Sequence[int]) -> tuple[Floats, Floats]:
     def total(chosen: Sequence[int]) -> Floats:
         batch = [units.members[unit] for unit in chosen]
-        found: Floats = gradient(batch, loss).double().cpu().numpy()
-        return found
+        vector: Floats = gradient(batch, loss).double().cpu().numpy()
+        return vector
 
     everybody = list(range(len(units)))
     whole = total(everybody)

@@ -19,10 +19,10 @@ def ideal_energies(setting: Setting, std: float) -> Floats:
     shapes = {name: resident.shapes[name] for name in resident.trained_names if not stays(name, setting.keeps)}
     draw = np.random.default_rng()
     size = sum(int(np.prod(shape)) for shape in shapes.values())
-    found = []
+    energies = []
     for _ in range(DRAWS):
         ideal = {name: draw.normal(0, std, shape).astype(np.float32) for name, shape in shapes.items()}
         sent = decode(encode(ideal, work.codec, draw.random), shapes, work.codec)
         energy = sum(float(np.square(value.astype(np.float64)).sum()) for value in sent.values())
-        found.append((energy / size) ** 0.5 / std)
-    return np.array(found)
+        energies.append((energy / size) ** 0.5 / std)
+    return np.array(energies)

@@ -83,8 +83,8 @@ def readable(setting: Setting) -> Reading:
 
 
 def _weak(guard: GuardSpec, most: float) -> GuardSpec:
-    told = tuple((key, min(float(v), most) if key in QUIET else v) for key, v in guard.settings)
-    return GuardSpec(guard.name, told)
+    settings = tuple((key, min(float(v), most) if key in QUIET else v) for key, v in guard.settings)
+    return GuardSpec(guard.name, settings)
 
 
 def coefficients(train: TrainSpec) -> Floats:
@@ -113,10 +113,10 @@ def own_noise(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
         rounds.append(_noise(site, reading, reply, before))
     findings = [seen.finding(name)]
     missing = sum(one is None for one in rounds)
-    found = [one for one in rounds if one is not None]
+    noises = [one for one in rounds if one is not None]
     if missing:
         return [*findings, never(f"rounds that gave no update ({name})", missing, "Of three; nothing hinders them.")]
-    return [*findings, *_law(reading, found)]
+    return [*findings, *_law(reading, noises)]
 
 
 def _law(reading: Reading, rounds: list[Floats]) -> list[Finding]:
@@ -175,8 +175,8 @@ def _through_codec(reading: Reading, rounds: list[Floats]) -> Finding:
 
 def _left_out(site: OwnSite, setting: Setting) -> Arrays:
     """What compression has left out so far, as the site remembers it."""
-    kept = site.site.memory("gate", "feedback").read() if setting.work.codec.feedback else None
-    return {} if kept is None else kept.after
+    memory = site.site.memory("gate", "feedback").read() if setting.work.codec.feedback else None
+    return {} if memory is None else memory.after
 
 
 def _noise(site: OwnSite, reading: Reading, reply: RecordDict, before: Arrays) -> Floats | None:

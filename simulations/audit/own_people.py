@@ -92,26 +92,26 @@ class Rounds:
         if broken:
             site.records(self._setting.work, SECOND).examples.ids[-1] = np.array(broken, dtype=np.int64)
         reply = site.train(self._setting.task(1, RATE, self._arrays, clip=TOLD))
-        found = sums_of(reply, self._setting, self._arrays)
-        self.paid_refusals += site.booked() if found is None else 0
-        return found
+        sums = sums_of(reply, self._setting, self._arrays)
+        self.paid_refusals += site.booked() if sums is None else 0
+        return sums
 
 
 def own_people(folder: Path, effort: Effort, setting: Setting, kind: str) -> list[Finding]:
     """All kinds of people under one set of arrays (``ARRAYS[kind]``)."""
-    seen, told = Seen(), for_people(setting)
-    rounds, spec = Rounds(folder, told, ARRAYS[kind](told), seen), told.work.task
+    seen, noiseless = Seen(), for_people(setting)
+    rounds, spec = Rounds(folder, noiseless, ARRAYS[kind](noiseless), seen), noiseless.work.task
     crowd = made_up_rows(spec, CROWD)
     without, where = rounds.sums(crowd), f"{setting.name}, {kind} arrays"
     if without is None and kind != "ordinary":
-        told_all = "Reservations for arrays that the site refuses, whoever is there."
-        return [never(f"paid for a refusal ({where})", rounds.paid_refusals, told_all), seen.finding(where)]
+        words = "Reservations for arrays that the site refuses, whoever is there."
+        return [never(f"paid for a refusal ({where})", rounds.paid_refusals, words), seen.finding(where)]
     moved, beside, largest = {}, {}, 0.0
-    for name, rows in _people(told, effort).items():
-        found, alone = rounds.sums([*crowd, *rows]), rounds.sums(rows)
-        moved[name], beside[name] = apart(found, without), apart(found, without, alone)
+    for name, rows in _people(noiseless, effort).items():
+        together, alone = rounds.sums([*crowd, *rows]), rounds.sums(rows)
+        moved[name], beside[name] = apart(together, without), apart(together, without, alone)
         largest = max(largest, 0.0 if alone is None else alone.size)
-    positions = int(getattr(told.resident().base.module.config, "max_position_embeddings", 0) or 0)
+    positions = int(getattr(noiseless.resident().base.module.config, "max_position_embeddings", 0) or 0)
     for name, make in BROKEN.items():
         rows, ids = made_up_rows(spec, ["watched"]), make(positions)
         beside[name] = apart(rounds.sums([*crowd, *rows], ids), without, rounds.sums(rows, ids))
@@ -127,15 +127,15 @@ def own_people(folder: Path, effort: Effort, setting: Setting, kind: str) -> lis
 def _people(setting: Setting, effort: Effort) -> dict[str, Rows]:
     """With the unit record each of them has one record."""
     spec = setting.work.task
-    found = {name: make(spec) for name, make in PEOPLE.items()}
+    people = {name: make(spec) for name, make in PEOPLE.items()}
     for number in range(effort.strangers):
         draw = np.random.default_rng(number)
         count = int(draw.integers(1, 9))
         lengths = [int(n) for n in draw.integers(1, 2 * spec.max_tokens, size=count)]
-        found[f"stranger {number}"] = made_up_rows(spec, ["watched"] * count, seed=100 + number, lengths=lengths)
-    return found if setting.plan.unit == "person" else {name: rows[:1] for name, rows in found.items()}
+        people[f"stranger {number}"] = made_up_rows(spec, ["watched"] * count, seed=100 + number, lengths=lengths)
+    return people if setting.plan.unit == "person" else {name: rows[:1] for name, rows in people.items()}
 
 
-def _judged(name: str, found: Mapping[str, float], most: float, words: str) -> Finding:
-    worst = max(found, key=lambda who: np.inf if np.isnan(found[who]) else found[who])
-    return judge(name, found[worst], (0.0, most + ROUNDING), f"{words}; {worst} moved most.")
+def _judged(name: str, changes: Mapping[str, float], most: float, words: str) -> Finding:
+    worst = max(changes, key=lambda who: np.inf if np.isnan(changes[who]) else changes[who])
+    return judge(name, changes[worst], (0.0, most + ROUNDING), f"{words}; {worst} moved most.")

@@ -47,8 +47,8 @@ def for_people(setting: Setting, **plan: object) -> Setting:
 
     ``plan``: further changes to the privacy plan.
     """
-    told = {"sampling_rate": 1.0, "steps_per_round": 1, "divisor": 1.0, "clip_norm": CLIP, "noise_multiplier": NOISE}
-    changed = replace(setting.plan, **{**told, **plan})  # type: ignore[arg-type]
+    terms = {"sampling_rate": 1.0, "steps_per_round": 1, "divisor": 1.0, "clip_norm": CLIP, "noise_multiplier": NOISE}
+    changed = replace(setting.plan, **{**terms, **plan})  # type: ignore[arg-type]
     train = replace(
         setting.work.train,
         sampling_rate=changed.sampling_rate,
@@ -68,10 +68,10 @@ def _inside(guard: GuardSpec) -> bool:
 
 def vector(reply: RecordDict, setting: Setting) -> Floats | None:
     """The update of a reply as one vector, decoded; None for a refusal."""
-    told = read_reply(reply)
-    if not isinstance(told, Update):
+    answer = read_reply(reply)
+    if not isinstance(answer, Update):
         return None
-    work, arrays = setting.work, dict(told.arrays)
+    work, arrays = setting.work, dict(answer.arrays)
     if work.codec.name != "none":
         shapes = open_work(work.resident, work.task)[0].shapes
         arrays = dict(decode(arrays, {name: shapes[name] for name in sorted(arrays)}, work.codec))
@@ -95,15 +95,15 @@ def sums_of(reply: RecordDict, setting: Setting, sent: Arrays) -> Sums | None:
 
 def apart(one: Sums | None, *others: Sums | None) -> float:
     """|one - others| in units of C, less what rounding and noise explain; NaN if a site sent nothing."""
-    told = [other for other in others if other is not None]
-    if one is None or len(told) < len(others):
+    given = [other for other in others if other is not None]
+    if one is None or len(given) < len(others):
         return np.nan
     rounding, gap = one.rounding.copy(), one.values.copy()
-    for other in told:
+    for other in given:
         rounding += other.rounding
         gap -= other.values
     seen = rounding < READABLE
-    explained = np.linalg.norm(rounding[seen]) + noise_norm(int(seen.sum()), 1 + len(told))
+    explained = np.linalg.norm(rounding[seen]) + noise_norm(int(seen.sum()), 1 + len(given))
     return max(0.0, float(np.linalg.norm(gap[seen]) - explained))
 
 

@@ -40,16 +40,16 @@ ROWS = 6
 
 def own_rows(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
     """The private step with ROWS rows a pass, each person left out in turn; then models that mix rows."""
-    told = for_people(setting)
-    resident, task = told.resident(), open_work(told.work.resident, told.work.task)[1]
+    noiseless = for_people(setting)
+    resident, task = noiseless.resident(), open_work(noiseless.work.resident, noiseless.work.task)[1]
     findings = []
-    examples = task.encode(made_up_rows(told.work.task, CROWD))
+    examples = task.encode(made_up_rows(noiseless.work.task, CROWD))
     for kind, check in (("ordinary", _kept_apart), ("overflowing", _switched_off)):
         resident.reset()
-        resident.load(ARRAYS[kind](told))
-        findings += [_named(found, setting.name) for found in check(told, task, examples)]
+        resident.load(ARRAYS[kind](noiseless))
+        findings += [_named(finding, setting.name) for finding in check(noiseless, task, examples)]
     resident.reset()
-    return [*findings, _mixing_is_seen(told, task)]
+    return [*findings, _mixing_is_seen(noiseless, task)]
 
 
 def _kept_apart(setting: Setting, task: Task, examples: Examples) -> list[Finding]:

@@ -127,7 +127,7 @@ def of_run(work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] 
 
 
 def _plan(steps: int, **changes: object) -> PrivacyPlan:
-    told = {
+    settings = {
         "sampling_rate": 0.5,
         "noise_multiplier": 2.0,
         "clip_norm": 1.0,
@@ -136,7 +136,7 @@ def _plan(steps: int, **changes: object) -> PrivacyPlan:
         "delta": 1e-5,
         "records_per_unit": 32,
     }
-    return saved_plan({**PrivacyPlan(**told).to_dict(), **changes})  # type: ignore[arg-type]
+    return saved_plan({**PrivacyPlan(**settings).to_dict(), **changes})  # type: ignore[arg-type]
 
 
 def small(
@@ -155,7 +155,7 @@ def small(
     **plan: object,
 ) -> WorkSpec:
     """A work description over the tiny base: 13,312 trained values, more with a trained head."""
-    told = _plan(steps, **plan)
+    privacy = _plan(steps, **plan)
     adapter = AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5)
     if not VARIANTS[variant].product:
         adapter = replace(adapter, variant=variant, trained=VARIANTS[variant].trained)
@@ -163,9 +163,9 @@ def small(
         base=BaseSpec(str(tiny_base(width)), dtype=dtype, device="cpu"),
         adapter=adapter,
         task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
-        train=TrainSpec(steps, told.sampling_rate, told.divisor, 8, optimizer, momentum, 1, proximal),
+        train=TrainSpec(steps, privacy.sampling_rate, privacy.divisor, 8, optimizer, momentum, 1, proximal),
         guards=guards,
-        plan=told,
+        plan=privacy,
         codec=CodecSpec() if codec is None else codec,
         cache_mb=16 if last_layers else 0,
         threads=1,

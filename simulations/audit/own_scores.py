@@ -42,23 +42,23 @@ def score_task(setting: Setting, arrays: Arrays, stages: Sequence[str] = (SECOND
 
 def score_of(reply: RecordDict, stage: str = SECOND) -> float:
     """The score in a reply, NaN where there is none."""
-    told = read_reply(reply)
-    return told.values.get(stage, np.nan) if isinstance(told, Scores) else np.nan
+    answer = read_reply(reply)
+    return answer.values.get(stage, np.nan) if isinstance(answer, Scores) else np.nan
 
 
 def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
     """Held-out people who come and go, under ordinary arrays and such that are finite or not by padding."""
     if setting.plan.unit != "person" or not setting.work.task.labels:
         return []
-    told, seen = for_people(setting, score_noise=NOISE), Seen()
-    spec, gaps = told.work.task, dict[str, float]()
+    noiseless, seen = for_people(setting, score_noise=NOISE), Seen()
+    spec, gaps = noiseless.work.task, dict[str, float]()
     crowd = made_up_rows(spec, VOTERS)
     for kind in KINDS:
-        arrays = ARRAYS[kind](told)
+        arrays = ARRAYS[kind](noiseless)
 
         def mean(rows: Rows, sent: Arrays = arrays) -> float:
             site = OwnSite(folder / f"site-{seen.replies}", seen).write(SECOND, rows, HELD_OUT)
-            return score_of(site.score(score_task(told, sent)))
+            return score_of(site.score(score_task(noiseless, sent)))
 
         votes = [mean([row]) for row in crowd]
         gaps[f"nobody more, {kind}"] = _gap(mean(crowd), votes)
@@ -67,7 +67,7 @@ def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
             gaps[f"{name}, {kind}"] = _gap(mean([*crowd, *rows]), [*votes, mean(rows)])
     return [
         _judged(f"votes ({setting.name})", gaps),
-        _booked(folder / "booked", told, seen),
+        _booked(folder / "booked", noiseless, seen),
         seen.finding(f"scores, {setting.name}"),
     ]
 

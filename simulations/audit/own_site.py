@@ -104,8 +104,8 @@ class OwnSite:
         """From here on the site file says (or not) that no person has two records: units have no names then."""
         self._change(one_record_per_person=alone)
 
-    def _change(self, **told: object) -> None:
-        self.site = self.site.model_copy(update={"data": self.site.data.model_copy(update=told)})
+    def _change(self, **changes: object) -> None:
+        self.site = self.site.model_copy(update={"data": self.site.data.model_copy(update=changes)})
         self.kept = Held()
 
     def train(self, task: TrainTask, watch: Watch | None = None) -> RecordDict:
@@ -141,8 +141,8 @@ class OwnSite:
     def lines(self) -> list[str]:
         """Kinds of the lines of the ledger, without the one that opens it."""
         file = self.site.ledger_folder / "events.jsonl"
-        told = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        return [str(json.loads(line)["type"]) for line in told][1:]
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [str(json.loads(line)["type"]) for line in lines][1:]
 
     def booked(self) -> int:
         """Reservations in the ledger."""

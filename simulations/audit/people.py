@@ -40,22 +40,22 @@ NORMS = (1e-40, 1e-30, 1e-12, 0.5, 1.0, 1.0 + 2**-23, 1.0 + 1e-3, 7.0, 1e10, 1e1
 def hostile_people(count: int, clip_norm: float) -> list[Features]:
     """Records (rows) of each of many people: 1, 2, 8 and 64 records; tiny, huge and awkward norms; ``count`` random."""
     draw = np.random.default_rng(7)
-    found: list[Floats] = []
+    people: list[Floats] = []
     for records in RECORDS:
         direction = draw.normal(size=WIDTH)
-        found.append(np.tile(4 * clip_norm * direction / np.linalg.norm(direction), (records, 1)))
-        found.append(draw.normal(size=(records, WIDTH)) * clip_norm)
+        people.append(np.tile(4 * clip_norm * direction / np.linalg.norm(direction), (records, 1)))
+        people.append(draw.normal(size=(records, WIDTH)) * clip_norm)
     for norm in NORMS:
         direction = draw.normal(size=WIDTH)
-        found.append((clip_norm * norm / np.linalg.norm(direction) * direction)[None, :])
-        found.append(np.eye(WIDTH)[[5]] * clip_norm * norm)
-    found.append(np.full((1, WIDTH), 1e38))
-    found.append(np.vstack([np.full((1, WIDTH), 1e30), np.full((1, WIDTH), -1e30) + draw.normal(size=WIDTH) * 1e22]))
+        people.append((clip_norm * norm / np.linalg.norm(direction) * direction)[None, :])
+        people.append(np.eye(WIDTH)[[5]] * clip_norm * norm)
+    people.append(np.full((1, WIDTH), 1e38))
+    people.append(np.vstack([np.full((1, WIDTH), 1e30), np.full((1, WIDTH), -1e30) + draw.normal(size=WIDTH) * 1e22]))
     for _ in range(count):
         records = int(draw.integers(1, 9))
-        found.append(draw.normal(size=(records, WIDTH)) * clip_norm * 10 ** draw.uniform(-3, 3))
+        people.append(draw.normal(size=(records, WIDTH)) * clip_norm * 10 ** draw.uniform(-3, 3))
     largest = float(np.finfo(np.float32).max)
-    return [np.clip(rows, -largest, largest).astype(np.float32) for rows in found]
+    return [np.clip(rows, -largest, largest).astype(np.float32) for rows in people]
 
 
 def sensitivity(folder: Path, effort: Effort) -> list[Finding]:
@@ -96,8 +96,8 @@ def neighbours(folder: Path, effort: Effort) -> list[Finding]:
             here.task.raises = frozenset([CROWD])
         there = PracticeSite(folder / name, "without", crowd, owners[:CROWD], plan, rows=10)
         own = np.arange(WIDTH) >= OWN
-        found = conformance.interference(here.total(), there.total(), own, plan.clip_norm, 1e-6)
-        findings += [_named(one, name) for one in found]
+        unnamed = conformance.interference(here.total(), there.total(), own, plan.clip_norm, 1e-6)
+        findings += [_named(one, name) for one in unnamed]
     return findings
 
 
@@ -116,9 +116,9 @@ def _watched_people() -> dict[str, Features]:
     draw = np.random.default_rng(8)
 
     def rows(count: int, size: float) -> Features:
-        found = np.zeros((count, WIDTH), dtype=np.float32)
-        found[:, OWN:] = draw.normal(size=(1, WIDTH - OWN)) * size
-        return found
+        features = np.zeros((count, WIDTH), dtype=np.float32)
+        features[:, OWN:] = draw.normal(size=(1, WIDTH - OWN)) * size
+        return features
 
     people = {f"{count} records": rows(count, 5.0) for count in RECORDS}
     people["small gradients"] = rows(2, 1e-3)
@@ -193,10 +193,10 @@ def _given_batches(folder: Path, rows: Features, owners: Sequence[str]) -> Findi
     drawn: list[list[npt.NDArray[np.int64]]] = []
     for size in (1, 5, 20, len(members), 2, 28):
         drawn.append([members[int(unit)] for unit in draw.permutation(len(members))[:size]])
-    told = np.zeros((len(drawn), len(rows)), dtype=np.bool_)
+    given = np.zeros((len(drawn), len(rows)), dtype=np.bool_)
     for step, batch in enumerate(drawn):
-        told[step, np.concatenate(batch)] = True
+        given[step, np.concatenate(batch)] = True
     site.task.resident.reset()
     train_round(site.task, site.examples, drawn, site.work.train, plan, SiteGuards([], {}), 1.0)
     ends = np.concatenate([site.task.trace(), site.task.resident.trained.double().numpy()[None, :]])
-    return conformance.used_once(told, site.sums(np.diff(ends, axis=0)) * 64, 1e-4, "given batches used once")
+    return conformance.used_once(given, site.sums(np.diff(ends, axis=0)) * 64, 1e-4, "given batches used once")

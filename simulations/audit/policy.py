@@ -34,8 +34,8 @@ def _task(work: WorkSpec) -> TrainTask:
     return replace(plain.task(1, 1e-3), work=work.to_json())
 
 
-def _plain(**told: object) -> Callable[[], Ask]:
-    return lambda: _task(small(**told))  # type: ignore[arg-type]
+def _plain(**settings: object) -> Callable[[], Ask]:
+    return lambda: _task(small(**settings))  # type: ignore[arg-type]
 
 
 def _many_labels() -> Ask:

@@ -133,14 +133,14 @@ class PracticeSite:
         work = self.work.to_json()
         return TrainTask("gate", number, 0, STAGE, 1.0, work, arrays, federation="gate")
 
-    def release(self, told: TrainTask) -> Release:
+    def release(self, task: TrainTask) -> Release:
         """What that round costs here."""
         charges = at_site(training_charges(self.plan, STAGE), self.name, named=self.plan.unit == "person")
-        return Release(told.key, charges, self.plan.digest(), "training", told.federation, STAGE)
+        return Release(task.key, charges, self.plan.digest(), "training", task.federation, STAGE)
 
-    def answer(self, told: TrainTask) -> RecordDict:
+    def answer(self, task: TrainTask) -> RecordDict:
         """The reply to that round, by the path that every round takes."""
-        return play_round(self.name, self.ledger, told, self.work, self.task, self.parts, self.release(told))
+        return play_round(self.name, self.ledger, task, self.work, self.task, self.parts, self.release(task))
 
     def play(self, start: Floats | None = None) -> Round:
         """The next round, through the real path.
@@ -149,14 +149,14 @@ class PracticeSite:
             TrainingError: the reply is no update.
         """
         self.played += 1
-        told = self.told(self.played, start)
+        task = self.told(self.played, start)
         self.task.trace()
-        reply = self.answer(told)
-        told_back = read_reply(reply)
-        if not isinstance(told_back, Update):
+        reply = self.answer(task)
+        answer = read_reply(reply)
+        if not isinstance(answer, Update):
             raise TrainingError("the reply is no update", remedy="read the log of the gate")
-        update = self.task.vector(told_back.arrays)
-        begun = self.task.vector(told.arrays)
+        update = self.task.vector(answer.arrays)
+        begun = self.task.vector(task.arrays)
         ends = np.concatenate([self.task.trace(), (begun + update)[None, :]])
         return Round(update, np.diff(ends, axis=0), reply)
 

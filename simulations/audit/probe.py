@@ -129,10 +129,10 @@ class ProbeTask:
 
     def arrays(self, vector: Floats) -> Arrays:
         """The other way round, float32."""
-        found, start = {}, 0
+        arrays, start = {}, 0
         for name in self.resident.trained_names:
             shape = self.resident.shapes[name]
             size = int(np.prod(shape))
-            found[name] = vector[start : start + size].reshape(shape).astype(np.float32)
+            arrays[name] = vector[start : start + size].reshape(shape).astype(np.float32)
             start += size
-        return found
+        return arrays

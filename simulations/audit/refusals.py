@@ -39,9 +39,9 @@ def _with(change: Callable[[Arrays], Arrays]) -> Make:
     return lambda: replace(_plain(), arrays=change(dict(_plain().arrays)))
 
 
-def _work(**told: object) -> Make:
+def _work(**settings: object) -> Make:
     """The plain task with another work description; its arrays stay those of the plain one."""
-    return lambda: replace(_plain(), work=Setting(small(**told)).work.to_json())  # type: ignore[arg-type]
+    return lambda: replace(_plain(), work=Setting(small(**settings)).work.to_json())  # type: ignore[arg-type]
 
 
 def _without_first(arrays: Arrays) -> Arrays:
@@ -147,5 +147,5 @@ def refusals(folder: Path, effort: Effort) -> list[Finding]:
 
 
 def _word(site: OwnSite, task: TrainTask) -> str:
-    told = read_reply(site.train(task))
-    return told.code if isinstance(told, Refusal) else "update"
+    answer = read_reply(site.train(task))
+    return answer.code if isinstance(answer, Refusal) else "update"

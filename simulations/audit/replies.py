@@ -48,8 +48,8 @@ class Seen:
 
     def finding(self, name: str) -> Finding:
         """Passed when no reply held anything that is not on the list."""
-        told = f" First: {self.faults[0]}." if self.faults else ""
-        words = f"Things in {self.replies} replies that are not on the list of what may leave.{told}"
+        first = f" First: {self.faults[0]}." if self.faults else ""
+        words = f"Things in {self.replies} replies that are not on the list of what may leave.{first}"
         return never(f"replies ({name})", len(self.faults) if self.replies else 1, words)
 
     def _noted(self, reply: RecordDict, faults: Sequence[str]) -> RecordDict:

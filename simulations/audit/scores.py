@@ -40,8 +40,8 @@ def scores(folder: Path, effort: Effort) -> list[Finding]:
         with same_seeds():
             rounds.append(_ask(site, number, effort.scores))
     std = math.sqrt(0.5 * (1 + (2 * SCORE - 1) ** 2)) / PEOPLE
-    told = site.ledger.spent().events
-    booked = sum(event.steps for event in told if (event.kind, event.noise_multiplier) == ("gaussian", 1.0))
+    events = site.ledger.spent().events
+    booked = sum(event.steps for event in events if (event.kind, event.noise_multiplier) == ("gaussian", 1.0))
     return [
         noise_law.noise_size(np.concatenate(rounds) - SCORE, std, name="noise of scores"),
         noise_law.noise_reuse([values - SCORE for values in rounds], name="noise re-use in scores"),
@@ -88,11 +88,11 @@ def _ask(site: PracticeSite, number: int, count: int) -> Floats:
     """The noised scores of ``count`` stages that all have the site's records."""
     stages = tuple(f"stage-{i}" for i in range(count))
     arrays = site.task.arrays(np.zeros(site.width))
-    told = ScoreTask(number, stages, site.work.to_json(), arrays, run="gate", federation="gate")
+    task = ScoreTask(number, stages, site.work.to_json(), arrays, run="gate", federation="gate")
     group = site_group(HELD_OUT, site.name)
     charges = at_site([score_charge(site.plan, count)], site.name, named=True)
-    release = Release(told.key, charges, site.plan.digest(), "scores", told.federation, stages[-1])
+    release = Release(task.key, charges, site.plan.digest(), "scores", task.federation, stages[-1])
     held_out = dict.fromkeys(stages, (group, site.parts[0].records))
-    reply = read_reply(play_scores(site.ledger, told, site.plan, site.task, release, held_out))
-    found = reply.values if isinstance(reply, Scores) else {}
-    return np.array([found.get(stage, math.nan) for stage in stages])
+    reply = read_reply(play_scores(site.ledger, task, site.plan, site.task, release, held_out))
+    values = reply.values if isinstance(reply, Scores) else {}
+    return np.array([values.get(stage, math.nan) for stage in stages])

@@ -15,13 +15,13 @@ SEED = 20
 @contextmanager
 def same_seeds() -> Iterator[None]:
     """``random``, ``numpy.random`` and torch seeded with one constant; put back as they were afterwards."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)
     try:
         yield
     finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

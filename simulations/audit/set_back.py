@@ -54,10 +54,10 @@ class Played:
 
     def ask(self, number: int, receipt: str = "") -> str:
         """The receipt of a round, or the code of a refusal."""
-        told = read_reply(self.site.train(self.setting.task(number, 1.0, stage=STAGE, receipt=receipt)))
-        if isinstance(told, Refusal):
-            return told.code
-        return told.receipt if isinstance(told, Update) else ""
+        answer = read_reply(self.site.train(self.setting.task(number, 1.0, stage=STAGE, receipt=receipt)))
+        if isinstance(answer, Refusal):
+            return answer.code
+        return answer.receipt if isinstance(answer, Update) else ""
 
     def put_back(self, *, anchor: bool) -> None:
         """The state of after the first round; with the anchor of then, or with today's."""
@@ -117,10 +117,10 @@ def _cut(played: Played) -> str:
 
 
 def _edited(played: Played) -> str:
-    told = played.log.read_bytes()
-    edited = re.sub(rb'("noise_multiplier": ?)2\.0', rb"\g<1>9.0", told)
+    original = played.log.read_bytes()
+    edited = re.sub(rb'("noise_multiplier": ?)2\.0', rb"\g<1>9.0", original)
     played.log.write_bytes(edited)
-    return played.ask(3) if edited != told else ""
+    return played.ask(3) if edited != original else ""
 
 
 def _no_register(played: Played) -> str:
@@ -174,7 +174,7 @@ def set_back(folder: Path, effort: Effort) -> list[Finding]:
         answers[name] = trick(Played(folder / str(number), seen, setting))
     through = [name for name, answer in answers.items() if answer != "privacy"]
     honest = Played(folder / "honest", seen, setting)
-    refused = sum(len(told) < 20 for told in (*honest.receipts, honest.ask(3, honest.receipts[1])))
+    refused = sum(len(receipt) < 20 for receipt in (*honest.receipts, honest.ask(3, honest.receipts[1])))
     words = f"Of {len(TRICKS)} ways to set back, copy, cut or edit a ledger: {', '.join(through) or 'none'}."
     return [
         never("a ledger set back goes on", len(through), words),

@@ -39,8 +39,8 @@ class Course:
 
     def size(self, stage: str, earlier: Sequence[str] = ()) -> float:
         """Norm of the sum of the next round, in units of C; NaN where the site refused."""
-        found = self.sums(stage, earlier)
-        return np.nan if found is None else found.size
+        sums = self.sums(stage, earlier)
+        return np.nan if sums is None else sums.size
 
     def sums(self, stage: str, earlier: Sequence[str] = ()) -> Sums | None:
         """The sum behind the next round."""
@@ -145,18 +145,18 @@ def counted_once(folder: Path, effort: Effort) -> list[Finding]:
         ("copies", "person", True, False),
         ("named", "person", False, False),
     ):
-        told = for_people(
+        setting = for_people(
             Setting(
                 small(
                     guards=(REHEARSAL,), rehearsal="earlier", unit=unit, records_per_unit=32 if unit == "person" else 1
                 )
             )
         )
-        rows = made_up_rows(told.work.task, ["ann", "bob", "eve"])
-        extra = made_up_rows(told.work.task, ["watched"], seed=5)
+        rows = made_up_rows(setting.work.task, ["ann", "bob", "eve"])
+        extra = made_up_rows(setting.work.task, ["watched"], seed=5)
         sums = []
         for people in (rows, rows + extra):
-            course = Course(folder / f"{name}-{len(people)}", told, seen, one_file=one_file, alone=alone)
+            course = Course(folder / f"{name}-{len(people)}", setting, seen, one_file=one_file, alone=alone)
             for stage in ("all",) if one_file else (FIRST, "middle", SECOND):
                 course.site.write(stage, people)
             sums.append(course.sums(SECOND, (FIRST, "middle")))
@@ -172,11 +172,11 @@ def counted_once(folder: Path, effort: Effort) -> list[Finding]:
 def _kept_by_a_secret(folder: Path, seen: Seen) -> Finding:
     """Two sites with the same 24 people keep others of them; the same site keeps the same ones in the next round."""
     half = replace(REHEARSAL, settings=(("keep", 0.5),))
-    told = for_people(Setting(small(guards=(half,), rehearsal="earlier")))
-    rows = made_up_rows(told.work.task, [f"person-{i}" for i in range(24)])
+    setting = for_people(Setting(small(guards=(half,), rehearsal="earlier")))
+    rows = made_up_rows(setting.work.task, [f"person-{i}" for i in range(24)])
     sums = []
     for number in range(2):
-        course = Course(folder / f"secret-{number}", told, seen)
+        course = Course(folder / f"secret-{number}", setting, seen)
         course.site.write(FIRST, rows).write(SECOND, [])
         sums.append([course.sums(SECOND, (FIRST,)) for _ in range(2)])
     (one, again), (other, _) = sums

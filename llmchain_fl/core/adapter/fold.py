@@ -77,8 +77,8 @@ class Fold:
 
     def arrays(self) -> dict[str, Any]:
         """The pairs as named float32 arrays."""
-        found = {}
+        arrays = {}
         for path, (right, left) in self.pairs.items():
-            found[f"{path}.{FOLD_A}"] = right.cpu().numpy().copy()
-            found[f"{path}.{FOLD_B}"] = left.cpu().numpy().copy()
-        return found
+            arrays[f"{path}.{FOLD_A}"] = right.cpu().numpy().copy()
+            arrays[f"{path}.{FOLD_B}"] = left.cpu().numpy().copy()
+        return arrays

@@ -56,14 +56,14 @@ def chosen_layers(module: nn.Module, spec: AdapterSpec, fits: Callable[[nn.Modul
             f"adapter.last_layers = {spec.last_layers}: the model has {shortest} layers",
             remedy=f"use 0 (all) to {shortest}",
         )
-    found = [
+    names = [
         f"{stack_name}.{position}.{name}"
         for stack_name, stack in stacks
         for position in range(len(stack) - spec.last_layers if spec.last_layers else 0, len(stack))
         for name, part in stack[position].named_modules()
         if fits(part)
     ]
-    if not found:
+    if not names:
         parts = [part for _, stack in stacks for part in stack.modules()]
         kinds = sorted({type(part).__name__ for part in parts if [*part.parameters(recurse=False)]})
         raise ModelError(
@@ -71,15 +71,15 @@ def chosen_layers(module: nn.Module, spec: AdapterSpec, fits: Callable[[nn.Modul
             remedy=TEXT_BASES,
         )
     if spec.targets == ("all-linear",):
-        return found
-    known = endings(found)
-    missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in found)]
+        return names
+    known = endings(names)
+    missing = [target for target in spec.targets if not any(f".{name}".endswith(f".{target}") for name in names)]
     if missing or not spec.targets:
         raise ModelError(
             f"adapter.targets: no {kind} is named {', '.join(missing) or '(an empty list)'}",
             remedy=f"the model has {', '.join(known)}, or all-linear",
         )
-    return [name for name in found if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
+    return [name for name in names if any(f".{name}".endswith(f".{target}") for target in spec.targets)]
 
 
 def endings(names: Iterable[str]) -> list[str]:
@@ -116,11 +116,11 @@ def attach(module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     if CORE in spec.trained:
         for layer in lora_layers(module).values():
             layer.lora_A[_ADAPTER] = CORED["layer"](layer.lora_A[_ADAPTER])
-    found: dict[str, nn.Parameter] = {}
+    parameters: dict[str, nn.Parameter] = {}
     for name, parameter in wrapped.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
-            found[_short(name.removeprefix(PREFIX))] = parameter
-    return found
+            parameters[_short(name.removeprefix(PREFIX))] = parameter
+    return parameters
 
 
 def _short(name: str) -> str:

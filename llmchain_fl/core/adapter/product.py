@@ -42,17 +42,17 @@ def product_pair(arrays: Arrays, module: str, scale: float) -> Pair:
     | and a core lora_R | r |
     | and a fold of rank f | r + f |
     """
-    found = {
+    factors = {
         name: arrays[f"{module}.{name}"].astype(np.float64)
         for name in ("lora_A", "lora_B", "lora_R", "fold_A", "fold_B")
         if f"{module}.{name}" in arrays
     }
-    if "lora_A" not in found or "lora_B" not in found:
+    if "lora_A" not in factors or "lora_B" not in factors:
         raise ModelError(f"{module!r} has no pair of factors", remedy="pass both factors of every module")
-    left = scale * (found["lora_B"] @ found["lora_R"] if "lora_R" in found else found["lora_B"])
-    if "fold_A" not in found:
-        return left, found["lora_A"]
-    return np.hstack([left, found["fold_B"]]), np.vstack([found["lora_A"], found["fold_A"]])
+    left = scale * (factors["lora_B"] @ factors["lora_R"] if "lora_R" in factors else factors["lora_B"])
+    if "fold_A" not in factors:
+        return left, factors["lora_A"]
+    return np.hstack([left, factors["fold_B"]]), np.vstack([factors["lora_A"], factors["fold_A"]])
 
 
 def with_start(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.floating]]:

@@ -243,23 +243,23 @@ class Resident:
         self,
         ids: Tensor,
         mask: Tensor,
-        kept: dict[int, Tensor],
+        store: dict[int, Tensor],
         index: Sequence[int],
         decide: Tensor | None = None,
         *,
         fixed: bool = False,
         said: Tensor | None = None,
     ) -> Any:
-        """The base's output for texts ``index``; ``kept`` is the caller's store of frozen outputs.
+        """The base's output for texts ``index``; ``store`` is the caller's store of frozen outputs.
 
         ``decide`` [n, T]: the tokens by which a text chooses among slots; None: all of it. ``fixed``: whether every
         pass over these texts has one shape (``tasks/passes.py``). ``said``: what a decoder behind an encoder has said.
         """
         with self.beside.choosing(mask if decide is None else decide):
             if self.prefix is not None and self.prefix.enabled:
-                return self.prefix.run(ids, mask, kept, index, fixed=fixed)
-            told = {} if said is None else {"decoder_input_ids": said}
-            return self.base.module(input_ids=ids, attention_mask=mask, **told)
+                return self.prefix.run(ids, mask, store, index, fixed=fixed)
+            extra = {} if said is None else {"decoder_input_ids": said}
+            return self.base.module(input_ids=ids, attention_mask=mask, **extra)
 
 
 def load_resident(spec: ResidentSpec) -> Resident:

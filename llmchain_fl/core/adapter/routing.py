@@ -153,8 +153,8 @@ class Router:
         if gates is None:
             raise ModelError("the adapter chooses among slots, and no text was named", remedy="compute within choosing")
         if hidden.shape[-1] != len(rows) or hidden.shape[0] != len(gates):
-            what = f"activations of shape {tuple(hidden.shape)} for {len(gates)} texts and {len(rows)} rows of slots"
-            raise ModelError(what, remedy=_REMEDY)
+            fault = f"activations of shape {tuple(hidden.shape)} for {len(gates)} texts and {len(rows)} rows of slots"
+            raise ModelError(fault, remedy=_REMEDY)
         weight = gates[:, rows].view(len(gates), *[1] * (hidden.ndim - 2), len(rows))
         return hidden * weight.to(hidden.dtype)
 
@@ -168,5 +168,5 @@ class Router:
             if rows.ndim != 1 or not np.isin(rows, np.arange(1, len(keys) + 1)).all():
                 raise ModelError(f"a row belongs to a slot without a key (there are {len(keys)})", remedy=_REMEDY)
         made = [torch.from_numpy(rows.astype(np.int64) - 1).to(self._device) for rows in (fold, pair)]
-        told = [torch.from_numpy(part).to(self._device) for part in (keys, centre)]
-        return Table(told[0], told[1], float(tau.flat[0]), made[0], made[1])
+        vectors = [torch.from_numpy(part).to(self._device) for part in (keys, centre)]
+        return Table(vectors[0], vectors[1], float(tau.flat[0]), made[0], made[1])

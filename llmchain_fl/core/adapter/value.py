@@ -54,15 +54,15 @@ class AdapterSpec:
 
     def faults(self) -> list[str]:
         """Fields outside their bounds, one line each."""
-        found = range_faults(self, _BOUNDS)
+        faults = range_faults(self, _BOUNDS)
         if not 1 <= len(self.targets) <= MOST_TARGETS or not all(
             0 < len(name) <= 200 and name.isprintable() for name in self.targets
         ):
-            found.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
+            faults.append(f"targets: 1 to {MOST_TARGETS} printable names of 1 to 200 characters")
         known = VARIANTS[self.variant].trained if self.variant in VARIANTS else ()
         if known and not set(self.trained) <= set(known):
-            found.append(f"trained: some of {', '.join(known)}")
-        return found
+            faults.append(f"trained: some of {', '.join(known)}")
+        return faults
 
 
 _BOUNDS: Mapping[str, Bound] = MappingProxyType(

@@ -26,7 +26,7 @@ def asked_columns(mapping: Mapping[str, str], required: Sequence[str]) -> dict[s
     return {column: mapping.get(column, column) for column in [*required, *mapping]}
 
 
-def map_record(record: Located, asked: Mapping[str, str]) -> dict[str, str] | Misfit:
+def map_record(record: Located, columns: Mapping[str, str]) -> dict[str, str] | Misfit:
     """One row under the project's names, or why it does not fit. Depends on nothing but this row.
 
     Every other column of the file stays under its own name (person, hospital, ...), unless it is the file's side of a
@@ -46,19 +46,19 @@ def map_record(record: Located, asked: Mapping[str, str]) -> dict[str, str] | Mi
     list, in a column ``Listed``        ``data/lists.py``  -
     ==================================  =================  ==============================
     """
-    found: dict[str, str] = {}
-    for column, name in asked.items():
+    cells: dict[str, str] = {}
+    for column, name in columns.items():
         value = _cell(record.row, name)
         cell = cell_text(value) if not isinstance(column, Listed) or value in (None, "") else column.text(value)
         if not cell:
             no_text, empty = cell_faults(column)
             return Misfit(record.line, *(no_text if cell is None else empty))
-        found[column] = cell
-    taken = set(asked.values())
+        cells[column] = cell
+    taken = set(columns.values())
     for name, value in record.row.items():
-        if name not in found and name not in taken and cell_text(name) and (cell := cell_text(value)):
-            found[name] = cell
-    return found
+        if name not in cells and name not in taken and cell_text(name) and (cell := cell_text(value)):
+            cells[name] = cell
+    return cells
 
 
 def _cell(row: Mapping[str, object], name: str) -> object:
@@ -71,7 +71,7 @@ def _cell(row: Mapping[str, object], name: str) -> object:
 
 
 def check_columns(
-    asked: Mapping[str, str], present: Iterable[str], where: str, *, private: bool, damaged: Collection[str] = ()
+    columns: Mapping[str, str], present: Iterable[str], where: str, *, private: bool, damaged: Collection[str] = ()
 ) -> None:
     """Every column that is asked for must be among those of the file, and readable.
 
@@ -79,7 +79,7 @@ def check_columns(
         DataError: naming what was asked for; the names that are there only if they are public.
     """
     names = sorted(set(present))
-    for column, wanted in asked.items():
+    for column, wanted in columns.items():
         whole = wanted if wanted in names or wanted in damaged else wanted.partition(".")[0]
         if whole in damaged:
             raise DataError(
@@ -122,11 +122,11 @@ def only_sound(rows: Rows, fault: Callable[[Mapping[str, str]], str]) -> tuple[R
     ``fault``: why a record is none; "": it is one. Of this record alone, and not a word of it.
     """
     judged = [fault(record) for record in rows.records]
-    kept, left = sort_out(
+    sound, left = sort_out(
         Misfit(line, reason, "") if reason else place
         for place, (reason, line) in enumerate(zip(judged, rows.lines, strict=True))
     )
-    return rows.select(kept), left
+    return rows.select(sound), left
 
 
 def cell_faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -142,15 +142,15 @@ def cell_faults(column: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _missing_column(column: str, wanted: str, names: Sequence[str], where: str, *, private: bool) -> DataError:
-    asked = f"no column '{wanted}'" + (f" (for '{column}')" if wanted != column else "")
+    fault = f"no column '{wanted}'" + (f" (for '{column}')" if wanted != column else "")
     map_it = f"map it: {column} = the file's column"
     if not private and all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}", name) for name in names):
-        asked += f"; the columns are {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
+        fault += f"; the columns are {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
         near = difflib.get_close_matches(wanted, names, n=1)
-        return DataError(asked, where=where, remedy=(f"did you mean '{near[0]}'? " if near else "") + map_it)
+        return DataError(fault, where=where, remedy=(f"did you mean '{near[0]}'? " if near else "") + map_it)
     count = "the 1 name that is there is" if len(names) == 1 else f"the {len(names)} names that are there are"
     return DataError(
-        f"{asked}; {count} not shown: is the header line missing?",
+        f"{fault}; {count} not shown: is the header line missing?",
         where=where,
         remedy=f"look at the file's first line, and {map_it}",
     )

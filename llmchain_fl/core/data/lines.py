@@ -45,11 +45,11 @@ def pieces(path: Path, *, ends: Literal["\n", "any"], most: int = LONGEST_LINE, 
     Raises:
         DataError: missing or unreadable, also in the middle.
     """
-    told = "utf-8-sig" if encoding in ("", UTF_8) else encoding
+    codec = "utf-8-sig" if encoding in ("", UTF_8) else encoding
     newline = "\n" if ends == "\n" else ""
     with contextlib.ExitStack() as stack:
         raw = open_bytes(path, stack)
-        file = io.TextIOWrapper(raw, encoding=told, errors="surrogateescape", newline=newline)
+        file = io.TextIOWrapper(raw, encoding=codec, errors="surrogateescape", newline=newline)
         number, within = 0, False
         while text := _next(file, most, path):
             number += not within

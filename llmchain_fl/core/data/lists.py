@@ -68,8 +68,8 @@ def items_of(text: str) -> list[str | int]:
     >>> items_of('["a", 3]')
     ['a', 3]
     """
-    found: list[str | int] = json.loads(text)
-    return found
+    items: list[str | int] = json.loads(text)
+    return items
 
 
 def words_of(text: str) -> list[str]:

@@ -99,17 +99,17 @@ SHOWN = 5
 
 def sort_out(items: Iterable[T | Misfit]) -> tuple[list[T], LeftOut]:
     """Those that fit, in order, and how many do not; of the misfits of a reason only the first five are remembered."""
-    kept: list[T] = []
+    fitting: list[T] = []
     counts: dict[str, int] = {}
     first: dict[str, tuple[Line, ...]] = {}
     for item in items:
         if not isinstance(item, Misfit):
-            kept.append(item)
+            fitting.append(item)
             continue
         counts[item.reason] = counts.get(item.reason, 0) + 1
         if counts[item.reason] <= SHOWN:
             first[item.reason] = (*first.get(item.reason, ()), item.line)
-    return kept, LeftOut(counts, first)
+    return fitting, LeftOut(counts, first)
 
 
 @dataclass(frozen=True, slots=True)

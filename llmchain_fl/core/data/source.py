@@ -76,17 +76,17 @@ def read_fitting(
     whole, rows = without_rows(spec)
     if rows is not None:
         raise ConfigError([f"'{spec}': a site's records are not chosen by their position; make a file of those rows"])
-    asked = asked_columns(mapping, required)
-    kept, left = sort_out(_mapped(found_at(whole, split, 0, None, lambda _: dialect, allowed), asked))
-    return Rows([record for record, _ in kept], [line for _, line in kept], spec), left
+    columns = asked_columns(mapping, required)
+    fitting, left = sort_out(_mapped(found_at(whole, split, 0, None, lambda _: dialect, allowed), columns))
+    return Rows([record for record, _ in fitting], [line for _, line in fitting], spec), left
 
 
-def _mapped(found: Iterable[Found], asked: Mapping[str, str]) -> Iterator[tuple[dict[str, str], Line] | Misfit]:
-    for part in found:
+def _mapped(parts: Iterable[Found], columns: Mapping[str, str]) -> Iterator[tuple[dict[str, str], Line] | Misfit]:
+    for part in parts:
         if part.columns is not None:
-            check_columns(asked, part.columns, part.where, private=True, damaged=part.damaged)
+            check_columns(columns, part.columns, part.where, private=True, damaged=part.damaged)
         for item in part.items:
-            record = item if isinstance(item, Misfit) else map_record(item, asked)
+            record = item if isinstance(item, Misfit) else map_record(item, columns)
             yield record if isinstance(record, Misfit) else (record, item.line)
 
 
@@ -109,10 +109,10 @@ def without_rows(spec: str) -> tuple[str, slice | None]:
     >>> without_rows("train.jsonl[:150]")
     ('train.jsonl', slice(None, 150, None))
     """
-    found = ROWS.fullmatch(spec)
-    if found is None:
+    match = ROWS.fullmatch(spec)
+    if match is None:
         return spec, None
-    whole, first, last = found.groups()
+    whole, first, last = match.groups()
     return whole, slice(int(first) if first else None, int(last) if last else None)
 
 

@@ -30,12 +30,12 @@ def state_of(source: str, now: float | None = None) -> State | None:
     path = path_of(source)
     try:
         files = [] if path is None else sorted(_files(path))
-        found = tuple(_told(file) for file in files)
+        states = tuple(_told(file) for file in files)
     except OSError:
         return None
-    newest = max((max(told[4], told[5]) for told in found), default=0)
+    newest = max((max(state[4], state[5]) for state in states), default=0)
     settled = newest / 1e9 < (time.time() if now is None else now) - SETTLED
-    return found if found and settled else None
+    return states if states and settled else None
 
 
 def _files(path: Path) -> list[Path]:

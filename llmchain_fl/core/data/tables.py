@@ -74,8 +74,8 @@ def read_tsv(path: Path, dialect: Dialect) -> Found:
     Raises:
         DataError: missing file, no proper header.
     """
-    told = _told(path, dialect._replace(delimiter=dialect.delimiter or "\t"))
-    return _read_table(path, told, "\t", quotes=False)
+    complete = _told(path, dialect._replace(delimiter=dialect.delimiter or "\t"))
+    return _read_table(path, complete, "\t", quotes=False)
 
 
 def _told(path: Path, dialect: Dialect) -> Dialect:
@@ -110,11 +110,11 @@ def check_header(names: Sequence[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_table(path: Path, told: Dialect, usual: str, *, quotes: bool) -> Found:
-    if told != (UTF_8, usual):
-        log.warning("%s: read as %s with %r", path, told.encoding, told.delimiter)
-    lines = pieces(path, ends="any", most=MOST_CHARACTERS, encoding=told.encoding)
-    rows = split_rows(lines, str(path), delimiter=told.delimiter, quotes=quotes)
+def _read_table(path: Path, dialect: Dialect, usual: str, *, quotes: bool) -> Found:
+    if dialect != (UTF_8, usual):
+        log.warning("%s: read as %s with %r", path, dialect.encoding, dialect.delimiter)
+    lines = pieces(path, ends="any", most=MOST_CHARACTERS, encoding=dialect.encoding)
+    rows = split_rows(lines, str(path), delimiter=dialect.delimiter, quotes=quotes)
     head = next(rows, None)
     if head is None:
         return Found(str(path), None, ())

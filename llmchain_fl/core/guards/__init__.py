@@ -55,8 +55,8 @@ class SiteGuards:
             return None
         resident = task.resident
         trained = [resident.parameters[name] for name in resident.trained_names]
-        found = torch.autograd.grad(total, trained, allow_unused=True)
-        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(trained, found, strict=True)]
+        gradients = torch.autograd.grad(total, trained, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(trained, gradients, strict=True)]
         return torch.cat([part.reshape(-1) for part in parts])
 
     def steer(self, task: Task, gradient: Tensor) -> Tensor:

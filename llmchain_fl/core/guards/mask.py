@@ -56,11 +56,11 @@ def restricted(output: Output, labels: StageLabels, others: float = 0.0) -> Outp
     place = targets.clamp(0, size - 1)
     known = (targets >= 0) & (targets < size)
     counts = known & seen[place]
-    among = torch.where((known & own[place])[:, None], own, seen)
+    candidates = torch.where((known & own[place])[:, None], own, seen)
     faint = logits + math.log(others) if others > 0 else nothing
     silent = torch.where(_marked(labels.own[:1], size, logits.device), torch.zeros_like(logits), nothing)
-    found = torch.where(counts[:, None], torch.where(among, logits, faint), silent)
-    return Output(found, torch.where(counts, targets, labels.own[0]), output.weight)
+    masked = torch.where(counts[:, None], torch.where(candidates, logits, faint), silent)
+    return Output(masked, torch.where(counts, targets, labels.own[0]), output.weight)
 
 
 def _marked(labels: Sequence[int], size: int, device: torch.device) -> Tensor:

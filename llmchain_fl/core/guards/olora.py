@@ -36,8 +36,8 @@ class OloraSite(SiteGuard):
         """``l1``: strength x sum |A A_i^T| over all adapted layers."""
         if self._form != "l1" or self._strength == 0:
             return None
-        found = [(task.resident.parameters[name], self._rows[module]) for name, module in self._trained(task)]
-        parts = [(a @ torch.from_numpy(rows).to(a.device).T).abs().sum() for a, rows in found]
+        pairs = [(task.resident.parameters[name], self._rows[module]) for name, module in self._trained(task)]
+        parts = [(a @ torch.from_numpy(rows).to(a.device).T).abs().sum() for a, rows in pairs]
         return self._strength * torch.stack(parts).sum() if parts else None
 
     def pull(self, task: Task, lr: float) -> None:
@@ -62,6 +62,6 @@ class OloraSite(SiteGuard):
         if module not in self._turned:
             rows = torch.from_numpy(self._rows[module]).double().to(like.device)
             _, values, vt = torch.linalg.svd(rows, full_matrices=False)
-            kept = values > 1e-6 * values.max()
-            self._turned[module] = values[kept].square(), vt[kept]
+            nonzero = values > 1e-6 * values.max()
+            self._turned[module] = values[nonzero].square(), vt[nonzero]
         return self._turned[module]

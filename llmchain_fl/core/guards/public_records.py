@@ -59,14 +59,14 @@ def unpack(packed: object) -> tuple[dict[str, str], ...]:
 
 def _row(line: str) -> dict[str, str]:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError):
         raise WireError("a public record is not JSON", remedy=SAME) from None
-    if not isinstance(found, dict) or not found or not set(found) <= set(COLUMNS):
+    if not isinstance(row, dict) or not row or not set(row) <= set(COLUMNS):
         raise WireError("a public record has other columns than a record has", remedy=SAME)
-    if not all(isinstance(value, str) and _is_text(value) for value in found.values()):
+    if not all(isinstance(value, str) and _is_text(value) for value in row.values()):
         raise WireError("a public record holds something else than text", remedy=SAME)
-    return found
+    return row
 
 
 def _is_text(value: str) -> bool:
@@ -114,10 +114,10 @@ class PublicSample:
         Raises:
             WireError: one has none of the list.
         """
-        found = _encoded(task, self._packed)  # type: ignore[arg-type]  # every object has a hash
-        if answered and (found.targets < 0).any():
+        examples = _encoded(task, self._packed)  # type: ignore[arg-type]  # every object has a hash
+        if answered and (examples.targets < 0).any():
             raise WireError("a public record has no label of the list", remedy=SAME)
-        return found
+        return examples
 
     def next(self) -> list[int]:
         """Numbers of the records of the next step."""

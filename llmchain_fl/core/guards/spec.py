@@ -49,13 +49,13 @@ class GuardSpec:
 
     def faults_within(self, bounds: Mapping[str, Bound]) -> list[str]:
         """Settings that are missing, unknown or out of ``bounds``: one line each."""
-        told = dict(self.settings)
-        faults = [f"guard {self.name}: {key} is missing" for key in bounds if key not in told]
+        settings = dict(self.settings)
+        faults = [f"guard {self.name}: {key} is missing" for key in bounds if key not in settings]
         faults += [
-            f"guard {self.name}: {printable(repr(key[:40]))} is not a setting" for key in told if key not in bounds
+            f"guard {self.name}: {printable(repr(key[:40]))} is not a setting" for key in settings if key not in bounds
         ]
-        found = (value_fault(key, told[key], bound) for key, bound in bounds.items() if key in told)
-        return faults + [f"guard {self.name}: {fault}" for fault in found if fault]
+        checked = (value_fault(key, settings[key], bound) for key, bound in bounds.items() if key in settings)
+        return faults + [f"guard {self.name}: {fault}" for fault in checked if fault]
 
 
 def site_half(name: str) -> type[SiteGuard]:

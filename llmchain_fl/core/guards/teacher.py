@@ -27,8 +27,8 @@ def sent(prefix: str, arrays: Arrays, scale: float) -> Arrays:
     """The payload of a teacher; nothing without one."""
     if not arrays:
         return {}
-    told = {f"{prefix}.{name}": value for name, value in arrays.items()}
-    return told | {f"{prefix}-scale.value": np.array([scale], dtype=np.float32)}
+    payload = {f"{prefix}.{name}": value for name, value in arrays.items()}
+    return payload | {f"{prefix}-scale.value": np.array([scale], dtype=np.float32)}
 
 
 def received(prefix: str, payload: Arrays) -> tuple[Arrays, float]:
@@ -50,9 +50,9 @@ def state_of(resident: Resident, arrays: Arrays, scale: float) -> State:
     fits = all(shape == resident.shapes.get(name) for name, shape in factors.items())
     if fits and scale in (0.0, np.float32(own.scale)):
         return resident.state_of(arrays)
-    told = {name: value for name, value in arrays.items() if name.startswith("head.")}
+    state = {name: value for name, value in arrays.items() if name.startswith("head.")}
     whole = with_start(arrays, resident.shapes, own.seed)
     for module in modules(arrays):
         left, right = product_pair(whole, module, scale or own.scale)
-        told |= {f"{module}.fold_B": left.astype(np.float32), f"{module}.fold_A": right.astype(np.float32)}
-    return resident.state_of(told)
+        state |= {f"{module}.fold_B": left.astype(np.float32), f"{module}.fold_A": right.astype(np.float32)}
+    return resident.state_of(state)

@@ -61,12 +61,12 @@ def compose(events: Sequence[Event], delta: float, accountant: str) -> float:
     within = merge([_within(event) for event in events])
     try:
         with np.errstate(all="ignore"):
-            found = ACCOUNTANTS[accountant](within, delta)
+            epsilon = ACCOUNTANTS[accountant](within, delta)
     except Exception as fault:
         raise _no_number(type(fault).__name__, accountant) from fault
-    if math.isnan(found):
+    if math.isnan(epsilon):
         raise _no_number("not a number", accountant)
-    return max(0.0, found)
+    return max(0.0, epsilon)
 
 
 def _within(event: Event) -> Event:
@@ -121,8 +121,8 @@ def _step_rdp(kind: str, sampling_rate: float, noise_multiplier: float, orders: 
         accountant.compose(
             gaussian if kind in UNSAMPLED else dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian)
         )
-    found = np.asarray(accountant.rdp, dtype=np.float64)
-    return np.where(found >= 0, found, np.inf)
+    divergences = np.asarray(accountant.rdp, dtype=np.float64)
+    return np.where(divergences >= 0, divergences, np.inf)
 
 
 @contextmanager

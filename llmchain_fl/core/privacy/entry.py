@@ -54,8 +54,8 @@ class Door:
         wanted: dict[bytes, tuple[str, ...]] = {}
         for group, people in parts:
             for person in people:
-                asked = wanted.get(person, ())
-                wanted[person] = asked if group in asked else (*asked, group)
+                so_far = wanted.get(person, ())
+                wanted[person] = so_far if group in so_far else (*so_far, group)
         moves, after = Moves(), dict[bytes, Profile]()
         known: dict[tuple[Profile, tuple[str, ...]], Profile] = {}
         for person in {**dict.fromkeys(register), **wanted}:

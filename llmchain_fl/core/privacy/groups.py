@@ -75,10 +75,10 @@ def excludes(one: str, other: str) -> bool:
 
 
 def _parts(group: str) -> tuple[str, str]:
-    found = _GROUP.fullmatch(group)
-    if found is None:
+    match = _GROUP.fullmatch(group)
+    if match is None:
         raise PrivacyError(
             f"no group of a site is called {group!r}",
             remedy=f"{EVERYBODY!r}, or the data set, a slash, and {TRAINING}, {TRAINING}:STAGE or {HELD_OUT}",
         )
-    return found["data_set"], found["purpose"]
+    return match["data_set"], match["purpose"]

@@ -126,12 +126,12 @@ def discrete_gaussians(size: int, variance: int, words: Words = secure_words) ->
             f"integer noise of size {size} and variance {variance!r} cannot be drawn",
             remedy=f"a size of at least 0; a whole variance from 1 to {MOST_VARIANCE}, see share_variance()",
         )
-    law, found, start = _Law.of(variance), np.empty(size, dtype=np.int64), 0
+    law, integers, start = _Law.of(variance), np.empty(size, dtype=np.int64), 0
     while start < size:
         part = law.drawn(min(_CHUNK, 2 * (size - start) + 64), words)[: size - start]
-        found[start : start + part.size] = part
+        integers[start : start + part.size] = part
         start += part.size
-    return found
+    return integers
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class _Law:
         """
         with localcontext(Context(prec=digits)):
             exponent = zeros * Decimal(2).ln() - Decimal(size * size) / (2 * self.variance) - Decimal(self.cap)
-            found = exponent.exp()
-        return Fraction(found), Fraction(zeros + size * size // (2 * self.variance) + 10, 10 ** (digits - 2))
+            chance = exponent.exp()
+        return Fraction(chance), Fraction(zeros + size * size // (2 * self.variance) + 10, 10 ** (digits - 2))
 
 
 def _bit_lengths(values: NDArray[np.uint64]) -> Integers:

@@ -136,9 +136,9 @@ def clipped_integer_sum(rows: Tensor, clip_norm: float, bits: int) -> tuple[Inte
 def _whole(row: Tensor, longest_squared: float) -> Tensor | None:
     """The row as whole numbers of squared norm <= ``longest_squared``; None: neither rounding is that short."""
     for rounded in (torch.round, torch.trunc):
-        found = rounded(row)
-        if float(torch.dot(found, found)) <= longest_squared:
-            return found
+        whole = rounded(row)
+        if float(torch.dot(whole, whole)) <= longest_squared:
+            return whole
     return None
 
 

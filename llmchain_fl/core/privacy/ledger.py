@@ -159,8 +159,8 @@ class FileLedger:
             if key not in book.seals:
                 replace(self._file(key), payload)
                 self._store.append(book, "seal", key=key, sha256=digest)
-                kept = {self._file(name) for name in book.newest(KEPT_PAYLOADS)}
-                for file in set(self._store.sealed.iterdir()) - kept:
+                newest = {self._file(name) for name in book.newest(KEPT_PAYLOADS)}
+                for file in set(self._store.sealed.iterdir()) - newest:
                     remove(file)
 
     def receipt(self) -> str:
@@ -221,10 +221,10 @@ class FileLedger:
         named = {"members": moves.joined, "left": moves.left}
         people = [(kind, group, hashes) for kind in kinds for group, hashes in named[kind].items()]
         digests = self._store.register.write([hashes for *_, hashes in people], book.members) if people else []
-        found: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
+        files: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
         for (kind, group, _), digest in zip(people, digests, strict=True):
-            found[kind][group] = digest
-        return found
+            files[kind][group] = digest
+        return files
 
     def _file(self, key: str) -> Path:
         return self._store.sealed / f"{mark(key)}.bin"

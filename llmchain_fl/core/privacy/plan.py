@@ -165,18 +165,18 @@ class PrivacyPlan:
             object.__setattr__(self, name, int(getattr(self, name)))
 
     def _sharing_faults(self) -> list[str]:
-        found: list[str] = []
+        faults: list[str] = []
         if (self.shares > 1) != (self.grid > 0) or self.members < self.shares:
-            found.append(
+            faults.append(
                 f"shares = {self.shares}, members = {self.members}, grid = {self.grid}: shared noise needs a grid and "
                 "members >= shares, noise of a site's own has none of them"
             )
         if self.shares > 1 and self.steps_per_round > 1:
-            found.append(
+            faults.append(
                 f"steps_per_round is {self.steps_per_round} with shared noise, must be 1: a person moves the later "
                 "steps of a site through the earlier ones, and the noise of the others comes only at the end"
             )
-        return found
+        return faults
 
     @property
     def is_shared(self) -> bool:

@@ -59,7 +59,7 @@ def noised_mean(values: NDArray[np.float64], noise_multiplier: float, noise: Sec
         PrivacyError: the multiplier is not above 0.
     """
     check_multiplier(noise_multiplier)
-    kept = np.clip(values[np.isfinite(values)], 0.0, 1.0)
-    exact = torch.tensor([float((kept - 0.5).sum()), 0.5 * len(kept)], dtype=torch.float64)
+    counted = np.clip(values[np.isfinite(values)], 0.0, 1.0)
+    exact = torch.tensor([float((counted - 0.5).sum()), 0.5 * len(counted)], dtype=torch.float64)
     above, half_count = noise.added(exact, noise_multiplier * SENSITIVITY).tolist()
     return float(min(1.0, max(0.0, 0.5 + above / max(2.0 * half_count, 1.0))))

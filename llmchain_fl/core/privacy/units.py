@@ -39,10 +39,10 @@ class Units:
     @classmethod
     def of_people(cls, people: Sequence[str]) -> Units:
         """One unit for each different name in ``people`` (one name for each record), in order of first appearance."""
-        found: dict[str, list[int]] = {}
+        by_person: dict[str, list[int]] = {}
         for record, person in enumerate(people):
-            found.setdefault(person, []).append(record)
-        return cls(tuple(np.array(records, dtype=np.int64) for records in found.values()))
+            by_person.setdefault(person, []).append(record)
+        return cls(tuple(np.array(records, dtype=np.int64) for records in by_person.values()))
 
     def kept(self, take: Sequence[bool] | NDArray[np.bool_]) -> Units:
         """The units u with ``take[u]``; the records of the others are in no unit any more."""

@@ -46,6 +46,6 @@ REMEDIES: dict[str, str] = {
 }
 
 
-def refuse(check: str, what: str) -> SecureSumError:
+def refuse(check: str, fault: str) -> SecureSumError:
     """The error of one check of the table above."""
-    return SecureSumError(what, remedy=REMEDIES.get(check, SERVER), check=check)
+    return SecureSumError(fault, remedy=REMEDIES.get(check, SERVER), check=check)

@@ -37,12 +37,12 @@ class Directory:
         neighbours: neighbours of each where there are more members; even.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], told: str, all_pairs: int, neighbours: int) -> None:
-        self.entries, self.digest, self.names = dict(entries), told, sorted(entries)
+    def __init__(self, entries: Mapping[str, Entry], hexdigest: str, all_pairs: int, neighbours: int) -> None:
+        self.entries, self.digest, self.names = dict(entries), hexdigest, sorted(entries)
         self.sparse = len(entries) > max(all_pairs, neighbours + 1)
         self._points = {name: place for place, name in enumerate(self.names, start=1)}
         self._reach = neighbours // 2
-        self._ring = sorted(self.names, key=lambda name: digest([told, name]))
+        self._ring = sorted(self.names, key=lambda name: digest([hexdigest, name]))
         self._places = {name: place for place, name in enumerate(self._ring)}
 
     def point(self, name: str) -> int:
@@ -106,8 +106,8 @@ def read_directory(
         if name in entries:
             raise refuse("twice", f"{name!r} stands in the directory twice")
         entries[name] = _entry(key)
-    told = digest([message.decode("ascii") for message in sorted(messages)])
-    return Directory(entries, told, all_pairs, neighbours)
+    hexdigest = digest([message.decode("ascii") for message in sorted(messages)])
+    return Directory(entries, hexdigest, all_pairs, neighbours)
 
 
 def _entry(key: Signed) -> Entry:

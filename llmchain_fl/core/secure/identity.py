@@ -116,16 +116,16 @@ def read(message: bytes, kind: str) -> Signed:
     Raises:
         SecureSumError: see the table.
     """
-    told = attempt(lambda: json.loads(message)) if len(message) <= LONGEST else None
-    if not isinstance(told, dict) or attempt(lambda: canonical(told)) != message:
-        told = {}
-    body = told.get("body")
-    if set(told) != {"kind", "body", "signature"} or told["kind"] != kind or not isinstance(body, dict):
+    record = attempt(lambda: json.loads(message)) if len(message) <= LONGEST else None
+    if not isinstance(record, dict) or attempt(lambda: canonical(record)) != message:
+        record = {}
+    body = record.get("body")
+    if set(record) != {"kind", "body", "signature"} or record["kind"] != kind or not isinstance(body, dict):
         raise refuse("form", f"this is no message of kind {kind}")
     if {name: type(value) for name, value in body.items()} != FIELDS[kind]:
         raise refuse("form", f"the fields of a message of kind {kind} are others")
     check_place(body["run"], body["round"], body["site"])
-    return Signed(kind, body, unhex(told["signature"], SIGNATURE))
+    return Signed(kind, body, unhex(record["signature"], SIGNATURE))
 
 
 def check_place(run: str, number: int, site: str) -> None:

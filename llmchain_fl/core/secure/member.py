@@ -97,11 +97,11 @@ class Member:
                 old-round, store.
         """
         with self._store.opened(run) as file:
-            kept, seat, terms = self._seat(file, run, number, directory, context)
-            if not kept.bundle:
+            state, seat, terms = self._seat(file, run, number, directory, context)
+            if not state.bundle:
                 bundle, own = seat.give(terms)
-                kept = replace(
-                    kept,
+                state = replace(
+                    state,
                     directory=seat.directory.digest,
                     context=context,
                     bundle=bundle.decode("ascii"),
@@ -112,11 +112,11 @@ class Member:
                     floor=terms.floor,
                     held={self._name: own},
                 )
-                self._keep(file, number, kept)
-            if kept.context != context:
+                self._keep(file, number, state)
+            if state.context != context:
                 raise refuse("plan", "shares of this round were given under another plan")
-            self._check_once(run, number, kept, "directory")
-            return kept.bundle.encode("ascii")
+            self._check_once(run, number, state, "directory")
+            return state.bundle.encode("ascii")
 
     def check(
         self, run: str, number: int, directory: Sequence[bytes], shared: Sequence[str], shares: Sequence[bytes]
@@ -127,8 +127,8 @@ class Member:
             SecureSumError: what :meth:`masked` would raise.
         """
         with self._store.opened(run) as file:
-            kept, seat, terms = self._given(file, run, number, directory, shared)
-            if not kept.upload:
+            state, seat, terms = self._given(file, run, number, directory, shared)
+            if not state.upload:
                 seat.take(shares, shared, self._listed, terms)
 
     def masked(
@@ -157,20 +157,20 @@ class Member:
             SecureSumError: what :meth:`shares` raises; own-shares, share, one-upload, words.
         """
         with self._store.opened(run) as file:
-            kept, seat, terms = self._given(file, run, number, directory, shared)
-            if not kept.upload:
+            state, seat, terms = self._given(file, run, number, directory, shared)
+            if not state.upload:
                 taken = seat.take(shares, shared, self._listed, terms)
-                kept = replace(kept, shared=tuple(sorted(shared)), quorum=taken.quorum, floor=taken.floor)
-                statement = self._identity.signed("upload", self._place(run, number, kept))
-                upload = b"\n".join((statement, seat.masked(words, bits, kept.shared)))
-                kept = replace(kept, held={**kept.held, **taken.held}, upload=hashlib.sha256(upload).hexdigest())
+                state = replace(state, shared=tuple(sorted(shared)), quorum=taken.quorum, floor=taken.floor)
+                statement = self._identity.signed("upload", self._place(run, number, state))
+                upload = b"\n".join((statement, seat.masked(words, bits, state.shared)))
+                state = replace(state, held={**state.held, **taken.held}, upload=hashlib.sha256(upload).hexdigest())
                 file.write_upload(number, upload)
-                self._keep(file, number, kept)
+                self._keep(file, number, state)
             else:
                 upload = file.read_upload(number)
-                if hashlib.sha256(upload).hexdigest() != kept.upload:
+                if hashlib.sha256(upload).hexdigest() != state.upload:
                     raise refuse("store", "the masked upload is damaged or gone")
-            self._check_once(run, number, kept, "upload")
+            self._check_once(run, number, state, "upload")
             return upload
 
     def confirm(self, run: str, number: int, survivors: Sequence[str], statements: Sequence[bytes]) -> bytes:
@@ -185,8 +185,8 @@ class Member:
             SecureSumError: upload-first, survivors, few-survivors, not-among, one-list, one-shared-set, old-round.
         """
         with self._store.opened(run) as file:
-            kept = self._listed_once(file, run, number, survivors, statements)
-            return self._identity.signed("survivors", self._place(run, number, kept, survivors=kept.survivors))
+            state = self._listed_once(file, run, number, survivors, statements)
+            return self._identity.signed("survivors", self._place(run, number, state, survivors=state.survivors))
 
     def unmask(
         self,
@@ -210,20 +210,20 @@ class Member:
             SecureSumError: what :meth:`confirm` raises; confirmations.
         """
         with self._store.opened(run) as file:
-            kept = self._listed_once(file, run, number, survivors, statements)
-            if needs_quorum(kept.members, len(kept.shared), len(survivors), kept.floor, kept.sparse):
-                expected = self._place(run, number, kept, survivors=kept.survivors)
-                told = endorsed(confirmations, "survivors", expected, self._listed) & set(survivors)
-                if len(told) < kept.quorum:
+            state = self._listed_once(file, run, number, survivors, statements)
+            if needs_quorum(state.members, len(state.shared), len(survivors), state.floor, state.sparse):
+                expected = self._place(run, number, state, survivors=state.survivors)
+                confirmed = endorsed(confirmations, "survivors", expected, self._listed) & set(survivors)
+                if len(confirmed) < state.quorum:
                     raise refuse(
-                        "confirmations", f"{len(told)} members confirm the list of survivors, of {kept.quorum}"
+                        "confirmations", f"{len(confirmed)} members confirm the list of survivors, of {state.quorum}"
                     )
             shares = ""
-            for owner in sorted(set(kept.holders) & set(kept.shared)):
-                pair = unhex(kept.held[owner], PAIR)
+            for owner in sorted(set(state.holders) & set(state.shared)):
+                pair = unhex(state.held[owner], PAIR)
                 shares += (pair[:SHARE] if owner in survivors else pair[SHARE:]).hex()
             return self._identity.signed(
-                "answer", self._place(run, number, kept, survivors=kept.survivors, shares=shares)
+                "answer", self._place(run, number, state, survivors=state.survivors, shares=shares)
             )
 
     def forget(self, run: str, before_round: int) -> None:
@@ -232,68 +232,68 @@ class Member:
             file.forget(before_round)
 
     def _kept(self, file: RunFile, number: int) -> Kept:
-        kept = file.rounds.get(number)
-        if kept is None:
+        state = file.rounds.get(number)
+        if state is None:
             raise refuse("old-round", f"this site has no secrets of round {number}")
-        return kept
+        return state
 
-    def _keep(self, file: RunFile, number: int, kept: Kept) -> None:
-        file.rounds[number] = kept
+    def _keep(self, file: RunFile, number: int, state: Kept) -> None:
+        file.rounds[number] = state
         file.save()
 
-    def _key(self, run: str, number: int, kept: Kept) -> bytes:
-        secrets = secrets_of(unhex(kept.seed, 32))
-        told: Body = {"run": run, "round": number, "site": self._name, "identity": self._identity.public}
-        told |= {"mask": public_of(secrets.mask).hex(), "box": public_of(secrets.box).hex()}
-        return self._identity.signed("key", {**told, "self": hashlib.sha256(secrets.self_seed).hexdigest()})
+    def _key(self, run: str, number: int, state: Kept) -> bytes:
+        secrets = secrets_of(unhex(state.seed, 32))
+        fields: Body = {"run": run, "round": number, "site": self._name, "identity": self._identity.public}
+        fields |= {"mask": public_of(secrets.mask).hex(), "box": public_of(secrets.box).hex()}
+        return self._identity.signed("key", {**fields, "self": hashlib.sha256(secrets.self_seed).hexdigest()})
 
     def _seat(
         self, file: RunFile, run: str, number: int, messages: Sequence[bytes], context: str
     ) -> tuple[Kept, Seat, Terms]:
         """Checks of the directory: signatures, names, round, own key, number, threshold; the first one given stays."""
-        kept, policy = self._kept(file, number), self._policy
+        state, policy = self._kept(file, number), self._policy
         directory = read_directory(messages, (run, number), self._listed, policy.all_pairs, policy.neighbours)
-        if self._key(run, number, kept) not in messages:
+        if self._key(run, number, state) not in messages:
             raise refuse("own-key", f"the keys of {self._name!r} are not in the directory as it gave them")
         terms = policy.terms(len(directory.names), len(directory.holders(self._name)))
-        if kept.directory and kept.directory != directory.digest:
+        if state.directory and state.directory != directory.digest:
             raise refuse("one-directory", "this site gave shares under another directory of this round")
-        seat = Seat(self._name, run, number, self._identity, secrets_of(unhex(kept.seed, 32)), directory, context)
-        return kept, seat, terms
+        seat = Seat(self._name, run, number, self._identity, secrets_of(unhex(state.seed, 32)), directory, context)
+        return state, seat, terms
 
     def _given(
         self, file: RunFile, run: str, number: int, messages: Sequence[bytes], shared: Sequence[str]
     ) -> tuple[Kept, Seat, Terms]:
         """The same of a round in which this site gave shares; whom an upload is masked against stays."""
-        kept = self._kept(file, number)
-        if not kept.bundle:
+        state = self._kept(file, number)
+        if not state.bundle:
             raise refuse("one-directory", "this site gave no shares in this round")
-        kept, seat, terms = self._seat(file, run, number, messages, kept.context)
-        self._check_once(run, number, kept, "directory")
-        if kept.upload and sorted(shared) != list(kept.shared):
+        state, seat, terms = self._seat(file, run, number, messages, state.context)
+        self._check_once(run, number, state, "directory")
+        if state.upload and sorted(shared) != list(state.shared):
             raise refuse("one-upload", "the upload is masked against others")
-        return kept, seat, terms
+        return state, seat, terms
 
     def _listed_once(
         self, file: RunFile, run: str, number: int, survivors: Sequence[str], statements: Sequence[bytes]
     ) -> Kept:
         """Checks of a list of survivors; it is the only one of the round from here on."""
-        kept = self._kept(file, number)
-        if kept.upload:
-            self._check_once(run, number, kept, "upload")
-        stated = endorsed(statements, "upload", self._place(run, number, kept), self._listed)
-        listed = replace(kept, survivors=check_survivors(kept, self._name, survivors, stated))
+        state = self._kept(file, number)
+        if state.upload:
+            self._check_once(run, number, state, "upload")
+        stated = endorsed(statements, "upload", self._place(run, number, state), self._listed)
+        listed = replace(state, survivors=check_survivors(state, self._name, survivors, stated))
         self._check_once(run, number, listed, "survivors")
-        if kept != listed:
+        if state != listed:
             self._keep(file, number, listed)
         return listed
 
-    def _place(self, run: str, number: int, kept: Kept, **more: str) -> Body:
-        place: Body = {"run": run, "round": number, "site": self._name, "directory": kept.directory}
-        return {**place, "shared": digest(list(kept.shared)), **more}
+    def _place(self, run: str, number: int, state: Kept, **more: str) -> Body:
+        place: Body = {"run": run, "round": number, "site": self._name, "directory": state.directory}
+        return {**place, "shared": digest(list(state.shared)), **more}
 
-    def _check_once(self, run: str, number: int, kept: Kept, step: str) -> None:
+    def _check_once(self, run: str, number: int, state: Kept, step: str) -> None:
         """Record what this round's step was, or refuse it where another one is recorded."""
-        done = {"directory": digest([kept.directory, kept.context, kept.bundle])}
-        done |= {"upload": kept.upload, "survivors": kept.survivors}
+        done = {"directory": digest([state.directory, state.context, state.bundle])}
+        done |= {"upload": state.upload, "survivors": state.survivors}
         self._once_recorded(f"secure-sum/{digest(run)[:32]}/{number}/{step}", done[step])

@@ -77,9 +77,9 @@ def mean_of(
         flat = from_words(total.astype(np.uint32), secure.largest, secure.members) / sites
     else:
         flat = total * (plan.clip_norm / 2.0**plan.grid) / (sites * (1.0 if plan.unit == "site" else plan.divisor))
-    found, start = {}, 0
+    arrays, start = {}, 0
     for name in sorted(shapes):
         size = int(np.prod(shapes[name]))
-        found[name] = flat[start : start + size].reshape(shapes[name]).astype(np.float32)
+        arrays[name] = flat[start : start + size].reshape(shapes[name]).astype(np.float32)
         start += size
-    return found
+    return arrays

@@ -72,14 +72,14 @@ class RunFile:
 
     def save(self) -> None:
         """Write everything."""
-        told = {"oldest": self.oldest, "rounds": {number: asdict(kept) for number, kept in self.rounds.items()}}
-        data = canonical(told)
+        content = {"oldest": self.oldest, "rounds": {number: asdict(state) for number, state in self.rounds.items()}}
+        data = canonical(content)
         replace(self._file, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
     def forget(self, before: int) -> None:
         """Drop the rounds below ``before``, for ever."""
         self.oldest = max(self.oldest, before)
-        self.rounds = {number: kept for number, kept in self.rounds.items() if number >= self.oldest}
+        self.rounds = {number: state for number, state in self.rounds.items() if number >= self.oldest}
         self.save()
         live = {self._upload(number) for number in self.rounds}
         for file in self._stem.parent.glob(f"{self._stem.name}-*.bin"):
@@ -99,11 +99,11 @@ class RunFile:
 
     def _read(self, data: bytes) -> None:
         total, _, rest = data.partition(b"\n")
-        told = attempt(lambda: json.loads(rest)) if hashlib.sha256(rest).hexdigest().encode() == total else None
-        if not isinstance(told, dict):
+        content = attempt(lambda: json.loads(rest)) if hashlib.sha256(rest).hexdigest().encode() == total else None
+        if not isinstance(content, dict):
             raise refuse("store", "the secrets of the secure sum are damaged")
-        self.oldest = told["oldest"]
-        for number, values in told["rounds"].items():
+        self.oldest = content["oldest"]
+        for number, values in content["rounds"].items():
             lists = {name: tuple(values[name]) for name in ("holders", "shared")}
             self.rounds[int(number)] = Kept(**{**values, **lists})
 
@@ -161,7 +161,7 @@ class OnceFile:
                     append(self._path, len(whole), canonical([name, digest]) + b"\n")
 
     def _known(self, data: bytes) -> dict[str, str]:
-        known = attempt(lambda: {str(name): str(told) for name, told in map(json.loads, data.splitlines())})
+        known = attempt(lambda: {str(name): str(value) for name, value in map(json.loads, data.splitlines())})
         if known is None:
             raise refuse("store", f"{self._path} is damaged")
         return known

@@ -9,7 +9,7 @@ from llmchain_fl.core.secure.identity import Body, digest, read
 from llmchain_fl.core.secure.store import Kept
 
 
-def check_survivors(kept: Kept, name: str, survivors: Sequence[str], stated: set[str]) -> str:
+def check_survivors(state: Kept, name: str, survivors: Sequence[str], stated: set[str]) -> str:
     """The digest of a list of survivors that ``name`` may unmask for.
 
     ======================================================  ========================
@@ -25,7 +25,7 @@ def check_survivors(kept: Kept, name: str, survivors: Sequence[str], stated: set
     ======================================================  ========================
 
     Args:
-        kept: what the member knows of the round.
+        state: what the member knows of the round.
         name: the member.
         survivors: the list.
         stated: who has signed that it is masked against the same members.
@@ -34,22 +34,22 @@ def check_survivors(kept: Kept, name: str, survivors: Sequence[str], stated: set
         SecureSumError: see the table.
     """
     alive = set(survivors)
-    if not kept.upload:
+    if not state.upload:
         raise refuse("upload-first", f"{name!r} has not uploaded")
     if len(alive) < len(survivors):
         raise refuse("twice", "a site stands twice among the survivors")
-    if not alive <= set(kept.shared):
+    if not alive <= set(state.shared):
         raise refuse("survivors", "a survivor gave no shares: nothing is masked against it")
     if name not in alive:
         raise refuse("not-among", f"{name!r} uploaded and is called gone")
-    if len(alive) < kept.floor:
-        raise refuse("few-survivors", f"{len(alive)} survivors of {kept.floor} that are asked for")
-    if not alive & set(kept.holders) <= stated | {name}:
+    if len(alive) < state.floor:
+        raise refuse("few-survivors", f"{len(alive)} survivors of {state.floor} that are asked for")
+    if not alive & set(state.holders) <= stated | {name}:
         raise refuse("one-shared-set", "a survivor has not stated that it is masked against the same members")
-    told = digest(sorted(alive))
-    if kept.survivors not in ("", told):
+    hexdigest = digest(sorted(alive))
+    if state.survivors not in ("", hexdigest):
         raise refuse("one-list", "the round has another list of survivors")
-    return told
+    return hexdigest
 
 
 def needs_quorum(members: int, shared: int, survivors: int, floor: int, sparse: bool) -> bool:
@@ -80,13 +80,13 @@ def endorsed(messages: Sequence[bytes], kind: str, expected: Body, listed: Mappi
     """
     if len(messages) > len(listed):
         raise refuse("twice", f"{len(messages)} messages of {len(listed)} listed sites")
-    found: set[str] = set()
+    signers: set[str] = set()
     for message in messages:
-        told = read(message, kind)
-        name = told.text("site")
+        statement = read(message, kind)
+        name = statement.text("site")
         if name not in listed:
             raise refuse("stranger", f"{name!r} is not listed")
-        told.check(listed[name])
-        if told.body == {**expected, "site": name}:
-            found.add(name)
-    return found
+        statement.check(listed[name])
+        if statement.body == {**expected, "site": name}:
+            signers.add(name)
+    return signers

@@ -80,7 +80,7 @@ class Beside(Half):
 
     def attach(self, module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
         """Put the parts on."""
-        found = {}
+        parameters = {}
         for name in self.layers(module, spec):
             layer = module.get_submodule(name)
             try:
@@ -88,8 +88,8 @@ class Beside(Half):
             except ModelError as error:
                 raise ModelError(f"{name}: {error.what}", remedy=error.remedy) from error
             self._put_on(layer, part.to(next(layer.parameters()).device))
-            found[f"{name}.{self.ending}"] = parameter
-        return found
+            parameters[f"{name}.{self.ending}"] = parameter
+        return parameters
 
     def _put_on(self, layer: nn.Module, part: nn.Module) -> None:
         layer.add_module(CHILD, part)

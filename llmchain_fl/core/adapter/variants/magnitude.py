@@ -65,14 +65,14 @@ class DoraMagnitude(Beside):
 
     def written(self, arrays: Arrays, module: nn.Module) -> dict[str, Any]:
         """And a pair of rank 1, zeros."""
-        found = super().written(arrays, module)
-        for layer in [name.removesuffix(f".{self.ending}") for name in found]:
+        written = super().written(arrays, module)
+        for layer in [name.removesuffix(f".{self.ending}") for name in written]:
             d_out, d_in = sizes(module.get_submodule(layer))
-            found |= {
+            written |= {
                 f"{layer}{_FACTORS[0]}": np.zeros((1, d_in), dtype=np.float32),
                 f"{layer}{_FACTORS[1]}": np.zeros((d_out, 1), dtype=np.float32),
             }
-        return found
+        return written
 
     def read(self, tensors: Mapping[str, Any]) -> Arrays:
         """m alone.

@@ -39,12 +39,12 @@ class Norms(Half):
 
     def attach(self, module: nn.Module, spec: AdapterSpec) -> dict[str, nn.Parameter]:
         """New parameters in the place of the base's."""
-        found = {}
+        parameters = {}
         for name in self.layers(module, spec):
             layer = module.get_submodule(name)
             for field, parameter in _in_float32(layer).items():
-                found[f"{name}.{_FIELDS[field]}"] = parameter
-        return found
+                parameters[f"{name}.{_FIELDS[field]}"] = parameter
+        return parameters
 
     def config(self, names: list[str], spec: AdapterSpec, **common: Any) -> peft.PeftConfig:
         """LN tuning."""
@@ -52,11 +52,11 @@ class Norms(Half):
 
     def written(self, arrays: Arrays, module: nn.Module) -> dict[str, Any]:
         """peft's names."""
-        found = {}
+        written = {}
         for name, value in super().written(arrays, module).items():
             layer, _, ending = name.rpartition(".")
-            found[f"{layer}{_THEIRS}{ending.removeprefix('ln_')}"] = value
-        return found
+            written[f"{layer}{_THEIRS}{ending.removeprefix('ln_')}"] = value
+        return written
 
     def read(self, tensors: Mapping[str, Any]) -> Arrays:
         """Ours."""
@@ -65,9 +65,9 @@ class Norms(Half):
 
 def _in_float32(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Field -> its new parameter, until ``layer.undo_variant()``."""
-    kept = {field: value for field, value in layer._parameters.items() if value is not None and field in _FIELDS}
-    dtype = next(iter(kept.values())).dtype
-    made = {field: nn.Parameter(value.detach().float().clone()) for field, value in kept.items()}
+    base = {field: value for field, value in layer._parameters.items() if value is not None and field in _FIELDS}
+    dtype = next(iter(base.values())).dtype
+    made = {field: nn.Parameter(value.detach().float().clone()) for field, value in base.items()}
     layer._parameters.update(made)
     hooks = (
         layer.register_forward_pre_hook(lambda _layer, inputs: (inputs[0].float(), *inputs[1:])),
@@ -77,7 +77,7 @@ def _in_float32(layer: nn.Module) -> dict[str, nn.Parameter]:
     def undo() -> None:
         for hook in hooks:
             hook.remove()
-        layer._parameters.update(kept)
+        layer._parameters.update(base)
 
     vars(layer)[UNDO] = undo
     return made
