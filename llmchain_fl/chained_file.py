@@ -44,8 +44,8 @@ class ChainedFile:
             try:
                 entry = chain.following(line)
             except (ValueError, KeyError, TypeError, RecursionError):
-                what = f"{self._file}: line {chain.next} was changed, or one before it is gone"
-                raise RunError(what, remedy=self._remedy) from None
+                message = f"{self._file}: line {chain.next} was changed, or one before it is gone"
+                raise RunError(message, remedy=self._remedy) from None
             chain.take(line, entry)
             found.append(entry)
         return chain, found

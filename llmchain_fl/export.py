@@ -134,8 +134,8 @@ def _merged(adapter: Path, out: Path, place: str, kind: str, dtype: str) -> floa
         again = _outputs(_model(kind, str(out), dtype), ids)
     difference = float((again - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
     if not difference <= _CLOSE[dtype]:
-        what = f"merged, an output differs by {difference:.1e} of the largest; at most {_CLOSE[dtype]:.0e}"
-        raise ModelError(what, remedy="export it as peft, or merge in float32")
+        message = f"merged, an output differs by {difference:.1e} of the largest; at most {_CLOSE[dtype]:.0e}"
+        raise ModelError(message, remedy="export it as peft, or merge in float32")
     for name in SIDES:
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, out / name)
@@ -176,5 +176,5 @@ def _check_tied(model: nn.Module) -> None:
     adapted = [names for names in tied if any(".base_layer." in name for name in names)]
     shared = [names for names in adapted if not all(".base_layer." in name for name in names)]
     if shared:
-        what = f"{shared[0][0]} and {shared[0][1]} are one weight: merged, both would change"
-        raise ModelError(what, remedy="export it as peft")
+        message = f"{shared[0][0]} and {shared[0][1]} are one weight: merged, both would change"
+        raise ModelError(message, remedy="export it as peft")

@@ -124,8 +124,8 @@ def _number(config: ConfigRecord, name: str) -> int:
 
 def _scores(record: MetricRecord) -> dict[str, float]:
     if len(record) > MAX_SCORES or not all(type(value) in (int, float) for value in record.values()):
-        what = f"a score that is no number, or more than {MAX_SCORES} of them"
-        raise WireError(what, remedy=_SAME)
+        message = f"a score that is no number, or more than {MAX_SCORES} of them"
+        raise WireError(message, remedy=_SAME)
     return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
 
 

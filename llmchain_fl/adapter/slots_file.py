@@ -118,8 +118,8 @@ def _checked(file: Path, stages: object, tensors: Arrays, arrays: Arrays) -> Slo
     ranks = {value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")}
     rows = tensors.get("rows", np.zeros(0))
     if {rows.shape} != {(rank,) for rank in ranks} or not np.isin(rows, range(1, len(stages) + 1)).all():
-        what = f"{file} has {rows.shape} rows of {len(stages)} stages; the adapter has the rank {sorted(ranks)}"
-        raise ModelError(what, remedy=_REMEDY)
+        message = f"{file} has {rows.shape} rows of {len(stages)} stages; the adapter has the rank {sorted(ranks)}"
+        raise ModelError(message, remedy=_REMEDY)
     if set(tensors) not in ({"rows"}, {"rows", "keys", "centre", "tau"}):
         raise ModelError(f"{file} holds the tensors {', '.join(sorted(tensors))}", remedy=_REMEDY)
     if "keys" in tensors and len(tensors["keys"]) != len(stages):
@@ -146,8 +146,8 @@ def without_stage(arrays: Arrays, slots: Slots, stage: str) -> tuple[Arrays, Slo
     | two slots | the other one, a plain adapter |
     """
     if stage not in slots.held or len(slots.held) < 2:
-        what = f'slot "{stage}" cannot be taken out of the slots {", ".join(slots.held)}'
-        raise ModelError(what, remedy="name one of several slots")
+        message = f'slot "{stage}" cannot be taken out of the slots {", ".join(slots.held)}'
+        raise ModelError(message, remedy="name one of several slots")
     number = slots.stages.index(stage) + 1
     stay = slots.rows != number
     rows, route = slots.rows[stay], dict(slots.route)

@@ -85,8 +85,8 @@ class Sums:
         """
         alike = all(name in state and state[name].shape == known.shape for name, known in self._sums.items())
         if state.get("version") != self.version or not alike:
-            what = "the sums so far are of another version of the features, or of another label list"
-            raise RunError(what, remedy="go on with the adapter and labels that they were made with, or begin anew")
+            message = "the sums so far are of another version of the features, or of another label list"
+            raise RunError(message, remedy="go on with the adapter and labels that they were made with, or begin anew")
         self._sums = {name: np.array(state[name], dtype=np.float64) for name in self._sums}
 
     def moments(self) -> Moments:

@@ -54,8 +54,8 @@ class SiteShape:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not (math.isfinite(self.alpha) and self.alpha > 0):
-            what = f"a site cannot have rank {self.rank} and alpha {self.alpha}"
-            raise ModelError(what, remedy="give a rank of at least 1 and a finite alpha above 0")
+            message = f"a site cannot have rank {self.rank} and alpha {self.alpha}"
+            raise ModelError(message, remedy="give a rank of at least 1 and a finite alpha above 0")
 
     @property
     def scale(self) -> float:
@@ -188,8 +188,8 @@ def check_thin(arrays: Arrays, rule: str) -> None:
     for module in modules(arrays):
         (d_out, rank), d_in = arrays[f"{module}.{LORA_B}"].shape, arrays[f"{module}.{LORA_A}"].shape[1]
         if rank > min(d_out, d_in):
-            what = f"{module!r} is {d_out} x {d_in}; rank {rank} leaves no {rank} orthonormal directions in it"
-            raise ModelError(what, remedy=f"lower adapter.rank, or choose another rule than {rule}")
+            message = f"{module!r} is {d_out} x {d_in}; rank {rank} leaves no {rank} orthonormal directions in it"
+            raise ModelError(message, remedy=f"lower adapter.rank, or choose another rule than {rule}")
 
 
 def check_adapter(arrays: Arrays, scale: float) -> None:

@@ -48,8 +48,8 @@ def no_noise(noise: Noise | None) -> None:
         ModelError: there is noise.
     """
     if noise is not None:
-        what = "noise on the sum protects nobody here: the result depends on the sites in other ways too"
-        raise ModelError(what, remedy="choose a linear rule, or let the sites add the noise")
+        message = "noise on the sum protects nobody here: the result depends on the sites in other ways too"
+        raise ModelError(message, remedy="choose a linear rule, or let the sites add the noise")
 
 
 class FactorMean:

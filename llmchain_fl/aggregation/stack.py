@@ -197,8 +197,8 @@ def leading_pair(weight: NDArray[np.floating], start: NDArray[np.floating], turn
         ModelError: ``weight`` has another d_in than ``start``, or is not finite.
     """
     if weight.ndim != 2 or weight.shape[1] != start.shape[1] or not np.isfinite(weight).all():
-        what = f"no singular directions of an array of shape {weight.shape} for d_in = {start.shape[1]}"
-        raise ModelError(what, remedy="give the finite d_out x d_in matrix of this module")
+        message = f"no singular directions of an array of shape {weight.shape} for d_in = {start.shape[1]}"
+        raise ModelError(message, remedy="give the finite d_out x d_in matrix of this module")
     matrix = weight.astype(np.float64)
     q = np.linalg.qr(matrix @ start.astype(np.float64).T).Q
     for _ in range(turns):

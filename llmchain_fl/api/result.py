@@ -67,8 +67,8 @@ class Result:
         try:
             import pandas
         except ImportError as error:
-            what = "a table of metrics needs pandas, which is not installed"
-            raise RunError(what, remedy="pip install pandas, or use result.rows") from error
+            message = "a table of metrics needs pandas, which is not installed"
+            raise RunError(message, remedy="pip install pandas, or use result.rows") from error
         return pandas.DataFrame(self.rows)
 
     def predict(self, texts: Sequence[str]) -> list[str]:

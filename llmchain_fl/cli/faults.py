@@ -112,5 +112,5 @@ def kept_in(run: RunDir) -> Iterator[None]:
         again = f"llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
         nothing = "no round was finished, so nothing is kept"
         kept = f"every finished round is kept, go on with: {again}" if begun else nothing
-        what, _, remedy = full_text(error, kept, run.path if begun else None).partition("\n  -> ")
-        raise RunError(what, remedy=remedy) from error
+        message, _, remedy = full_text(error, kept, run.path if begun else None).partition("\n  -> ")
+        raise RunError(message, remedy=remedy) from error

@@ -45,6 +45,6 @@ def command(
         f"({100 * found.gain:+.1f} +- {100 * found.margin:.1f} points, {found.held_out} messages)"
     )
     if not found.promoted:
-        what = f"what was learned is not promoted: {', '.join(found.failed)}"
-        raise ModelError(what, remedy=f"the signed verdict is in {folder / 'line' / 'verdicts'}")
+        message = f"what was learned is not promoted: {', '.join(found.failed)}"
+        raise ModelError(message, remedy=f"the signed verdict is in {folder / 'line' / 'verdicts'}")
     typer.echo(f"promoted; every step is in {folder / 'loop.jsonl'}")

@@ -66,8 +66,10 @@ def _moments(
 
         def add(module: str, x: Tensor, mask: Tensor = mask) -> None:
             if x.shape[:-1] != mask.shape:
-                what = f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
-                raise ModelError(what, remedy="name other adapter.targets, or set continual.slots.share = 0")
+                message = (
+                    f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
+                )
+                raise ModelError(message, remedy="name other adapter.targets, or set continual.slots.share = 0")
             rows = x[mask].double()
             found[module] += rows.T @ rows
 

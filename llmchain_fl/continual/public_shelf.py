@@ -26,8 +26,8 @@ def pack(rows: Sequence[Row]) -> NDArray[np.uint8]:
     except UnicodeEncodeError:
         raise DataError("a public record holds half a surrogate pair", remedy="write the file as UTF-8") from None
     if len(lines) > MAX_RECORDS or len(told) > MAX_BYTES:
-        what = f"{len(lines)} public records are {len(told)} bytes; at most {MAX_RECORDS} and {MAX_BYTES} travel"
-        raise DataError(what, remedy="lower continual.public_size")
+        message = f"{len(lines)} public records are {len(told)} bytes; at most {MAX_RECORDS} and {MAX_BYTES} travel"
+        raise DataError(message, remedy="lower continual.public_size")
     return np.frombuffer(told, dtype=np.uint8).copy()
 
 

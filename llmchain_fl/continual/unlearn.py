@@ -136,15 +136,15 @@ def remove_site(run: RunDir, site: str, out: Path) -> tuple[Kept, int]:
         if row.get("metric") == "bytes_up" and (row.get("site") or row.get("scope") == ALL_SITES):
             first.setdefault(str(row.get("site") or site), int(row["round"]))  # in a row of many it may be
     if site not in first:
-        what = f'site "{site}" gave no update to this run{nearest(site, list(first))}'
-        raise RunError(what, remedy=f"the sites that did: {', '.join(sorted(first)) or 'none'}")
+        message = f'site "{site}" gave no update to this run{nearest(site, list(first))}'
+        raise RunError(message, remedy=f"the sites that did: {', '.join(sorted(first)) or 'none'}")
     before = [kept for kept in lineage(run) if kept.round < first[site]]
     if not before:
-        what = (
+        message = (
             f'site "{site}" is in every adapter of this run: its first update was in round {first[site]}, the first '
             f"adapter was kept later, and its updates were summed and not kept. {_bound(run, site)}"
         )
-        raise RunError(what, remedy=f'begin a new run without it: sites.excluded = ["{site}"]')
+        raise RunError(message, remedy=f'begin a new run without it: sites.excluded = ["{site}"]')
     read_adapter(before[-1].folder)
     _write_back(run, before[-1], out, {"removed": {"site": site, "first_round": first[site]}})
     return before[-1], first[site]
@@ -157,11 +157,11 @@ def _removable(path: Path, folder: Path, stage: str, slots: Slots | None) -> Slo
         why = "a trained head holds what all stages taught" if headed else "one pair holds what all stages taught"
         raise RunError(f'stage "{stage}" cannot be taken out: {why}', remedy=_way_back(path, folder, stage))
     if stage not in slots.held:
-        what = f'this adapter has no slot of a stage "{stage}"{nearest(stage, slots.held)}'
-        raise RunError(what, remedy=f"it has {', '.join(slots.held)}")
+        message = f'this adapter has no slot of a stage "{stage}"{nearest(stage, slots.held)}'
+        raise RunError(message, remedy=f"it has {', '.join(slots.held)}")
     if len(slots.held) == 1:
-        what = f'"{stage}" is the only slot: without it there is no adapter'
-        raise RunError(what, remedy="use the base model as it is")
+        message = f'"{stage}" is the only slot: without it there is no adapter'
+        raise RunError(message, remedy="use the base model as it is")
     return slots
 
 
@@ -185,8 +185,8 @@ def _find(run: RunDir, stage: str, round: int) -> Kept:
     names = [kept.stage for kept in older]
     if stage:
         if stage not in names:
-            what = f'no adapter was kept of a stage "{stage}"{nearest(stage, names)}'
-            raise RunError(what, remedy=f"the run has kept {', '.join(names) or 'none yet'}")
+            message = f'no adapter was kept of a stage "{stage}"{nearest(stage, names)}'
+            raise RunError(message, remedy=f"the run has kept {', '.join(names) or 'none yet'}")
         return older[names.index(stage)]
     upto = [kept for kept in older if kept.round <= round]
     if not upto:

@@ -45,8 +45,8 @@ class Teller:
             answer = self._line.getresponse()
             told: dict[str, Any] = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            what = f"no answer from the server ({type(error).__name__})"
-            raise RunError(what, remedy="is it up? llmchain-fl serve up FILE") from None
+            message = f"no answer from the server ({type(error).__name__})"
+            raise RunError(message, remedy="is it up? llmchain-fl serve up FILE") from None
         if answer.status >= 300:
             error_of = told.get("error")
             words = error_of.get("message") if isinstance(error_of, dict) else ""

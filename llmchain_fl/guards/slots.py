@@ -165,8 +165,10 @@ def check_capacity(arrays: Arrays, stages: int) -> None:
     for module in modules(arrays):
         rank, width = arrays[f"{module}.lora_A"].shape
         if stages * rank > width:
-            what = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
-            raise ModelError(what, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots")
+            message = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
+            raise ModelError(
+                message, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots"
+            )
 
 
 def public_of(view: View, stage: int) -> list[int]:
@@ -179,8 +181,8 @@ def public_of(view: View, stage: int) -> list[int]:
     told = any("stage" in row for row in view.public_rows)
     found = [i for i, row in enumerate(view.public_rows) if row.get("stage") == name] if told else list(range(count))
     if not found:
-        what = f'no public record belongs to stage "{name}"'
-        raise DataError(what, remedy='name the stage of each record of continual.public in a column "stage"')
+        message = f'no public record belongs to stage "{name}"'
+        raise DataError(message, remedy='name the stage of each record of continual.public in a column "stage"')
     return found
 
 

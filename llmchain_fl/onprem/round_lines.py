@@ -52,11 +52,13 @@ def planned(run: RunDir) -> int:
 def terms(run: RunDir) -> str:
     """At what delta, for whom, counted how."""
     try:
-        told = run.read_privacy()
+        settings = run.read_privacy()
     except LlmchainError:
         return ""
     return (
-        guarantee(told["delta"], told["unit"], told["accountant"], told.get("noise", "")) if told.get("private") else ""
+        guarantee(settings["delta"], settings["unit"], settings["accountant"], settings.get("noise", ""))
+        if settings.get("private")
+        else ""
     )
 
 

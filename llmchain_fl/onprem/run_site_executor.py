@@ -70,13 +70,13 @@ class Approvals:
             LlmchainError: it cannot be read, or the log cannot be written: then nothing is approved.
         """
         site = tool("client.site").read_site(self._file)
-        found = Approval(tuple(site.approved.bundles), bool(site.approved.any))
-        listed = [*found.bundles, ANY] if found.any else list(found.bundles)
+        approval = Approval(tuple(site.approved.bundles), bool(site.approved.any))
+        listed = [*approval.bundles, ANY] if approval.any else list(approval.bundles)
         for digest in (one.removeprefix("sha256:") for one in listed):
             if digest not in self._entered:
                 note(site, "approved", what="bundle", sha256=digest)
                 self._entered.add(digest)
-        return found
+        return approval
 
 
 @contextmanager
@@ -104,11 +104,11 @@ def noted(site_file: Path, busy: Callable[[], bool]) -> Iterator[None]:
 
 def main() -> None:
     """Import all that a message may need, then answer messages until the supervisor is gone."""
-    asked = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser()
     for name in ("--site", "--runtime", "--secret"):
-        asked.add_argument(name, required=True)
-    asked.add_argument("--parent", type=int, required=True)
-    told = asked.parse_args()
+        parser.add_argument(name, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    told = parser.parse_args()
     end_with(told.parent)
     begin_log()
     check_flower()

@@ -60,8 +60,13 @@ def test_without_a_site_nothing_is_turned():
 
 
 def test_b_goes_up_and_both_come_down():
-    turn = FedSvd().turn(1)
-    assert (turn.trains, turn.up, turn.down, turn.keeps) == (("lora_B",), ("lora_B",), ("lora_A", "lora_B"), ())
+    schedule = FedSvd().turn(1)
+    assert (schedule.trains, schedule.up, schedule.down, schedule.keeps) == (
+        ("lora_B",),
+        ("lora_B",),
+        ("lora_A", "lora_B"),
+        (),
+    )
     assert sent_names(FedSvd(), start(np.random.default_rng(0))) == ["q.lora_B"]
 
 
