@@ -29,8 +29,8 @@ DEALT = "dealt.json"
 def shown_names(run: RunDir) -> dict[str, str]:
     """Site -> its name with what it stands for; empty where no column dealt the records."""
     try:
-        found = json.loads((run.sites / DEALT).read_bytes())
-        sites, groups = found["sites"], found["groups"].items()
+        dealt = json.loads((run.sites / DEALT).read_bytes())
+        sites, groups = dealt["sites"], dealt["groups"].items()
         held = {site: sorted(str(group) for group, place in groups if place == n) for n, site in enumerate(sites)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
