@@ -64,8 +64,8 @@ class ClosedForm(Rule):
         for site in sites:
             weighed = {name: site.weight * value.astype(np.float64) for name, value in site.arrays.items()}
             self._sums.add(weighed, self._sums.version)
-        found: Adapter = {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
-        return found | solved(self._sums, self._texts).arrays(self._scale)
+        adapter: Adapter = {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
+        return adapter | solved(self._sums, self._texts).arrays(self._scale)
 
     def state(self) -> dict[str, Any]:
         """The sums so far and their version."""

@@ -84,8 +84,10 @@ class SiteFactors:
     def __post_init__(self) -> None:
         for reason, value in (("weight", self.weight), ("scale", self.scale)):
             if not (math.isfinite(value) and value > 0):
-                what = f"a site's {reason} is {value}; it must be finite and above 0"
-                raise refuse(reason, what, remedy="leave the site out of the round, or correct the run's configuration")
+                message = f"a site's {reason} is {value}; it must be finite and above 0"
+                raise refuse(
+                    reason, message, remedy="leave the site out of the round, or correct the run's configuration"
+                )
 
 
 def modules(names: Iterable[str]) -> list[str]:
@@ -128,8 +130,8 @@ def product_pair(
     """
 
     def get(ending: str, source: Arrays | None = None) -> NDArray[np.float64] | None:
-        found = arrays.get(f"{module}.{ending}", (source or {}).get(f"{module}.{ending}"))
-        return None if found is None else found.astype(np.float64)
+        array = arrays.get(f"{module}.{ending}", (source or {}).get(f"{module}.{ending}"))
+        return None if array is None else array.astype(np.float64)
 
     right, left, core = get(LORA_A, other), get(LORA_B, other), get(CORE)
     if left is None or right is None:

@@ -72,13 +72,13 @@ class FedSb(Rule):
     def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
         """Orthonormal B and A from the public matrices, R = 0."""
         start = super().begin(arrays, scale, weight_of)
-        found = modules(arrays)
-        if all(f"{module}.{CORE}" in arrays for module in found):
+        names = modules(arrays)
+        if all(f"{module}.{CORE}" in arrays for module in names):
             return start
         if weight_of is None:
             message = "fedsb needs a public matrix of each module to take its frozen factors from"
             raise ModelError(message, remedy="pass the frozen weights of the base model")
-        for module in found:
+        for module in names:
             a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
             weight = weight_of(module)
             wanted = (start[b].shape[0], start[a].shape[1])

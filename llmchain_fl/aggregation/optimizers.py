@@ -150,11 +150,11 @@ class Steps:
 
     def state(self) -> Arrays:
         """``first/<array>``, ``second/<array>`` and ``steps/<array>``, float64."""
-        found: dict[str, Floats] = {}
+        state: dict[str, Floats] = {}
         for name, past in self._moments.items():
-            found |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
-            found[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
-        return found
+            state |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
+            state[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
+        return state
 
     def load_state(self, state: Arrays) -> None:
         """Take up what :meth:`state` gave; nothing: begin anew.

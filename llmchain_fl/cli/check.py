@@ -121,7 +121,9 @@ def _show(scenario: str, findings: Findings, *, as_json: bool) -> None:
     from llmchain_fl.core.printable import printable
 
     if as_json:
-        typer.echo(json.dumps({"scenario": scenario, "ok": not findings.faulty, "findings": [asdict(f) for f in findings]}))
+        typer.echo(
+            json.dumps({"scenario": scenario, "ok": not findings.faulty, "findings": [asdict(f) for f in findings]})
+        )
         return
     for level, title in TITLES.items():
         chosen = [one for one in findings if one.level == level]

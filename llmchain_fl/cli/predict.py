@@ -52,7 +52,9 @@ def command(
     texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
     answers = (
-        _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, (*required, *kind.optional), top)
+        _answers(task, texts, top)
+        if rows is None
+        else _row_answers(task, rows.records, (*required, *kind.optional), top)
     )
     if out is None:
         for line, ranked in zip(texts, answers, strict=True):

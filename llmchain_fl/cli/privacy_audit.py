@@ -80,7 +80,9 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
     schedule = rule.turn(1)
-    settings: Sequence[Any] = app_module("simulations.audit.own_run").of_run(work, tuple(schedule.trains), tuple(schedule.keeps))
+    settings: Sequence[Any] = app_module("simulations.audit.own_run").of_run(
+        work, tuple(schedule.trains), tuple(schedule.keeps)
+    )
     return settings
 
 
@@ -94,7 +96,11 @@ def show_audit(options: Asked, as_json: bool) -> None:
     """
     if options.effort not in EFFORTS:
         raise ConfigError([f"--effort {options.effort!r}: must be one of {', '.join(EFFORTS)}"])
-    tried, config, begun = None if options.run is None else membership.attack(options.run), options.config(), time.monotonic()
+    tried, config, begun = (
+        None if options.run is None else membership.attack(options.run),
+        options.config(),
+        time.monotonic(),
+    )
     findings = list(gate()(options.effort) if config is None else gate()(options.effort, settings=own_settings(config)))
     seconds = time.monotonic() - begun
     if as_json:

@@ -68,9 +68,7 @@ def as_dict(public: Public, recommendation: Recommendation) -> dict[str, Any]:
 
 def fragment(recommendation: Recommendation) -> str:
     """The settings as TOML; what belongs to the stages, as a comment."""
-    rounds = (
-        f"# [[stage]]: rounds that add up to {recommendation.rounds} over all stages (disjoint stages: {recommendation.rounds} in each)"
-    )
+    rounds = f"# [[stage]]: rounds that add up to {recommendation.rounds} over all stages (disjoint stages: {recommendation.rounds} in each)"
     return f"{table_to_toml(recommendation.tree())}\n{rounds}\n"
 
 

@@ -127,11 +127,11 @@ def svd_truncate(
         raise ModelError("a factor has NaN or infinity in it", remedy="go back to an earlier adapter of the lineage")
     left, right = np.linalg.qr(B.astype(np.float64)), np.linalg.qr(A.astype(np.float64).T)
     u, values, vt = np.linalg.svd(left.R @ right.R.T)
-    kept = min(rank, len(values))
-    root = np.sqrt(values[:kept])
+    count = min(rank, len(values))
+    root = np.sqrt(values[:count])
     new_b, new_a = np.zeros((B.shape[0], rank), np.float32), np.zeros((rank, A.shape[1]), np.float32)
-    new_b[:, :kept] = (left.Q @ u[:, :kept]) * root
-    new_a[:kept] = root[:, None] * (vt[:kept] @ right.Q.T)
+    new_b[:, :count] = (left.Q @ u[:, :count]) * root
+    new_a[:count] = root[:, None] * (vt[:count] @ right.Q.T)
     return new_b, new_a
 
 

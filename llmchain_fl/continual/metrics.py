@@ -102,11 +102,11 @@ def knowledge_retention(R: Matrix) -> float:
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
     matrix = square(R)
-    taught, kept = np.diag(matrix)[:-1], matrix[-1, :-1]
+    taught, last = np.diag(matrix)[:-1], matrix[-1, :-1]
     learnt = taught != 0.0
-    if (len(taught) and not learnt.any()) or min(taught.min(initial=0.0), kept.min(initial=0.0)) < 0.0:
+    if (len(taught) and not learnt.any()) or min(taught.min(initial=0.0), last.min(initial=0.0)) < 0.0:
         return math.nan
-    return _mean_or(1.0, kept[learnt] / taught[learnt])
+    return _mean_or(1.0, last[learnt] / taught[learnt])
 
 
 METRICS: dict[str, Callable[[Matrix], float]] = {

@@ -54,7 +54,9 @@ def check_config(data: bytes, work: WorkSpec, arrays: Arrays, base_name: str) ->
     if not {*_OWN, "peft_type", "bias"} <= set(config):
         raise refuse("form", f"{CONFIG} lacks fields of a LoRA adapter")
     if config["r"] != work.adapter.rank or config["lora_alpha"] != work.adapter.alpha:
-        raise refuse("tensors", f"{CONFIG} has rank {config['r']!r} and alpha {config['lora_alpha']!r}, not work.json's")
+        raise refuse(
+            "tensors", f"{CONFIG} has rank {config['r']!r} and alpha {config['lora_alpha']!r}, not work.json's"
+        )
     layers = sorted({name.rpartition(".")[0] for name in arrays if not name.startswith("head.")})
     if config["target_modules"] != layers:
         raise refuse("tensors", f"{CONFIG} adapts other layers than there are tensors of")

@@ -58,7 +58,9 @@ def verdict(run: float) -> str:
         return ""
     bound, learned = (LITTLE, "less than half") if run <= NOTHING else (NOTHING, "hardly anything")
     words = f"Noise over the run is {run:.3g} times what the records of a label can say"
-    return f"{words}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
+    return (
+        f"{words}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
+    )
 
 
 def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) -> float:

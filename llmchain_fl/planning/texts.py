@@ -80,7 +80,9 @@ def check_texts(
     where = ("" if windows == 1 else f"{windows} rows of ") + f"model.max_tokens = {most}"
     text = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
     if cut > CUT:
-        findings.warn("texts", f"{text}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
+        findings.warn(
+            "texts", f"{text}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer"
+        )
     else:
         findings.fact("texts", f"{text}; {cut:.1%} are cut at {where}")
     _check_fertility(findings, ids, texts, ends)
@@ -103,10 +105,10 @@ def _check_fertility(findings: Findings, ids: Sequence[Sequence[int]], texts: Se
     if not words:
         return
     pieces = sum(max(0, len(one) - ends) for one in ids) / words
-    told = f"{pieces:.2f} tokens a word"
+    rate = f"{pieces:.2f} tokens a word"
     if pieces > PIECES:
         findings.warn(
-            "texts", f"{told}: the base's tokenizer knows few words of these texts", "try a base of their language"
+            "texts", f"{rate}: the base's tokenizer knows few words of these texts", "try a base of their language"
         )
     else:
-        findings.fact("texts", told)
+        findings.fact("texts", rate)

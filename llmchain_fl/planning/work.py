@@ -85,7 +85,12 @@ def work_at(work: WorkSpec, config: RunConfig, stage: StageConfig) -> WorkSpec:
         return work
     settings = at_stage(config, stage)
     task = replace(
-        work.task, kind=settings.task.kind, labels=(), candidate_labels=(), stage_labels=(), windows=windows_of(settings)
+        work.task,
+        kind=settings.task.kind,
+        labels=(),
+        candidate_labels=(),
+        stage_labels=(),
+        windows=windows_of(settings),
     )
     return replace(work, task=task)
 
@@ -114,7 +119,9 @@ def _stage_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tupl
 
 def guard_specs(config: RunConfig) -> tuple[GuardSpec, ...]:
     """The guards of a run, each with all its settings."""
-    return tuple(GuardSpec(guard.name, tuple(settings.plain().items())) for guard, settings in config.continual.composed)
+    return tuple(
+        GuardSpec(guard.name, tuple(settings.plain().items())) for guard, settings in config.continual.composed
+    )
 
 
 def _with_halves(config: RunConfig) -> list[tuple[GuardSpec, type[SiteGuard] | None]]:

@@ -43,9 +43,9 @@ def with_names(run: RunDir) -> tuple[list[Row], dict[str, Any]]:
     if not names:
         return list(rows), privacy
     sites: Mapping[str, Any] = privacy.get("sites") or {}
-    named = {names.get(site, site): told for site, told in sites.items()}
-    told: list[Row] = [{**row, "site": names.get(str(row.get("site")), row.get("site"))} for row in rows]
-    return told, {**privacy, "sites": named} if sites else privacy
+    named = {names.get(site, site): entry for site, entry in sites.items()}
+    renamed: list[Row] = [{**row, "site": names.get(str(row.get("site")), row.get("site"))} for row in rows]
+    return renamed, {**privacy, "sites": named} if sites else privacy
 
 
 def _told(groups: list[str]) -> str:

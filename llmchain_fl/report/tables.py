@@ -30,16 +30,16 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
     metric, unit, seen = run.metric, run.score.unit, run.stages
     ended = [] if run.stopped is None else [("Ended", f"before its plan, {run.stopped[0]} of {run.stopped[1]} rounds")]
     done = run.rounds - len(run.skipped)
-    what = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
+    label = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
     table = [
         *ended,
         ("Rounds", f"{done:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
         ("Sites", f"{run.site_count:,}"),
-        (f"{what}, untrained", run.start.text(unit)),
-        (f"{what}, now", run.now.text(unit)),
+        (f"{label}, untrained", run.start.text(unit)),
+        (f"{label}, now", run.now.text(unit)),
     ]
     if apart := kept_apart(run):
-        table.append((f"{what}, records kept for the end", apart.text(unit)))
+        table.append((f"{label}, records kept for the end", apart.text(unit)))
     if len(seen) > 1:
         table += [(title, _written(value, kind, unit)) for title, kind, value in of_stream(run)[1:]]
     refused = run.refusals
