@@ -47,7 +47,7 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def refuse(reason: str, message: str, *, remedy: str) -> AdmissionError:
-    """An :class:`AdmissionError` whose ``message`` starts with its reason code (``"norm: the update ..."``)."""
+    """An :class:`AdmissionError` whose ``what`` starts with its reason code (``"norm: the update ..."``)."""
     return AdmissionError(f"{reason}: {message}", remedy=remedy)
 
 
