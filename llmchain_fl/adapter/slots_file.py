@@ -85,8 +85,8 @@ def write_slots(folder: Path, slots: Slots | None, content: str) -> None:
         (folder / NAME).unlink(missing_ok=True)
         return
     tensors = {"rows": slots.rows, **{name.removeprefix("route."): v for name, v in slots.route.items()}}
-    told = {"stages": json.dumps(slots.stages), "content": content}
-    atomic_write(folder / NAME, save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata=told))
+    metadata = {"stages": json.dumps(slots.stages), "content": content}
+    atomic_write(folder / NAME, save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata=metadata))
 
 
 def read_slots(folder: Path, arrays: Arrays) -> Slots | None:
@@ -100,15 +100,15 @@ def read_slots(folder: Path, arrays: Arrays) -> Slots | None:
         return None
     try:
         with safe_open(file, framework="numpy") as opened:
-            told = opened.metadata() or {}
+            metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        stages = json.loads(told["stages"])
+        stages = json.loads(metadata["stages"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{file} cannot be read", remedy=_REMEDY) from error
-    if told.get("content") != digest(arrays):
+    if metadata.get("content") != digest(arrays):
         raise ModelError(f"{file} belongs to another adapter", remedy=_REMEDY)
-    found = _checked(file, stages, tensors, arrays)
-    return replace(found, route={f"route.{name}": value for name, value in tensors.items() if name != "rows"})
+    slots = _checked(file, stages, tensors, arrays)
+    return replace(slots, route={f"route.{name}": value for name, value in tensors.items() if name != "rows"})
 
 
 def _checked(file: Path, stages: object, tensors: Arrays, arrays: Arrays) -> Slots:

@@ -88,7 +88,7 @@ class Classifier:
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """The best label of each text."""
-        return [found[0][0] for found in self.top(texts, 1)]
+        return [best[0][0] for best in self.top(texts, 1)]
 
     def top(self, texts: Sequence[str], count: int = 3) -> list[list[tuple[str, float]]]:
         """The ``count`` best labels of each text with their probabilities."""
@@ -121,7 +121,7 @@ class Classifier:
         """h of each text, float32 [n, H]."""
         import torch
 
-        found = []
+        parts = []
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
             cut = {"truncation": True, "max_length": int(self._task["max_tokens"]), "padding": True}
@@ -132,8 +132,8 @@ class Classifier:
             weight = mask.unsqueeze(-1).float()
             mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
             pooled = mean if self._task["pooling"] == "mean" else hidden[:, 0]
-            found.append(torch.nn.functional.normalize(pooled, dim=-1))
-        return torch.cat(found)
+            parts.append(torch.nn.functional.normalize(pooled, dim=-1))
+        return torch.cat(parts)
 
 
 def _work(folder: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Result:
         Raises:
             RunError, ModelError: there is no adapter yet, or its base cannot be loaded.
         """
-        return [found[0][0] for found in self.predict_top(texts, 1)]
+        return [best[0][0] for best in self.predict_top(texts, 1)]
 
     def predict_top(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The ``top`` answers to each text with their probabilities."""

@@ -101,8 +101,8 @@ class GateServer(ServerGuard):
 
     def state(self) -> Arrays:
         """Bests (float64, as pairs of float32 words) and counts."""
-        kept = {f"{BEST}{stage}": np.array([best], np.float64).view(np.float32) for stage, best in self._best.items()}
-        return kept | {COUNTS: np.array([self._refused, self._cut], np.float32)}
+        state = {f"{BEST}{stage}": np.array([best], np.float64).view(np.float32) for stage, best in self._best.items()}
+        return state | {COUNTS: np.array([self._refused, self._cut], np.float32)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Bests and counts."""

@@ -140,5 +140,7 @@ def peer_warnings(stated: Stated) -> list[str]:
             "SVTPrivacy adds noise first and clips afterwards: outside +-gamma nothing bounds epsilon. noise_var is "
             "the budget of *one* value; choosing which values to send costs more on top."
         )
-    sentences.append("Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed.")
+    sentences.append(
+        "Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed."
+    )
     return sentences

@@ -141,8 +141,8 @@ def check_replies(name: str, replies: int, needed: int, hostile: int) -> None:
         ConfigError: ``replies < needed``.
     """
     if replies < needed:
-        what = f"{name} needs {needed} replies against {hostile} hostile sites; a round may be closed with {replies}"
-        raise ConfigError([what], remedy="raise sites.minimum (and sites.cohort), or lower aggregation.hostile")
+        message = f"{name} needs {needed} replies against {hostile} hostile sites; a round may be closed with {replies}"
+        raise ConfigError([message], remedy="raise sites.minimum (and sites.cohort), or lower aggregation.hostile")
 
 
 def require_replies(name: str, replies: int, needed: int) -> None:
