@@ -29,8 +29,8 @@ def command(site: Annotated[Path, typer.Argument(help="A site file (site.toml)."
         make_folder(file.absolute().parent)
         identity = make_identity(file)
     except OSError as fault:
-        what = f"{file}: the site's key cannot be written or read (errno {fault.errno})"
-        raise ConfigError([what], remedy="free the disk, or set secure.identity") from None
+        message = f"{file}: the site's key cannot be written or read (errno {fault.errno})"
+        raise ConfigError([message], remedy="free the disk, or set secure.identity") from None
     typer.echo(line(settings.name, identity.public))
     state = "made a new private key" if fresh else "the private key is"
     typer.echo(f"{state} in {file}: it stays at this site; whoever has it can take this site's place", err=True)

@@ -155,7 +155,7 @@ def _check_pairs(arrays: Arrays, rank: int) -> None:
         if first is None or second is None or first.ndim != 2 or second.ndim != 2:
             raise refuse("tensors", "a layer has one factor of two, or a factor that is no matrix")
         if first.shape[0] != rank or second.shape[1] != rank or not first.size or not second.size:
-            what = f"a layer has factors of shape {first.shape} and {second.shape}; work.json has the rank {rank}"
-            raise refuse("tensors", what)
+            message = f"a layer has factors of shape {first.shape} and {second.shape}; work.json has the rank {rank}"
+            raise refuse("tensors", message)
     if not layers:
         raise refuse("tensors", "adapter_model.safetensors adapts no layer")
