@@ -56,7 +56,7 @@ class Asker:
         there = set(self.shapes.values())
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
         sent = {shape: travelling(schedule, self.handed[shape], seed) for shape in there}
-        guard_arrays = travelling_payload(payload, seed)
+        guards = travelling_payload(payload, seed)
         asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
         arrivals = self.config.stream.arrival
         own = {site: site_round(self.config, site, planned.round, ended) for site in asked if site in arrivals}
@@ -68,7 +68,7 @@ class Asker:
             (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
         }
         return {
-            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guard_arrays)
+            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guards)
             for site in asked
         }
 

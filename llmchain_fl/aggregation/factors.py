@@ -84,9 +84,9 @@ class SiteFactors:
     def __post_init__(self) -> None:
         for reason, value in (("weight", self.weight), ("scale", self.scale)):
             if not (math.isfinite(value) and value > 0):
-                message = f"a site's {reason} is {value}; it must be finite and above 0"
+                fault = f"a site's {reason} is {value}; it must be finite and above 0"
                 raise refuse(
-                    reason, message, remedy="leave the site out of the round, or correct the run's configuration"
+                    reason, fault, remedy="leave the site out of the round, or correct the run's configuration"
                 )
 
 

@@ -231,10 +231,8 @@ class ServerOptimizer(Stepping):
 
     def __init__(self, rule: Rule, kind: str, settings: Settings | None = None) -> None:
         if not rule.steady:
-            message = f'a server optimizer steps along LoRA factors, but rule "{rule.name}" {rule.unsteady}'
-            raise ModelError(
-                message, remedy="choose no server optimizer, or a rule whose factors keep their coordinates"
-            )
+            fault = f'a server optimizer steps along LoRA factors, but rule "{rule.name}" {rule.unsteady}'
+            raise ModelError(fault, remedy="choose no server optimizer, or a rule whose factors keep their coordinates")
         if kind not in OPTIMIZERS:
             raise ModelError(f"there is no server optimizer {kind!r}", remedy=f"choose one of {', '.join(OPTIMIZERS)}")
         super().__init__(rule, kind)

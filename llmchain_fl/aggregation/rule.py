@@ -13,11 +13,11 @@ One run, seen from the server::
     rule.check(arrays, {site: SiteShape(rank, alpha)})      # before round 1: can these sites work together?
     arrays = rule.begin(arrays, scale, weight_of)           # round 0: the start the rule wants
     each round n:
-        schedule = rule.turn(n)                                 # what a site trains, sends, is sent, keeps
+        schedule = rule.turn(n)                             # what a site trains, sends, is sent, keeps
         handed = rule.handed(arrays, scale, shape)          # one for each shape of site, not one for each site
-        down = names_of(schedule.down, handed)                  # what travels; the rest follows from the seed or is kept
+        down = names_of(schedule.down, handed)              # what travels; the rest follows from the seed or is kept
         total = rule.start(arrays, scale, n)
-        total.add(SiteFactors(handed + delta, shape.scale, weight))          # names_of(schedule.up, handed)
+        total.add(SiteFactors(handed + delta, shape.scale, weight))      # names_of(schedule.up, handed)
         arrays = total.finish()
         serving(arrays, scale)                              # a plain pair (its rank may have grown), to score and save
 

@@ -114,24 +114,22 @@ def _check(findings: Findings, config: RunConfig, *, model: bool, train: bool) -
         findings += tool("simulations.dummy").check_model(config, train=train)
 
 
-def _show(scenario: str, findings: Findings, *, as_json: bool) -> None:
+def _show(scenario: str, lines: Findings, *, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
     from llmchain_fl.core.printable import printable
 
     if as_json:
-        typer.echo(
-            json.dumps({"scenario": scenario, "ok": not findings.faulty, "findings": [asdict(f) for f in findings]})
-        )
+        typer.echo(json.dumps({"scenario": scenario, "ok": not lines.faulty, "findings": [asdict(f) for f in lines]}))
         return
     for level, title in TITLES.items():
-        chosen = [one for one in findings if one.level == level]
+        chosen = [one for one in lines if one.level == level]
         if chosen:
             typer.echo(f"\n{title}:")
         for one in chosen:
             typer.echo(f"  {one.about:9} {printable(_line(one))}")
-    faults, warnings = (sum(one.level == level for one in findings) for level in ("fault", "warning"))
+    faults, warnings = (sum(one.level == level for one in lines) for level in ("fault", "warning"))
     verdict = f"{faults} fault{'s' * (faults != 1)}" if faults else "ready to run"
     typer.echo(f"\n{printable(scenario)}: {verdict}, {warnings} warning{'s' * (warnings != 1)}")
 

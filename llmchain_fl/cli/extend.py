@@ -65,10 +65,8 @@ def _tell(run: RunDir) -> None:
     for entry in run.read_changes()[-1:]:
         new = dict.fromkeys(_short(key, *pair) for key, pair in entry["changed"].items())
         noise = entry.get("noise_multiplier")
-        noise_text = f"; noise multiplier {noise:.3g}" if noise else ""
-        typer.echo(
-            printable(f"extended after round {entry['after_round']}: {', '.join(new) or 'nothing new'}{noise_text}")
-        )
+        suffix = f"; noise multiplier {noise:.3g}" if noise else ""
+        typer.echo(printable(f"extended after round {entry['after_round']}: {', '.join(new) or 'nothing new'}{suffix}"))
 
 
 def _short(key: str, old: object, new: object) -> str:

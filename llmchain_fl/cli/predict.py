@@ -41,20 +41,18 @@ def command(
     given = told_columns(columns)
     folder = find_adapter(run)
     kind = task_kind(task_of(folder).kind)
-    required = kind.asked
-    known = (*required, *kind.optional)
+    names = kind.asked
+    known = (*names, *kind.optional)
     mapping = {ours: theirs for ours, theirs in (own_columns(folder) | given).items() if ours in known}
-    rows = read_rows(file, mapping=mapping, required=required, split="test", seed=1) if file else None
+    rows = read_rows(file, mapping=mapping, required=names, split="test", seed=1) if file else None
     if rows is not None and kind.fault is not None:
-        asked_only = [{column: row[column] for column in required} for row in rows.records]
+        asked_only = [{column: row[column] for column in names} for row in rows.records]
         judge = replace(kind, fault=kind.asked_fault or kind.fault)
         check_kind(Rows(asked_only, rows.lines, rows.where), judge, task_of(folder).labels)
     texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
     answers = (
-        _answers(task, texts, top)
-        if rows is None
-        else _row_answers(task, rows.records, (*required, *kind.optional), top)
+        _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, (*names, *kind.optional), top)
     )
     if out is None:
         for line, ranked in zip(texts, answers, strict=True):
@@ -62,7 +60,7 @@ def command(
             for answer, chance in ranked:
                 typer.echo(f"  {chance:6.1%}  {answer}" if kind.labelled else f"  {answer}")
         return
-    records = [{required[0]: line} for line in texts] if rows is None else rows.records
+    records = [{names[0]: line} for line in texts] if rows is None else rows.records
     _write(out, [dict(row) | _cells(ranked, kind.labelled) for row, ranked in zip(records, answers, strict=True)])
     typer.echo(f"{len(records)} answers in {out}")
 

@@ -79,14 +79,12 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     rule = app_module("server.parts").make_rule(config)
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
-    schedule = rule.turn(1)
-    settings: Sequence[Any] = app_module("simulations.audit.own_run").of_run(
-        work, tuple(schedule.trains), tuple(schedule.keeps)
-    )
+    schedule, of_run = rule.turn(1), app_module("simulations.audit.own_run").of_run
+    settings: Sequence[Any] = of_run(work, tuple(schedule.trains), tuple(schedule.keeps))
     return settings
 
 
-def show_audit(options: Asked, as_json: bool) -> None:
+def show_audit(given: Asked, as_json: bool) -> None:
     """Run the checks, print every finding, try the attack where a run is given, end with an error if something broke.
 
     Raises:
@@ -94,22 +92,18 @@ def show_audit(options: Asked, as_json: bool) -> None:
         RunError: the run cannot be attacked.
         PrivacyError: a check failed, or the attack found more than the claim allows; names them.
     """
-    if options.effort not in EFFORTS:
-        raise ConfigError([f"--effort {options.effort!r}: must be one of {', '.join(EFFORTS)}"])
-    tried, config, begun = (
-        None if options.run is None else membership.attack(options.run),
-        options.config(),
-        time.monotonic(),
-    )
-    findings = list(gate()(options.effort) if config is None else gate()(options.effort, settings=own_settings(config)))
+    if given.effort not in EFFORTS:
+        raise ConfigError([f"--effort {given.effort!r}: must be one of {', '.join(EFFORTS)}"])
+    tried, config, begun = None if given.run is None else membership.attack(given.run), given.config(), time.monotonic()
+    findings = list(gate()(given.effort) if config is None else gate()(given.effort, settings=own_settings(config)))
     seconds = time.monotonic() - begun
     if as_json:
-        facts = {"effort": options.effort, "settings": options.whose if config else SMALL, "seconds": round(seconds, 1)}
+        facts = {"effort": given.effort, "settings": given.whose if config else SMALL, "seconds": round(seconds, 1)}
         attack = {"membership": membership.as_dict(tried)} if tried else {}
         listed = {"findings": [as_dict(finding) for finding in findings]}
         typer.echo(json.dumps({**facts, **listed, **attack}, indent=1, allow_nan=False))
     else:
-        head = f"Checks of this installation, effort {options.effort}, with {options.whose if config else SMALL}."
+        head = f"Checks of this installation, effort {given.effort}, with {given.whose if config else SMALL}."
         print_findings(Console(), head, findings, seconds)
         if tried:
             typer.echo("\n" + "\n".join(membership.attack_lines(tried)))

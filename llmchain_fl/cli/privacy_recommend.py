@@ -66,10 +66,12 @@ def as_dict(public: Public, recommendation: Recommendation) -> dict[str, Any]:
     }
 
 
-def fragment(recommendation: Recommendation) -> str:
+def fragment(chosen: Recommendation) -> str:
     """The settings as TOML; what belongs to the stages, as a comment."""
-    rounds = f"# [[stage]]: rounds that add up to {recommendation.rounds} over all stages (disjoint stages: {recommendation.rounds} in each)"
-    return f"{table_to_toml(recommendation.tree())}\n{rounds}\n"
+    rounds = (
+        f"# [[stage]]: rounds that add up to {chosen.rounds} over all stages (disjoint stages: {chosen.rounds} in each)"
+    )
+    return f"{table_to_toml(chosen.tree())}\n{rounds}\n"
 
 
 def _rows(public: Public, recommendation: Recommendation) -> list[tuple[int, float, float]]:

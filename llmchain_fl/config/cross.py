@@ -129,10 +129,8 @@ def rule_of(run: RunConfig) -> Rule:
 
 
 def _robust_check(run: RunConfig) -> Callable[[Rule], None] | None:
-    aggregation = run.aggregation
-    if aggregation.robust == "none":
+    settings = run.aggregation
+    if settings.robust == "none":
         return None
-    step = ROBUST[aggregation.robust](
-        RobustSettings(aggregation.hostile, aggregation.norm_bound, aggregation.norm_factor)
-    )
+    step = ROBUST[settings.robust](RobustSettings(settings.hostile, settings.norm_bound, settings.norm_factor))
     return lambda rule: step.check(run.sites.minimum, rule)

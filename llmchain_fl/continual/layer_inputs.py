@@ -66,10 +66,8 @@ def _moments(
 
         def add(module: str, x: Tensor, mask: Tensor = mask) -> None:
             if x.shape[:-1] != mask.shape:
-                message = (
-                    f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
-                )
-                raise ModelError(message, remedy="name other adapter.targets, or set continual.slots.share = 0")
+                text = f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
+                raise ModelError(text, remedy="name other adapter.targets, or set continual.slots.share = 0")
             rows = x[mask].double()
             moments[module] += rows.T @ rows
 

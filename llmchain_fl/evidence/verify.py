@@ -268,11 +268,9 @@ class Site:
         if entry["policy"] == self.told["policy"]:
             trust = secure["counted_peers"] if secure["peers"] else 0, len({*secure["peers"], self.name})
             terms = (limits["delta"], self.ledger[0]["unit"] if self.ledger else "", "pld", *trust)
-            stated = tuple(state[name] for name in ("delta", "unit", "accountant", "counted_peers", "listed"))
+            seen = tuple(state[name] for name in ("delta", "unit", "accountant", "counted_peers", "listed"))
             much = state["epsilon"] is None or state["epsilon"] > limits["epsilon"] * (1 + 1e-9)
-            need(
-                place, (stated == terms and not much, "limit", "other terms than declared, or epsilon above the limit")
-            )
+            need(place, (seen == terms and not much, "limit", "other terms than declared, or epsilon above the limit"))
         lines, profiles, spent = [*self.reserved.values()], list[str](), list[tuple[Event, ...]]()
         charges = [(line["seq"], one["group"], one["event"]) for line in lines for one in line["charges"]]
         paid = [(n, group, as_event(**event)) for n, group, event in charges if n <= seq]
@@ -377,24 +375,21 @@ def check_settings(data: dict[str, bytes], log: list[Entry], report: Report) -> 
 
 def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict[str, Site], report: Report) -> None:
     """privacy.json against itself, the settings, the tasks, and the ledgers."""
-    stated, place, need = json.loads(data["run/privacy.json"]), "run/privacy.json", report.need
+    tree, place, need = json.loads(data["run/privacy.json"]), "run/privacy.json", report.need
     config = tomllib.loads(data["run/config.toml"].decode())["privacy"]
-    if (
-        not need(place, (bool(stated.get("private")) == config["enabled"], "plan", "not as set"))
-        or not stated["private"]
-    ):
+    if not need(place, (bool(tree.get("private")) == config["enabled"], "plan", "not as set")) or not tree["private"]:
         return
-    plan = {name: stated[name] for name in PLAN.split()}
-    plans = [{**plan, **earlier} for earlier in stated.get("earlier_plans", [])] + [plan]
-    terms = plan["delta"], plan["unit"], stated["target_epsilon"]
+    plan = {name: tree[name] for name in PLAN.split()}
+    plans = [{**plan, **earlier} for earlier in tree.get("earlier_plans", [])] + [plan]
+    terms = plan["delta"], plan["unit"], tree["target_epsilon"]
     need(
         place,
-        (sha256(canonical(plan)) == stated["plan_digest"], "plan", "the plan is not the one of its digest"),
+        (sha256(canonical(plan)) == tree["plan_digest"], "plan", "the plan is not the one of its digest"),
         (terms == (config["delta"], config["unit"], config["epsilon"] or None), "plan", "terms are not as set"),
-        (set(sites) <= set(stated["sites"]), "count", "a site of the evidence is missing"),
+        (set(sites) <= set(tree["sites"]), "count", "a site of the evidence is missing"),
     )
     spent, noise = {}, {str(task["round"]): task.get("noise") for task, _ in tasks}
-    for name, book in stated["sites"].items():
+    for name, book in tree["sites"].items():
         counts = book.get("groups_by_plan") or {group: [count] for group, count in book["groups"].items()}
         spent[name], events = counts, book_events(plans, counts)
         rounds = sum(count for group, count in book["groups"].items() if group != "held-out")
@@ -407,18 +402,14 @@ def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict
             f"{place}: {name}",
             judged(book["epsilon"], events, plan["delta"]),
             judged(book["epsilon_rdp"], events, plan["delta"], renyi),
-            (
-                (book["epsilon"] or 0) <= (stated["target_epsilon"] or math.inf) * (1 + 1e-6),
-                "limit",
-                "above the target",
-            ),
+            ((book["epsilon"] or 0) <= (tree["target_epsilon"] or math.inf) * (1 + 1e-6), "limit", "above the target"),
             (sums == (book["groups"], book["rounds"], book["steps"]), "count", "numbers do not add up"),
             (fits, "count", f"{rounds} rounds, {len(gave)} answered, {len(most)} that may have been paid for"),
         )
         if name in sites:
             check_charges(sites[name], run, plans, noise, counts, report)
-    for trusted, value in stated.get("epsilon_by_trusted_peers", {}).items():
-        worst = max(spent, key=lambda name: stated["sites"][name]["epsilon"] or math.inf)
+    for trusted, value in tree.get("epsilon_by_trusted_peers", {}).items():
+        worst = max(spent, key=lambda name: tree["sites"][name]["epsilon"] or math.inf)
         need(place, judged(value, book_events(plans, spent[worst], int(trusted)), plan["delta"]))
 
 

@@ -165,10 +165,8 @@ def check_capacity(arrays: Arrays, stages: int) -> None:
     for module in modules(arrays):
         rank, width = arrays[f"{module}.lora_A"].shape
         if stages * rank > width:
-            message = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
-            raise ModelError(
-                message, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots"
-            )
+            fault = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
+            raise ModelError(fault, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots")
 
 
 def public_of(view: View, stage: int) -> list[int]:

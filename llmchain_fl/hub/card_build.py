@@ -208,11 +208,9 @@ def _audit(sources: Sources) -> Audit:
 
 
 def _lineage(sources: Sources, named: Named) -> Lineage:
-    lineage = sources.tree(layout.LINEAGE)
-    number = Number(value=lineage["round"], source=layout.LINEAGE, at="round")
-    return Lineage(
-        content=lineage["content"], parent=named.parent, run=lineage["run"], round=number, stage=lineage["stage"]
-    )
+    tree = sources.tree(layout.LINEAGE)
+    number = Number(value=tree["round"], source=layout.LINEAGE, at="round")
+    return Lineage(content=tree["content"], parent=named.parent, run=tree["run"], round=number, stage=tree["stage"])
 
 
 def _plain(value: float) -> float | None:

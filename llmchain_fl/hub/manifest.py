@@ -60,11 +60,9 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: what is hashed and signed."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("files", "base_name", "base_digest")}
+        rest = {name: value for name, value in vars(self).items() if name not in ("files", "base_name", "base_digest")}
         base = {"name": self.base_name, "digest": self.base_digest}
-        return canonical(
-            {"format": FORMAT, **plain, "base": base, "files": {k: vars(v) for k, v in self.files.items()}}
-        )
+        return canonical({"format": FORMAT, **rest, "base": base, "files": {k: vars(v) for k, v in self.files.items()}})
 
     @property
     def address(self) -> str:

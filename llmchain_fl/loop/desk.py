@@ -71,19 +71,19 @@ class Desk:
             talk.told += 1
 
 
-def write_serve_file(folder: Path, site: str, token: str, settings: Mapping[str, Any]) -> Path:
-    """``serve.toml`` of one site. ``settings``: adapter folder, label, threshold, base, home, passages, threads, store."""
+def write_serve_file(folder: Path, site: str, token: str, facts: Mapping[str, Any]) -> Path:
+    """``serve.toml`` of one site. ``facts``: adapter folder, label, threshold, base, home, passages, threads, store."""
     tree: dict[str, Any] = {
         "port": 0,
-        "hub_home": settings["home"],
-        "base": settings["base"],
-        "threads": settings["threads"],
-        "adapter": [{"folder": settings["adapter"], "abstain_below": settings["threshold"]}],
-        "tenant": {site: {"adapters": [settings["label"]], "tokens": [token_hash(token)], "speaks_for_persons": True}},
-        "feedback": {"store": settings["store"], "rows_per_day": 1000},
+        "hub_home": facts["home"],
+        "base": facts["base"],
+        "threads": facts["threads"],
+        "adapter": [{"folder": facts["adapter"], "abstain_below": facts["threshold"]}],
+        "tenant": {site: {"adapters": [facts["label"]], "tokens": [token_hash(token)], "speaks_for_persons": True}},
+        "feedback": {"store": facts["store"], "rows_per_day": 1000},
     }
-    if settings["passages"]:
-        tree["passages"] = {"file": settings["passages"]}
+    if facts["passages"]:
+        tree["passages"] = {"file": facts["passages"]}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "serve.toml"
     file.write_text(table_to_toml(tree), encoding="utf-8")

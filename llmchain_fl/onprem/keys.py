@@ -107,21 +107,17 @@ def read_request(path: Path) -> Public:
         ConfigError: see the table of the module.
     """
     try:
-        request = json.loads(read_regular(path, LONGEST))
+        tree = json.loads(read_regular(path, LONGEST))
     except (OSError, ValueError, RecursionError):
-        request = None
-    if (
-        not isinstance(request, dict)
-        or set(request) != _FIELDS
-        or not all(isinstance(part, str) for part in request.values())
-    ):
+        tree = None
+    if not isinstance(tree, dict) or set(tree) != _FIELDS or not all(isinstance(part, str) for part in tree.values()):
         raise _no_request(path)
-    public = Public(request["name"], request["node_key"], request["identity"])
+    public = Public(tree["name"], tree["node_key"], tree["identity"])
     if not re.fullmatch(NAME, public.name):
         raise _no_request(path)
     try:
         node, identity = node_public(public.node_key), public_key(public.identity)
-        signatures = bytes.fromhex(request["node_signature"]), bytes.fromhex(request["identity_signature"])
+        signatures = bytes.fromhex(tree["node_signature"]), bytes.fromhex(tree["identity_signature"])
         node.verify(signatures[0], _signed(public), ec.ECDSA(hashes.SHA256()))
         identity.verify(signatures[1], _signed(public))
     except InvalidSignature:

@@ -52,13 +52,11 @@ def planned(run: RunDir) -> int:
 def terms(run: RunDir) -> str:
     """At what delta, for whom, counted how."""
     try:
-        settings = run.read_privacy()
+        tree = run.read_privacy()
     except LlmchainError:
         return ""
     return (
-        guarantee(settings["delta"], settings["unit"], settings["accountant"], settings.get("noise", ""))
-        if settings.get("private")
-        else ""
+        guarantee(tree["delta"], tree["unit"], tree["accountant"], tree.get("noise", "")) if tree.get("private") else ""
     )
 
 

@@ -72,10 +72,8 @@ def play(program: Callable[[], object]) -> int:
 def watch(contact: Contact, limit: float, end: Callable[[int], None]) -> None:
     """End the process where the SuperLink has been silent for longer than ``limit``, or a thread has died."""
 
-    def died(hook_args: threading.ExceptHookArgs) -> None:
-        log.error(
-            "the SuperNode lost its %s: %s", getattr(hook_args.thread, "name", "thread"), hook_args.exc_type.__name__
-        )
+    def died(args: threading.ExceptHookArgs) -> None:
+        log.error("the SuperNode lost its %s: %s", getattr(args.thread, "name", "thread"), args.exc_type.__name__)
         end(LOST)
 
     def look() -> None:

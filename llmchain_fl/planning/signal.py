@@ -57,10 +57,8 @@ def verdict(run: float) -> str:
     if run <= LITTLE:
         return ""
     bound, learned = (LITTLE, "less than half") if run <= NOTHING else (NOTHING, "hardly anything")
-    words = f"Noise over the run is {run:.3g} times what the records of a label can say"
-    return (
-        f"{words}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
-    )
+    text = f"Noise over the run is {run:.3g} times what the records of a label can say"
+    return f"{text}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
 
 
 def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) -> float:

@@ -59,12 +59,12 @@ def tell_cut(sets: Mapping[str, Examples], which: str, unknown: int | None) -> N
 
 
 def check_texts(
-    findings: Findings, tokenizer: Any, texts: list[str], most: int, windows: int = 1, share: float | None = None
+    notes: Findings, tokenizer: Any, texts: list[str], most: int, windows: int = 1, share: float | None = None
 ) -> None:
     """See the table of the module.
 
     Args:
-        findings: takes the lines.
+        notes: takes the lines.
         tokenizer: of the base.
         texts: what is counted.
         most: tokens of a row (``model.max_tokens``).
@@ -80,23 +80,21 @@ def check_texts(
     where = ("" if windows == 1 else f"{windows} rows of ") + f"model.max_tokens = {most}"
     text = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
     if cut > CUT:
-        findings.warn(
-            "texts", f"{text}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer"
-        )
+        notes.warn("texts", f"{text}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
     else:
-        findings.fact("texts", f"{text}; {cut:.1%} are cut at {where}")
-    _check_fertility(findings, ids, texts, ends)
+        notes.fact("texts", f"{text}; {cut:.1%} are cut at {where}")
+    _check_fertility(notes, ids, texts, ends)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain = [token for one in ids for token in one if token not in special]
     unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0
     if unknown > NOTHING_KNOWN:
-        findings.fault(
+        notes.fault(
             "texts",
             f"{unknown:.0%} of all tokens are unknown to the base's tokenizer: nothing can be learned from them",
             "give a base whose tokenizer knows the language of the records; look for tokenizer.json in its folder",
         )
     elif unknown > UNKNOWN:
-        findings.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
+        notes.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
 
 
 def _check_fertility(findings: Findings, ids: Sequence[Sequence[int]], texts: Sequence[str], ends: int) -> None:

@@ -83,14 +83,9 @@ def work_at(work: WorkSpec, config: RunConfig, stage: StageConfig) -> WorkSpec:
     """The work description of a stage: ``work``, with the task of a stage that has its own."""
     if kind_at(config, stage) == config.task.kind:
         return work
-    settings = at_stage(config, stage)
+    own = at_stage(config, stage)
     task = replace(
-        work.task,
-        kind=settings.task.kind,
-        labels=(),
-        candidate_labels=(),
-        stage_labels=(),
-        windows=windows_of(settings),
+        work.task, kind=own.task.kind, labels=(), candidate_labels=(), stage_labels=(), windows=windows_of(own)
     )
     return replace(work, task=task)
 
@@ -119,9 +114,7 @@ def _stage_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tupl
 
 def guard_specs(config: RunConfig) -> tuple[GuardSpec, ...]:
     """The guards of a run, each with all its settings."""
-    return tuple(
-        GuardSpec(guard.name, tuple(settings.plain().items())) for guard, settings in config.continual.composed
-    )
+    return tuple(GuardSpec(guard.name, tuple(own.plain().items())) for guard, own in config.continual.composed)
 
 
 def _with_halves(config: RunConfig) -> list[tuple[GuardSpec, type[SiteGuard] | None]]:

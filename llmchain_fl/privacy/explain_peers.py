@@ -119,28 +119,26 @@ def _told(sites: int | None) -> str:
 
 def peer_warnings(stated: Stated) -> list[str]:
     """What the sources say that a user would not expect."""
-    sentences = []
+    lines = []
     if stated.epsilon is not None:
-        sentences.append(
+        lines.append(
             "LocalDpMod protects a site's whole update of one round, once; it keeps no account over rounds, and takes "
             "sensitivity as told."
         )
     if stated.noise_multiplier is not None:
-        sentences.append(
+        lines.append(
             "Flower's central strategies add z C / n to a mean. FedAvg weighs by num-examples: a site with a larger "
             "weight than 1 / n moves the mean by more than C / n. If fewer than n answer, the mean moves by more than "
             "the noise is made for (it is logged; with an accountant it is refused)."
         )
-        sentences.append(
+        lines.append(
             "Flower's adaptive clipping adds its noise at the clip norm of the *next* round (10 % smaller at the "
             "default rate 0.2 when all were clipped), and counts clipped updates without centring them."
         )
     if stated.values is not None:
-        sentences.append(
+        lines.append(
             "SVTPrivacy adds noise first and clips afterwards: outside +-gamma nothing bounds epsilon. noise_var is "
             "the budget of *one* value; choosing which values to send costs more on top."
         )
-    sentences.append(
-        "Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed."
-    )
-    return sentences
+    lines.append("Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed.")
+    return lines

@@ -152,7 +152,5 @@ def require_replies(name: str, replies: int, needed: int) -> None:
         AdmissionError: ``replies < needed``; nothing of the round may be summed.
     """
     if replies < needed:
-        message = f"{name} needs {needed} replies and this round has {replies}"
-        raise AdmissionError(
-            message, remedy="leave the global adapter as it is and ask again; set sites.minimum higher"
-        )
+        fault = f"{name} needs {needed} replies and this round has {replies}"
+        raise AdmissionError(fault, remedy="leave the global adapter as it is and ask again; set sites.minimum higher")

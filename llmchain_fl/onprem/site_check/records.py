@@ -85,10 +85,8 @@ def _check_stage(subject: Subject, findings: Findings, stage: str) -> list[str]:
             f"{about}: no record fits, and a round would be paid for and hold noise alone",
             "look at columns, labels and encoding in the site file",
         )
-    for reason, count in left.counts.items():
-        findings.warn(
-            "records", f"{about}: {count:,} left out: {reason}", "fill it in, or leave it so: they take no part"
-        )
+    for why, count in left.counts.items():
+        findings.warn("records", f"{about}: {count:,} left out: {why}", "fill it in, or leave it so: they take no part")
     _check_people(subject, findings, about, rows, people)
     _check_labels(subject, findings, about, stage, rows)
     _check_file(findings, about, source)

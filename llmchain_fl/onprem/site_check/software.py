@@ -59,14 +59,12 @@ def _check_code(subject: Subject, kit: SiteKit, findings: Findings) -> None:
         )
 
 
-def _check_bundles(subject: Subject, kit: SiteKit, findings: Findings) -> None:
+def _check_bundles(subject: Subject, kit: SiteKit, report: Findings) -> None:
     approved = set(subject.site.approved.bundles)
     if not approved:
-        findings.warn(
-            "code", "the site file approves no bundle", "read the code, then write [approved] bundles = [...]"
-        )
+        report.warn("code", "the site file approves no bundle", "read the code, then write [approved] bundles = [...]")
     elif not approved & set(kit.bundles):
-        findings.warn(
+        report.warn(
             "code",
             "the site file does not approve the kit's bundle: runs will be refused",
             "read the new code, then take [approved] of the new kit",
