@@ -84,10 +84,8 @@ class SiteFactors:
     def __post_init__(self) -> None:
         for reason, value in (("weight", self.weight), ("scale", self.scale)):
             if not (math.isfinite(value) and value > 0):
-                fault = f"a site's {reason} is {value}; it must be finite and above 0"
-                raise refuse(
-                    reason, fault, remedy="leave the site out of the round, or correct the run's configuration"
-                )
+                text = f"a site's {reason} is {value}; it must be finite and above 0"
+                raise refuse(reason, text, remedy="leave the site out of the round, or correct the run's configuration")
 
 
 def modules(names: Iterable[str]) -> list[str]:
