@@ -56,7 +56,7 @@ class Asker:
         there = set(self.shapes.values())
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
         sent = {shape: travelling(schedule, self.handed[shape], seed) for shape in there}
-        guards = travelling_payload(payload, seed)
+        guard_arrays = travelling_payload(payload, seed)
         asked = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
         arrivals = self.config.stream.arrival
         own = {site: site_round(self.config, site, planned.round, ended) for site in asked if site in arrivals}
@@ -64,11 +64,9 @@ class Asker:
         usual = None if others is None else site_round(self.config, others, planned.round, ended)
         plans = {site: own.get(site, usual) or planned for site in asked}
         kinds = {site: (plans[site].stage_name, self.shapes[site]) for site in asked}
-        works = {
-            (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
-        }
+        works = {(name, shape): work_for(self._work_in(name), shape).to_json() for name, shape in set(kinds.values())}
         return {
-            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guards)
+            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guard_arrays)
             for site in asked
         }
 
