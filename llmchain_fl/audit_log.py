@@ -41,19 +41,19 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     Raises:
         PrivacyError: the first line that cannot be believed, by its number.
     """
-    chain, found = Chain(), list[dict[str, Any]]()
+    chain, entries = Chain(), list[dict[str, Any]]()
     for line in (content(file) or b"").split(b"\n")[:-1]:
         try:
             entry = chain.following(line)
-            _check(entry, found[-1] if found else None)
+            _check(entry, entries[-1] if entries else None)
         except (ValueError, KeyError, TypeError, RecursionError) as fault:
             raise PrivacyError(
                 f"line {chain.next} of the audit log {file} was changed: {fault or type(fault).__name__}",
                 remedy="keep the file as it is, find out who can write it, and compare it with a copy",
             ) from None
         chain.take(line, entry)
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _check(entry: Mapping[str, Any], last: Mapping[str, Any] | None) -> None:

@@ -53,15 +53,15 @@ def parts(root: Path, app: str) -> list[Part]:
 
 
 def _closure(root: Path, app: str, chosen: tuple[str, ...]) -> set[Path]:
-    found: set[Path] = set()
+    files: set[Path] = set()
     open_ends = [app]
     while open_ends:
         file = _file(root, open_ends.pop())
-        if file is None or file in found:
+        if file is None or file in files:
             continue
-        found.add(file)
+        files.add(file)
         open_ends += _imports(file.read_text(encoding="utf-8"), chosen)
-    return found
+    return files
 
 
 def _home(root: Path, room: str) -> Path:

@@ -39,13 +39,13 @@ class ChainedFile:
         return self._read()[1]
 
     def _read(self) -> tuple[Chain, list[dict[str, Any]]]:
-        chain, found = Chain(), list[dict[str, Any]]()
+        chain, entries = Chain(), list[dict[str, Any]]()
         for line in (self._file.read_bytes() if self._file.exists() else b"").split(b"\n")[:-1]:
             try:
                 entry = chain.following(line)
             except (ValueError, KeyError, TypeError, RecursionError):
-                what = f"{self._file}: line {chain.next} was changed, or one before it is gone"
-                raise RunError(what, remedy=self._remedy) from None
+                message = f"{self._file}: line {chain.next} was changed, or one before it is gone"
+                raise RunError(message, remedy=self._remedy) from None
             chain.take(line, entry)
-            found.append(entry)
-        return chain, found
+            entries.append(entry)
+        return chain, entries

@@ -105,10 +105,10 @@ def _plain(adapter: Path, out: Path, rank: int, most: int) -> float:
     """The two files of peft, with a whole alpha as a whole number."""
     if rank > most:
         raise ModelError(f"rank {rank}, at most {most}", remedy="allow it with --most-rank, if the reader does")
-    told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    alpha = float(told["lora_alpha"])
-    told["lora_alpha"] = int(alpha) if alpha.is_integer() else alpha
-    write_json(out / "adapter_config.json", told)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    alpha = float(config["lora_alpha"])
+    config["lora_alpha"] = int(alpha) if alpha.is_integer() else alpha
+    write_json(out / "adapter_config.json", config)
     shutil.copyfile(adapter / "adapter_model.safetensors", out / "adapter_model.safetensors")
     return 0.0
 
@@ -120,10 +120,10 @@ def _merged(adapter: Path, out: Path, place: str, kind: str, dtype: str) -> floa
 
     from llmchain_fl.core.base_model import locate
 
-    found = locate(place).path
+    path = locate(place).path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tokenizer, bare = AutoTokenizer.from_pretrained(found), _model(kind, found, dtype)
+        tokenizer, bare = AutoTokenizer.from_pretrained(path), _model(kind, path, dtype)
         model = PeftModel.from_pretrained(bare, str(adapter)).eval()
         _check_tied(model)
         size = int(model.config.vocab_size)
@@ -134,8 +134,8 @@ def _merged(adapter: Path, out: Path, place: str, kind: str, dtype: str) -> floa
         again = _outputs(_model(kind, str(out), dtype), ids)
     difference = float((again - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
     if not difference <= _CLOSE[dtype]:
-        what = f"merged, an output differs by {difference:.1e} of the largest; at most {_CLOSE[dtype]:.0e}"
-        raise ModelError(what, remedy="export it as peft, or merge in float32")
+        message = f"merged, an output differs by {difference:.1e} of the largest; at most {_CLOSE[dtype]:.0e}"
+        raise ModelError(message, remedy="export it as peft, or merge in float32")
     for name in SIDES:
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, out / name)
@@ -158,8 +158,8 @@ def _outputs(model: Any, ids: Tensor) -> Tensor:
     from llmchain_fl.core.first_pass import computed
 
     with torch.no_grad():
-        found = computed(model, ids, torch.ones_like(ids))
-    value: Tensor = found.logits if "logits" in found else found.last_hidden_state
+        outputs = computed(model, ids, torch.ones_like(ids))
+    value: Tensor = outputs.logits if "logits" in outputs else outputs.last_hidden_state
     return value.float()
 
 
@@ -176,5 +176,5 @@ def _check_tied(model: nn.Module) -> None:
     adapted = [names for names in tied if any(".base_layer." in name for name in names)]
     shared = [names for names in adapted if not all(".base_layer." in name for name in names)]
     if shared:
-        what = f"{shared[0][0]} and {shared[0][1]} are one weight: merged, both would change"
-        raise ModelError(what, remedy="export it as peft")
+        message = f"{shared[0][0]} and {shared[0][1]} are one weight: merged, both would change"
+        raise ModelError(message, remedy="export it as peft")

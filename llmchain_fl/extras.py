@@ -61,8 +61,8 @@ BY_NAME = ("smollm2", "few-bits", "wandb", "mlflow", "trackio")
 
 def how_to_install(package: str) -> str:
     """The command that brings ``package``; empty where no extra does."""
-    found = next((extra for extra, packages in EXTRAS.items() if package.partition(".")[0] in packages), "")
-    return f"pip install 'llmchain-fl[{found}]'" if found else ""
+    name = next((extra for extra, packages in EXTRAS.items() if package.partition(".")[0] in packages), "")
+    return f"pip install 'llmchain-fl[{name}]'" if name else ""
 
 
 def lacking(extra: str) -> list[str]:
@@ -70,12 +70,12 @@ def lacking(extra: str) -> list[str]:
     return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
 
 
-def need(extra: str, what: str) -> None:
-    """Say what brings the packages that ``what`` needs.
+def need(extra: str, name: str) -> None:
+    """Say what brings the packages that ``name`` needs.
 
     Raises:
         ConfigError: some of them are not installed.
     """
     missing = lacking(extra)
     if missing:
-        raise ConfigError([f"{what}: {', '.join(missing)} not installed"], remedy=f"pip install 'llmchain-fl[{extra}]'")
+        raise ConfigError([f"{name}: {', '.join(missing)} not installed"], remedy=f"pip install 'llmchain-fl[{extra}]'")

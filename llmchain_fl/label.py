@@ -41,14 +41,14 @@ class Told:
 
 def margins(answers: Answers) -> list[float]:
     """p_1 - p_2 of each record."""
-    found = []
+    gaps = []
     for best in answers:
         chances = [chance for _, chance in best[:2]]
-        found.append(chances[0] - (chances[1] if len(chances) > 1 else 0.0))
-    return found
+        gaps.append(chances[0] - (chances[1] if len(chances) > 1 else 0.0))
+    return gaps
 
 
-def queue(rows: Sequence[Mapping[str, str]], answers: Answers, told: Told) -> list[int]:
+def queue(rows: Sequence[Mapping[str, str]], answers: Answers, limits: Told) -> list[int]:
     """Places of the records to be labelled, the least sure first: an order for whoever reads them, and nobody else."""
     least = margins(answers)
     own: dict[str, list[int]] = {}
@@ -57,14 +57,14 @@ def queue(rows: Sequence[Mapping[str, str]], answers: Answers, told: Told) -> li
         own.setdefault(person, []).append(place)
     chosen = []
     for places in own.values():
-        asked = [place for place in places if least[place] < told.below]
-        chosen += sorted(asked, key=lambda place: (least[place], place))[: told.most]
+        unsure = [place for place in places if least[place] < limits.below]
+        chosen += sorted(unsure, key=lambda place: (least[place], place))[: limits.most]
     return sorted(chosen, key=lambda place: (least[place], place))
 
 
-def sure(answers: Answers, told: Told) -> list[int]:
+def sure(answers: Answers, limits: Told) -> list[int]:
     """Places of the records that the adapter labels, in the order of the records."""
-    return [place for place, best in enumerate(answers) if math.isfinite(best[0][1]) and best[0][1] >= told.sure]
+    return [place for place, best in enumerate(answers) if math.isfinite(best[0][1]) and best[0][1] >= limits.sure]
 
 
 def write_private(file: Path, rows: Sequence[Mapping[str, str]]) -> None:

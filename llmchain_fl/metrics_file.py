@@ -70,14 +70,14 @@ def lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     Raises:
         RunError: a line other than the last one is damaged.
     """
-    found = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()]
-    for place, (number, line) in enumerate(found, start=1):
+    numbered = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()]
+    for place, (number, line) in enumerate(numbered, start=1):
         row = _parsed(line)
         if row is not None:
             yield line, row
-        elif place < len(found):
+        elif place < len(numbered):
             raise RunError(
-                f"{path}:{number} is damaged, and {len(found) - place} more lines follow it",
+                f"{path}:{number} is damaged, and {len(numbered) - place} more lines follow it",
                 remedy="restore the file from a backup; a crash damages only the last line, so something else did",
             )
 
@@ -142,14 +142,14 @@ def by_site(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["round"], row["metric"], row.get("task")), []).append(row)
-    return [row for found in groups.values() for row in (found if len(found) <= MOST_SITES else [_of_all(found)])]
+    return [row for group in groups.values() for row in (group if len(group) <= MOST_SITES else [_of_all(group)])]
 
 
 def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
     values = sorted(float(row["value"]) for row in rows)
     last = len(values) - 1
     largest = sorted(rows, key=lambda row: (-float(row["value"]), str(row["site"])))[:WORST]
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "scope": ALL_SITES,
         "site": None,
         "n": len(rows),
@@ -159,8 +159,8 @@ def _of_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "largest": {str(row["site"]): row["value"] for row in largest},
     }
     if "reason" in rows[0]:
-        told["reason"] = dict(Counter(str(row["reason"]) for row in rows))
-    return {**rows[0], **told}
+        summary["reason"] = dict(Counter(str(row["reason"]) for row in rows))
+    return {**rows[0], **summary}
 
 
 def declaration(metric: Metric) -> dict[str, Any]:
@@ -181,18 +181,18 @@ def declared(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
     a name declared twice                       the first row counts
     ==========================================  =====================================================
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for row in rows:
         name, better = str(row["metric"]), row.get("better")
-        if name in found:
+        if name in metrics:
             continue
         if better in ("higher", "lower"):
             bound = row.get("bound")
             bound = float(bound) if isinstance(bound, int | float) and not math.isnan(bound) else math.inf
-            found[name] = Metric(name, better, str(row.get("unit", "")), bound)
+            metrics[name] = Metric(name, better, str(row.get("unit", "")), bound)
         elif (plain := name.removeprefix("test_").removeprefix("local_")) in UNDECLARED:
-            found[name] = replace(UNDECLARED[plain], name=name)
-    return found
+            metrics[name] = replace(UNDECLARED[plain], name=name)
+    return metrics
 
 
 def main_metric(rows: Iterable[Mapping[str, Any]]) -> Metric:

@@ -36,7 +36,7 @@ class Progress(Protocol):
 
     def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None: ...
 
-    def round_started(self, number: int, stage_name: str, asked: int) -> None: ...
+    def round_started(self, number: int, stage_name: str, sites: int) -> None: ...
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None: ...
 
@@ -51,7 +51,7 @@ class Silent:
     def started(self, total: int, done: int, sites: int, privacy: str, upload: str = "") -> None:
         """Nothing."""
 
-    def round_started(self, number: int, stage_name: str, asked: int) -> None:
+    def round_started(self, number: int, stage_name: str, sites: int) -> None:
         """Nothing."""
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None:

@@ -43,13 +43,13 @@ class Table(Mapping[str, T], Generic[T]):
         Raises:
             ConfigError: nothing sound; see the class.
         """
-        found = load(self._group, name, self._built_in)
+        plugin = load(self._group, name, self._built_in)
         kind = cast("type[T]", named(self._kind)) if isinstance(self._kind, str) else self._kind
-        if isinstance(found, type) and issubclass(found, kind):
-            found = found()
-        if not isinstance(found, kind) or getattr(found, "name", name) != name:
+        if isinstance(plugin, type) and issubclass(plugin, kind):
+            plugin = plugin()
+        if not isinstance(plugin, kind) or getattr(plugin, "name", name) != name:
             raise ConfigError([f"the plug-in llmchain_fl.{self._group}: {name} is no {kind.__name__} of that name"])
-        return found
+        return plugin
 
     def __contains__(self, name: object) -> bool:
         return name in self._built_in or name in installed(self._group)

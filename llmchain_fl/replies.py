@@ -75,14 +75,14 @@ def read_reply(content: RecordDict) -> Update | Scores | Refusal:
     return _only_wire_errors(lambda: _reply(content), "the reply cannot be read")
 
 
-def _only_wire_errors(read: Callable[[], T], what: str) -> T:
+def _only_wire_errors(read: Callable[[], T], message: str) -> T:
     """What ``read`` makes of a site's message; whatever it raises (MemoryError, TypeError, ...) is a WireError."""
     try:
         return read()
     except WireError:
         raise
     except Exception:
-        raise WireError(what, remedy=_SAME) from None
+        raise WireError(message, remedy=_SAME) from None
 
 
 def _reply(content: RecordDict) -> Update | Scores | Refusal:
@@ -102,10 +102,10 @@ def _reply(content: RecordDict) -> Update | Scores | Refusal:
 
 
 def _config(content: RecordDict) -> ConfigRecord:
-    found = content.get("config")
-    if not isinstance(found, ConfigRecord):
+    config = content.get("config")
+    if not isinstance(config, ConfigRecord):
         raise WireError("the message has no config", remedy=_SAME)
-    return found
+    return config
 
 
 def _text(config: ConfigRecord, name: str) -> str:
@@ -124,8 +124,8 @@ def _number(config: ConfigRecord, name: str) -> int:
 
 def _scores(record: MetricRecord) -> dict[str, float]:
     if len(record) > MAX_SCORES or not all(type(value) in (int, float) for value in record.values()):
-        what = f"a score that is no number, or more than {MAX_SCORES} of them"
-        raise WireError(what, remedy=_SAME)
+        message = f"a score that is no number, or more than {MAX_SCORES} of them"
+        raise WireError(message, remedy=_SAME)
     return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
 
 
@@ -143,8 +143,8 @@ def _secure_reply(content: RecordDict) -> SecureReply | Refusal:
     if refused is not None:
         code = refused.get("refused")
         return Refusal(code if isinstance(code, str) and code in CODES else "unknown")
-    told = content.config_records["secure"]
-    data, more = told["data"], told["more"]
+    config = content.config_records["secure"]
+    data, more = config["data"], config["more"]
     if type(data) is not bytes or type(more) is not bytes or len(data) + len(more) > MAX_SECURE_BYTES:
         raise WireError("a step of a secure sum is no bytes, or too many", remedy=_SAME)
     return SecureReply(data, more)

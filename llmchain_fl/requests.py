@@ -33,8 +33,8 @@ def write_train_task(task: TrainTask) -> RecordDict:
     if task.guard_arrays:
         content["guard"] = pack(task.guard_arrays)
     if task.secure is not None:
-        told = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
-        content["secure"] = ConfigRecord({**told, "shared": list(task.secure.shared)})
+        lists = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
+        content["secure"] = ConfigRecord({**lists, "shared": list(task.secure.shared)})
     return content
 
 
@@ -56,14 +56,14 @@ def write_score_task(task: ScoreTask) -> RecordDict:
 
 def write_secure_query(query: SecureQuery) -> RecordDict:
     """``SecureQuery`` -> records."""
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(query).items()}
-    return RecordDict({"config": ConfigRecord(told)})
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(query).items()}
+    return RecordDict({"config": ConfigRecord(fields)})
 
 
 def size_of(task: TrainTask) -> int:
     """Bytes that one site receives for one round."""
-    told = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
-    return _bytes_of(task.arrays) + _bytes_of(task.guard_arrays) + len(task.work.encode()) + sum(map(len, told))
+    payloads = () if task.secure is None else (*task.secure.directory, *task.secure.shares)
+    return _bytes_of(task.arrays) + _bytes_of(task.guard_arrays) + len(task.work.encode()) + sum(map(len, payloads))
 
 
 def _bytes_of(arrays: Arrays) -> int:

@@ -93,11 +93,11 @@ class RunDir:
         if _is_run(path):
             return cls(path)
         near = _nearest(path)
-        what = (
+        fault = (
             "is not the directory of a run (no config.toml with metrics.jsonl)" if path.exists() else "does not exist"
         )
         remedy = f"did you mean {near}?" if near else "name the directory that a run has printed as its output"
-        raise RunError(f"{path} {what}", remedy=remedy)
+        raise RunError(f"{path} {fault}", remedy=remedy)
 
     @property
     def config(self) -> Path:
@@ -188,8 +188,8 @@ class RunDir:
         Raises:
             RunError: a line other than the last one is damaged; the line number is named.
         """
-        found = (row for _, row in metrics_file.lines(self.metrics))
-        return [row for row in found if upto_round is None or row["round"] <= upto_round]
+        rows = (row for _, row in metrics_file.lines(self.metrics))
+        return [row for row in rows if upto_round is None or row["round"] <= upto_round]
 
     def truncate_after(self, round: int) -> None:
         """Drops all rows of rounds later than ``round``."""
@@ -206,8 +206,8 @@ class RunDir:
 
     def _keep_rows(self, stays: Callable[[dict[str, Any]], bool]) -> None:
         """The lines that stay are kept byte for byte."""
-        kept = [line + b"\n" for line, row in metrics_file.lines(self.metrics) if stays(row)]
-        atomic_write(self.metrics, b"".join(kept))
+        lines = [line + b"\n" for line, row in metrics_file.lines(self.metrics) if stays(row)]
+        atomic_write(self.metrics, b"".join(lines))
 
     def write_settings(self, config_toml: str, changes: Sequence[Mapping[str, Any]]) -> None:
         """Replaces ``config.toml``, which is kept, and what is said of its changes."""
@@ -251,14 +251,14 @@ class RunDir:
     def read_privacy(self) -> dict[str, Any]:
         """What ``privacy.json`` says; an empty dict where there is none."""
         try:
-            found = json.loads(self.privacy.read_bytes())
+            tree = json.loads(self.privacy.read_bytes())
         except FileNotFoundError:
             return {}
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            tree = None
+        if not isinstance(tree, dict):
             raise RunError(f"{self.privacy} is damaged", remedy="restore it from the run's state or a backup")
-        return found
+        return tree
 
 
 def how_on_flower(run: RunDir) -> str:

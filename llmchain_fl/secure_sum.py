@@ -103,11 +103,11 @@ class SecureRound:
 
     def shares_for(self, site: str) -> list[bytes]:
         """What the neighbours of ``site`` gave for it."""
-        found = []
+        shares = []
         for owner in set(self.members.neighbours(site)) & set(self.shared()):
             place = self.members.neighbours(owner).index(site)
-            found.append(self._heard["share"][owner].split(b"\n")[place])
-        return found
+            shares.append(self._heard["share"][owner].split(b"\n")[place])
+        return shares
 
     def survivors(self) -> list[str]:
         """Who uploaded: whose numbers are in the sum."""
@@ -162,9 +162,9 @@ class SecureRound:
         heard = {f"{kind}/{site}": data for kind, known in self._heard.items() for site, data in known.items()}
         return {"closed": {kind: list(sites) for kind, sites in self._closed.items()}}, heard
 
-    def load_state(self, told: Mapping[str, Mapping[str, list[str]]], heard: Mapping[str, bytes]) -> None:
+    def load_state(self, state: Mapping[str, Mapping[str, list[str]]], heard: Mapping[str, bytes]) -> None:
         """Go on where :meth:`state` was taken; what was heard is not checked again."""
-        self._closed = {kind: list(sites) for kind, sites in told["closed"].items()}
+        self._closed = {kind: list(sites) for kind, sites in state["closed"].items()}
         self._heard = {}
         for name, data in heard.items():
             kind, _, site = name.partition("/")
@@ -184,12 +184,12 @@ class SecureRound:
 
     def _shares(self) -> dict[str, dict[int, int]]:
         """Owner -> point of a holder -> its share."""
-        found: dict[str, dict[int, int]] = {owner: {} for owner in self.shared()}
+        shares: dict[str, dict[int, int]] = {owner: {} for owner in self.shared()}
         for site, data in self._heard.get("answer", {}).items():
             digits, point = read(data, "answer").text("shares"), self.members.point(site)
             for place, owner in enumerate(self._owners(site)):
-                found[owner][point] = int(digits[2 * SHARE * place :][: 2 * SHARE], 16)
-        return found
+                shares[owner][point] = int(digits[2 * SHARE * place :][: 2 * SHARE], 16)
+        return shares
 
     def _owners(self, site: str) -> list[str]:
         """Whose shares ``site`` gives, in this order."""
@@ -237,14 +237,14 @@ class SecureRound:
         unhex(self._listed("answer", site, data).text("shares"), SHARE * len(self._owners(site)))
 
     def _signed(self, kind: Kind, site: str, message: bytes, expected: Mapping[str, str]) -> Signed:
-        told = read(message, kind)
-        told.check(self.members.entries[site].identity)
+        signed = read(message, kind)
+        signed.check(self.members.entries[site].identity)
         run, number = self._place
         place = {"run": run, "round": number, "site": site, "directory": self.members.digest, **expected}
-        wrong = [name for name, value in place.items() if told.body[name] != value]
+        wrong = [name for name, value in place.items() if signed.body[name] != value]
         if wrong:
             raise refuse("form", f"the {kind} message of {site!r} has another {wrong[0]}")
-        return told
+        return signed
 
 
 _CHECKS: Mapping[Kind, Callable[[SecureRound, str, bytes], None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from llmchain_fl.aggregation.rule import Adapter, Rule, SiteShape, Turn
+from llmchain_fl.aggregation.rule import Adapter, FactorSchedule, Rule, SiteShape
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.messages import TrainTask
@@ -51,11 +51,11 @@ class Asker:
             payload: the guards' arrays.
             ended: announced ends of stages.
         """
-        turn, scale, seed = self.rule.turn(planned.round), self.work.adapter.scale, self.work.adapter.seed
+        schedule, scale, seed = self.rule.turn(planned.round), self.work.adapter.scale, self.work.adapter.seed
         self.shapes = shapes(known, self.config.adapter)
         there = set(self.shapes.values())
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
-        sent = {shape: travelling(turn, self.handed[shape], seed) for shape in there}
+        sent = {shape: travelling(schedule, self.handed[shape], seed) for shape in there}
         guard_arrays = travelling_payload(payload, seed)
         ordered = sorted(sites, key=lambda site: (self.shapes[site].rank, self.shapes[site].alpha))
         arrivals = self.config.stream.arrival
@@ -68,11 +68,13 @@ class Asker:
             (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
         }
         return {
-            site: self._task(plans[site], works[kinds[site]], turn, sent[self.shapes[site]], guard_arrays)
+            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guard_arrays)
             for site in ordered
         }
 
-    def _task(self, planned: ScheduledRound, work: str, turn: Turn, sent: Arrays, guard_arrays: Arrays) -> TrainTask:
+    def _task(
+        self, planned: ScheduledRound, work: str, schedule: FactorSchedule, sent: Arrays, guard_arrays: Arrays
+    ) -> TrainTask:
         """What one site is told; ``planned`` is the site's own, which may be at another stage than the run."""
         return TrainTask(
             run=self.run,
@@ -84,8 +86,8 @@ class Asker:
             arrays=sent,
             guard_arrays=guard_arrays,
             federation=self.config.federation,
-            trains=turn.trains,
-            keeps=self._keeps(turn),
+            trains=schedule.trains,
+            keeps=self._keeps(schedule),
         )
 
     def _work_in(self, name: str) -> WorkSpec:
@@ -94,16 +96,16 @@ class Asker:
 
     def score_task(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> ScoreTask:
         """What a site is asked to score; the adapter has the global rank."""
-        turn = self.rule.turn(number)
+        schedule = self.rule.turn(number)
         return ScoreTask(
             number,
             stages,
             self.work.to_json(),
-            travelling(turn, arrays, self.work.adapter.seed),
+            travelling(schedule, arrays, self.work.adapter.seed),
             run=self.run,
             federation=self.config.federation,
-            keeps=self._keeps(turn),
+            keeps=self._keeps(schedule),
         )
 
-    def _keeps(self, turn: Turn) -> tuple[str, ...]:
-        return kept_at_sites(turn, ("head",) if self.config.aggregation.personal_head else ())
+    def _keeps(self, schedule: FactorSchedule) -> tuple[str, ...]:
+        return kept_at_sites(schedule, ("head",) if self.config.aggregation.personal_head else ())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmchain_fl.aggregation.rule import HEAD, LORA_A, SiteShape, Turn, names_of
+from llmchain_fl.aggregation.rule import HEAD, LORA_A, FactorSchedule, SiteShape, names_of
 from llmchain_fl.config.schema import AdapterConfig
 from llmchain_fl.core.adapter.value import Arrays, fresh_arrays
 from llmchain_fl.core.work import WorkSpec
@@ -28,18 +28,18 @@ def work_for(work: WorkSpec, shape: SiteShape) -> WorkSpec:
     return replace(work, adapter=replace(work.adapter, rank=shape.rank, alpha=shape.alpha))
 
 
-def travelling(turn: Turn, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
+def travelling(schedule: FactorSchedule, arrays: Mapping[str, np.ndarray], seed: int) -> Arrays:
     """The arrays of ``arrays`` that a site must be sent.
 
     A site draws the start of the factors from the seed by itself. What is still there is not sent, except what it
     sends back (its delta is taken from what it was sent); heads are always sent.
 
     Args:
-        turn: of the round.
+        schedule: of the round.
         arrays: the adapter as this site is handed it.
         seed: of the start.
     """
-    always = set(names_of(turn.up, arrays))
+    always = set(names_of(schedule.up, arrays))
     fresh = fresh_arrays({name: array.shape for name, array in arrays.items() if name not in always}, seed)
     return {name: array for name, array in arrays.items() if name in always or not np.array_equal(array, fresh[name])}
 
@@ -56,6 +56,6 @@ def without_head(arrays: Arrays) -> Arrays:
     return {name: array for name, array in arrays.items() if name not in HEAD}
 
 
-def kept_at_sites(turn: Turn, personal: Sequence[str]) -> tuple[str, ...]:
+def kept_at_sites(schedule: FactorSchedule, personal: Sequence[str]) -> tuple[str, ...]:
     """What a site trains and keeps: the rule's own part, and what the run makes personal."""
-    return (*turn.keeps, *personal)
+    return (*schedule.keeps, *personal)

@@ -236,8 +236,8 @@ class FederatedLora:
     ) -> Arrays:
         """What the rule makes of the sum, screened first if the run has a robust step."""
         if self._robust is not None:
-            turn = self.rule.turn(planned.round)
-            screened = self._robust(site_factors, self.state.current, self._work.adapter.scale, turn.up)
+            schedule = self.rule.turn(planned.round)
+            screened = self._robust(site_factors, self.state.current, self._work.adapter.scale, schedule.up)
             outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
             for site in screened.sites:
                 total.add(site)

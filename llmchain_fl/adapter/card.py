@@ -95,31 +95,31 @@ def card(work: WorkSpec, arrays: Arrays, facts: Facts) -> str:
 
 def served_by_peft(work: WorkSpec, arrays: Arrays, facts: Facts) -> list[str]:
     """The table of this file for one folder, a sentence each."""
-    found = []
+    lines = []
     if _variant(work).product and not _moves(arrays):
-        found.append(
+        lines.append(
             "**Nothing.** Every product B A of this adapter is 0: each site keeps a factor of its own and serves that. "
             "`PeftModel.from_pretrained` gives the base model as it was."
         )
     elif facts.chooses:
-        found.append(
+        lines.append(
             "The **sum** of all slots, for every text. Which slot answers which text stands in `slots.safetensors`, "
             "which peft does not read: use `llmchain-fl predict`."
         )
     else:
-        what = "LoRA factors" if _variant(work).product else f"{_variant(work).title} numbers"
-        found.append(f"The {what}: `PeftModel.from_pretrained(base, folder)` changes the base as the run did.")
+        weights = "LoRA factors" if _variant(work).product else f"{_variant(work).title} numbers"
+        lines.append(f"The {weights}: `PeftModel.from_pretrained(base, folder)` changes the base as the run did.")
     if work.task.head_size:
-        found.append(
+        lines.append(
             "**Not the trained head**: it stands in `head.safetensors`, which peft leaves out without a word. "
             "`llmchain_fl.Classifier` reads it."
         )
     elif work.task.labels:
-        found.append(
+        lines.append(
             "Token vectors, no labels: a label's score is the cosine of the pooled text with the base model's vector "
             "of the label's text (`work.json`, `task.labels`). `llmchain_fl.Classifier` computes it."
         )
-    return found
+    return lines
 
 
 def _variant(work: WorkSpec) -> Variant:
@@ -144,10 +144,10 @@ def _code(work: WorkSpec, facts: Facts) -> str:
     prompted = kind.base_kind == "causal-lm" and all(type(column) is str for column in kind.columns)
     if not prompted or facts.chooses:
         row = json.dumps(dict.fromkeys(kind.asked, "..."))
-        asked = 'predict(["a text", "another text"])' if len(kind.asked) == 1 else f"answer([{row}])"
+        call = 'predict(["a text", "another text"])' if len(kind.asked) == 1 else f"answer([{row}])"
         return (
             "from llmchain_fl.cli.trained import open_trained\nfrom pathlib import Path\n"
-            f'open_trained(Path("path/of/this/folder"))[1].{asked}'
+            f'open_trained(Path("path/of/this/folder"))[1].{call}'
         )
     base = json.dumps(facts.said("base"))
     return (

@@ -36,18 +36,18 @@ def write_peft(folder: Path, arrays: Arrays, config: peft.LoraConfig) -> None:
     }
     ranks = {value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")}
     rank = next(iter(ranks), config.r)
-    told = copy.copy(config)
-    told.lora_alpha, told.r = config.lora_alpha / config.r * rank, rank  # the scale alpha / r stays
-    _write(folder, tensors, told)
+    written = copy.copy(config)
+    written.lora_alpha, written.r = config.lora_alpha / config.r * rank, rank  # the scale alpha / r stays
+    _write(folder, tensors, written)
 
 
 def _write(folder: Path, tensors: dict[str, Any], config: peft.PeftConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = save({f"{PREFIX}{name}": value for name, value in tensors.items()}, metadata={"format": "pt"})
     (folder / "adapter_model.safetensors").write_bytes(data)
-    told = copy.copy(config)
-    told.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
-    told.save_pretrained(str(folder))
+    written = copy.copy(config)
+    written.target_modules = sorted(config.target_modules)  # peft keeps a set: another order in every process
+    written.save_pretrained(str(folder))
 
 
 def read_tensors(file: Path) -> Arrays:

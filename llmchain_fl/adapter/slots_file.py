@@ -85,8 +85,8 @@ def write_slots(folder: Path, slots: Slots | None, content: str) -> None:
         (folder / NAME).unlink(missing_ok=True)
         return
     tensors = {"rows": slots.rows, **{name.removeprefix("route."): v for name, v in slots.route.items()}}
-    told = {"stages": json.dumps(slots.stages), "content": content}
-    atomic_write(folder / NAME, save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata=told))
+    metadata = {"stages": json.dumps(slots.stages), "content": content}
+    atomic_write(folder / NAME, save({name: np.ascontiguousarray(v) for name, v in tensors.items()}, metadata=metadata))
 
 
 def read_slots(folder: Path, arrays: Arrays) -> Slots | None:
@@ -100,15 +100,15 @@ def read_slots(folder: Path, arrays: Arrays) -> Slots | None:
         return None
     try:
         with safe_open(file, framework="numpy") as opened:
-            told = opened.metadata() or {}
+            metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        stages = json.loads(told["stages"])
+        stages = json.loads(metadata["stages"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{file} cannot be read", remedy=_REMEDY) from error
-    if told.get("content") != digest(arrays):
+    if metadata.get("content") != digest(arrays):
         raise ModelError(f"{file} belongs to another adapter", remedy=_REMEDY)
-    found = _checked(file, stages, tensors, arrays)
-    return replace(found, route={f"route.{name}": value for name, value in tensors.items() if name != "rows"})
+    slots = _checked(file, stages, tensors, arrays)
+    return replace(slots, route={f"route.{name}": value for name, value in tensors.items() if name != "rows"})
 
 
 def _checked(file: Path, stages: object, tensors: Arrays, arrays: Arrays) -> Slots:
@@ -118,8 +118,8 @@ def _checked(file: Path, stages: object, tensors: Arrays, arrays: Arrays) -> Slo
     ranks = {value.shape[0] for name, value in arrays.items() if name.endswith(".lora_A")}
     rows = tensors.get("rows", np.zeros(0))
     if {rows.shape} != {(rank,) for rank in ranks} or not np.isin(rows, range(1, len(stages) + 1)).all():
-        what = f"{file} has {rows.shape} rows of {len(stages)} stages; the adapter has the rank {sorted(ranks)}"
-        raise ModelError(what, remedy=_REMEDY)
+        message = f"{file} has {rows.shape} rows of {len(stages)} stages; the adapter has the rank {sorted(ranks)}"
+        raise ModelError(message, remedy=_REMEDY)
     if set(tensors) not in ({"rows"}, {"rows", "keys", "centre", "tau"}):
         raise ModelError(f"{file} holds the tensors {', '.join(sorted(tensors))}", remedy=_REMEDY)
     if "keys" in tensors and len(tensors["keys"]) != len(stages):
@@ -146,8 +146,8 @@ def without_stage(arrays: Arrays, slots: Slots, stage: str) -> tuple[Arrays, Slo
     | two slots | the other one, a plain adapter |
     """
     if stage not in slots.held or len(slots.held) < 2:
-        what = f'slot "{stage}" cannot be taken out of the slots {", ".join(slots.held)}'
-        raise ModelError(what, remedy="name one of several slots")
+        message = f'slot "{stage}" cannot be taken out of the slots {", ".join(slots.held)}'
+        raise ModelError(message, remedy="name one of several slots")
     number = slots.stages.index(stage) + 1
     stay = slots.rows != number
     rows, route = slots.rows[stay], dict(slots.route)

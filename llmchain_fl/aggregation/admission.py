@@ -46,9 +46,9 @@ _SAME_APP = "run the same version and the same rule on the site as on the server
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
 
-def refuse(reason: str, what: str, *, remedy: str) -> AdmissionError:
+def refuse(reason: str, message: str, *, remedy: str) -> AdmissionError:
     """An :class:`AdmissionError` whose ``what`` starts with its reason code (``"norm: the update ..."``)."""
-    return AdmissionError(f"{reason}: {what}", remedy=remedy)
+    return AdmissionError(f"{reason}: {message}", remedy=remedy)
 
 
 def reason_of(error: AdmissionError) -> str:
@@ -88,13 +88,13 @@ class Schema:
     @classmethod
     def like(
         cls,
-        asked: Mapping[str, NDArray[np.floating]],
+        sent: Mapping[str, NDArray[np.floating]],
         *,
         dtype: np.dtype[np.floating] = _DTYPES[0],
         max_norm: float | None = None,
     ) -> Schema:
         """The schema of the arrays that were sent out to be trained (their own dtype does not matter)."""
-        return cls({name: array.shape for name, array in asked.items()}, np.dtype(dtype), max_norm)
+        return cls({name: array.shape for name, array in sent.items()}, np.dtype(dtype), max_norm)
 
 
 def update_norm(arrays: Mapping[str, NDArray[np.floating]]) -> float:
@@ -151,33 +151,33 @@ def admit(
     admitted = {name: _checked(arrays[name], name, schema, site) for name in schema.shapes}
     norm = update_norm(admitted)
     if schema.max_norm is not None and norm > schema.max_norm * (1 + NORM_SLACK):
-        what = f"the update of {site} has norm {norm:.6g}; at most {schema.max_norm:.6g} is admitted"
-        raise refuse("norm", what, remedy="let the site clip its update, or raise the bound for everybody")
+        message = f"the update of {site} has norm {norm:.6g}; at most {schema.max_norm:.6g} is admitted"
+        raise refuse("norm", message, remedy="let the site clip its update, or raise the bound for everybody")
     return admitted
 
 
 def _check_names(arrays: Mapping[str, object], schema: Schema, site: str) -> None:
     missing = [name for name in schema.shapes if name not in arrays]
     if missing:
-        what = f"{site} sent no {missing[0]!r} ({len(missing)} of {len(schema.shapes)} arrays are missing)"
-        raise refuse("missing-name", what, remedy=_SAME_APP)
+        message = f"{site} sent no {missing[0]!r} ({len(missing)} of {len(schema.shapes)} arrays are missing)"
+        raise refuse("missing-name", message, remedy=_SAME_APP)
     extra = len(arrays) - len(schema.shapes)
     if extra:
-        what = f"{site} sent {extra} more than the {len(schema.shapes)} arrays it was asked for"
-        raise refuse("extra-name", what, remedy=_SAME_APP)
+        message = f"{site} sent {extra} more than the {len(schema.shapes)} arrays it was asked for"
+        raise refuse("extra-name", message, remedy=_SAME_APP)
 
 
 def _checked(array: object, name: str, schema: Schema, site: str) -> NDArray[np.float32]:
     if type(array) is not np.ndarray:
-        what = f"{name!r} of {site} is a {type(array).__name__}, not a plain numpy array"
-        raise refuse("wrong-dtype", what, remedy=_SAME_APP)
+        message = f"{name!r} of {site} is a {type(array).__name__}, not a plain numpy array"
+        raise refuse("wrong-dtype", message, remedy=_SAME_APP)
     if array.dtype != schema.dtype:
-        what = f"{name!r} of {site} is not {schema.dtype} (its dtype is of kind {array.dtype.kind!r})"
-        raise refuse("wrong-dtype", what, remedy=_SAME_APP)
+        message = f"{name!r} of {site} is not {schema.dtype} (its dtype is of kind {array.dtype.kind!r})"
+        raise refuse("wrong-dtype", message, remedy=_SAME_APP)
     if array.shape != schema.shapes[name]:
-        what = f"{name!r} of {site} has shape {array.shape}; {schema.shapes[name]} was asked for"
-        raise refuse("wrong-shape", what, remedy=_SAME_APP)
+        message = f"{name!r} of {site} has shape {array.shape}; {schema.shapes[name]} was asked for"
+        raise refuse("wrong-shape", message, remedy=_SAME_APP)
     if not np.isfinite(array).all():
-        what = f"{name!r} of {site} has NaN or infinity in it"
-        raise refuse("not-finite", what, remedy="lower the site's learning rate, or look at its records")
+        message = f"{name!r} of {site} has NaN or infinity in it"
+        raise refuse("not-finite", message, remedy="lower the site's learning rate, or look at its records")
     return np.array(array, dtype=np.float32, order="C", copy=True)

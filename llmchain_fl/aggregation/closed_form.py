@@ -51,14 +51,14 @@ class Sums:
             AdmissionError: see the table.
         """
         if version != self.version:
-            what = "sums of another version of the features: they do not add up with those so far"
-            raise refuse("foreign-factor", what, remedy="compute them anew with the adapter that is served now")
+            message = "sums of another version of the features: they do not add up with those so far"
+            raise refuse("foreign-factor", message, remedy="compute them anew with the adapter that is served now")
         for name, known in self._sums.items():
             if name not in sums:
                 raise refuse("missing-name", f"no {name!r} among the sums", remedy=_SAME)
             if sums[name].shape != known.shape:
-                what = f"{name!r} has shape {sums[name].shape}; {known.shape} was asked for"
-                raise refuse("wrong-shape", what, remedy=_SAME)
+                message = f"{name!r} has shape {sums[name].shape}; {known.shape} was asked for"
+                raise refuse("wrong-shape", message, remedy=_SAME)
             if not np.isfinite(sums[name]).all():
                 raise refuse("not-finite", f"{name!r} has NaN or infinity in it", remedy=_SAME)
         if len(sums) > len(self._sums):
@@ -85,8 +85,8 @@ class Sums:
         """
         alike = all(name in state and state[name].shape == known.shape for name, known in self._sums.items())
         if state.get("version") != self.version or not alike:
-            what = "the sums so far are of another version of the features, or of another label list"
-            raise RunError(what, remedy="go on with the adapter and labels that they were made with, or begin anew")
+            message = "the sums so far are of another version of the features, or of another label list"
+            raise RunError(message, remedy="go on with the adapter and labels that they were made with, or begin anew")
         self._sums = {name: np.array(state[name], dtype=np.float64) for name in self._sums}
 
     def moments(self) -> Moments:

@@ -10,7 +10,7 @@ import numpy as np
 from llmchain_fl.aggregation.closed_form import Sums, solved
 from llmchain_fl.aggregation.mean import no_noise
 from llmchain_fl.aggregation.ridge import Matrix
-from llmchain_fl.aggregation.rule import Accumulator, Adapter, Arrays, Noise, Rule, SiteFactors, Turn
+from llmchain_fl.aggregation.rule import Accumulator, Adapter, Arrays, FactorSchedule, Noise, Rule, SiteFactors
 from llmchain_fl.core.tasks.random_features import RandomFeatures
 
 
@@ -43,9 +43,9 @@ class ClosedForm(Rule):
     ) -> None:
         self._sums, self._scale, self._texts = Sums(features, labels, version), scale, texts
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """Nothing is trained at a site; the adapter is handed down."""
-        return Turn((), (), ())
+        return FactorSchedule((), (), ())
 
     def sends(self, handed: Arrays, number: int) -> dict[str, tuple[int, ...]]:
         """The sums."""
@@ -64,8 +64,8 @@ class ClosedForm(Rule):
         for site in sites:
             weighed = {name: site.weight * value.astype(np.float64) for name, value in site.arrays.items()}
             self._sums.add(weighed, self._sums.version)
-        found: Adapter = {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
-        return found | solved(self._sums, self._texts).arrays(self._scale)
+        adapter: Adapter = {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
+        return adapter | solved(self._sums, self._texts).arrays(self._scale)
 
     def state(self) -> dict[str, Any]:
         """The sums so far and their version."""

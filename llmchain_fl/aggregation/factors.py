@@ -54,8 +54,8 @@ class SiteShape:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not (math.isfinite(self.alpha) and self.alpha > 0):
-            what = f"a site cannot have rank {self.rank} and alpha {self.alpha}"
-            raise ModelError(what, remedy="give a rank of at least 1 and a finite alpha above 0")
+            message = f"a site cannot have rank {self.rank} and alpha {self.alpha}"
+            raise ModelError(message, remedy="give a rank of at least 1 and a finite alpha above 0")
 
     @property
     def scale(self) -> float:
@@ -84,8 +84,8 @@ class SiteFactors:
     def __post_init__(self) -> None:
         for reason, value in (("weight", self.weight), ("scale", self.scale)):
             if not (math.isfinite(value) and value > 0):
-                what = f"a site's {reason} is {value}; it must be finite and above 0"
-                raise refuse(reason, what, remedy="leave the site out of the round, or correct the run's configuration")
+                text = f"a site's {reason} is {value}; it must be finite and above 0"
+                raise refuse(reason, text, remedy="leave the site out of the round, or correct the run's configuration")
 
 
 def modules(names: Iterable[str]) -> list[str]:
@@ -128,8 +128,8 @@ def product_pair(
     """
 
     def get(ending: str, source: Arrays | None = None) -> NDArray[np.float64] | None:
-        found = arrays.get(f"{module}.{ending}", (source or {}).get(f"{module}.{ending}"))
-        return None if found is None else found.astype(np.float64)
+        array = arrays.get(f"{module}.{ending}", (source or {}).get(f"{module}.{ending}"))
+        return None if array is None else array.astype(np.float64)
 
     right, left, core = get(LORA_A, other), get(LORA_B, other), get(CORE)
     if left is None or right is None:
@@ -188,8 +188,8 @@ def check_thin(arrays: Arrays, rule: str) -> None:
     for module in modules(arrays):
         (d_out, rank), d_in = arrays[f"{module}.{LORA_B}"].shape, arrays[f"{module}.{LORA_A}"].shape[1]
         if rank > min(d_out, d_in):
-            what = f"{module!r} is {d_out} x {d_in}; rank {rank} leaves no {rank} orthonormal directions in it"
-            raise ModelError(what, remedy=f"lower adapter.rank, or choose another rule than {rule}")
+            message = f"{module!r} is {d_out} x {d_in}; rank {rank} leaves no {rank} orthonormal directions in it"
+            raise ModelError(message, remedy=f"lower adapter.rank, or choose another rule than {rule}")
 
 
 def check_adapter(arrays: Arrays, scale: float) -> None:

@@ -14,9 +14,9 @@ from llmchain_fl.aggregation.rule import (
     Adapter,
     Arrays,
     FactorMean,
+    FactorSchedule,
     Rule,
     SiteFactors,
-    Turn,
     modules,
     sent_names,
 )
@@ -64,9 +64,9 @@ class FedEx(Rule):
     unsteady = "moves a part of them into the fold every round"
     folds = True
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """The pair up; the pair and the fold down."""
-        return Turn(self.trained, self.trained, (LORA_A, LORA_B, FOLD_A, FOLD_B))
+        return FactorSchedule(self.trained, self.trained, (LORA_A, LORA_B, FOLD_A, FOLD_B))
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> _WithResidual:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, FactorMean, Rule, Turn, sent_names
+from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, FactorMean, FactorSchedule, Rule, sent_names
 
 
 class FedSa(Rule):
@@ -38,9 +38,9 @@ class FedSa(Rule):
     exact = False
     linear = True
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """Both trained, A travels, B stays."""
-        return Turn(trains=(LORA_A, LORA_B), up=(LORA_A,), down=(LORA_A,))
+        return FactorSchedule(trains=(LORA_A, LORA_B), up=(LORA_A,), down=(LORA_A,))
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> FactorMean:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""

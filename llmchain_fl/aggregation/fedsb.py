@@ -14,8 +14,8 @@ from llmchain_fl.aggregation.rule import (
     Adapter,
     Arrays,
     FactorMean,
+    FactorSchedule,
     Rule,
-    Turn,
     WeightOf,
     modules,
     sent_names,
@@ -60,9 +60,9 @@ class FedSb(Rule):
     exact = True
     linear = True
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """The core up; all three down."""
-        return Turn(trains=(CORE,), up=(CORE,), down=(LORA_A, LORA_B, CORE))
+        return FactorSchedule(trains=(CORE,), up=(CORE,), down=(LORA_A, LORA_B, CORE))
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """One rank, and not above min(d_out, d_in)."""
@@ -72,19 +72,19 @@ class FedSb(Rule):
     def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
         """Orthonormal B and A from the public matrices, R = 0."""
         start = super().begin(arrays, scale, weight_of)
-        found = modules(arrays)
-        if all(f"{module}.{CORE}" in arrays for module in found):
+        names = modules(arrays)
+        if all(f"{module}.{CORE}" in arrays for module in names):
             return start
         if weight_of is None:
-            what = "fedsb needs a public matrix of each module to take its frozen factors from"
-            raise ModelError(what, remedy="pass the frozen weights of the base model")
-        for module in found:
+            message = "fedsb needs a public matrix of each module to take its frozen factors from"
+            raise ModelError(message, remedy="pass the frozen weights of the base model")
+        for module in names:
             a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
             weight = weight_of(module)
             wanted = (start[b].shape[0], start[a].shape[1])
             if weight.shape != wanted:
-                what = f"the matrix of {module!r} has shape {weight.shape}; its Delta W has {wanted}"
-                raise ModelError(what, remedy="pass W0 as d_out x d_in (a Conv1D stores it transposed)")
+                message = f"the matrix of {module!r} has shape {weight.shape}; its Delta W has {wanted}"
+                raise ModelError(message, remedy="pass W0 as d_out x d_in (a Conv1D stores it transposed)")
             left, right = leading_pair(weight, start[a])
             start[b], start[a] = left.astype(np.float32), right.astype(np.float32)
             start[f"{module}.{CORE}"] = np.zeros((right.shape[0],) * 2, dtype=np.float32)

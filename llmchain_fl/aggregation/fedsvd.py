@@ -13,11 +13,11 @@ from llmchain_fl.aggregation.rule import (
     Adapter,
     Arrays,
     FactorMean,
+    FactorSchedule,
     Noise,
     Rule,
     SiteFactors,
     SiteShape,
-    Turn,
     modules,
     sent_names,
 )
@@ -59,9 +59,9 @@ class FedSvd(Rule):
     linear = True
     unsteady = "re-factorises them every round"
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """B up, both down."""
-        return Turn(trains=(LORA_B,), up=(LORA_B,), down=(LORA_A, LORA_B))
+        return FactorSchedule(trains=(LORA_B,), up=(LORA_B,), down=(LORA_A, LORA_B))
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """One rank, and not above min(d_out, d_in)."""

@@ -16,8 +16,8 @@ from llmchain_fl.aggregation.rule import (
     LORA_B,
     Adapter,
     Arrays,
+    FactorSchedule,
     Rule,
-    Turn,
     WeightOf,
     modules,
 )
@@ -60,9 +60,9 @@ class Flora(Rule):
     folds = True
     any_rank = True
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """The pair up; A and the fold down."""
-        return Turn(self.trained, self.trained, (LORA_A, FOLD_A, FOLD_B))
+        return FactorSchedule(self.trained, self.trained, (LORA_A, FOLD_A, FOLD_B))
 
     def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
         """An adapter that is not at its start goes into the fold."""

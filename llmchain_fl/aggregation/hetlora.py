@@ -121,10 +121,10 @@ def self_pruned_rank(before: Arrays, after: Arrays, gamma: float) -> int:
     | nothing learnt, or as long as before | r |
     """
 
-    def tail(arrays: Arrays, kept: int) -> float:
-        parts = ((arrays[f"{m}.{LORA_B}"][:, kept:], arrays[f"{m}.{LORA_A}"][kept:]) for m in modules(arrays))
+    def tail(arrays: Arrays, pruned: int) -> float:
+        parts = ((arrays[f"{m}.{LORA_B}"][:, pruned:], arrays[f"{m}.{LORA_A}"][pruned:]) for m in modules(arrays))
         return math.fsum(float(np.linalg.norm(b)) * float(np.linalg.norm(a)) for b, a in parts)
 
     rank = rank_of(after)
-    kept = max(1, math.floor(gamma * rank))
-    return kept if tail(after, kept) < tail(before, kept) else rank
+    pruned = max(1, math.floor(gamma * rank))
+    return pruned if tail(after, pruned) < tail(before, pruned) else rank

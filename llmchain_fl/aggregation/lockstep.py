@@ -79,8 +79,8 @@ class Lockstep(Stepping):
 
     def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate, late: Late = _never) -> None:
         if lacks(rule):
-            what = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
-            raise ModelError(what, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
+            message = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
+            raise ModelError(message, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
         super().__init__(rule, KINDS[kind])
         self.name, self._rate, self._momentum = f"{rule.name}+lockstep", rate, momentum
         self._late: Late = late

@@ -48,8 +48,8 @@ def no_noise(noise: Noise | None) -> None:
         ModelError: there is noise.
     """
     if noise is not None:
-        what = "noise on the sum protects nobody here: the result depends on the sites in other ways too"
-        raise ModelError(what, remedy="choose a linear rule, or let the sites add the noise")
+        message = "noise on the sum protects nobody here: the result depends on the sites in other ways too"
+        raise ModelError(message, remedy="choose a linear rule, or let the sites add the noise")
 
 
 class FactorMean:
@@ -124,8 +124,8 @@ class FactorMean:
         if array is None:
             raise refuse("missing-name", f"a site brings no {name!r}", remedy="ask the sites for what the rule trains")
         if array.shape != self._mean[name].shape:
-            what = f"{name!r} has shape {array.shape}; the global one has {self._mean[name].shape}"
-            raise refuse("wrong-shape", what, remedy="give all sites the global rank; this rule does not mix ranks")
+            message = f"{name!r} has shape {array.shape}; the global one has {self._mean[name].shape}"
+            raise refuse("wrong-shape", message, remedy="give all sites the global rank; this rule does not mix ranks")
         if not fits(array, self._ratio(site, name)):
             raise refuse("not-finite", f"{name!r} does not fit float32", remedy="lower the site's learning rate")
 
@@ -134,5 +134,5 @@ class FactorMean:
         handed = rescaled(self._global, self._scale / site.scale) if brought else {}
         for name in brought:
             if not np.array_equal(site.arrays[name], handed[name]):
-                what = f"{name!r} of a site differs from the one it was handed, which this rule keeps frozen"
-                raise refuse("foreign-factor", what, remedy="train on this site what the rule trains in this round")
+                message = f"{name!r} of a site differs from the one it was handed, which this rule keeps frozen"
+                raise refuse("foreign-factor", message, remedy="train on this site what the rule trains in this round")

@@ -29,7 +29,7 @@ def product_error(sites: Sequence[SiteFactors], result_arrays: Arrays, scale: fl
 
     Both norms run over the stacked factors ([B_1 .. B_K, B], [A_1; ..; A_K; A]), so no d_out x d_in matrix is made
     and the sites may differ in rank. Needs all the sites at once. Heads do not count. Has no meaning for a rule whose
-    sites keep a factor to themselves (``Turn.keeps``): there is no common product.
+    sites keep a factor to themselves (``FactorSchedule.keeps``): there is no common product.
 
     Args:
         sites: the sites that were added; one without some ``lora_A`` trained under the global A, which is then used.

@@ -35,11 +35,11 @@ from llmchain_fl.aggregation.rule import (
     Accumulator,
     Adapter,
     Arrays,
+    FactorSchedule,
     Noise,
     Rule,
     SiteFactors,
     SiteShape,
-    Turn,
     WeightOf,
     sent_names,
 )
@@ -76,8 +76,8 @@ class Settings:
         }
         for name, good in bounds.items():
             if not good:
-                what = f"{name} = {getattr(self, name)} of the server optimizer is out of its bounds"
-                raise ModelError(what, remedy="lr and tau above 0, beta1 and beta2 in [0, 1)")
+                message = f"{name} = {getattr(self, name)} of the server optimizer is out of its bounds"
+                raise ModelError(message, remedy="lr and tau above 0, beta1 and beta2 in [0, 1)")
 
 
 @dataclass
@@ -143,18 +143,18 @@ class Steps:
         """
         past = self._moments.setdefault(name, Moments(np.zeros(delta.shape), np.zeros(delta.shape)))
         if past.first.shape != delta.shape:
-            what = f"the moments of {name!r} have shape {past.first.shape}; the array has {delta.shape}"
-            raise ModelError(what, remedy="resume with the optimizer state of this run")
+            message = f"the moments of {name!r} have shape {past.first.shape}; the array has {delta.shape}"
+            raise ModelError(message, remedy="resume with the optimizer state of this run")
         past.steps += 1
         return given.lr * self._step(delta, past, given)
 
     def state(self) -> Arrays:
         """``first/<array>``, ``second/<array>`` and ``steps/<array>``, float64."""
-        found: dict[str, Floats] = {}
+        state: dict[str, Floats] = {}
         for name, past in self._moments.items():
-            found |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
-            found[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
-        return found
+            state |= {f"first/{name}": past.first.copy(), f"second/{name}": past.second.copy()}
+            state[f"steps/{name}"] = np.array([past.steps], dtype=np.float64)
+        return state
 
     def load_state(self, state: Arrays) -> None:
         """Take up what :meth:`state` gave; nothing: begin anew.
@@ -186,7 +186,7 @@ class Stepping(Rule):
         self.any_rank, self.weighs, self.factors = rule.any_rank, rule.weighs, rule.factors
         self._rule, self._steps = rule, Steps(kind)
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """The rule's."""
         return self._rule.turn(number)
 
@@ -231,8 +231,8 @@ class ServerOptimizer(Stepping):
 
     def __init__(self, rule: Rule, kind: str, settings: Settings | None = None) -> None:
         if not rule.steady:
-            what = f'a server optimizer steps along LoRA factors, but rule "{rule.name}" {rule.unsteady}'
-            raise ModelError(what, remedy="choose no server optimizer, or a rule whose factors keep their coordinates")
+            fault = f'a server optimizer steps along LoRA factors, but rule "{rule.name}" {rule.unsteady}'
+            raise ModelError(fault, remedy="choose no server optimizer, or a rule whose factors keep their coordinates")
         if kind not in OPTIMIZERS:
             raise ModelError(f"there is no server optimizer {kind!r}", remedy=f"choose one of {', '.join(OPTIMIZERS)}")
         super().__init__(rule, kind)

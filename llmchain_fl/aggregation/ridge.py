@@ -165,15 +165,15 @@ def _tried(view: View, pull: float, texts: Matrix, n: float, spread: float) -> T
     values = view.values
     rest = np.square(view.cross - pull * values[:, None] * texts).sum(axis=1)
     spread += pull**2 * float(values @ np.square(texts).sum(axis=1)) - 2 * pull * float((view.cross * texts).sum())
-    found = []
+    tried = []
     for penalty in [one for one in reversed(LAMBDAS) if one >= ABOVE_NOISE * view.noise] or LAMBDAS[-1:]:
         cost = values + penalty
         freedom = 1.0 + float((values / cost).sum())
         residual = max(spread - float((rest * (cost + penalty) / np.square(cost)).sum()), 0.0)
         left = 1.0 - freedom / n
         gcv = residual / n / left**2 if left > FLOOR else np.inf
-        found.append(Tried(view.name, pull, penalty, gcv, freedom))
-    return found[least([one.gcv for one in found], spread / n)]
+        tried.append(Tried(view.name, pull, penalty, gcv, freedom))
+    return tried[least([one.gcv for one in tried], spread / n)]
 
 
 def least(values: Sequence[float], size: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, FactorMean, Rule, Turn, sent_names
+from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, FactorMean, FactorSchedule, Rule, sent_names
 
 
 class RoLora(Rule):
@@ -37,10 +37,10 @@ class RoLora(Rule):
     exact = True
     linear = True
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """One factor; see the class."""
         moving = (LORA_B,) if number % 2 else (LORA_A,)
-        return Turn(trains=moving, up=moving, down=(LORA_A, LORA_B))
+        return FactorSchedule(trains=moving, up=moving, down=(LORA_A, LORA_B))
 
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> FactorMean:
         """Open a round; see :class:`llmchain_fl.aggregation.rule.Rule`."""

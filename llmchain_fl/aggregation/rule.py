@@ -13,11 +13,11 @@ One run, seen from the server::
     rule.check(arrays, {site: SiteShape(rank, alpha)})      # before round 1: can these sites work together?
     arrays = rule.begin(arrays, scale, weight_of)           # round 0: the start the rule wants
     each round n:
-        turn = rule.turn(n)                                 # what a site trains, sends, is sent, keeps
+        schedule = rule.turn(n)                             # what a site trains, sends, is sent, keeps
         handed = rule.handed(arrays, scale, shape)          # one for each shape of site, not one for each site
-        down = names_of(turn.down, handed)                  # what travels; the rest follows from the seed or is kept
+        down = names_of(schedule.down, handed)              # what travels; the rest follows from the seed or is kept
         total = rule.start(arrays, scale, n)
-        total.add(SiteFactors(handed + delta, shape.scale, weight))          # names_of(turn.up, handed)
+        total.add(SiteFactors(handed + delta, shape.scale, weight))      # names_of(schedule.up, handed)
         arrays = total.finish()
         serving(arrays, scale)                              # a plain pair (its rank may have grown), to score and save
 
@@ -75,7 +75,7 @@ __all__ = [
     "Rule",
     "SiteFactors",
     "SiteShape",
-    "Turn",
+    "FactorSchedule",
     "WeightOf",
     "modules",
     "names_of",
@@ -90,7 +90,7 @@ WeightOf = Callable[[str], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
-class Turn:
+class FactorSchedule:
     """One round from a site's side, in endings of array names; heads are always trained, sent and sent down.
 
     Attributes:
@@ -173,12 +173,12 @@ class Rule(ABC):
     @property
     def owns(self) -> tuple[str, ...]:
         """Factors that are trained and stay at the site, one of each site."""
-        return tuple(ending for ending in self.trained if any(ending in turn.keeps for turn in self._cycle))
+        return tuple(ending for ending in self.trained if any(ending in schedule.keeps for schedule in self._cycle))
 
     @property
     def shares(self) -> tuple[str, ...]:
         """Factors that are trained and summed: there is one of them for all."""
-        return tuple(ending for ending in self.trained if any(ending in turn.up for turn in self._cycle))
+        return tuple(ending for ending in self.trained if any(ending in schedule.up for schedule in self._cycle))
 
     @property
     def turns(self) -> bool:
@@ -198,7 +198,7 @@ class Rule(ABC):
         return plain and CORE not in self.trained
 
     @property
-    def _cycle(self) -> tuple[Turn, ...]:
+    def _cycle(self) -> tuple[FactorSchedule, ...]:
         """The first rounds; no rule has a longer period."""
         return tuple(self.turn(number) for number in range(1, 5))
 
@@ -210,9 +210,9 @@ class Rule(ABC):
             ModelError: the global arrays are not an adapter.
         """
 
-    def turn(self, number: int) -> Turn:
+    def turn(self, number: int) -> FactorSchedule:
         """What happens in round ``number``; by default ``trained`` is trained and travels both ways."""
-        return Turn(self.trained, self.trained, self.trained)
+        return FactorSchedule(self.trained, self.trained, self.trained)
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """Refuse, before round 1, sites that this rule cannot bring together.
@@ -227,11 +227,11 @@ class Rule(ABC):
         rank = rank_of(arrays) if self.factors else max((shape.rank for shape in sites.values()), default=1)
         for site, shape in sorted(sites.items()):
             if shape.rank != rank and not self.any_rank:
-                what = f"site {site} has rank {shape.rank}; {self.name} needs the global rank {rank} at every site"
-                raise ModelError(what, remedy="give all sites adapter.rank, or choose a rule that mixes ranks")
+                message = f"site {site} has rank {shape.rank}; {self.name} needs the global rank {rank} at every site"
+                raise ModelError(message, remedy="give all sites adapter.rank, or choose a rule that mixes ranks")
             if shape.rank > rank:
-                what = f"site {site} has rank {shape.rank}, more than the global rank {rank}"
-                raise ModelError(what, remedy="raise adapter.rank to the largest rank of a site")
+                message = f"site {site} has rank {shape.rank}, more than the global rank {rank}"
+                raise ModelError(message, remedy="raise adapter.rank to the largest rank of a site")
 
     def begin(self, arrays: Arrays, scale: float, weight_of: WeightOf | None = None) -> Adapter:
         """The arrays of round 0, from a fresh (or earlier) adapter of scale s; by default as they are.
@@ -263,8 +263,8 @@ class Rule(ABC):
             ModelError: it is no state of this rule.
         """
         if state:
-            what = f"{self.name} remembers nothing between rounds, but the saved state has {len(state)} arrays of it"
-            raise ModelError(what, remedy="resume with the rule and the server optimizer of this run")
+            message = f"{self.name} remembers nothing between rounds, but the saved state has {len(state)} arrays of it"
+            raise ModelError(message, remedy="resume with the rule and the server optimizer of this run")
 
 
 def sent_names(rule: Rule, names: Iterable[str], number: int = 1) -> list[str]:

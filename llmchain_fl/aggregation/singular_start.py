@@ -26,14 +26,14 @@ def singular_start(arrays: Arrays, scale: float, weight_of: WeightOf) -> Adapter
     | more | the rest of the rows stay the fresh ones, their columns of B zero |
     | a head | not changed |
     """
-    found: Adapter = {name: np.array(array, dtype=np.float32) for name, array in arrays.items()}
+    start: Adapter = {name: np.array(array, dtype=np.float32) for name, array in arrays.items()}
     for module in modules(arrays):
         left, size, right = np.linalg.svd(np.asarray(weight_of(module), dtype=np.float64), full_matrices=False)
-        rank = min(found[f"{module}.{LORA_B}"].shape[1], len(size))
+        rank = min(start[f"{module}.{LORA_B}"].shape[1], len(size))
         signs = np.sign(right[np.arange(rank), np.abs(right[:rank]).argmax(axis=1)])
         root = np.sqrt(size[:rank] / scale) * signs
-        found[f"{module}.{LORA_B}"][:, :rank] = left[:, :rank] * root
-        found[f"{module}.{LORA_A}"][:rank] = root[:, None] * right[:rank]
-        found[f"{module}.{FOLD_B}"] = (-scale * found[f"{module}.{LORA_B}"]).astype(np.float32)
-        found[f"{module}.{FOLD_A}"] = found[f"{module}.{LORA_A}"].copy()
-    return found
+        start[f"{module}.{LORA_B}"][:, :rank] = left[:, :rank] * root
+        start[f"{module}.{LORA_A}"][:rank] = root[:, None] * right[:rank]
+        start[f"{module}.{FOLD_B}"] = (-scale * start[f"{module}.{LORA_B}"]).astype(np.float32)
+        start[f"{module}.{FOLD_A}"] = start[f"{module}.{LORA_A}"].copy()
+    return start

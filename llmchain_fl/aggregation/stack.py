@@ -45,8 +45,8 @@ def check_pairs(site: SiteFactors, global_arrays: Arrays, scale: float, largest:
         rank = max(ranks)
         wanted = (rank, global_arrays[names[0]].shape[1]), (global_arrays[names[1]].shape[0], rank)
         if (a.shape, b.shape) != wanted or not 1 <= rank <= (largest or rank) or len(ranks) > 1:
-            what = f"the factors of {module!r} have the shapes {a.shape} and {b.shape}; {wanted} would fit"
-            raise refuse("wrong-shape", what, remedy="give the site one rank, at most that of the global adapter")
+            message = f"the factors of {module!r} have the shapes {a.shape} and {b.shape}; {wanted} would fit"
+            raise refuse("wrong-shape", message, remedy="give the site one rank, at most that of the global adapter")
         ratio = site.scale / scale
         if not (fits(a) and fits(b, ratio) and _length(a) * _length(b) * ratio <= _LARGEST):
             raise refuse("not-finite", f"the product of {module!r} does not fit float32", remedy="lower its lr")
@@ -165,12 +165,12 @@ def best_pair(left: Floats, right: Floats, rank: int, spare: NDArray[np.floating
     Needs rank <= d_in.
     """
     u, values, vt = thin_svd(left, right)
-    kept = min(rank, len(values))
+    count = min(rank, len(values))
     b, a = np.zeros((left.shape[0], rank)), np.zeros((rank, right.shape[1]))
-    b[:, :kept], a[:kept] = u[:, :kept] * values[:kept], vt[:kept]
-    if kept < rank:
-        q = np.linalg.qr(np.vstack([a[:kept], spare[:rank].astype(np.float64)]).T).Q
-        a[kept:] = q[:, kept:rank].T
+    b[:, :count], a[:count] = u[:, :count] * values[:count], vt[:count]
+    if count < rank:
+        q = np.linalg.qr(np.vstack([a[:count], spare[:rank].astype(np.float64)]).T).Q
+        a[count:] = q[:, count:rank].T
     return b, a
 
 
@@ -182,9 +182,9 @@ def tidy(left: Floats, right: Floats) -> tuple[NDArray[np.float32], NDArray[np.f
     """
     terms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=1)
     u, values, vt = thin_svd(left, right)
-    kept = int(np.sum(values > ROUNDING * max(terms, default=0.0)))
-    root = np.sqrt(values[:kept])
-    return (u[:, :kept] * root).astype(np.float32), (root[:, None] * vt[:kept]).astype(np.float32)
+    rank = int(np.sum(values > ROUNDING * max(terms, default=0.0)))
+    root = np.sqrt(values[:rank])
+    return (u[:, :rank] * root).astype(np.float32), (root[:, None] * vt[:rank]).astype(np.float32)
 
 
 def leading_pair(weight: NDArray[np.floating], start: NDArray[np.floating], turns: int = 8) -> Pair:
@@ -197,8 +197,8 @@ def leading_pair(weight: NDArray[np.floating], start: NDArray[np.floating], turn
         ModelError: ``weight`` has another d_in than ``start``, or is not finite.
     """
     if weight.ndim != 2 or weight.shape[1] != start.shape[1] or not np.isfinite(weight).all():
-        what = f"no singular directions of an array of shape {weight.shape} for d_in = {start.shape[1]}"
-        raise ModelError(what, remedy="give the finite d_out x d_in matrix of this module")
+        message = f"no singular directions of an array of shape {weight.shape} for d_in = {start.shape[1]}"
+        raise ModelError(message, remedy="give the finite d_out x d_in matrix of this module")
     matrix = weight.astype(np.float64)
     q = np.linalg.qr(matrix @ start.astype(np.float64).T).Q
     for _ in range(turns):

@@ -78,8 +78,8 @@ class Classifier:
                 model = model if _few(bare) else model.to(device)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            what = f"the base model {place} with the adapter in {folder} cannot be loaded: {reason[:200]}"
-            raise ModelError(what, remedy="give base=, a folder or hub id of the model it was trained on") from error
+            message = f"the base model {place} with the adapter in {folder} cannot be loaded: {reason[:200]}"
+            raise ModelError(message, remedy="give base=, a folder or hub id of the model it was trained on") from error
         head = folder / "head.safetensors"
         products = [float(value.abs().max()) for name, value in model.named_parameters() if ".lora_B." in name]
         if products and not any(products) and work["adapter"].get("variant", LORA) == LORA:
@@ -88,7 +88,7 @@ class Classifier:
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """The best label of each text."""
-        return [found[0][0] for found in self.top(texts, 1)]
+        return [best[0][0] for best in self.top(texts, 1)]
 
     def top(self, texts: Sequence[str], count: int = 3) -> list[list[tuple[str, float]]]:
         """The ``count`` best labels of each text with their probabilities."""
@@ -121,7 +121,7 @@ class Classifier:
         """h of each text, float32 [n, H]."""
         import torch
 
-        found = []
+        parts = []
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
             cut = {"truncation": True, "max_length": int(self._task["max_tokens"]), "padding": True}
@@ -132,8 +132,8 @@ class Classifier:
             weight = mask.unsqueeze(-1).float()
             mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
             pooled = mean if self._task["pooling"] == "mean" else hidden[:, 0]
-            found.append(torch.nn.functional.normalize(pooled, dim=-1))
-        return torch.cat(found)
+            parts.append(torch.nn.functional.normalize(pooled, dim=-1))
+        return torch.cat(parts)
 
 
 def _work(folder: Path) -> dict[str, Any]:
@@ -148,16 +148,16 @@ def _work(folder: Path) -> dict[str, Any]:
     if not labels:
         raise ModelError(f"the adapter in {folder} has no labels", remedy="load it as its README.md says")
     if not task_kind(str(work["task"]["kind"])).pooled or int(work["task"].get("windows", 1)) > 1:
-        what = f"the adapter in {folder} is of no classifier of single rows of text"
-        raise ModelError(what, remedy="use `llmchain-fl predict`, or result.predict")
+        message = f"the adapter in {folder} is of no classifier of single rows of text"
+        raise ModelError(message, remedy="use `llmchain-fl predict`, or result.predict")
     slots = folder / "slots.safetensors"
     if slots.is_file():
         from safetensors import safe_open
 
         with safe_open(slots, framework="numpy") as opened:
             if "keys" in opened.keys():  # noqa: SIM118 (not a dict)
-                what = f"in {folder} each text chooses among slots, which peft's format cannot do"
-                raise ModelError(what, remedy="use `llmchain-fl predict`, or result.predict")
+                message = f"in {folder} each text chooses among slots, which peft's format cannot do"
+                raise ModelError(message, remedy="use `llmchain-fl predict`, or result.predict")
     return work
 
 

@@ -59,10 +59,10 @@ def rows_of(given: Staged, where: str) -> list[dict[str, object]]:
     Raises:
         DataError: it holds no record, or something that is none.
     """
-    found = _rows(given, where)
-    if not found:
+    rows = _rows(given, where)
+    if not rows:
         raise DataError("holds no record", where=where, remedy="give it records, or leave it out")
-    return found
+    return rows
 
 
 def is_staged(given: Staged) -> bool:
@@ -77,12 +77,12 @@ def _rows(given: Staged, where: str) -> list[dict[str, object]]:
         return [dict(row) for row in given.to_dict(orient="records")]
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise DataError(f"a {type(given).__name__} is no data set", where=where, remedy=_REMEDY)
-    found = []
+    rows = []
     for number, row in enumerate(cast("Iterable[object]", given), 1):
         if not isinstance(row, Mapping):
             raise DataError(f"record {number} is a {type(row).__name__}, not a mapping", where=where, remedy=_REMEDY)
-        found.append({str(name): value for name, value in row.items()})
-    return found
+        rows.append({str(name): value for name, value in row.items()})
+    return rows
 
 
 _REMEDY = "give a list of dicts, a pandas DataFrame or a datasets.Dataset"

@@ -67,8 +67,8 @@ class Result:
         try:
             import pandas
         except ImportError as error:
-            what = "a table of metrics needs pandas, which is not installed"
-            raise RunError(what, remedy="pip install pandas, or use result.rows") from error
+            message = "a table of metrics needs pandas, which is not installed"
+            raise RunError(message, remedy="pip install pandas, or use result.rows") from error
         return pandas.DataFrame(self.rows)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
@@ -77,7 +77,7 @@ class Result:
         Raises:
             RunError, ModelError: there is no adapter yet, or its base cannot be loaded.
         """
-        return [found[0][0] for found in self.predict_top(texts, 1)]
+        return [best[0][0] for best in self.predict_top(texts, 1)]
 
     def predict_top(self, texts: Sequence[str], top: int = 3) -> list[list[tuple[str, float]]]:
         """The ``top`` answers to each text with their probabilities."""

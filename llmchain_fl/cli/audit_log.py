@@ -52,12 +52,12 @@ def show(
 def verify(path: Place) -> None:
     """Verify that no line was changed since it was written; exit code 2 names the first one that was."""
     file = log_file(path)
-    found = read_log(file)
-    if not found:
+    entries = read_log(file)
+    if not entries:
         typer.echo(f"{file}: no line yet")
         return
-    typer.echo(f"{file}: {len(found)} lines, from {found[0]['time']} to {found[-1]['time']}, none changed")
-    typer.echo(f"head {found[-1]['hash']}: note it down elsewhere, and a shorter log will not pass for this one")
+    typer.echo(f"{file}: {len(entries)} lines, from {entries[0]['time']} to {entries[-1]['time']}, none changed")
+    typer.echo(f"head {entries[-1]['hash']}: note it down elsewhere, and a shorter log will not pass for this one")
 
 
 @app.command("export")
@@ -84,20 +84,20 @@ def export(
 
 def line(entry: Mapping[str, Any]) -> str:
     """An entry in words: when, what, who, how it ended, what it cost."""
-    told = [entry["time"], f"{entry['type']:9}"]
-    told += [
+    words = [entry["time"], f"{entry['type']:9}"]
+    words += [
         str(entry[name]) for name in ("site", "kind", "decision", "why", "what", "by", "version") if entry.get(name)
     ]
     if entry.get("run"):
-        told.append(f"run {entry['run'][:8]} round {entry['round']}")
+        words.append(f"run {entry['run'][:8]} round {entry['round']}")
     if "reply_bytes" in entry:
-        told.append(f"{entry['reply_bytes']} bytes {entry['reply'][:12]}")
+        words.append(f"{entry['reply_bytes']} bytes {entry['reply'][:12]}")
     if "before" in entry and entry["ledger"]:
-        told.append(f"epsilon {_number(entry['before'])} -> {_number(entry['ledger']['epsilon'])}")
-        told.append("(delta {delta:g}, unit {unit}, accountant {accountant})".format(**entry["ledger"]))
+        words.append(f"epsilon {_number(entry['before'])} -> {_number(entry['ledger']['epsilon'])}")
+        words.append("(delta {delta:g}, unit {unit}, accountant {accountant})".format(**entry["ledger"]))
     if entry["type"] == "changed":
-        told.append(f"settings {entry['was'][:12]} -> {entry['policy'][:12]}")
-    return printable("  ".join(told))
+        words.append(f"settings {entry['was'][:12]} -> {entry['policy'][:12]}")
+    return printable("  ".join(words))
 
 
 def _number(epsilon: float | None) -> str:

@@ -17,14 +17,14 @@ def command(
     from llmchain_fl.bundle import SERVER, SITE, parts
     from llmchain_fl.cli.apps import app_root
 
-    found = parts(app_root(), SERVER if server else SITE)
+    files = parts(app_root(), SERVER if server else SITE)
     if as_json:
-        typer.echo(json.dumps([vars(part) for part in found], indent=1))
+        typer.echo(json.dumps([vars(part) for part in files], indent=1))
         return
     if listed:
-        for part in found:
+        for part in files:
             typer.echo(f"{part.sha256}  {part.lines:5}  {part.path}{'  by name' * part.by_name}")
     where, who = ("the server", "its configuration") if server else ("a site", "a task or the site's own file")
-    always, named = ([part for part in found if part.by_name is by_name] for by_name in (False, True))
+    always, named = ([part for part in files if part.by_name is by_name] for by_name in (False, True))
     typer.echo(f"{len(always)} files, {sum(part.lines for part in always):,} lines run at {where}")
     typer.echo(f"{len(named)} files, {sum(part.lines for part in named):,} lines more where {who} names them")

@@ -39,13 +39,13 @@ def command(
     from llmchain_fl.planning.findings import Findings
     from llmchain_fl.scenario import find_scenario
 
-    found = Findings()
-    file = found.attempt("settings", find_scenario, scenario)
-    config = found.attempt("settings", read_config, file, list(settings or [])) if file else None
+    findings = Findings()
+    file = findings.attempt("settings", find_scenario, scenario)
+    config = findings.attempt("settings", read_config, file, list(settings or [])) if file else None
     if config is not None:
-        _check(found, config, model=model, train=not real)
-    _show(scenario, found, as_json=as_json)
-    if found.faulty:
+        _check(findings, config, model=model, train=not real)
+    _show(scenario, findings, as_json=as_json)
+    if findings.faulty:
         raise typer.Exit(2)
 
 
@@ -79,57 +79,57 @@ def check_cells(configs: Iterable[RunConfig]) -> None:
     from llmchain_fl.planning.checks import check_records
 
     sources = Sources()
-    found: dict[Finding, None] = {}
+    findings: dict[Finding, None] = {}
     for config in {_records_of(config): config for config in configs}.values():
-        found |= dict.fromkeys(check_records(config, sources))
-    _conclude(found)
+        findings |= dict.fromkeys(check_records(config, sources))
+    _conclude(findings)
 
 
 def _records_of(config: RunConfig) -> str:
     """All settings that say which records a run has; what a seed draws counts as the same."""
-    told = config.model_dump_json(include={"data", "task", "stage", "sites", "stream"})
-    return f"{told} {config.privacy.enabled} {config.privacy.unit} {config.continual.public}"
+    settings = config.model_dump_json(include={"data", "task", "stage", "sites", "stream"})
+    return f"{settings} {config.privacy.enabled} {config.privacy.unit} {config.continual.public}"
 
 
-def _conclude(found: Iterable[Finding]) -> None:
+def _conclude(findings: Iterable[Finding]) -> None:
     import logging
 
     from llmchain_fl.core.errors import ConfigError
 
-    chosen = {level: [_line(one) for one in found if one.level == level] for level in ("fault", "warning")}
+    chosen = {level: [_line(one) for one in findings if one.level == level] for level in ("fault", "warning")}
     if chosen["fault"]:
         raise ConfigError(chosen["fault"])
     for line in chosen["warning"]:
         logging.getLogger("llmchain_fl").warning("%s", line)
 
 
-def _check(found: Findings, config: RunConfig, *, model: bool, train: bool) -> None:
+def _check(findings: Findings, config: RunConfig, *, model: bool, train: bool) -> None:
     from llmchain_fl.cli.apps import tool
     from llmchain_fl.planning.checks import check_records
     from llmchain_fl.planning.privacy_line import check_privacy
 
-    found += check_records(config, train=train)
-    found += check_privacy(config)
-    if model and not found.faulty:
-        found += tool("simulations.dummy").check_model(config, train=train)
+    findings += check_records(config, train=train)
+    findings += check_privacy(config)
+    if model and not findings.faulty:
+        findings += tool("simulations.dummy").check_model(config, train=train)
 
 
-def _show(scenario: str, found: Findings, *, as_json: bool) -> None:
+def _show(scenario: str, lines: Findings, *, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
     from llmchain_fl.core.printable import printable
 
     if as_json:
-        typer.echo(json.dumps({"scenario": scenario, "ok": not found.faulty, "findings": [asdict(f) for f in found]}))
+        typer.echo(json.dumps({"scenario": scenario, "ok": not lines.faulty, "findings": [asdict(f) for f in lines]}))
         return
     for level, title in TITLES.items():
-        chosen = [one for one in found if one.level == level]
+        chosen = [one for one in lines if one.level == level]
         if chosen:
             typer.echo(f"\n{title}:")
         for one in chosen:
             typer.echo(f"  {one.about:9} {printable(_line(one))}")
-    faults, warnings = (sum(one.level == level for one in found) for level in ("fault", "warning"))
+    faults, warnings = (sum(one.level == level for one in lines) for level in ("fault", "warning"))
     verdict = f"{faults} fault{'s' * (faults != 1)}" if faults else "ready to run"
     typer.echo(f"\n{printable(scenario)}: {verdict}, {warnings} warning{'s' * (warnings != 1)}")
 

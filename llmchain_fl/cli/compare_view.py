@@ -177,9 +177,9 @@ def show_results(comparison: Comparison, outcomes: Sequence[Outcome], folder: Pa
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
-    for found in tables_of(comparison, outcomes):
-        console.print(_table(found))
-        for note in found.notes:
+    for content in tables_of(comparison, outcomes):
+        console.print(_table(content))
+        for note in content.notes:
             _say(console, f"  {note}")
         console.print()
     for sentence in verdict(Groups.of(comparison, outcomes)):
@@ -193,13 +193,13 @@ def show_results(comparison: Comparison, outcomes: Sequence[Outcome], folder: Pa
     _say(console, f"page: {folder / 'compare.html'}\ntables: {folder / 'table.md'}\nnumbers: {folder / 'results.json'}")
 
 
-def _table(found: Found) -> Table:
-    table = Table(title=found.title, title_justify="left", box=None, padding=(0, 1))
-    for name in found.labels:
+def _table(content: Found) -> Table:
+    table = Table(title=content.title, title_justify="left", box=None, padding=(0, 1))
+    for name in content.labels:
         table.add_column(name, overflow="fold")
-    for name in found.columns:
+    for name in content.columns:
         table.add_column(name, justify="right", overflow="fold")
-    for labels, entries in found.rows:
+    for labels, entries in content.rows:
         table.add_row(*labels, *(Text(str(entry), style=LOOKS.get(entry.mark, "")) for entry in entries))
     return table
 

@@ -15,11 +15,11 @@ def command(
     from llmchain_fl.onprem.register import register_kit
 
     outcome = register_kit(kit)
-    for what, names in (
+    for state, names in (
         ("registered", outcome.registered),
         ("known already", outcome.known),
         ("unregistered", outcome.unregistered),
         ("never on the roster", [f"node {number}" for number in outcome.strangers]),
     ):
         if names:
-            typer.echo(f"{what:20} {', '.join(names)}")
+            typer.echo(f"{state:20} {', '.join(names)}")

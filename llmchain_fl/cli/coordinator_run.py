@@ -67,8 +67,8 @@ def stop(
     """Stop a run. Its finished rounds stay, and it can be gone on with."""
     runs = _runs(kit)
     with runs.control() as control:
-        found = runs.stop(control, run)
-    _say(f"run {found.number} is stopped; go on with: {_again(kit, Path(found.out))}")
+        status = runs.stop(control, run)
+    _say(f"run {status.number} is stopped; go on with: {_again(kit, Path(status.out))}")
 
 
 def _runs(kit: Path) -> Runs:
@@ -103,9 +103,9 @@ def _end(outcome: Outcome, wish: Wish, kit: Path) -> None:
     run = RunDir(wish.out)
     if outcome.code in (COMPLETED, BUDGET):
         show_summary(run)
-    kept = f"\n  -> go on with: {_again(kit, wish.out)}" if outcome.code != COMPLETED and run.begun else ""
+    remedy = f"\n  -> go on with: {_again(kit, wish.out)}" if outcome.code != COMPLETED and run.begun else ""
     text = outcome.text.partition("; every finished round is kept, go on with:")[0]  # Flower's own command
-    typer.secho(f"{text}{kept}", err=outcome.code != COMPLETED)
+    typer.secho(f"{text}{remedy}", err=outcome.code != COMPLETED)
     raise typer.Exit(outcome.code)
 
 

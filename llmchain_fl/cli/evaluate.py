@@ -36,11 +36,11 @@ def command(
     from llmchain_fl.core.tasks.kind import task_kind
     from llmchain_fl.data.source import check_kind, read_rows
 
-    told = told_columns(columns)
+    mapping = told_columns(columns)
     folder = find_adapter(run)
     spec = task_of(folder)
     kind = task_kind(spec.kind)
-    rows = read_rows(data, mapping=own_columns(folder) | told, required=kind.columns, split="test", seed=1)
+    rows = read_rows(data, mapping=own_columns(folder) | mapping, required=kind.columns, split="test", seed=1)
     check_kind(rows, kind, spec.labels)
     _, task = open_trained(folder)
     for metric, value in task.score(task.encode(rows.records)).items():

@@ -37,8 +37,8 @@ def command(
     run, parts = RunDir.open(path), {}
     for one in site or ():
         if one.suffix == ".toml":
-            told = app_module("client.site").read_site(one)
-            parts[told.name] = site_part(told)
+            read = app_module("client.site").read_site(one)
+            parts[read.name] = site_part(read)
         else:
             name, parts_of = unzipped_part(one)
             parts[name] = parts_of

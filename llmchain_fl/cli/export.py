@@ -28,5 +28,5 @@ def command(
         from llmchain_fl.hub.trust import read_trust
 
         base = verified(folder, read_trust(home.expanduser())).work_on(base).base.path
-    found = export(folder, out, form, base=base, most_rank=most_rank)
-    typer.echo(f"{out}: outputs differ by {found.difference:.1e} of the largest")
+    exported = export(folder, out, form, base=base, most_rank=most_rank)
+    typer.echo(f"{out}: outputs differ by {exported.difference:.1e} of the largest")

@@ -30,14 +30,14 @@ def command(
     from llmchain_fl.run_dir import RunDir, how_on_flower
 
     check_backend(backend)
-    found = RunDir.open(run)
+    run_dir = RunDir.open(run)
     tool = simulator()
-    config = tool.extend(_wanted(found, stage_file or [], settings or [], rounds), found)
-    _tell(found)
-    if not tool.simulated(found):
-        typer.echo(f"go on with: {how_on_flower(found)}")
+    config = tool.extend(_wanted(run_dir, stage_file or [], settings or [], rounds), run_dir)
+    _tell(run_dir)
+    if not tool.simulated(run_dir):
+        typer.echo(f"go on with: {how_on_flower(run_dir)}")
         return
-    stop = play(tool, config, found, backend)
+    stop = play(tool, config, run_dir, backend)
     if stop is not None:
         raise stop
 
@@ -65,8 +65,8 @@ def _tell(run: RunDir) -> None:
     for entry in run.read_changes()[-1:]:
         new = dict.fromkeys(_short(key, *pair) for key, pair in entry["changed"].items())
         noise = entry.get("noise_multiplier")
-        told = f"; noise multiplier {noise:.3g}" if noise else ""
-        typer.echo(printable(f"extended after round {entry['after_round']}: {', '.join(new) or 'nothing new'}{told}"))
+        suffix = f"; noise multiplier {noise:.3g}" if noise else ""
+        typer.echo(printable(f"extended after round {entry['after_round']}: {', '.join(new) or 'nothing new'}{suffix}"))
 
 
 def _short(key: str, old: object, new: object) -> str:

@@ -89,11 +89,11 @@ def write_log(error: BaseException, folder: Path | None = None) -> Path | None:
     return None
 
 
-def full_text(error: BaseException, kept: str = "", folder: Path | None = None) -> str:
+def full_text(error: BaseException, next_step: str = "", folder: Path | None = None) -> str:
     """The lines for the terminal: what; what to do, what is kept, where the traceback is."""
     log = write_log(error, folder)
     where = f"the traceback is in {log}" if log else "no traceback could be written"
-    return f"{sentence(error)}\n  -> {'; '.join(filter(None, [remedy_of(error), kept, where]))}"
+    return f"{sentence(error)}\n  -> {'; '.join(filter(None, [remedy_of(error), next_step, where]))}"
 
 
 @contextlib.contextmanager
@@ -111,6 +111,6 @@ def kept_in(run: RunDir) -> Iterator[None]:
         begun = run.begun
         again = f"llmchain-fl simulate --resume {shlex.quote(str(run.path))}"
         nothing = "no round was finished, so nothing is kept"
-        kept = f"every finished round is kept, go on with: {again}" if begun else nothing
-        what, _, remedy = full_text(error, kept, run.path if begun else None).partition("\n  -> ")
-        raise RunError(what, remedy=remedy) from error
+        next_step = f"every finished round is kept, go on with: {again}" if begun else nothing
+        message, _, remedy = full_text(error, next_step, run.path if begun else None).partition("\n  -> ")
+        raise RunError(message, remedy=remedy) from error

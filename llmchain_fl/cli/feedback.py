@@ -48,8 +48,8 @@ def review(store: Annotated[Path, _STORE]) -> None:
     """Decide record by record what may be trained on."""
     from llmchain_fl.feedback import review as reviewing
 
-    counts = reviewing.review(_open(store), time.time(), lambda asked: str(typer.prompt(asked)), typer.echo)
-    typer.echo(", ".join(f"{count} {what}" for what, count in counts.items()))
+    counts = reviewing.review(_open(store), time.time(), lambda question: str(typer.prompt(question)), typer.echo)
+    typer.echo(", ".join(f"{count} {decision}" for decision, count in counts.items()))
 
 
 @app.command("correct")
@@ -105,9 +105,9 @@ def edition(
         raise ConfigError([f"--out {out}: an edition is a .jsonl file"])
     known = frozenset(task_of(find_adapter(labels)).labels) if labels is not None else frozenset()
     rules = Rules(most=most, min_age_s=min_age_days * 86_400, reviewed=not unreviewed, with_up=with_up, labels=known)
-    found = freeze(_open(store), name, out, task or next(iter(COLUMNS)), model, rules, time.time())
-    typer.echo(f"{found.name}: {found.rows} records of {found.persons} persons in {found.file}")
-    for reason, count in found.left_out.items():
+    frozen = freeze(_open(store), name, out, task or next(iter(COLUMNS)), model, rules, time.time())
+    typer.echo(f"{frozen.name}: {frozen.rows} records of {frozen.persons} persons in {frozen.file}")
+    for reason, count in frozen.left_out.items():
         typer.echo(f"  {count} left out: {reason}", err=True)
 
 

@@ -83,8 +83,8 @@ def pull(
     from llmchain_fl.hub.pull import pull as fetch
     from llmchain_fl.hub.pull import wanted
 
-    found = fetch(hub, wanted(adapter), out, home.expanduser(), datetime.now(UTC), publisher)
-    typer.echo(f"{found.label} of {found.publisher} in {out}: signed, whole, its card computed anew")
+    verified = fetch(hub, wanted(adapter), out, home.expanduser(), datetime.now(UTC), publisher)
+    typer.echo(f"{verified.label} of {verified.publisher} in {out}: signed, whole, its card computed anew")
 
 
 @app.command("list")
@@ -145,10 +145,10 @@ def revoke(
     from llmchain_fl.hub.publish import revoke as take_back
     from llmchain_fl.hub.pull import wanted
 
-    asked = wanted(adapter)
-    if not asked.name or not asked.version:
+    choice = wanted(adapter)
+    if not choice.name or not choice.version:
         raise ConfigError([f"{adapter!r} names no version"], remedy="give NAME@VERSION")
-    address = take_back(hub, home.expanduser(), asked.name, asked.version, reason, days)
+    address = take_back(hub, home.expanduser(), choice.name, choice.version, reason, days)
     typer.echo(f"{adapter} {address} is taken back")
 
 

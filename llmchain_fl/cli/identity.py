@@ -22,18 +22,18 @@ def command(site: Annotated[Path, typer.Argument(help="A site file (site.toml)."
     from llmchain_fl.core.privacy.durable import make_folder
     from llmchain_fl.core.secure.identity import make_identity
 
-    told = app_module("client.site").read_site(site)
-    file: Path = told.identity_file
+    settings = app_module("client.site").read_site(site)
+    file: Path = settings.identity_file
     fresh = not file.exists()
     try:
         make_folder(file.absolute().parent)
         identity = make_identity(file)
     except OSError as fault:
-        what = f"{file}: the site's key cannot be written or read (errno {fault.errno})"
-        raise ConfigError([what], remedy="free the disk, or set secure.identity") from None
-    typer.echo(line(told.name, identity.public))
-    kept = "made a new private key" if fresh else "the private key is"
-    typer.echo(f"{kept} in {file}: it stays at this site; whoever has it can take this site's place", err=True)
+        message = f"{file}: the site's key cannot be written or read (errno {fault.errno})"
+        raise ConfigError([message], remedy="free the disk, or set secure.identity") from None
+    typer.echo(line(settings.name, identity.public))
+    state = "made a new private key" if fresh else "the private key is"
+    typer.echo(f"{state} in {file}: it stays at this site; whoever has it can take this site's place", err=True)
 
 
 def line(name: str, public: str) -> str:

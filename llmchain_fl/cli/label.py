@@ -45,13 +45,13 @@ def command(
     mapping = {ours: theirs for ours, theirs in mapping.items() if ours in (*kind.asked, "person")}
     rows = read_rows(file, mapping=mapping, required=kind.asked, split="train", seed=1).records
     _, task = open_trained(folder)
-    answers, told = list(_row_answers(task, rows, kind.asked, 2)), Told(below, at_least, most)
+    answers, limits = list(_row_answers(task, rows, kind.asked, 2)), Told(below, at_least, most)
     bare = [{column: cell for column, cell in row.items() if column != "label"} for row in rows]
     if queue is not None:
-        chosen = asked_about(bare, answers, told)
+        chosen = asked_about(bare, answers, limits)
         write_private(queue, [{**bare[k], "label": "", "suggested": answers[k][0][0]} for k in chosen])
         typer.echo(f"{queue}: {len(chosen)} of {len(rows)} records to label; fill in `label`, then train on the file")
     if sure is not None:
-        chosen = known(answers, told)
+        chosen = known(answers, limits)
         write_private(sure, [{**bare[k], "label": answers[k][0][0], "labelled_by": "adapter"} for k in chosen])
         typer.echo(f"{sure}: {len(chosen)} of {len(rows)} records labelled by the adapter")

@@ -98,10 +98,10 @@ class LiveView(PlainView):
         self._rounds = self._bars.add_task("rounds", total=total, completed=done, note="")
         self._sites = self._bars.add_task("sites", total=sites, note="")
 
-    def round_started(self, number: int, stage_name: str, asked: int) -> None:
+    def round_started(self, number: int, stage_name: str, sites: int) -> None:
         """Empty the bar of sites."""
         if self._sites is not None:
-            self._bars.reset(self._sites, total=asked, note=f"round {number}: {printable(stage_name)}")
+            self._bars.reset(self._sites, total=sites, note=f"round {number}: {printable(stage_name)}")
 
     def site_finished(self, site: str, tokens: int, seconds: float) -> None:
         """One site further."""

@@ -25,26 +25,26 @@ def command(
     from llmchain_fl.run_dir import fresh
 
     need("serve", "llmchain-fl loop")
-    told = read_loop(name, settings or [])
-    if told.loop.passages:
+    spec = read_loop(name, settings or [])
+    if spec.loop.passages:
         need("retrieval", "loop.passages")
     from llmchain_fl.loop.turn import play
     from llmchain_fl.report.wording import epsilon_text
 
     folder = out or fresh(Path("runs"), Path(name).stem)
-    found = play(told, folder, typer.echo)
-    talk = found.talk
+    result = play(spec, folder, typer.echo)
+    talk = result.talk
     typer.echo(
         f"\n{talk.asked} messages of users: {talk.right} answered rightly, {talk.abstained} not answered for sure; "
         f"{talk.shown} times passages were shown, {talk.helped} times one of the right topic was among them"
     )
-    epsilon = epsilon_text(found.epsilon, found.terms)
-    typer.echo(f"learned from {found.records} records of {found.persons} persons, epsilon {epsilon}")
+    epsilon = epsilon_text(result.epsilon, result.terms)
+    typer.echo(f"learned from {result.records} records of {result.persons} persons, epsilon {epsilon}")
     typer.echo(
-        f"held-out messages answered rightly: {found.before:.1%} before, {found.after:.1%} after "
-        f"({100 * found.gain:+.1f} +- {100 * found.margin:.1f} points, {found.held_out} messages)"
+        f"held-out messages answered rightly: {result.before:.1%} before, {result.after:.1%} after "
+        f"({100 * result.gain:+.1f} +- {100 * result.margin:.1f} points, {result.held_out} messages)"
     )
-    if not found.promoted:
-        what = f"what was learned is not promoted: {', '.join(found.failed)}"
-        raise ModelError(what, remedy=f"the signed verdict is in {folder / 'line' / 'verdicts'}")
+    if not result.promoted:
+        message = f"what was learned is not promoted: {', '.join(result.failed)}"
+        raise ModelError(message, remedy=f"the signed verdict is in {folder / 'line' / 'verdicts'}")
     typer.echo(f"promoted; every step is in {folder / 'loop.jsonl'}")

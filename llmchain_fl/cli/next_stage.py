@@ -19,12 +19,12 @@ def command(
     from llmchain_fl.next_stage import announce
     from llmchain_fl.run_dir import RunDir
 
-    found = RunDir.open(run)
-    config = read_config(found.config)
+    run_dir = RunDir.open(run)
+    config = read_config(run_dir.config)
     if config.stream.boundaries != "announced":
         raise ConfigError(
             [f'stream.boundaries = "{config.stream.boundaries}": the stages of this run end by the calendar'],
             remedy='begin a run with stream.boundaries = "announced"; nothing was announced',
         )
-    announce(found, stage, [one.name for one in stages_in_order(config)])
+    announce(run_dir, stage, [one.name for one in stages_in_order(config)])
     typer.echo(f"{stage} ends after the present round")

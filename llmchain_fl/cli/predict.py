@@ -38,30 +38,30 @@ def command(
         raise ConfigError(["give either texts or --file"])
     if out is not None:
         _check_out(out)
-    told = told_columns(columns)
+    given = told_columns(columns)
     folder = find_adapter(run)
     kind = task_kind(task_of(folder).kind)
-    asked = kind.asked
-    known = (*asked, *kind.optional)
-    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | told).items() if ours in known}
-    rows = read_rows(file, mapping=mapping, required=asked, split="test", seed=1) if file else None
+    names = kind.asked
+    known = (*names, *kind.optional)
+    mapping = {ours: theirs for ours, theirs in (own_columns(folder) | given).items() if ours in known}
+    rows = read_rows(file, mapping=mapping, required=names, split="test", seed=1) if file else None
     if rows is not None and kind.fault is not None:
-        asked_only = [{column: row[column] for column in asked} for row in rows.records]
+        asked_only = [{column: row[column] for column in names} for row in rows.records]
         judge = replace(kind, fault=kind.asked_fault or kind.fault)
         check_kind(Rows(asked_only, rows.lines, rows.where), judge, task_of(folder).labels)
     texts = list(text or ()) if rows is None else [kind.text_of(row) for row in rows.records]
     _, task = open_trained(folder)
     answers = (
-        _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, (*asked, *kind.optional), top)
+        _answers(task, texts, top) if rows is None else _row_answers(task, rows.records, (*names, *kind.optional), top)
     )
     if out is None:
-        for line, found in zip(texts, answers, strict=True):
+        for line, ranked in zip(texts, answers, strict=True):
             typer.echo(line)
-            for answer, chance in found:
+            for answer, chance in ranked:
                 typer.echo(f"  {chance:6.1%}  {answer}" if kind.labelled else f"  {answer}")
         return
-    records = [{asked[0]: line} for line in texts] if rows is None else rows.records
-    _write(out, [dict(row) | _cells(found, kind.labelled) for row, found in zip(records, answers, strict=True)])
+    records = [{names[0]: line} for line in texts] if rows is None else rows.records
+    _write(out, [dict(row) | _cells(ranked, kind.labelled) for row, ranked in zip(records, answers, strict=True)])
     typer.echo(f"{len(records)} answers in {out}")
 
 
@@ -71,21 +71,21 @@ def _answers(task: Task, texts: Sequence[str], top: int) -> Iterator[list[tuple[
 
 
 def _row_answers(
-    task: Task, rows: Sequence[Mapping[str, str]], asked: Sequence[str], top: int
+    task: Task, rows: Sequence[Mapping[str, str]], columns: Sequence[str], top: int
 ) -> Iterator[list[tuple[str, float]]]:
     """The same for records; a task that looks at one column alone is asked about its text."""
     answer = getattr(task, "answer", None)
-    if answer is None or (len(asked) == 1 and type(asked[0]) is str):
-        yield from _answers(task, [row[asked[0]] for row in rows], top)
+    if answer is None or (len(columns) == 1 and type(columns[0]) is str):
+        yield from _answers(task, [row[columns[0]] for row in rows], top)
         return
     for start in range(0, len(rows), BATCH):
-        yield from answer([{c: row[c] for c in asked if c in row} for row in rows[start : start + BATCH]], top)
+        yield from answer([{c: row[c] for c in columns if c in row} for row in rows[start : start + BATCH]], top)
 
 
-def _cells(found: Sequence[tuple[str, float]], labelled: bool) -> dict[str, str]:
+def _cells(ranked: Sequence[tuple[str, float]], labelled: bool) -> dict[str, str]:
     """``predicted``, ``probability``, and ``predicted_2``, ... for the labels after the first."""
     cells: dict[str, str] = {}
-    for number, (answer, chance) in enumerate(found, start=1):
+    for number, (answer, chance) in enumerate(ranked, start=1):
         end = f"_{number}" if number > 1 else ""
         cells[PREDICTED + end] = answer
         if labelled:

@@ -56,14 +56,14 @@ class Asked:
             raise ConfigError(["--set changes a scenario: name one"])
         if self.scenario:
             return read_config(find_scenario(self.scenario), list(self.changes))
-        found = None if self.run is None else read_config(RunDir.open(self.run).config)
-        return found if found is not None and found.privacy.enabled and found.privacy.unit != "site" else None
+        config = None if self.run is None else read_config(RunDir.open(self.run).config)
+        return config if config is not None and config.privacy.enabled and config.privacy.unit != "site" else None
 
 
 def gate() -> Callable[..., Sequence[Finding]]:
     """``simulations.audit.gate.run_gate``: effort and settings of a run -> findings."""
-    found: Callable[..., Sequence[Finding]] = app_module("simulations.audit.gate").run_gate
-    return found
+    run_gate: Callable[..., Sequence[Finding]] = app_module("simulations.audit.gate").run_gate
+    return run_gate
 
 
 def own_settings(config: RunConfig) -> Sequence[Any]:
@@ -79,12 +79,12 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     rule = app_module("server.parts").make_rule(config)
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
-    turn = rule.turn(1)
-    found: Sequence[Any] = app_module("simulations.audit.own_run").of_run(work, tuple(turn.trains), tuple(turn.keeps))
-    return found
+    schedule, of_run = rule.turn(1), app_module("simulations.audit.own_run").of_run
+    settings: Sequence[Any] = of_run(work, tuple(schedule.trains), tuple(schedule.keeps))
+    return settings
 
 
-def show_audit(asked: Asked, as_json: bool) -> None:
+def show_audit(given: Asked, as_json: bool) -> None:
     """Run the checks, print every finding, try the attack where a run is given, end with an error if something broke.
 
     Raises:
@@ -92,18 +92,18 @@ def show_audit(asked: Asked, as_json: bool) -> None:
         RunError: the run cannot be attacked.
         PrivacyError: a check failed, or the attack found more than the claim allows; names them.
     """
-    if asked.effort not in EFFORTS:
-        raise ConfigError([f"--effort {asked.effort!r}: must be one of {', '.join(EFFORTS)}"])
-    tried, config, begun = None if asked.run is None else membership.attack(asked.run), asked.config(), time.monotonic()
-    findings = list(gate()(asked.effort) if config is None else gate()(asked.effort, settings=own_settings(config)))
+    if given.effort not in EFFORTS:
+        raise ConfigError([f"--effort {given.effort!r}: must be one of {', '.join(EFFORTS)}"])
+    tried, config, begun = None if given.run is None else membership.attack(given.run), given.config(), time.monotonic()
+    findings = list(gate()(given.effort) if config is None else gate()(given.effort, settings=own_settings(config)))
     seconds = time.monotonic() - begun
     if as_json:
-        told = {"effort": asked.effort, "settings": asked.whose if config else SMALL, "seconds": round(seconds, 1)}
+        facts = {"effort": given.effort, "settings": given.whose if config else SMALL, "seconds": round(seconds, 1)}
         attack = {"membership": membership.as_dict(tried)} if tried else {}
-        listed = {"findings": [as_dict(found) for found in findings]}
-        typer.echo(json.dumps({**told, **listed, **attack}, indent=1, allow_nan=False))
+        listed = {"findings": [as_dict(finding) for finding in findings]}
+        typer.echo(json.dumps({**facts, **listed, **attack}, indent=1, allow_nan=False))
     else:
-        head = f"Checks of this installation, effort {asked.effort}, with {asked.whose if config else SMALL}."
+        head = f"Checks of this installation, effort {given.effort}, with {given.whose if config else SMALL}."
         print_findings(Console(), head, findings, seconds)
         if tried:
             typer.echo("\n" + "\n".join(membership.attack_lines(tried)))
@@ -111,7 +111,7 @@ def show_audit(asked: Asked, as_json: bool) -> None:
 
 
 def _judge(findings: Sequence[Finding], tried: membership.Attack | None) -> None:
-    failed = [found.name for found in findings if not found.passed]
+    failed = [finding.name for finding in findings if not finding.passed]
     if failed:
         raise PrivacyError(
             f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}",
@@ -124,35 +124,35 @@ def _judge(findings: Sequence[Finding], tried: membership.Attack | None) -> None
         )
 
 
-def as_dict(found: Finding) -> dict[str, Any]:
+def as_dict(finding: Finding) -> dict[str, Any]:
     """A finding as plain values; a bound or a figure that is not finite is null."""
-    low, high = (value if math.isfinite(value) else None for value in found.allowed)
-    measured = found.measured if math.isfinite(found.measured) else None
+    low, high = (value if math.isfinite(value) else None for value in finding.allowed)
+    measured = finding.measured if math.isfinite(finding.measured) else None
     return {
-        "name": found.name,
-        "passed": found.passed,
+        "name": finding.name,
+        "passed": finding.passed,
         "measured": measured,
         "allowed": [low, high],
-        "words": found.words,
+        "words": finding.words,
     }
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
     """Two lines for each check: result, what was measured, what a correct program may show; then what it means."""
-    width = max((len(found.name) for found in findings), default=0)
+    width = max((len(finding.name) for finding in findings), default=0)
     lines = []
-    for found in findings:
-        low, high = found.allowed
+    for finding in findings:
+        low, high = finding.allowed
         allowed = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        mark = "pass" if found.passed else "FAIL"
-        lines.append(f"  {mark}  {found.name.ljust(width)}  {found.measured:.4g} (allowed {allowed})")
-        lines.append(f"        {found.words}")
+        mark = "pass" if finding.passed else "FAIL"
+        lines.append(f"  {mark}  {finding.name.ljust(width)}  {finding.measured:.4g} (allowed {allowed})")
+        lines.append(f"        {finding.words}")
     return lines
 
 
 def print_findings(console: Console, head: str, findings: Sequence[Finding], seconds: float) -> None:
     """All findings, and how many of them are good."""
-    passed = sum(found.passed for found in findings)
+    passed = sum(finding.passed for finding in findings)
     end = f"{passed} of {len(findings)} checks passed. They took {seconds:.0f} s."
     practice = "Practice data only: no record is read, nothing is spent."
     for line in (f"{head} {practice}", "", *finding_lines(findings), "", end):

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def counted_in_words(peers: int) -> str:
     """What the ledger counts of noise that sites share, by the policy as it is now."""
-    told = f"(secure.counted_peers = {peers})"
+    policy = f"(secure.counted_peers = {peers})"
     if not peers:
-        return f"of noise that sites share its own share only: epsilon holds whoever is with the server {told}"
+        return f"of noise that sites share its own share only: epsilon holds whoever is with the server {policy}"
     others = wording.count(peers, "other site")
     return (
         f"of noise that sites share its own share and those of {others}, less those that may drop out: epsilon holds "
-        f"against the server together with all sites but {'that one' if peers == 1 else f'those {peers}'} {told}"
+        f"against the server together with all sites but {'that one' if peers == 1 else f'those {peers}'} {policy}"
     )
 
 

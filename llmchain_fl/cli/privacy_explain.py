@@ -81,9 +81,9 @@ def figure(value: float) -> str:
     return f"{digits / 100:g}e{power}" if digits < 1000 else f"1e{power + 1}"
 
 
-def _write(file: Path, told: dict[str, Any]) -> None:
+def _write(file: Path, fields: dict[str, Any]) -> None:
     try:
-        file.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError([f"--json {file}: cannot be written: {error.strerror}"], remedy="name another file") from None
 

@@ -81,12 +81,12 @@ def show_ledgers(path: Path, as_json: bool, renew_anchor: bool) -> None:
     sites = find_sites(path)
     if renew_anchor:
         _renew(sites)
-    found = [(site, read(site)) for site in sites]
+    readings = [(site, read(site)) for site in sites]
     if as_json:
-        typer.echo(json.dumps([as_dict(site, reading) for site, reading in found], indent=1, allow_nan=False))
+        typer.echo(json.dumps([as_dict(site, reading) for site, reading in readings], indent=1, allow_nan=False))
         return
     console = Console()
-    for site, reading in found:
+    for site, reading in readings:
         show(console, site, reading)
 
 

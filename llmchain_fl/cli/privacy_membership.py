@@ -68,18 +68,18 @@ def attack(path: Path) -> Attack:
 
     run = RunDir.open(path)
     config = read_config(run.config)
-    found = sides(run, config)
+    groups = sides(run, config)
     _, task = open_trained(path)
     claim, words = claim_of(run)
-    named = config.privacy.unit != "record" and any(name for _, name in (*found.members, *found.others))
+    named = config.privacy.unit != "record" and any(name for _, name in (*groups.members, *groups.others))
     outcome = infer_membership(
         task,
-        task.encode([record for record, _ in found.members]),
-        task.encode([record for record, _ in found.others]),
+        task.encode([record for record, _ in groups.members]),
+        task.encode([record for record, _ in groups.others]),
         claim,
-        people=(_names(found.members), _names(found.others)) if named else None,
+        people=(_names(groups.members), _names(groups.others)) if named else None,
     )
-    return Attack(run.path, outcome, found.others_are, words)
+    return Attack(run.path, outcome, groups.others_are, words)
 
 
 def claim_of(run: RunDir) -> tuple[Claim, str]:
@@ -131,13 +131,13 @@ def sides(run: RunDir, config: RunConfig) -> Sides:
 
 def _records(folders: Sequence[Path], files: Sequence[str]) -> list[tuple[Record, str]]:
     """(record, "site/person" or "")."""
-    found: list[tuple[Record, str]] = []
+    pairs: list[tuple[Record, str]] = []
     for folder in folders:
         for file in files:
             if (folder / file).is_file():
                 rows = [json.loads(line) for line in (folder / file).read_text(encoding="utf-8").splitlines()]
-                found += [(row, f"{folder.name}/{row['person']}" if "person" in row else "") for row in rows]
-    return found
+                pairs += [(row, f"{folder.name}/{row['person']}" if "person" in row else "") for row in rows]
+    return pairs
 
 
 def _public(config: RunConfig) -> list[tuple[Record, str]]:

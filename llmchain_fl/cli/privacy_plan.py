@@ -38,14 +38,14 @@ NOT_PRIVATE = (
 
 
 def show_plan(
-    config: RunConfig, scenario: str, told: tuple[int | None, int | None], plot: Path | None, as_json: bool
+    config: RunConfig, scenario: str, counts: tuple[int | None, int | None], plot: Path | None, as_json: bool
 ) -> None:
     """Print the forecast of ``config``, and draw it where asked.
 
     Args:
         config: of the run.
         scenario: its name, for the page.
-        told: persons at the smallest site; most records of one person (unit ``record``); None: not told.
+        counts: persons at the smallest site; most records of one person (unit ``record``); None: not told.
         plot: file to draw to.
         as_json: one JSON object instead of the page.
 
@@ -59,7 +59,7 @@ def show_plan(
     if plan is None:
         typer.echo(json.dumps({"private": False}) if as_json else NOT_PRIVATE.format(scenario=scenario))
         return
-    people, records = told
+    people, records = counts
     if records is not None and plan.unit != "record":
         raise ConfigError(
             [f"--records-per-person {records}: a {plan.unit}'s records are one unit already"],
@@ -68,7 +68,7 @@ def show_plan(
     if as_json:
         typer.echo(json.dumps(as_dict(plan, config, people, records), indent=1, allow_nan=False))
     else:
-        _print(plan, config, scenario, told)
+        _print(plan, config, scenario, counts)
     if plot is not None:
         from llmchain_fl.cli.privacy_plot import draw
 
@@ -117,8 +117,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _print(plan: Forecast, config: RunConfig, scenario: str, told: tuple[int | None, int | None]) -> None:
-    console, (people, records) = Console(), told
+def _print(plan: Forecast, config: RunConfig, scenario: str, counts: tuple[int | None, int | None]) -> None:
+    console, (people, records) = Console(), counts
 
     def say(text: str = "") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -138,9 +138,9 @@ def _print(plan: Forecast, config: RunConfig, scenario: str, told: tuple[int | N
     console.print(_signal(plan, _sizes(plan, config, people)))
     say("\nOther readings of the same run:")
     console.print(_pairs(_readings(plan, records)))
-    found = warnings(plan, people)
-    say("\nWarnings:" if found else "")
-    for sentence in found:
+    sentences = warnings(plan, people)
+    say("\nWarnings:" if sentences else "")
+    for sentence in sentences:
         say(f"  ! {sentence}")
 
 
@@ -216,7 +216,7 @@ def _readings(plan: Forecast, records: int | None) -> list[tuple[str, str]]:
     several = {k: wording.epsilon_text(plan.for_somebody_with(k)) for k in _several(plan, records)}
     return [
         ("replace-one", f"epsilon {replaced} if neighbours differ by the replacement of one {plan.unit}"),
-        *((f"{k} records", f"epsilon {found} for somebody with {k} records") for k, found in several.items()),
+        *((f"{k} records", f"epsilon {value} for somebody with {k} records") for k, value in several.items()),
     ]
 
 

@@ -27,16 +27,16 @@ def show_recommendation(given: dict[str, int | float | None], as_json: bool) -> 
         ConfigError: a number that is needed was not told.
         PrivacyError: numbers out of bounds, or a budget that no noise reaches.
     """
-    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    missing = [f"--{name}" for name in ("persons", "sites", "epsilon") if name not in told]
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    missing = [f"--{name}" for name in ("persons", "sites", "epsilon") if name not in fields]
     if missing:
         raise ConfigError(
             [f"--recommend needs {', '.join(missing)}"],
             remedy="give public figures: --recommend --persons 400 --sites 10 --epsilon 3",
         )
-    public = Public(**told)
-    found = recommend(public)
-    typer.echo(json.dumps(as_dict(public, found), indent=1)) if as_json else _print(public, found)
+    public = Public(**fields)
+    recommendation = recommend(public)
+    typer.echo(json.dumps(as_dict(public, recommendation), indent=1)) if as_json else _print(public, recommendation)
 
 
 def refuse_beside(others: Mapping[str, object], why: str) -> None:
@@ -50,35 +50,35 @@ def refuse_beside(others: Mapping[str, object], why: str) -> None:
         raise ConfigError([f"{why} {', '.join(given)}"], remedy="see llmchain-fl privacy plan --help")
 
 
-def as_dict(public: Public, found: Recommendation) -> dict[str, Any]:
+def as_dict(public: Public, recommendation: Recommendation) -> dict[str, Any]:
     """Everything the page says, as plain values."""
     return {
         "public": asdict(public),
-        "settings": found.tree(),
-        "rounds": found.rounds,
-        "reasons": dict(found.reasons),
-        "noise_multiplier": found.z,
+        "settings": recommendation.tree(),
+        "rounds": recommendation.rounds,
+        "reasons": dict(recommendation.reasons),
+        "noise_multiplier": recommendation.z,
         "noise_over_signal": {
             name: {"trained": trained, "step": step, "run": run}
-            for name, (trained, step, run) in zip(("head", "head and LoRA"), _rows(public, found), strict=True)
+            for name, (trained, step, run) in zip(("head", "head and LoRA"), _rows(public, recommendation), strict=True)
         },
-        "warnings": list(found.warnings),
+        "warnings": list(recommendation.warnings),
     }
 
 
-def fragment(found: Recommendation) -> str:
+def fragment(chosen: Recommendation) -> str:
     """The settings as TOML; what belongs to the stages, as a comment."""
     rounds = (
-        f"# [[stage]]: rounds that add up to {found.rounds} over all stages (disjoint stages: {found.rounds} in each)"
+        f"# [[stage]]: rounds that add up to {chosen.rounds} over all stages (disjoint stages: {chosen.rounds} in each)"
     )
-    return f"{table_to_toml(found.tree())}\n{rounds}\n"
+    return f"{table_to_toml(chosen.tree())}\n{rounds}\n"
 
 
-def _rows(public: Public, found: Recommendation) -> list[tuple[int, float, float]]:
-    return list(zip((public.head, public.with_lora), found.step, found.run, strict=True))
+def _rows(public: Public, recommendation: Recommendation) -> list[tuple[int, float, float]]:
+    return list(zip((public.head, public.with_lora), recommendation.step, recommendation.run, strict=True))
 
 
-def _print(public: Public, found: Recommendation) -> None:
+def _print(public: Public, recommendation: Recommendation) -> None:
     console = Console()
 
     def say(text: str = "") -> None:
@@ -90,19 +90,19 @@ def _print(public: Public, found: Recommendation) -> None:
     say(f"Settings for {where}, budget epsilon {public.epsilon:g} ({terms}),")
     say(f"{public.labels:,} labels, vectors of {public.width:,} numbers. Nothing was read, nothing is spent. {PAGE}\n")
     reasons = Table(show_header=False, box=None, padding=(0, 2))
-    for what, why in found.reasons:
-        reasons.add_row(what, why)
+    for setting, why in recommendation.reasons:
+        reasons.add_row(setting, why)
     console.print(reasons)
-    say(f"\nNoise multiplier z = {found.z:.3g} for {wording.count(found.rounds, 'round')}.")
+    say(f"\nNoise multiplier z = {recommendation.z:.3g} for {wording.count(recommendation.rounds, 'round')}.")
     say("Noise over signal: of one step, z sqrt(d) / (N q); of the run, for what one label can learn.")
     table = Table("trained", "d", "step", "run", box=None, padding=(0, 2))
     names = ("head alone", f"head, LoRA of rank {LORA_RANK} in one layer")
-    for name, (trained, step, run) in zip(names, _rows(public, found), strict=True):
+    for name, (trained, step, run) in zip(names, _rows(public, recommendation), strict=True):
         table.add_row(name, f"{trained:,}", f"{step:.3g}", f"{run:.3g}")
     console.print(table)
-    if found.warnings:
+    if recommendation.warnings:
         say("\nWarnings:")
-    for sentence in found.warnings:
+    for sentence in recommendation.warnings:
         say(f"  ! {sentence}")
     say("\nThese lines in place of those of a scenario, then `llmchain-fl check SCENARIO`:\n")
-    say(fragment(found))
+    say(fragment(recommendation))

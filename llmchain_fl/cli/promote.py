@@ -42,14 +42,14 @@ def command(
         raise ConfigError(
             [fault], remedy="wait for its end, or roll back and remove LINE/canary.json" if running else "0 to 1"
         )
-    found = promote(candidate, Line(line), read_policy(policy), read_trust(place), own_identity(place), base)
-    for check in found.checks:
+    verdict = promote(candidate, Line(line), read_policy(policy), read_trust(place), own_identity(place), base)
+    for check in verdict.checks:
         typer.echo(f"  {'passed' if check.passed else 'FAILED'}  {printable(check.name)}: {printable(check.words)}")
-    if not found.passed:
-        failed = ", ".join(printable(check.name) for check in found.checks if not check.passed)
+    if not verdict.passed:
+        failed = ", ".join(printable(check.name) for check in verdict.checks if not check.passed)
         remedy = f"what was served stays; the signed verdict is in {line}/verdicts"
         raise ModelError(f"the candidate is not promoted: {failed}", remedy=remedy)
-    typer.echo(f"promoted: {found.candidate}")
+    typer.echo(f"promoted: {verdict.candidate}")
     if canary:
         typer.echo(begin(Line(line), read_trust(place), before, canary, enough).words())
 
@@ -58,8 +58,8 @@ def canary(line: Where) -> None:
     """Say how the canary of a line stands."""
     from llmchain_fl.promote.canary import read_canary
 
-    found = read_canary(line)
-    typer.echo(f"{line} has no canary" if found is None else printable(found.words()))
+    state = read_canary(line)
+    typer.echo(f"{line} has no canary" if state is None else printable(state.words()))
 
 
 def rollback(

@@ -119,25 +119,25 @@ def _root(federation: Federation, out: Path | None) -> Path:
     return out if out is not None else federation.folder / f"{federation.page.name}-kits"
 
 
-def _say(root: Path, federation: Federation, told: Told) -> None:
+def _say(root: Path, federation: Federation, summary: Told) -> None:
     from llmchain_fl.onprem.certificates import read_certificate
     from llmchain_fl.onprem.keys import fingerprint
     from llmchain_fl.onprem.kit import AUTHORITY, SERVER_CERTIFICATE
     from llmchain_fl.onprem.kits import Tree
 
     tree = Tree(root)
-    for what, file in (("server", tree.coordinator / SERVER_CERTIFICATE), ("authority", tree.authority / AUTHORITY)):
-        typer.echo(f"{what:10} certificate until {read_certificate(file).not_valid_after_utc.date()}")
+    for kind, file in (("server", tree.coordinator / SERVER_CERTIFICATE), ("authority", tree.authority / AUTHORITY)):
+        typer.echo(f"{kind:10} certificate until {read_certificate(file).not_valid_after_utc.date()}")
     typer.echo(f"{'kits':10} {tree.coordinator}")
-    for name in told.written:
+    for name in summary.written:
         typer.echo(f"{'':10} {tree.site(name)}")
-    if told.roster is not None:
-        typer.echo(f"{'telephone':10} {fingerprint(told.roster.identities())}: every site must read the same")
-        made = [name for name in told.written if told.roster.sites[name].origin == "made"]
+    if summary.roster is not None:
+        typer.echo(f"{'telephone':10} {fingerprint(summary.roster.identities())}: every site must read the same")
+        made = [name for name in summary.written if summary.roster.sites[name].origin == "made"]
         if made and federation.config.secure.sum:
             typer.echo(
                 f"! the keys of {', '.join(made)} were made here: whoever has this folder could stand in for them in a "
                 'secure sum. Write keys = "requested" where sites need not trust you'
             )
-    for note in told.notes:
+    for note in summary.notes:
         typer.echo(f"! {note}")

@@ -14,6 +14,6 @@ def command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> No
     from llmchain_fl.report.page import write_report
     from llmchain_fl.run_dir import RunDir
 
-    found = RunDir.open(run)
-    write_report(found)
-    show_summary(found)
+    run_dir = RunDir.open(run)
+    write_report(run_dir)
+    show_summary(run_dir)

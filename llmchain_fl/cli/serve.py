@@ -107,8 +107,8 @@ def threshold(
     _, task = open_trained(folder)
     answers = task.answer(rows, 1)  # type: ignore[attr-defined]
     right = task.record_scores(task.encode(rows)) >= 1.0
-    found = abstain_below([answer[0][1] for answer in answers], list(right), accuracy)
-    typer.echo(f"abstain_below = {found.threshold:.4f}")
+    choice = abstain_below([answer[0][1] for answer in answers], list(right), accuracy)
+    typer.echo(f"abstain_below = {choice.threshold:.4f}")
     typer.echo(
-        f"answers {found.coverage:.1%} of {len(answers)} public records, {found.accuracy:.1%} of them right", err=True
+        f"answers {choice.coverage:.1%} of {len(answers)} public records, {choice.accuracy:.1%} of them right", err=True
     )

@@ -47,8 +47,8 @@ def command(
     else:
         first, stop = _run(scenario, list(settings or []), out, backend, workers, shared=bool(beside))
         ended = [stop]
-        for number, told in enumerate(beside or [], start=1):
-            changed = [part.strip() for part in told.split(";")]
+        for number, change in enumerate(beside or [], start=1):
+            changed = [part.strip() for part in change.split(";")]
             told_all, place = [*(settings or []), *changed], _beside(out, number)
             second, stop = _run(scenario, told_all, place, backend, workers, shared=True)
             ended.append(stop)

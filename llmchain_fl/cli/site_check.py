@@ -28,9 +28,9 @@ def command(
     Exit code 2 with refusals, 0 without."""
     from llmchain_fl.onprem.site_check import check_site
 
-    found = check_site(_subject(place, scenario))
-    _show(found, as_json=as_json)
-    if found.faulty:
+    findings = check_site(_subject(place, scenario))
+    _show(findings, as_json=as_json)
+    if findings.faulty:
         raise typer.Exit(2)
 
 
@@ -62,20 +62,20 @@ def _plan(folder: Path, kit: SiteKit | None, scenario: str) -> Plan | None:
     return Plan(read_config(folder / SCENARIO), kit.labels, kit.stages)
 
 
-def _show(found: Findings, *, as_json: bool) -> None:
+def _show(findings: Findings, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from llmchain_fl.core.printable import printable
 
     if as_json:
-        lines = [{**asdict(one), "level": WORDS[one.level]} for one in found]
-        typer.echo(json.dumps({"ok": not found.faulty, "lines": lines}, indent=1))
+        lines = [{**asdict(one), "level": WORDS[one.level]} for one in findings]
+        typer.echo(json.dumps({"ok": not findings.faulty, "lines": lines}, indent=1))
         return
-    for one in found:
+    for one in findings:
         typer.secho(f"{WORDS[one.level]:8}", fg=COLORS[one.level], nl=False)
         typer.echo(f" {one.about:12} {printable(one.text)}")
         if one.remedy and one.level != "fact":
             typer.echo(f"{'':22} -> {printable(one.remedy)}")
-    faults, warnings = (sum(one.level == level for one in found) for level in ("fault", "warning"))
+    faults, warnings = (sum(one.level == level for one in findings) for level in ("fault", "warning"))
     verdict = f"{faults} refusal{'s' * (faults != 1)}" if faults else "ready to join"
     typer.echo(f"\n{verdict}, {warnings} warning{'s' * (warnings != 1)}")

@@ -48,8 +48,8 @@ def task_of(adapter: Path) -> TaskRead:
         ModelError: it cannot be read.
     """
     try:
-        told = json.loads((adapter / "work.json").read_text(encoding="utf-8"))["task"]
-        return TaskRead(str(told["kind"]), [str(name) for name, _ in told["labels"]])
+        task = json.loads((adapter / "work.json").read_text(encoding="utf-8"))["task"]
+        return TaskRead(str(task["kind"]), [str(name) for name, _ in task["labels"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         fault = f"{adapter} holds no adapter that can be read: its work.json is damaged"
     raise ModelError(fault, remedy="restore the folder; it was changed by hand or damaged")

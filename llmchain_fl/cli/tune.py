@@ -26,8 +26,8 @@ def command(
     if out.exists():
         raise ConfigError([f"--out {out} is there already"], remedy="name a new file")
     with tempfile.TemporaryDirectory(prefix="llmchain-fl-tune-") as place:
-        told = {"settings": settings or [], "public": public or [], "seed": seed}
-        trials = tune(scenario, tries, budget, place=Path(place), say=lambda line: typer.echo(line, err=True), **told)  # type: ignore[arg-type]
+        rest = {"settings": settings or [], "public": public or [], "seed": seed}
+        trials = tune(scenario, tries, budget, place=Path(place), say=lambda line: typer.echo(line, err=True), **rest)  # type: ignore[arg-type]
     best = trials[0]
     if best.score != best.score:
         raise RunError("no run ended with a score", remedy="give the scenario public test records (data.test)")

@@ -43,8 +43,8 @@ def command(
 
     if stage:
         with _undisturbed(run):
-            kept = unlearn.remove_stage(run, stage, out)
-        typer.echo(f"{out}: the slot of {stage} is out; left: {', '.join(kept)}")
+            left = unlearn.remove_stage(run, stage, out)
+        typer.echo(f"{out}: the slot of {stage} is out; left: {', '.join(left)}")
         typer.echo("slots taught after it were taught in its presence; what they took from it is not taken back")
         return
     with _undisturbed(run):
@@ -67,5 +67,5 @@ def restore(
     if bool(stage) == bool(number):
         raise ConfigError(["name one of --stage and --round"], remedy="nothing was written")
     with _undisturbed(run):
-        kept = unlearn.restore(RunDir.open(run), out, stage=stage, round=number)
-    typer.echo(f"{out}: the adapter of stage {kept.stage} (round {kept.round}), content {kept.content[:12]}")
+        lineage = unlearn.restore(RunDir.open(run), out, stage=stage, round=number)
+    typer.echo(f"{out}: the adapter of stage {lineage.stage} (round {lineage.round}), content {lineage.content[:12]}")

@@ -51,7 +51,7 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> Checked:
         else:
             checked.cells.append(cell)
     if faults:
-        raise ConfigError([_with_cells(fault, found, len(cells)) for fault, found in faults.items()])
+        raise ConfigError([_with_cells(fault, cells_of, len(cells)) for fault, cells_of in faults.items()])
     if not checked.cells:
         raise all_refused(checked.refused)
     return checked

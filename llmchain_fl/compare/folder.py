@@ -73,8 +73,8 @@ class Folder:
     def finished(self) -> dict[str, Outcome]:
         """Slug -> outcome of every finished cell there is."""
         folders = sorted(path.parent for path in (self.path / "cells").glob(f"*/{FILE}"))
-        found = {folder.name: load(folder) for folder in folders}
-        return {name: outcome for name, outcome in found.items() if outcome is not None}
+        outcomes = {folder.name: load(folder) for folder in folders}
+        return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
     def check_same(self, configs: Mapping[str, RunConfig]) -> None:
         """Refuse to mix runs of different settings.

@@ -61,8 +61,8 @@ def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _once(found: Iterable[object]) -> bool:
-    return len({json.dumps(value, sort_keys=True, default=str) for value in found}) == 1
+def _once(values: Iterable[object]) -> bool:
+    return len({json.dumps(value, sort_keys=True, default=str) for value in values}) == 1
 
 
 def _name(key: str) -> str:

@@ -72,14 +72,14 @@ def final(facts: Facts, metric: str) -> float:
     """Mean over tasks of the last held-out score; on the records kept for the end where there are some."""
     if facts.play == "alone":
         return tables.learned(facts.run) if metric == facts.run.metric else math.nan
-    found = [_last(facts.run, task, metric) for task in facts.run.tasks]
-    return fmean(found) if found else math.nan
+    scores = [_last(facts.run, task, metric) for task in facts.run.tasks]
+    return fmean(scores) if scores else math.nan
 
 
 def before(facts: Facts) -> float:
     """Mean over tasks of the score before training (zero-shot)."""
-    found = [dict(facts.run.curve(task)).get(0, math.nan) for task in facts.run.tasks]
-    return fmean(found) if found else math.nan
+    scores = [dict(facts.run.curve(task)).get(0, math.nan) for task in facts.run.tasks]
+    return fmean(scores) if scores else math.nan
 
 
 def _closed_form_head(facts: Facts) -> float:

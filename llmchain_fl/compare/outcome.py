@@ -97,7 +97,7 @@ def measured(cell: Cell, run: RunDir, config: RunConfig) -> Outcome:
     play = str(config.model_dump().get("stream", {}).get("play", "sequence"))
     facts = Facts(readings, play)
     metrics = {readings.metric: readings.score} | readings.scores
-    found = {name: measure(name).of(facts) for name in (*MEASURES, *metrics)}
+    numbers = {name: measure(name).of(facts) for name in (*MEASURES, *metrics)}
     return Outcome(
         cell.labels,
         cell.seed,
@@ -105,7 +105,7 @@ def measured(cell: Cell, run: RunDir, config: RunConfig) -> Outcome:
         "finished",
         play=play,
         metrics=metrics,
-        numbers={name: value for name, value in found.items() if math.isfinite(value)},
+        numbers={name: value for name, value in numbers.items() if math.isfinite(value)},
         zero_shot=before(facts),
         epsilon=_epsilon(readings, run.read_privacy()),
         scores={task: [[float(at), value] for at, value in readings.curve(task)] for task in readings.tasks},
@@ -140,20 +140,20 @@ def load(folder: Path) -> Outcome | None:
     """
     path = folder / FILE
     try:
-        found = json.loads(path.read_bytes())
-        epsilon = found["epsilon"]
+        tree = json.loads(path.read_bytes())
+        epsilon = tree["epsilon"]
         return Outcome(
-            found["labels"],
-            found["seed"],
-            tuple(found["settings"]),
-            found["status"],
-            found["reason"],
-            found["play"],
-            _metrics(found),
-            found["numbers"],
-            _number(found["zero_shot"], math.nan),
+            tree["labels"],
+            tree["seed"],
+            tuple(tree["settings"]),
+            tree["status"],
+            tree["reason"],
+            tree["play"],
+            _metrics(tree),
+            tree["numbers"],
+            _number(tree["zero_shot"], math.nan),
             epsilon and Epsilon(**{**epsilon, "value": _number(epsilon["value"], math.inf)}),
-            {task: [[at, _number(v, math.nan)] for at, v in curve] for task, curve in found["scores"].items()},
+            {task: [[at, _number(v, math.nan)] for at, v in curve] for task, curve in tree["scores"].items()},
         )
     except FileNotFoundError:
         return None
@@ -161,13 +161,13 @@ def load(folder: Path) -> Outcome | None:
         raise RunError(f"{path} is damaged ({type(error).__name__})", remedy="remove the cell's folder") from None
 
 
-def _metrics(found: Mapping[str, Any]) -> Mapping[str, Metric]:
+def _metrics(tree: Mapping[str, Any]) -> Mapping[str, Metric]:
     """As written; a file of an earlier version names its main score alone."""
-    if "metrics" not in found:
-        return declared([{"metric": found["metric"]}])
+    if "metrics" not in tree:
+        return declared([{"metric": tree["metric"]}])
     return {
         name: Metric(name, one["better"], one["unit"], _number(one["bound"], math.inf))
-        for name, one in found["metrics"].items()
+        for name, one in tree["metrics"].items()
     }
 
 

@@ -128,7 +128,7 @@ def against_epsilon(groups: Groups) -> str:
         return ""
     by_level = {label: _of(groups, axis, label) for label in _used(groups, _finished(groups), axis)}
     levels = sorted(by_level, key=lambda label: _spent(by_level[label]))
-    terms = "; ".join(sorted({o.epsilon.terms for found in by_level.values() for o in found if o.epsilon}))
+    terms = "; ".join(sorted({o.epsilon.terms for outcomes in by_level.values() for o in outcomes if o.epsilon}))
     with mpl.rc_context(fig.LOOK):
         figure, marking = Figure(figsize=(fig.WIDTH, 3.2), layout="constrained"), Marking(list(marked.values))
         there = [key for key in _finished(groups) if groups.values(key, "la") or groups.values(key, "forgetting")]
@@ -149,13 +149,13 @@ def against_epsilon(groups: Groups) -> str:
 def _over_levels(
     axes: Axes,
     groups: Groups,
-    found: Sequence[Sequence[Outcome]],
+    levels: Sequence[Sequence[Outcome]],
     name: str,
     look: dict[str, Any],
     shift: float,
 ) -> None:
     """One label's means, from the most private level on, joined by a thin line; ``shift`` keeps labels apart."""
-    spreads = [Spread.of(groups.over(outcomes, lambda o: o.number(name)).values()) for outcomes in found]
+    spreads = [Spread.of(groups.over(outcomes, lambda o: o.number(name)).values()) for outcomes in levels]
     seen = [(place + shift, _scaled(spread, name, groups)) for place, spread in enumerate(spreads) if spread.n]
     for place, spread in seen:
         point(axes, Spread(place, math.nan, 1), spread, look)

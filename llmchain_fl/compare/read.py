@@ -95,8 +95,8 @@ def build_comparison(name: str, tree: Mapping[str, Any], given: Sequence[str] = 
 def shipped(*, continual: bool = False) -> dict[str, Path]:
     """Name -> file; with ``continual`` those that compare guards."""
     folder = Path(str(resources.files("llmchain_fl"))) / "comparisons"
-    found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return {name: path for name, path in found.items() if not continual or head(path).get("continual")}
+    files = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {name: path for name, path in files.items() if not continual or head(path).get("continual")}
 
 
 def head(path: Path) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def _skip(entry: Mapping[str, Any], axes: Sequence[Axis], faults: list[str]) -> 
 
 def _label_faults(where: str, rule: Only, axes: Sequence[Axis]) -> list[str]:
     known = {axis.name: list(axis.values) for axis in axes}
-    found = [f"{where}: there is no axis {axis!r}{nearest(axis, list(known))}" for axis in rule if axis not in known]
-    return found + [
+    faults = [f"{where}: there is no axis {axis!r}{nearest(axis, list(known))}" for axis in rule if axis not in known]
+    return faults + [
         f"{where}: axis {axis} has no label {label!r}{nearest(label, known[axis])}"
         for axis, labels in rule.items()
         for label in labels

@@ -25,15 +25,15 @@ def main_scores(groups: Groups) -> tuple[str, str]:
 def zero_shot(groups: Groups) -> str:
     """The score of round 0, before any training: the same for every guard."""
     every = [outcome for group in groups.by_key.values() for outcome in group]
-    found = groups.over(every, lambda outcome: outcome.zero_shot)
-    return of_spread(Spread.of(found.values()), "average_accuracy", groups.metrics)
+    scores = groups.over(every, lambda outcome: outcome.zero_shot)
+    return of_spread(Spread.of(scores.values()), "average_accuracy", groups.metrics)
 
 
 def head_of(groups: Groups, last: str = "") -> str:
     """What a closed-form head reaches (where the last axis has the label ``last``); empty where it was not measured."""
     every = [outcome for key, group in groups.by_key.items() if not last or key[-1] == last for outcome in group]
-    found = Spread.of(groups.over(every, lambda outcome: outcome.number(HEAD)).values())
-    return of_spread(found, HEAD, groups.metrics) if found.n else ""
+    spread = Spread.of(groups.over(every, lambda outcome: outcome.number(HEAD)).values())
+    return of_spread(spread, HEAD, groups.metrics) if spread.n else ""
 
 
 def about_head(groups: Groups) -> str:

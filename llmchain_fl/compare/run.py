@@ -109,16 +109,16 @@ def results_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str,
 
 
 def _means(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    names, found, groups = [axis.name for axis in comparison.shown], [], Groups.of(comparison, outcomes)
+    names, means, groups = [axis.name for axis in comparison.shown], [], Groups.of(comparison, outcomes)
     measures = [measure for measure in measures_of(groups) if measure != "epsilon"]
     for key, group in groups.by_key.items():
         spent = [outcome.epsilon for outcome in group if outcome.epsilon]
         worst = max(spent, key=lambda epsilon: epsilon.value, default=None)
-        found.append(
+        means.append(
             {
                 "labels": dict(zip(names, key, strict=True)),
                 "numbers": {measure: groups.spread(key, measure)._asdict() for measure in measures},
                 "highest_epsilon": worst._asdict() if worst else None,
             }
         )
-    return found
+    return means

@@ -109,8 +109,8 @@ def to_toml(comparison: Comparison) -> str:
 
 def _axis(axis: Axis) -> dict[str, Any]:
     values = {label: _table(lines) for label, lines in axis.values.items()}
-    told = {"name": axis.name, "repeat": axis.repeat, "baseline": axis.baseline}
-    return {**{key: value for key, value in told.items() if value not in ("", False)}, "values": values}
+    fields = {"name": axis.name, "repeat": axis.repeat, "baseline": axis.baseline}
+    return {**{key: value for key, value in fields.items() if value not in ("", False)}, "values": values}
 
 
 def _table(lines: Iterable[str]) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
         """Over the values that were measured."""
-        found = [value for value in values if not math.isnan(value)]
-        return cls(fmean(found) if found else math.nan, stdev(found) if len(found) > 1 else math.nan, len(found))
+        known = [value for value in values if not math.isnan(value)]
+        return cls(fmean(known) if known else math.nan, stdev(known) if len(known) > 1 else math.nan, len(known))
 
 
 class Difference(NamedTuple):
@@ -87,15 +87,15 @@ class Difference(NamedTuple):
 
 def grouped(outcomes: Iterable[Outcome], axes: Sequence[Axis]) -> dict[Key, list[Outcome]]:
     """The outcomes of each combination of shown labels, in the order of the axes' labels."""
-    found: dict[Key, list[Outcome]] = {}
+    groups: dict[Key, list[Outcome]] = {}
     for outcome in outcomes:
-        found.setdefault(tuple(outcome.labels[axis.name] for axis in axes), []).append(outcome)
+        groups.setdefault(tuple(outcome.labels[axis.name] for axis in axes), []).append(outcome)
     places = [list(axis.values) for axis in axes]
 
     def place(key: Key) -> list[int]:
         return [labels.index(label) for labels, label in zip(places, key, strict=True)]
 
-    return {key: found[key] for key in sorted(found, key=place)}
+    return {key: groups[key] for key in sorted(groups, key=place)}
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Groups:
     def over(self, outcomes: Iterable[Outcome], number: Callable[[Outcome], float]) -> dict[Unit, float]:
         """Unit -> a number of the finished ones of some outcomes, where it was measured."""
         repeats = self.comparison.repeats
-        found = {
+        numbers = {
             (outcome.seed, *(outcome.labels[axis.name] for axis in repeats)): number(outcome)
             for outcome in outcomes
             if outcome.status == "finished"
         }
-        return {unit: value for unit, value in found.items() if not math.isnan(value)}
+        return {unit: value for unit, value in numbers.items() if not math.isnan(value)}
 
     def spread(self, key: Key, measure: str) -> Spread:
         """Mean and spread of one measure over the units of one key."""
@@ -152,16 +152,16 @@ def marks(column: Mapping[Key, Values], *, lower: bool) -> dict[Key, str]:
     | nothing was measured | none |
     | a single row | none: it has nothing to be better than |
     """
-    means = {key: Spread.of(found.values()) for key, found in column.items() if found}
+    means = {key: Spread.of(units.values()) for key, units in column.items() if units}
     if len(means) < 2:
         return {}
     top = (min if lower else max)(spread.mean for spread in means.values())
     best = next(key for key, spread in means.items() if spread.mean == top)
     if means[best].n < 2:
         return {}
-    told = {key: difference(column[best], column[key]) for key in means}
+    differences = {key: difference(column[best], column[key]) for key in means}
     return {key: BEST for key, spread in means.items() if spread.mean == top} | {
-        key: TIED for key, spread in means.items() if spread.mean != top and not told[key].clear
+        key: TIED for key, spread in means.items() if spread.mean != top and not differences[key].clear
     }
 
 

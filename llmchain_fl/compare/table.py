@@ -61,8 +61,8 @@ class Table:
 def tables_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[Table]:
     """Every table that has something to say, the one to read first first."""
     groups = Groups.of(comparison, outcomes)
-    found = [] if comparison.continual or len(comparison.shown) < 2 else [score_table(groups)]
-    return [*found, number_table(groups), *difference_tables(groups)]
+    tables = [] if comparison.continual or len(comparison.shown) < 2 else [score_table(groups)]
+    return [*tables, number_table(groups), *difference_tables(groups)]
 
 
 def score_table(groups: Groups) -> Table:
@@ -79,7 +79,7 @@ def score_table(groups: Groups) -> Table:
     if score in main_scores(groups) and any(head):
         lines.insert(0, ((CLOSED_FORM, *[""] * (len(rows) - 1)), [Entry(text or DASH) for text in head]))
     others = [axis.name for axis in comparison.shown[1:-1]]
-    told = [
+    remarks = [
         _about_spread(groups),
         _about_marks(marked.values(), comparison, others),
         _about_privacy(groups),
@@ -87,7 +87,7 @@ def score_table(groups: Groups) -> Table:
         about_head(groups),
     ]
     title = f"{heading(score, groups.metrics)} by {last.name}"
-    return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in told if note])
+    return Table(title, tuple(axis.name for axis in rows), tuple(across), lines, [note for note in remarks if note])
 
 
 def number_table(groups: Groups) -> Table:
@@ -103,13 +103,13 @@ def number_table(groups: Groups) -> Table:
     if comparison.continual:
         lines.insert(0, _reference(groups, ZERO_SHOT, zero_shot(groups), measures))
     given = [mark for by_key in marked.values() for mark in by_key.values()]
-    told = [_about_spread(groups), _about_marks(given, comparison, [axis.name for axis in comparison.shown[1:]])]
+    remarks = [_about_spread(groups), _about_marks(given, comparison, [axis.name for axis in comparison.shown[1:]])]
     if "epsilon" in measures:
-        told.append("epsilon: the highest of all sites and repetitions" + (f"; {terms}" if terms else ""))
+        remarks.append("epsilon: the highest of all sites and repetitions" + (f"; {terms}" if terms else ""))
     title = "what was learned and forgotten" if comparison.continual else "all numbers"
     heads = tuple(heading(name, groups.metrics) for name in measures)
     names = tuple(axis.name for axis in comparison.shown)
-    return Table(title, names, heads, lines, [note for note in (*told, *notes.told, about_head(groups)) if note])
+    return Table(title, names, heads, lines, [note for note in (*remarks, *notes.told, about_head(groups)) if note])
 
 
 def measures_of(groups: Groups) -> list[str]:
@@ -182,11 +182,11 @@ def columns_of(groups: Groups, name: str) -> dict[Key, dict[Key, Values]]:
 
     ``joint`` and ``alone`` are references and take no part.
     """
-    found: dict[Key, dict[Key, Values]] = {}
+    columns: dict[Key, dict[Key, Values]] = {}
     for key, group in groups.by_key.items():
         if all(outcome.play == "sequence" for outcome in group):
-            found.setdefault(key[1:], {})[key] = groups.values(key, name)
-    return found
+            columns.setdefault(key[1:], {})[key] = groups.values(key, name)
+    return columns
 
 
 def _marks_of(groups: Groups, name: str) -> dict[Key, str]:
@@ -225,9 +225,9 @@ def _about_privacy(groups: Groups) -> str:
 
 
 def _about_marks(given: Iterable[str], comparison: Comparison, others: Sequence[str] = ()) -> str:
-    there, among = set(given), f" at the same {' and '.join(others)}" if others else ""
+    there, scope = set(given), f" at the same {' and '.join(others)}" if others else ""
     tied = f"; {TIED} not told apart from it (paired by {unit_words(comparison)}, 95 %)" if TIED in there else ""
-    return f"{BEST} best mean of its column{among}{tied}" if BEST in there else ""
+    return f"{BEST} best mean of its column{scope}{tied}" if BEST in there else ""
 
 
 def unit_words(comparison: Comparison) -> str:

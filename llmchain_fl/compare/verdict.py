@@ -27,16 +27,16 @@ def verdict(groups: Groups) -> list[str]:
     comparison = groups.comparison
     name = "average_accuracy" if comparison.continual else comparison.score
     columns = columns_of(groups, name)
-    told = [_said(groups, name, others, column) for others, column in columns.items()]
-    if not any(told) and any(sum(map(bool, column.values())) > 1 for column in columns.values()):
-        what = unit_words(comparison)
-        told = [
-            f"No ranking: every number here is of a single run. Repetitions ({what}) tell a difference from chance."
+    sentences = [_said(groups, name, others, column) for others, column in columns.items()]
+    if not any(sentences) and any(sum(map(bool, column.values())) > 1 for column in columns.values()):
+        units = unit_words(comparison)
+        sentences = [
+            f"No ranking: every number here is of a single run. Repetitions ({units}) tell a difference from chance."
         ]
     if reached := head_of(groups):
         reached += " %" if measure(HEAD).unit(groups.metrics) == SHARE else ""
-        told.append(f"A closed-form head on the frozen base, from all records in one place, reaches {reached}.")
-    return [sentence for sentence in told if sentence]
+        sentences.append(f"A closed-form head on the frozen base, from all records in one place, reaches {reached}.")
+    return [sentence for sentence in sentences if sentence]
 
 
 def _said(groups: Groups, name: str, others: Key, column: Mapping[Key, Values]) -> str:
@@ -44,7 +44,7 @@ def _said(groups: Groups, name: str, others: Key, column: Mapping[Key, Values]) 
     marked = marks(column, lower=lower)
     if not marked:
         return ""
-    means = {key: Spread.of(found.values()) for key, found in column.items() if found}
+    means = {key: Spread.of(units.values()) for key, units in column.items() if units}
     ranked = sorted(means, key=lambda key: means[key].mean if lower else -means[key].mean)
     best = next(key for key in ranked if marked.get(key) == BEST)
     rest = [key for key in ranked if key != best]

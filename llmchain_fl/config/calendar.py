@@ -62,7 +62,7 @@ def calendar(config: RunConfig, ended: Ended = NONE) -> list[Span]:
     Raises:
         RunError: an end that lies outside the stage.
     """
-    found, start = [], 1
+    spans, start = [], 1
     for index, stage in enumerate(stages_in_order(config)):
         most = start + stage.rounds - 1
         last = ended.get(stage.name, most)
@@ -71,9 +71,9 @@ def calendar(config: RunConfig, ended: Ended = NONE) -> list[Span]:
                 f'stage "{stage.name}" is said to have ended in round {last}; it has rounds {start} to {most}',
                 remedy="the state belongs to another run: resume the run with the state it wrote",
             )
-        found.append(Span(index, stage.name, stage.rounds, start, start, last))
+        spans.append(Span(index, stage.name, stage.rounds, start, start, last))
         start = last + 1
-    return found
+    return spans
 
 
 def site_calendar(config: RunConfig, site: str, ended: Ended = NONE) -> list[Span]:
@@ -101,12 +101,12 @@ def site_calendar(config: RunConfig, site: str, ended: Ended = NONE) -> list[Spa
 
 def _own(arrival: ArrivalConfig, run: list[Span]) -> list[Span]:
     by_name = {span.name: span for span in run}
-    found, start = [], 1 + arrival.offset_rounds
+    spans, start = [], 1 + arrival.offset_rounds
     for name in arrival.order or list(by_name):
         span = by_name[name]
-        found.append(Span(span.stage, name, span.rounds, start, start, start + span.rounds - 1))
+        spans.append(Span(span.stage, name, span.rounds, start, start, start + span.rounds - 1))
         start += span.rounds
-    return found
+    return spans
 
 
 def span_of(config: RunConfig, site: str, number: int, ended: Ended = NONE) -> Span | None:
@@ -132,8 +132,8 @@ def present_sites(config: RunConfig, sites: Iterable[str], number: int, ended: E
     arrivals = config.stream.arrival
     others = span_of(config, _NO_ARRIVAL, number, ended)
     spans = {site: span_of(config, site, number, ended) if site in arrivals else others for site in sites}
-    found = {site: trained_as(config, span.name) for site, span in spans.items() if span is not None}
-    return found if len(found) >= config.sites.minimum else {}
+    present = {site: trained_as(config, span.name) for site, span in spans.items() if span is not None}
+    return present if len(present) >= config.sites.minimum else {}
 
 
 def taught_in(config: RunConfig, number: int, ended: Ended = NONE) -> list[str]:

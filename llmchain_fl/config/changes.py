@@ -104,9 +104,9 @@ def _add_stage(tree: dict[str, Any], stages: list[Any], stage: Any) -> None:
         order.append(name)
 
 
-def resume_faults(found: Changes) -> list[str]:
+def resume_faults(changed: Changes) -> list[str]:
     """Changes with which a run cannot simply go on."""
-    return [_told(key, pair, FIXED) for key, pair in found.items() if key not in ANY_TIME]
+    return [_told(key, pair, FIXED) for key, pair in changed.items() if key not in ANY_TIME]
 
 
 def extension_faults(
@@ -122,8 +122,8 @@ def extension_faults(
         ended: announced ends of stages.
     """
     stages = {stage.name for stage in old.stage}
-    found = changes(old, new)
-    faults = [_told(key, pair, FIXED) for key, pair in found.items() if not _extends(key, pair, stages)]
+    changed = changes(old, new)
+    faults = [_told(key, pair, FIXED) for key, pair in changed.items() if not _extends(key, pair, stages)]
     if new.stream.play == "joint" and len(new.stage) > len(old.stage):
         faults.append('stream.play = "joint" trains on all stages from the first round: begin a new run')
     past = _past_faults(old, new, done, known, ended)

@@ -32,8 +32,8 @@ class ContinualConfig(Section):
 
     def settings_of(self, name: str) -> GuardSettings:
         """The settings of a guard, as given or as usual."""
-        told = (self.model_extra or {}).get(name)
-        return GUARDS[name].settings() if told is None else cast("GuardSettings", told)
+        given = (self.model_extra or {}).get(name)
+        return GUARDS[name].settings() if given is None else cast("GuardSettings", given)
 
     @property
     def composed(self) -> tuple[tuple[Guard, GuardSettings], ...]:
@@ -51,7 +51,7 @@ class ContinualConfig(Section):
         """Check each guard's section by what the guard declares; a guard that is named has all of its settings."""
         if not isinstance(value, Mapping):
             return handler(value)
-        plain = {name: told for name, told in value.items() if name in cls.model_fields}
+        plain = {name: section for name, section in value.items() if name in cls.model_fields}
         sections: dict[str, GuardSettings] = {}
         faults: list[InitErrorDetails] = []
         for name in (name for name in value if name not in plain):

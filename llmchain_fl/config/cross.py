@@ -62,12 +62,12 @@ def cross_faults(run: RunConfig) -> list[str]:
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
     ]  # fmt: skip
-    found = [text for wrong, text in checks if wrong]
+    faults = [text for wrong, text in checks if wrong]
     for stage in run.stage:
         if not (stage.train or run.data.train):
-            found.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
+            faults.append(f'stage "{stage.name}" has no training records: set data.train or the stage\'s train')
     return (
-        found
+        faults
         + dev_faults(run)
         + secure_faults(run)
         + [*closed_form_faults(run)]
@@ -90,7 +90,7 @@ def dev_faults(run: RunConfig) -> list[str]:
 
 def part_faults(run: RunConfig) -> list[str]:
     """A rule, guards, a robust step and a head that do not go together."""
-    told, kind = run.continual, task_kind(run.task.kind)
+    continual, kind = run.continual, task_kind(run.task.kind)
     dev = {stage.name: stage.dev or run.data.dev for stage in run.stage}
     tests = {run.data.test, *(stage.test for stage in run.stage)}
     own_public = all(stage.public for stage in run.stage)
@@ -100,7 +100,7 @@ def part_faults(run: RunConfig) -> list[str]:
             variant=run.adapter.variant,
             pissa=run.adapter.start == PISSA,
             own_shapes=bool(run.adapter.site_ranks or run.adapter.site_alphas),
-            guards=told.composed,
+            guards=continual.composed,
             optimizer=run.aggregation.optimizer,
             robust_check=_robust_check(run),
             central=run.privacy.enabled and run.privacy.unit == "site",
@@ -108,8 +108,8 @@ def part_faults(run: RunConfig) -> list[str]:
             trained_head=TaskSpec(run.task.kind, run.task.head, (("a", "a"),)).trains_head,
             held_out=run.sites.held_out > 0,
             play=run.stream.play,
-            public=bool(told.public) or own_public,
-            by_stage=told.public_stages or own_public or not told.public,
+            public=bool(continual.public) or own_public,
+            by_stage=continual.public_stages or own_public or not continual.public,
             any_text=kind.columns == ("text",),
             generates=kind.generates,
             probed={name: bool(source) for name, source in dev.items()},
@@ -129,8 +129,8 @@ def rule_of(run: RunConfig) -> Rule:
 
 
 def _robust_check(run: RunConfig) -> Callable[[Rule], None] | None:
-    told = run.aggregation
-    if told.robust == "none":
+    settings = run.aggregation
+    if settings.robust == "none":
         return None
-    step = ROBUST[told.robust](RobustSettings(told.hostile, told.norm_bound, told.norm_factor))
+    step = ROBUST[settings.robust](RobustSettings(settings.hostile, settings.norm_bound, settings.norm_factor))
     return lambda rule: step.check(run.sites.minimum, rule)

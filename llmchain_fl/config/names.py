@@ -16,11 +16,11 @@ def one_of(names: Callable[[], Collection[str]]) -> AfterValidator:
     """``Annotated[str, one_of(...)]``: one of ``names()``, asked when a value is checked."""
 
     def known(name: str) -> str:
-        found = list(names())
-        if name in found:
+        choices = list(names())
+        if name in choices:
             return name
-        told = {"known": ", ".join(found), "hint": nearest(name, found)}
-        raise PydanticCustomError("unknown_name", "Input should be one of {known}{hint}", told)
+        context = {"known": ", ".join(choices), "hint": nearest(name, choices)}
+        raise PydanticCustomError("unknown_name", "Input should be one of {known}{hint}", context)
 
     return AfterValidator(known)
 

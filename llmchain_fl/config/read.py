@@ -55,8 +55,8 @@ def _section_of(annotation: Any) -> type[Section] | None:
     """The ``Section`` an annotation is, or is a list of; None for a plain setting."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
-    found = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Section)]
-    return found[0] if found else None
+    sections = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Section)]
+    return sections[0] if sections else None
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
@@ -136,8 +136,8 @@ def parse(tree: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(dict(tree))
     except pydantic.ValidationError as error:
         lines = (line for fault in error.errors(include_url=False) for line in _in_words(fault))
-        found = list(islice(lines, MOST_FAULTS + 1))
-    raise _error(found)
+        faults = list(islice(lines, MOST_FAULTS + 1))
+    raise _error(faults)
 
 
 def _error(faults: Sequence[str]) -> ConfigError:

@@ -210,11 +210,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_step(cls, told: Any) -> Any:
+    def _one_step(cls, value: Any) -> Any:
         """Where the server takes the step of the round, one is what there is, unless another number is given."""
-        if isinstance(told, Mapping) and told.get("method", "local") != "local":
-            return {"steps": 1, **told}
-        return told
+        if isinstance(value, Mapping) and value.get("method", "local") != "local":
+            return {"steps": 1, **value}
+        return value
 
 
 class PrivacyConfig(Section):
@@ -272,15 +272,15 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _usual(cls, told: Any) -> Any:
+    def _usual(cls, value: Any) -> Any:
         """Where nothing else is named, the way to train that measured best."""
-        return with_usual(told) if isinstance(told, Mapping) else told
+        return with_usual(value) if isinstance(value, Mapping) else value
 
     @property
     def survivors(self) -> int:
         """Fewest sites of an opened sum: as told; else all, of more than 3 one in ten (at least one) may be missing."""
-        asked = self.sites.cohort or self.sites.count
-        return self.secure.survivors or (asked - max(1, asked // 10) if asked > 3 else asked)
+        cohort = self.sites.cohort or self.sites.count
+        return self.secure.survivors or (cohort - max(1, cohort // 10) if cohort > 3 else cohort)
 
     @property
     def total_rounds(self) -> int:

@@ -14,14 +14,14 @@ def secure_faults(run: RunConfig) -> list[str]:
 
 
 def _sum_faults(run: RunConfig) -> Iterator[str]:
-    told, sites, adapter = run.secure, run.sites, run.adapter
-    asked = sites.cohort or sites.count
-    if not told.sum:
+    secure, sites, adapter = run.secure, run.sites, run.adapter
+    cohort = sites.cohort or sites.count
+    if not secure.sum:
         return
-    if asked < 3:
-        yield f"secure.sum needs 3 sites in a round, there are {asked}: of two, each knows the other's part of the sum"
-    elif not 2 <= run.survivors <= asked:
-        yield f"secure.survivors = {told.survivors} is not among the 2 to {asked} sites asked in a round"
+    if cohort < 3:
+        yield f"secure.sum needs 3 sites in a round, there are {cohort}: of two, each knows the other's part of the sum"
+    elif not 2 <= run.survivors <= cohort:
+        yield f"secure.survivors = {secure.survivors} is not among the 2 to {cohort} sites asked in a round"
     if 0 < sites.cohort < sites.count:
         yield "secure.sum needs sites.cohort = 0: sums over changing sites could be taken from each other"
     if run.compression.up != "none":

@@ -71,7 +71,7 @@ def stage_task_faults(run: RunConfig) -> Iterator[str]:
                 f'"{name}" trains a head beside the adapter, which stages of another task would fill with noise: '
                 'set task.head = "label-text", or make it a run of its own with adapter.start'
             )
-    told = {
+    uses = {
         "continual.public, or a stage's public": bool(run.continual.public) or any(one.public for one in run.stage),
         "stream.probes": bool(run.stream.probes),
         "sites.held_out": run.sites.held_out > 0,
@@ -81,6 +81,6 @@ def stage_task_faults(run: RunConfig) -> Iterator[str]:
     }
     yield from (
         f"{key} with stages of several tasks: it is read as records of one kind; leave it out"
-        for key, wrong in told.items()
+        for key, wrong in uses.items()
         if wrong
     )

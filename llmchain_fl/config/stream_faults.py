@@ -113,24 +113,24 @@ def labels_named(stage: StageConfig, labels: Sequence[str] | None = None) -> Lab
     """
     if not isinstance(stage.labels, str):
         return frozenset(stage.labels)
-    found = re.fullmatch(r"\s*(\d{1,6})\s*:\s*(\d{1,6})\s*", stage.labels)
-    positions = range(int(found[1]), int(found[2])) if found else range(0)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*:\s*(\d{1,6})\s*", stage.labels)
+    positions = range(int(match[1]), int(match[2])) if match else range(0)
     return frozenset(positions) if labels is None else frozenset(labels[i] for i in positions if i < len(labels))
 
 
-def _need_labels(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]:
+def _need_labels(run: RunConfig, named: Sequence[Labels]) -> Iterator[str]:
     kind = run.stream.kind
     if not task_kind(run.task.kind).labelled:
         yield f'stream.kind = "{kind}" needs labels, and a {run.task.kind} task has none'
         return
-    unsaid = [stage.name for stage, labels in zip(run.stage, found, strict=True) if not labels]
+    unsaid = [stage.name for stage, labels in zip(run.stage, named, strict=True) if not labels]
     if unsaid:
         yield f'stream.kind = "{kind}": no labels are said for {_listed(unsaid)}; set labels in that [[stage]] table'
 
 
-def _class_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]:
-    yield from _need_labels(run, found)
-    for (one, mine), (other, theirs) in combinations(zip(run.stage, found, strict=True), 2):
+def _class_incremental(run: RunConfig, named: Sequence[Labels]) -> Iterator[str]:
+    yield from _need_labels(run, named)
+    for (one, mine), (other, theirs) in combinations(zip(run.stage, named, strict=True), 2):
         both = mine & theirs
         if both:
             yield (
@@ -139,8 +139,8 @@ def _class_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]
             )
 
 
-def _domain_incremental(run: RunConfig, found: Sequence[Labels]) -> Iterator[str]:
-    first, *others = zip(run.stage, found, strict=True)
+def _domain_incremental(run: RunConfig, named: Sequence[Labels]) -> Iterator[str]:
+    first, *others = zip(run.stage, named, strict=True)
     differ = [stage.name for stage, labels in others if labels != first[1]]
     if differ:
         yield (

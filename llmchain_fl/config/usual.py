@@ -54,37 +54,37 @@ Tree = Mapping[str, Any]
 NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-def with_usual(told: Tree) -> Tree:
-    """``told`` with what is usual; what is given stays as it is."""
-    return _plain(_closed_form(_method(told)))
+def with_usual(tree: Tree) -> Tree:
+    """``tree`` with what is usual; what is given stays as it is."""
+    return _plain(_closed_form(_method(tree)))
 
 
-def _plain(told: Tree) -> Tree:
+def _plain(tree: Tree) -> Tree:
     """The rule that averages arrays as they are, for a variant without a product where no rule is named."""
-    variant = _at(told, "adapter.variant")
+    variant = _at(tree, "adapter.variant")
     if not isinstance(variant, str) or variant not in VARIANTS or VARIANTS[variant].product:
-        return told
-    return _filled(told, {"aggregation": {"rule": PLAIN}})
+        return tree
+    return _filled(tree, {"aggregation": {"rule": PLAIN}})
 
 
-def _method(told: Tree) -> Tree:
-    chosen = any(_at(told, key) not in (None, []) for key in CHOICES) or _several(told)
-    kind = _at(told, "task.kind")
+def _method(tree: Tree) -> Tree:
+    chosen = any(_at(tree, key) not in (None, []) for key in CHOICES) or _several(tree)
+    kind = _at(tree, "task.kind")
     labelled = kind is None or (isinstance(kind, str) and kind in TASKS and task_kind(kind).pooled)
     if chosen or not labelled:
-        return told
-    incremental = _at(told, "stream.kind") == "class-incremental"
-    if _at(told, "privacy.enabled") is True:
-        persons = _at(told, "privacy.unit") in (None, "person", "record")
-        return _filled(told, _private(_many(told), incremental), {"rounds": ROUNDS}) if persons else told
+        return tree
+    incremental = _at(tree, "stream.kind") == "class-incremental"
+    if _at(tree, "privacy.enabled") is True:
+        persons = _at(tree, "privacy.unit") in (None, "person", "record")
+        return _filled(tree, _private(_many(tree), incremental), {"rounds": ROUNDS}) if persons else tree
     if not incremental:
-        return told
-    return {**_filled(told, {"train": {"method": CLOSED_FORM}}), **_stages(told, lambda one: {**one, "rounds": 1})}
+        return tree
+    return {**_filled(tree, {"train": {"method": CLOSED_FORM}}), **_stages(tree, lambda one: {**one, "rounds": 1})}
 
 
-def _several(told: Tree) -> bool:
+def _several(tree: Tree) -> bool:
     """Whether a stage names a kind of task of its own: what is usual is so for a classification alone."""
-    stages = told.get("stage")
+    stages = tree.get("stage")
     return isinstance(stages, list) and any(isinstance(one, Mapping) and one.get("task") for one in stages)
 
 
@@ -99,43 +99,43 @@ def _private(many: bool, incremental: bool) -> Mapping[str, Mapping[str, object]
     }
 
 
-def _closed_form(told: Tree) -> Tree:
+def _closed_form(tree: Tree) -> Tree:
     """What ``train.method = "closed-form"`` needs: a trained head over random features, masked sums.
 
     A site's sums without masks tell as much of its records as its updates do.
     """
-    if _at(told, "train.method") != CLOSED_FORM:
-        return told
+    if _at(tree, "train.method") != CLOSED_FORM:
+        return tree
     needed: Mapping[str, Mapping[str, object]] = {
         "task": {"head": "trained", "features": FEATURES},
         "aggregation": {"rule": HEAD_ONLY},
-        "secure": {"sum": _many(told), "largest": LARGEST},
+        "secure": {"sum": _many(tree), "largest": LARGEST},
     }
-    return _filled(told, needed, {"rounds": 1})
+    return _filled(tree, needed, {"rounds": 1})
 
 
-def _filled(told: Tree, usual: Mapping[str, Mapping[str, object]], stage: Mapping[str, object] = NOTHING) -> Tree:
-    """``told`` over ``usual``, section by section; ``stage``: of every stage that says nothing else."""
-    given = {name: told.get(name, {}) for name in usual}
-    found = {name: {**values, **given[name]} for name, values in usual.items() if isinstance(given[name], Mapping)}
-    return {**told, **found, **_stages(told, lambda one: {**stage, **one})}
+def _filled(tree: Tree, usual: Mapping[str, Mapping[str, object]], stage: Mapping[str, object] = NOTHING) -> Tree:
+    """``tree`` over ``usual``, section by section; ``stage``: of every stage that says nothing else."""
+    given = {name: tree.get(name, {}) for name in usual}
+    sections = {name: {**values, **given[name]} for name, values in usual.items() if isinstance(given[name], Mapping)}
+    return {**tree, **sections, **_stages(tree, lambda one: {**stage, **one})}
 
 
-def _stages(told: Tree, change: Callable[[Tree], Tree]) -> Tree:
-    stages = told.get("stage", [{}])
+def _stages(tree: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    stages = tree.get("stage", [{}])
     if not isinstance(stages, list):
         return {}
     return {"stage": [change(one) if isinstance(one, Mapping) else one for one in stages]}
 
 
-def _many(told: Tree) -> bool:
-    count = _at(told, "sites.count")
+def _many(tree: Tree) -> bool:
+    count = _at(tree, "sites.count")
     return isinstance(count, int) and count >= MASKED
 
 
-def _at(told: Tree, key: str) -> object:
+def _at(tree: Tree, key: str) -> object:
     """The value at a dotted key; None where there is none."""
-    node: object = told
+    node: object = tree
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node

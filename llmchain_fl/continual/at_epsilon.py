@@ -53,17 +53,17 @@ class Spent:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        told = [row for row in rows if row.get("metric") == "epsilon"]
-        terms = {tuple(row.get(name) for name in TERMS) for row in told}
+        stated = [row for row in rows if row.get("metric") == "epsilon"]
+        terms = {tuple(row.get(name) for name in TERMS) for row in stated}
         if len(terms) > 1 or any(term is None for term in next(iter(terms), ())):
             raise RunError(
                 f"epsilons are stated in the terms {sorted(terms, key=str)}",
                 remedy="every epsilon of a run needs the same delta, unit and accountant",
             )
         self._terms = next(iter(terms), None)
-        self._noise = str(told[-1].get("noise") or "") if told else ""
+        self._noise = str(stated[-1].get("noise") or "") if stated else ""
         self._sites: dict[str, dict[int, float]] = {}
-        for row in told:
+        for row in stated:
             value, curve = row.get("value"), self._sites.setdefault(str(row.get("site") or ALL), {})
             finite = isinstance(value, int | float) and not math.isnan(value)
             curve[row["round"]] = float(row["value"]) if finite else math.inf
@@ -81,10 +81,10 @@ class Spent:
         if self._terms is None:
             return None
         delta, unit, accountant = (str(term) for term in self._terms)
-        asked: Sequence[str] = sorted(self._sites) if site is None else [site, ALL]
+        names: Sequence[str] = sorted(self._sites) if site is None else [site, ALL]
         spent = {
             name: max((value for at, value in self._sites.get(name, {}).items() if at <= number), default=0.0)
-            for name in asked
+            for name in names
         }
         worst = max(spent, key=lambda name: spent[name])
         return Guarantee(

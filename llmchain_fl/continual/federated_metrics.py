@@ -53,15 +53,15 @@ def site_matrices(rows: Iterable[Row], orders: Mapping[str, Sequence[str]], metr
             raise RunError(f"{site} has the tasks {list(order)}", remedy="name each task of a site once")
     rows = list(rows)
     sign = direction(rows, metric)
-    found: dict[str, Matrix] = {site: np.full((len(o), len(o)), np.nan) for site, o in orders.items()}
+    matrices: dict[str, Matrix] = {site: np.full((len(o), len(o)), np.nan) for site, o in orders.items()}
     for row in rows:
         place = columns.get(str(row.get("site")), {}).get(str(row.get("task")))
         if row.get("scope") != "site" or row.get("metric") != metric or place is None:
             continue
-        matrix, stage = found[str(row["site"])], row.get("stage", -1)
+        matrix, stage = matrices[str(row["site"])], row.get("stage", -1)
         if 0 <= stage < len(matrix):
             matrix[stage, place] = sign * _value(row)
-    return found
+    return matrices
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def spatial_forgetting(rows: Iterable[Row], metric: str) -> dict[int, float]:
     after: dict[tuple[int, str, str], float] = {}
     for row in rows:
         if row.get("scope") == "site" and row.get("metric") in (metric, LOCAL + metric):
-            kept = after if row["metric"] == metric else local
-            kept[row["round"], str(row.get("site")), str(row.get("task"))] = sign * _value(row)
+            scores = after if row["metric"] == metric else local
+            scores[row["round"], str(row.get("site")), str(row.get("task"))] = sign * _value(row)
     gaps: dict[int, list[float]] = {}
     for key in sorted(local.keys() & after.keys()):
         gaps.setdefault(key[0], []).append(local[key] - after[key])

@@ -63,9 +63,9 @@ def public_fisher(task: Task, examples: Examples, paths: Sequence[str], seed: in
             gradients = torch.autograd.grad(examples.weighted(losses, index).sum(), [one for _, one in outputs])
         for path in paths:
             own = [g for (where, _), g in zip(outputs, gradients, strict=True) if where == path]
-            found = squares(seen[path].inputs, own)
-            before = totals.get(path, (np.zeros_like(found[0]), np.zeros_like(found[1])))
-            totals[path] = (before[0] + found[0], before[1] + found[1])
+            sums = squares(seen[path].inputs, own)
+            before = totals.get(path, (np.zeros_like(sums[0]), np.zeros_like(sums[1])))
+            totals[path] = (before[0] + sums[0], before[1] + sums[1])
     count = max(1, examples.records)
     return {path: (rows / count, cols / count) for path, (rows, cols) in totals.items()}
 
@@ -73,8 +73,8 @@ def public_fisher(task: Task, examples: Examples, paths: Sequence[str], seed: in
 def drawn(output: Output, generator: torch.Generator) -> Tensor:
     """One output for each target, int64 like ``output.targets``, drawn from softmax(logits)."""
     chances = torch.softmax(output.logits.detach().double(), dim=-1).cpu()
-    found = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
-    return found.view(chances.shape[:-1]).to(output.logits.device)
+    draws = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
+    return draws.view(chances.shape[:-1]).to(output.logits.device)
 
 
 def squares(inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Pair:

@@ -58,7 +58,7 @@ def _moments(
     task: Task, examples: Examples, index: Sequence[int], sizes: dict[str, int]
 ) -> Iterator[tuple[str, Float]]:
     device = task.resident.base.device
-    found = {module: torch.zeros(size, size, dtype=torch.float64, device=device) for module, size in sizes.items()}
+    moments = {module: torch.zeros(size, size, dtype=torch.float64, device=device) for module, size in sizes.items()}
     order = sorted(index, key=examples.length)
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
@@ -66,14 +66,14 @@ def _moments(
 
         def add(module: str, x: Tensor, mask: Tensor = mask) -> None:
             if x.shape[:-1] != mask.shape:
-                what = f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
-                raise ModelError(what, remedy="name other adapter.targets, or set continual.slots.share = 0")
+                text = f"{module} takes inputs of shape {tuple(x.shape)}, not one row for each of {mask.numel()} tokens"
+                raise ModelError(text, remedy="name other adapter.targets, or set continual.slots.share = 0")
             rows = x[mask].double()
-            found[module] += rows.T @ rows
+            moments[module] += rows.T @ rows
 
         with _watched(task, list(sizes), add), torch.no_grad():
             task.forward(examples, batch)
-    for module, moment in found.items():
+    for module, moment in moments.items():
         yield module, np.asarray(moment.cpu().numpy())
 
 

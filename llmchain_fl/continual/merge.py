@@ -121,17 +121,17 @@ def svd_truncate(
     draw those rows of A anew.
     """
     if rank < 1 or B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0]:
-        what = f"cannot bring B {B.shape} times A {A.shape} to rank {rank}"
-        raise ModelError(what, remedy="pass B (d_out x R), A (R x d_in) and a rank of at least 1")
+        message = f"cannot bring B {B.shape} times A {A.shape} to rank {rank}"
+        raise ModelError(message, remedy="pass B (d_out x R), A (R x d_in) and a rank of at least 1")
     if not (np.isfinite(B).all() and np.isfinite(A).all()):
         raise ModelError("a factor has NaN or infinity in it", remedy="go back to an earlier adapter of the lineage")
     left, right = np.linalg.qr(B.astype(np.float64)), np.linalg.qr(A.astype(np.float64).T)
     u, values, vt = np.linalg.svd(left.R @ right.R.T)
-    kept = min(rank, len(values))
-    root = np.sqrt(values[:kept])
+    count = min(rank, len(values))
+    root = np.sqrt(values[:count])
     new_b, new_a = np.zeros((B.shape[0], rank), np.float32), np.zeros((rank, A.shape[1]), np.float32)
-    new_b[:, :kept] = (left.Q @ u[:, :kept]) * root
-    new_a[:kept] = root[:, None] * (vt[:kept] @ right.Q.T)
+    new_b[:, :count] = (left.Q @ u[:, :count]) * root
+    new_a[:count] = root[:, None] * (vt[:count] @ right.Q.T)
     return new_b, new_a
 
 
@@ -158,8 +158,8 @@ def _check_alike(a: Arrays, b: Arrays) -> None:
     shapes_a, shapes_b = ({name: array.shape for name, array in arrays.items()} for arrays in (a, b))
     if shapes_a != shapes_b:
         name = min(name for name in {*a, *b} if shapes_a.get(name) != shapes_b.get(name))
-        what = f"{name!r} has shape {shapes_a.get(name)} in one adapter and {shapes_b.get(name)} in the other"
-        raise ModelError(what, remedy="merge adapters of one base model, task and rank, or use concat_merge")
+        message = f"{name!r} has shape {shapes_a.get(name)} in one adapter and {shapes_b.get(name)} in the other"
+        raise ModelError(message, remedy="merge adapters of one base model, task and rank, or use concat_merge")
 
 
 def _check_parts(parts: Sequence[tuple[Arrays, float, float]], scale: float) -> None:

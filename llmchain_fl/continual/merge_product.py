@@ -156,14 +156,14 @@ def place(left: Floats, right: Floats, scale: float, like: Arrays, module: str, 
     old = np.asarray(like[names[LORA_A]], np.float64)
     rank = old.shape[0]
     u, values, vt = thin_svd(left, right)
-    kept = min(rank, int(np.sum(values > ROUNDING * max(values, default=0.0))))
+    count = min(rank, int(np.sum(values > ROUNDING * max(values, default=0.0))))
     size = float(np.linalg.norm(old)) / math.sqrt(rank) or 1.0
     b, a = np.zeros((left.shape[0], rank)), np.zeros_like(old)
-    b[:, :kept] = u[:, :kept] * (values[:kept] / (scale * size))
-    spare = np.linalg.qr(np.vstack([vt[:kept], old]).T).Q.T[kept : min(rank, old.shape[1])]
-    a[:kept], a[kept : kept + len(spare)] = size * vt[:kept], size * spare
+    b[:, :count] = u[:, :count] * (values[:count] / (scale * size))
+    spare = np.linalg.qr(np.vstack([vt[:count], old]).T).Q.T[count : min(rank, old.shape[1])]
+    a[:count], a[count : count + len(spare)] = size * vt[:count], size * spare
     made = {names[LORA_B]: b.astype(np.float32), names[LORA_A]: a.astype(np.float32)}
-    return Placed(made, float(np.sum(values[kept:] ** 2)), float(np.sum(values**2)))
+    return Placed(made, float(np.sum(values[count:] ** 2)), float(np.sum(values**2)))
 
 
 def distance(a: Arrays, b: Arrays, scale: float) -> float:
@@ -199,13 +199,13 @@ def _into_fold(left: Floats, right: Floats, scale: float, like: Arrays, module: 
     rest_left, rest_right = difference((left, right), product_pair(pair, module, scale))
     terms = np.linalg.norm(rest_left, axis=0) * np.linalg.norm(rest_right, axis=1)
     u, values, vt = thin_svd(rest_left, rest_right)
-    kept = int(np.sum(values > ROUNDING * max(terms, default=0.0)))
-    root = np.sqrt(values[:kept])
+    rank = int(np.sum(values > ROUNDING * max(terms, default=0.0)))
+    root = np.sqrt(values[:rank])
     fold = {
-        names[FOLD_B]: (u[:, :kept] * root).astype(np.float32),
-        names[FOLD_A]: (root[:, None] * vt[:kept]).astype(np.float32),
+        names[FOLD_B]: (u[:, :rank] * root).astype(np.float32),
+        names[FOLD_A]: (root[:, None] * vt[:rank]).astype(np.float32),
     }
-    return Placed(pair | (fold if kept else {}), 0.0, _norm(left, right) ** 2)
+    return Placed(pair | (fold if rank else {}), 0.0, _norm(left, right) ** 2)
 
 
 def _norm(left: Floats, right: Floats) -> float:

@@ -120,8 +120,8 @@ class _Sparse:
         """(rows, S[rows])."""
         for rows in _rows(*self.shape):
             entries = [left[rows] @ right for left, right in self._pairs]
-            kept = [np.where(np.abs(x) >= least, x, 0.0) for x, least in zip(entries, self._least, strict=True)]
-            yield rows, elected(kept, self._weights)
+            trimmed = [np.where(np.abs(x) >= least, x, 0.0) for x, least in zip(entries, self._least, strict=True)]
+            yield rows, elected(trimmed, self._weights)
 
     def times(self, into: Floats) -> tuple[Floats, float]:
         """S @ ``into`` (d_in x k), and the squared Frobenius norm of S."""
@@ -176,9 +176,9 @@ def _on_common_a(sparse: _Sparse, scale: float, right: Floats, a: str, b: str) -
     basis = np.linalg.qr(right.T)  # A = R^T Q^T
     product, whole = sparse.times(basis.Q)
     left = product @ np.linalg.pinv(basis.R.T) / scale
-    kept = float(np.sum((scale * left @ basis.R.T) ** 2))
+    captured = float(np.sum((scale * left @ basis.R.T) ** 2))
     made = {a: right.astype(np.float32), b: left.astype(np.float32)}
-    return Placed(made, max(0.0, whole - kept), whole)
+    return Placed(made, max(0.0, whole - captured), whole)
 
 
 def _rows(d_out: int, d_in: int) -> Iterator[slice]:

@@ -102,11 +102,11 @@ def knowledge_retention(R: Matrix) -> float:
     | a gap in the last row or on the diagonal, old tasks only | NaN |
     """
     matrix = square(R)
-    taught, kept = np.diag(matrix)[:-1], matrix[-1, :-1]
+    taught, last = np.diag(matrix)[:-1], matrix[-1, :-1]
     learnt = taught != 0.0
-    if (len(taught) and not learnt.any()) or min(taught.min(initial=0.0), kept.min(initial=0.0)) < 0.0:
+    if (len(taught) and not learnt.any()) or min(taught.min(initial=0.0), last.min(initial=0.0)) < 0.0:
         return math.nan
-    return _mean_or(1.0, kept[learnt] / taught[learnt])
+    return _mean_or(1.0, last[learnt] / taught[learnt])
 
 
 METRICS: dict[str, Callable[[Matrix], float]] = {
@@ -173,8 +173,8 @@ def r_matrix(rows: Iterable[Mapping[str, object]], tasks: Sequence[str], *, scop
             continue
         stage, task, value = row.get("stage"), row.get("task"), row.get("value", "")
         if not (isinstance(stage, int) and 0 <= stage < len(tasks) and isinstance(task, str) and task in column):
-            what = f"an r_matrix row speaks of stage {stage!r} and task {task!r}; the stream has {list(tasks)}"
-            raise RunError(what, remedy="read the metrics of the run that this configuration made")
+            message = f"an r_matrix row speaks of stage {stage!r} and task {task!r}; the stream has {list(tasks)}"
+            raise RunError(message, remedy="read the metrics of the run that this configuration made")
         if value is not None and not isinstance(value, int | float):
             raise RunError(f"an r_matrix row of {task!r} has the value {value!r}", remedy="restore metrics.jsonl")
         matrix[stage, column[task]] = math.nan if value is None else value

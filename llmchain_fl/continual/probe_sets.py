@@ -65,10 +65,10 @@ def probe_deltas(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[str, li
             name = str(row.get("task"))
             group = groups.setdefault(name.partition("/")[0], {})
             group.setdefault(name, {})[row["round"]] = sign * float(row["value"])
-    found = {}
+    deltas = {}
     for group_name, sets in sorted(groups.items()):
         rounds = sorted(set.intersection(*(set(curve) for curve in sets.values())))
         if rounds and rounds[0] == 0:
             gains = {r: [curve[r] - curve[0] for curve in sets.values()] for r in rounds}
-            found[group_name] = [(r, math.fsum(values) / len(values)) for r, values in gains.items()]
-    return found
+            deltas[group_name] = [(r, math.fsum(values) / len(values)) for r, values in gains.items()]
+    return deltas

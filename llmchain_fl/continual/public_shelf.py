@@ -22,13 +22,13 @@ def pack(rows: Sequence[Row]) -> NDArray[np.uint8]:
     """
     lines = [json.dumps({c: row[c] for c in COLUMNS if c in row}, ensure_ascii=False) for row in rows]
     try:
-        told = "\n".join(lines).encode("utf-8")
+        data = "\n".join(lines).encode("utf-8")
     except UnicodeEncodeError:
         raise DataError("a public record holds half a surrogate pair", remedy="write the file as UTF-8") from None
-    if len(lines) > MAX_RECORDS or len(told) > MAX_BYTES:
-        what = f"{len(lines)} public records are {len(told)} bytes; at most {MAX_RECORDS} and {MAX_BYTES} travel"
-        raise DataError(what, remedy="lower continual.public_size")
-    return np.frombuffer(told, dtype=np.uint8).copy()
+    if len(lines) > MAX_RECORDS or len(data) > MAX_BYTES:
+        message = f"{len(lines)} public records are {len(data)} bytes; at most {MAX_RECORDS} and {MAX_BYTES} travel"
+        raise DataError(message, remedy="lower continual.public_size")
+    return np.frombuffer(data, dtype=np.uint8).copy()
 
 
 def of_ended(rows: Sequence[Row], stages: Sequence[str], stage: int) -> tuple[Row, ...]:

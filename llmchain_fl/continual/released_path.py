@@ -60,8 +60,8 @@ class ReleasedPath:
         if noise is None:
             self._state["unknown"] = np.ones(1)
         for module, (rows, cols) in _energies(before, after, scale, noise or 0.0).items():
-            for kind, found in (("row", rows), ("col", cols)):
-                self._state[f"{kind}/{module}"] = self._state.get(f"{kind}/{module}", np.zeros(len(found))) + found
+            for kind, sums in (("row", rows), ("col", cols)):
+                self._state[f"{kind}/{module}"] = self._state.get(f"{kind}/{module}", np.zeros(len(sums))) + sums
 
     def finish(self, after: Arrays, scale: float) -> dict[str, Pair]:
         """Module (or ``head``) -> (rows, columns) of F; ``after``: the arrays of the stage's end. Starts anew."""
@@ -90,7 +90,7 @@ class ReleasedPath:
 
 def _energies(before: Floating, after: Floating, scale: float, std: float) -> dict[str, Pair]:
     """Energy of one step less that of the known noise, by module; for a head over its weight."""
-    found: dict[str, Pair] = {}
+    energies: dict[str, Pair] = {}
     for module in modules(after):
         rows, cols = energy(difference(product_pair(after, module, scale), product_pair(before, module, scale)))
         noised = frozenset(
@@ -99,13 +99,13 @@ def _energies(before: Floating, after: Floating, scale: float, std: float) -> di
             if not np.array_equal(before.get(f"{module}.{ending}", 0), after.get(f"{module}.{ending}", 0))
         )
         less = noise_energy(after, module, scale, std, noised)
-        found[module] = rows - less[0], cols - less[1]
+        energies[module] = rows - less[0], cols - less[1]
     name = f"{HEAD}.weight"
     if name in after:
         step = np.square(after[name].astype(np.float64) - before[name])
         moved = std**2 if step.any() else 0.0
-        found[HEAD] = step.sum(axis=1) - moved * step.shape[1], step.sum(axis=0) - moved * step.shape[0]
-    return found
+        energies[HEAD] = step.sum(axis=1) - moved * step.shape[1], step.sum(axis=0) - moved * step.shape[0]
+    return energies
 
 
 def _under(state: Mapping[str, Float], prefix: str) -> dict[str, Float]:

@@ -117,8 +117,8 @@ def drawn(key: str, rank: int, basis: Float) -> Float:
     """
     taken, d = basis.shape
     if taken + rank > d:
-        what = f"{rank} new directions beside {taken} taken ones do not fit into {d}"
-        raise ModelError(what, remedy="lower adapter.rank or continual.slots.share, or teach fewer stages")
+        message = f"{rank} new directions beside {taken} taken ones do not fit into {d}"
+        raise ModelError(message, remedy="lower adapter.rank or continual.slots.share, or teach fewer stages")
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
     noise = np.random.Generator(np.random.PCG64(seed)).standard_normal((rank, d))
     q, r = np.linalg.qr(without(noise, basis).T)

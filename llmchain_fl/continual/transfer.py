@@ -62,12 +62,12 @@ def intransigence(R: Matrix, joint: Sequence[float]) -> float:
 
 def start_row(rows: Iterable[Mapping[str, object]], tasks: Sequence[str], metric: str) -> list[float]:
     """b: the score of each task on the global adapter before any training (round 0); NaN where not measured."""
-    found = {
+    scores = {
         str(row.get("task")): row.get("value")
         for row in rows
         if (row.get("round"), row.get("scope", "global"), row.get("metric")) == (0, "global", metric)
     }
-    values = [found.get(task) for task in tasks]
+    values = [scores.get(task) for task in tasks]
     return [float(value) if isinstance(value, int | float) else math.nan for value in values]
 
 

@@ -57,11 +57,11 @@ def lineage(run: RunDir) -> list[Kept]:
     Raises:
         RunError: a manifest is damaged.
     """
-    found = []
+    adapters = []
     for file in run.path.glob(f"stages/*/adapter/{_MANIFEST}"):
-        told = _manifest(file.parent)
-        found.append(Kept(file.parent, str(told["stage"]), int(told["round"]), str(told["content"])))
-    return sorted(found, key=lambda kept: kept.round)
+        manifest = _manifest(file.parent)
+        adapters.append(Kept(file.parent, str(manifest["stage"]), int(manifest["round"]), str(manifest["content"])))
+    return sorted(adapters, key=lambda adapter: adapter.round)
 
 
 def adapter_folder(path: Path) -> Path:
@@ -103,10 +103,10 @@ def remove_stage(path: Path, stage: str, out: Path) -> tuple[str, ...]:
     write_json(out / "adapter_config.json", {**config, "r": rank, "lora_alpha": scale * rank})
     work = replace(work, adapter=replace(work.adapter, rank=rank, alpha=scale * rank))
     atomic_write(out / "work.json", work.to_json().encode())
-    told, content = _manifest(folder), digest(left)
+    old, content = _manifest(folder), digest(left)
     write_slots(out, rest, content)
     removed = {"stage": stage, "kept": list(rest.held)}
-    manifest = {**told, "content": content, "parent": told["content"], "removed": removed}
+    manifest = {**old, "content": content, "parent": old["content"], "removed": removed}
     write_card(out, work, left, rest, manifest)
     write_json(out / _MANIFEST, manifest)
     return rest.held
@@ -119,10 +119,10 @@ def restore(run: RunDir, out: Path, *, stage: str = "", round: int = 0) -> Kept:
         RunError: there is no such adapter, or ``out`` is there already.
         ModelError: the adapter is not the one its manifest names.
     """
-    kept = _find(run, stage, round)
-    read_adapter(kept.folder)  # checks the content hash
-    _write_back(run, kept, out, {})
-    return kept
+    adapter = _find(run, stage, round)
+    read_adapter(adapter.folder)  # checks the content hash
+    _write_back(run, adapter, out, {})
+    return adapter
 
 
 def remove_site(run: RunDir, site: str, out: Path) -> tuple[Kept, int]:
@@ -136,15 +136,15 @@ def remove_site(run: RunDir, site: str, out: Path) -> tuple[Kept, int]:
         if row.get("metric") == "bytes_up" and (row.get("site") or row.get("scope") == ALL_SITES):
             first.setdefault(str(row.get("site") or site), int(row["round"]))  # in a row of many it may be
     if site not in first:
-        what = f'site "{site}" gave no update to this run{nearest(site, list(first))}'
-        raise RunError(what, remedy=f"the sites that did: {', '.join(sorted(first)) or 'none'}")
-    before = [kept for kept in lineage(run) if kept.round < first[site]]
+        message = f'site "{site}" gave no update to this run{nearest(site, list(first))}'
+        raise RunError(message, remedy=f"the sites that did: {', '.join(sorted(first)) or 'none'}")
+    before = [adapter for adapter in lineage(run) if adapter.round < first[site]]
     if not before:
-        what = (
+        message = (
             f'site "{site}" is in every adapter of this run: its first update was in round {first[site]}, the first '
             f"adapter was kept later, and its updates were summed and not kept. {_bound(run, site)}"
         )
-        raise RunError(what, remedy=f'begin a new run without it: sites.excluded = ["{site}"]')
+        raise RunError(message, remedy=f'begin a new run without it: sites.excluded = ["{site}"]')
     read_adapter(before[-1].folder)
     _write_back(run, before[-1], out, {"removed": {"site": site, "first_round": first[site]}})
     return before[-1], first[site]
@@ -157,11 +157,11 @@ def _removable(path: Path, folder: Path, stage: str, slots: Slots | None) -> Slo
         why = "a trained head holds what all stages taught" if headed else "one pair holds what all stages taught"
         raise RunError(f'stage "{stage}" cannot be taken out: {why}', remedy=_way_back(path, folder, stage))
     if stage not in slots.held:
-        what = f'this adapter has no slot of a stage "{stage}"{nearest(stage, slots.held)}'
-        raise RunError(what, remedy=f"it has {', '.join(slots.held)}")
+        message = f'this adapter has no slot of a stage "{stage}"{nearest(stage, slots.held)}'
+        raise RunError(message, remedy=f"it has {', '.join(slots.held)}")
     if len(slots.held) == 1:
-        what = f'"{stage}" is the only slot: without it there is no adapter'
-        raise RunError(what, remedy="use the base model as it is")
+        message = f'"{stage}" is the only slot: without it there is no adapter'
+        raise RunError(message, remedy="use the base model as it is")
     return slots
 
 
@@ -170,7 +170,7 @@ def _way_back(path: Path, folder: Path, stage: str) -> str:
     if path == folder:
         return "give the run's directory, to be told of its older adapters"
     older = lineage(RunDir.open(path))
-    names = [kept.stage for kept in older]
+    names = [adapter.stage for adapter in older]
     if stage not in names:
         return f"the run has kept {', '.join(names) or 'nothing'}{nearest(stage, names)}"
     if names.index(stage) == 0:
@@ -182,24 +182,24 @@ def _way_back(path: Path, folder: Path, stage: str) -> str:
 
 def _find(run: RunDir, stage: str, round: int) -> Kept:
     older = lineage(run)
-    names = [kept.stage for kept in older]
+    names = [adapter.stage for adapter in older]
     if stage:
         if stage not in names:
-            what = f'no adapter was kept of a stage "{stage}"{nearest(stage, names)}'
-            raise RunError(what, remedy=f"the run has kept {', '.join(names) or 'none yet'}")
+            message = f'no adapter was kept of a stage "{stage}"{nearest(stage, names)}'
+            raise RunError(message, remedy=f"the run has kept {', '.join(names) or 'none yet'}")
         return older[names.index(stage)]
-    upto = [kept for kept in older if kept.round <= round]
+    upto = [adapter for adapter in older if adapter.round <= round]
     if not upto:
-        rounds = ", ".join(str(kept.round) for kept in older) or "none yet"
+        rounds = ", ".join(str(adapter.round) for adapter in older) or "none yet"
         raise RunError(f"no adapter was kept up to round {round}", remedy=f"adapters were kept in rounds: {rounds}")
     return upto[-1]
 
 
-def _write_back(run: RunDir, kept: Kept, out: Path, more: Mapping[str, Any]) -> None:
+def _write_back(run: RunDir, adapter: Kept, out: Path, more: Mapping[str, Any]) -> None:
     latest = _manifest(run.adapter)["content"] if (run.adapter / _MANIFEST).is_file() else None
-    origin = {"from": kept.folder.relative_to(run.path).as_posix(), "instead_of": latest}
-    _copied(kept.folder, out)
-    write_json(out / _MANIFEST, {**_manifest(kept.folder), "restored": origin, **more})
+    origin = {"from": adapter.folder.relative_to(run.path).as_posix(), "instead_of": latest}
+    _copied(adapter.folder, out)
+    write_json(out / _MANIFEST, {**_manifest(adapter.folder), "restored": origin, **more})
 
 
 def _copied(folder: Path, out: Path) -> None:
@@ -211,9 +211,9 @@ def _copied(folder: Path, out: Path) -> None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if {"content", "stage", "round"} <= told.keys():
-            return told
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if {"content", "stage", "round"} <= manifest.keys():
+            return manifest
     except (OSError, ValueError, AttributeError):
         pass
     raise RunError(f"{folder / _MANIFEST} is missing or damaged", remedy="restore the folder from a backup")
@@ -221,10 +221,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _bound(run: RunDir, site: str) -> str:
     """What differential privacy says about a site that cannot be taken out."""
-    told = run.read_privacy()
-    spent = told.get("sites", {}).get(site, {}).get("epsilon")
-    if not told.get("private") or spent is None:
+    privacy = run.read_privacy()
+    spent = privacy.get("sites", {}).get(site, {}).get("epsilon")
+    if not privacy.get("private") or spent is None:
         return "Privacy was off, so nothing bounds what an adapter tells about it."
-    terms = guarantee(float(told["delta"]), told["unit"], told["accountant"], str(told.get("noise") or ""))
+    terms = guarantee(float(privacy["delta"]), privacy["unit"], privacy["accountant"], str(privacy.get("noise") or ""))
     bound = epsilon_text(spent, terms)
-    return f"What an adapter tells about one {told['unit']} of it is bounded: epsilon {bound}."
+    return f"What an adapter tells about one {privacy['unit']} of it is bounded: epsilon {bound}."

@@ -108,8 +108,8 @@ def _parts(folder: Path) -> list[str] | None:
         return None
     there = names_in(folder)
     names = [part.get("filename") for part in listed if isinstance(part, dict)]
-    found = [name for name in names if isinstance(name, str) and name in there]
-    return found if len(found) == len(listed) else None
+    files = [name for name in names if isinstance(name, str) and name in there]
+    return files if len(files) == len(listed) else None
 
 
 def _saved_table(path: Path) -> tuple[pyarrow.Table, object]:
@@ -132,15 +132,15 @@ def table_rows(table: pyarrow.Table, features: object, where: str) -> Found:
 def _rows(columns: Columns, features: object, where: str) -> Found:
     header = check_header([name for name, _ in columns], where)
     cells = {name: None if column is None else attempt(partial(column_cells, column)) for name, column in columns}
-    lengths = Counter(len(found) for found in cells.values() if found is not None)
+    lengths = Counter(len(values) for values in cells.values() if values is not None)
     usual = max(lengths, key=lengths.__getitem__, default=0)
-    whole = {name: found for name, found in cells.items() if found is not None and len(found) == usual}
+    whole = {name: values for name, values in cells.items() if values is not None and len(values) == usual}
     if cells and not whole:
         raise DataError("no column of it can be read", where=where, remedy="write it, or copy it here, again")
     if len(whole) < len(cells):
         log.warning("%s: %d of %d columns are damaged and left out", where, len(cells) - len(whole), len(cells))
-    told: Mapping[object, object] = features if isinstance(features, dict) else {}
-    named = {name: with_label_names(found, told.get(name)) for name, found in whole.items()}
+    kinds: Mapping[object, object] = features if isinstance(features, dict) else {}
+    named = {name: with_label_names(values, kinds.get(name)) for name, values in whole.items()}
     rows = [dict(zip(named, row, strict=True)) for row in zip(*named.values(), strict=True)]
     damaged = tuple(name for name in header if name not in whole)
     return Found(where, tuple(whole), number_rows(rows, where), damaged)

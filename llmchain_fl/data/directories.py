@@ -77,9 +77,9 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
 
 def _readable(folder: Path) -> list[Path]:
     known = plugins.names_of("readers", READERS)
-    found = [folder / name for name in names_in(folder) if format_of(Path(name)) in known]
-    found = [file for file in found if kind_of(file) == "file"]
-    return [file for file in found if format_of(file) != PLAIN] or found
+    paths = [folder / name for name in names_in(folder) if format_of(Path(name)) in known]
+    paths = [file for file in paths if kind_of(file) == "file"]
+    return [file for file in paths if format_of(file) != PLAIN] or paths
 
 
 def _words(file: Path) -> set[str]:

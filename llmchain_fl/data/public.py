@@ -35,7 +35,7 @@ def public_rows(config: RunConfig, labels: Sequence[str], sources: Sources | Non
     """
     stages, read = stages_in_order(config), sources or Sources()
     groups: list[list[Row]] = []
-    found: list[Row]
+    chosen: list[Row]
     general = "" if config.continual.public_stages else config.continual.public
     if general:
         columns = _columns(config)
@@ -45,15 +45,15 @@ def public_rows(config: RunConfig, labels: Sequence[str], sources: Sources | Non
         source = stage.public or ("" if general else config.continual.public)
         if not source:
             continue
-        told = bool(stage.public or stage.labels or stage.where)
-        if not told and any(not (one.public or one.labels or one.where) for one in stages[: stages.index(stage)]):
+        named = bool(stage.public or stage.labels or stage.where)
+        if not named and any(not (one.public or one.labels or one.where) for one in stages[: stages.index(stage)]):
             continue
-        found = [
-            {**row, "stage": stage.name} if told else {k: v for k, v in row.items() if k != "stage"}
+        chosen = [
+            {**row, "stage": stage.name} if named else {k: v for k, v in row.items() if k != "stage"}
             for row in _kept(config, stage.name, source, labels, read)
         ]
-        random.Random(f"public/{config.seed}/{stage.name}").shuffle(found)
-        groups.append(found)
+        random.Random(f"public/{config.seed}/{stage.name}").shuffle(chosen)
+        groups.append(chosen)
     if not groups:
         return ()
     each = max(1, config.continual.public_size // len(groups))
@@ -75,13 +75,13 @@ def _kept(config: RunConfig, name: str, source: str, labels: Sequence[str], read
     """The records of ``source`` that the stage ``name`` keeps."""
     stage = next(one for one in config.stage if one.name == name)
     rows, wanted = _rows(config, source, read), stage_labels(stage, labels)
-    found = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, wanted, row)])
-    if labels and any("label" in row for row in found.records):
-        check_labels(found, labels)
-    if not len(found):
+    chosen = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, wanted, row)])
+    if labels and any("label" in row for row in chosen.records):
+        check_labels(chosen, labels)
+    if not len(chosen):
         raise DataError(
             f'no public record is left for stage "{name}"',
             where=source,
             remedy="public records need the columns that the stage is told by (label, or those in where)",
         )
-    return [dict(row) for row in found.records]
+    return [dict(row) for row in chosen.records]

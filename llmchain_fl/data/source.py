@@ -52,7 +52,7 @@ def read_rows(
         DataError: the source cannot be read, or a column or a cell is missing.
         ConfigError: a size under 1, or a placeholder left over.
     """
-    located = load_source(spec, split=split, seed=seed, size=size, asked=asked_columns(mapping, required))
+    located = load_source(spec, split=split, seed=seed, size=size, columns=asked_columns(mapping, required))
     return Rows(map_columns(located, mapping, required, spec, private=private), [item.line for item in located], spec)
 
 
@@ -69,11 +69,11 @@ def map_columns(
     Raises:
         DataError: a column that no record has, or a cell that is empty or no text (the first lines are named).
     """
-    asked = asked_columns(mapping, required)
-    check_columns(asked, dict.fromkeys(name for record in records for name in record.row), where, private=private)
-    mapped = [map_record(record, asked) for record in records]
+    columns = asked_columns(mapping, required)
+    check_columns(columns, dict.fromkeys(name for record in records for name in record.row), where, private=private)
+    mapped = [map_record(record, columns) for record in records]
     misfits = [item for item in mapped if isinstance(item, Misfit)]
-    for column in asked:
+    for column in columns:
         for reason, remedy in cell_faults(column):
             lines = [misfit.line for misfit in misfits if misfit.reason == reason]
             if lines:
@@ -82,7 +82,7 @@ def map_columns(
 
 
 def load_source(
-    spec: str, *, split: str, seed: int, size: int | None, asked: Mapping[str, str] | None = None
+    spec: str, *, split: str, seed: int, size: int | None, columns: Mapping[str, str] | None = None
 ) -> list[Located]:
     """The records of a source as they are, in its order.
 
@@ -96,7 +96,7 @@ def load_source(
     ====================================  ==================================================================
 
     Args:
-        asked: project column -> file column; a damaged column that is none of them does not matter.
+        columns: project column -> file column; a damaged column that is none of them does not matter.
 
     Raises:
         DataError: it cannot be had, a record that cannot be read, a damaged column, no row in ``[a:b]``.
@@ -106,21 +106,21 @@ def load_source(
         raise ConfigError([f"size is {size}; it must be at least 1, or left out for all records of '{spec}'"])
     whole, rows = without_rows(spec)
     parts = found_at(whole, split, seed, None if rows else size, dialect_of, None)
-    found = [record for part in parts for record in _records(part, asked or {})]
-    if not found:
+    records = [record for part in parts for record in _records(part, columns or {})]
+    if not records:
         raise DataError("holds no record", where=whole, remedy="give a source with at least one record")
-    kept = found[rows] if rows else found
-    if not kept:
-        raise DataError(f"has {len(found)} records, none of them in these rows", where=spec, remedy="give other rows")
-    if size is None or size >= len(kept):
-        return kept
-    chosen = np.random.default_rng(seed).choice(len(kept), size, replace=False)
-    return [kept[index] for index in sorted(chosen)]
+    selected = records[rows] if rows else records
+    if not selected:
+        raise DataError(f"has {len(records)} records, none of them in these rows", where=spec, remedy="give other rows")
+    if size is None or size >= len(selected):
+        return selected
+    chosen = np.random.default_rng(seed).choice(len(selected), size, replace=False)
+    return [selected[index] for index in sorted(chosen)]
 
 
-def _records(part: Found, asked: Mapping[str, str]) -> Iterator[Located]:
+def _records(part: Found, columns: Mapping[str, str]) -> Iterator[Located]:
     if part.damaged:
-        here = {ours: theirs for ours, theirs in asked.items() if theirs in part.damaged}
+        here = {ours: theirs for ours, theirs in columns.items() if theirs in part.damaged}
         check_columns(here, (), part.where, private=True, damaged=part.damaged)
     for item in part.items:
         if isinstance(item, Misfit):
@@ -183,10 +183,10 @@ def check_kind(rows: Rows, kind: TaskKind, names: Collection[str]) -> None:
     if kind.labelled and names:
         check_labels(rows, names)
     known = frozenset(names)
-    told = [kind.fault_of(record, known) for record in rows.records]
-    first = next((reason for reason in told if reason), "")
+    reasons = [kind.fault_of(record, known) for record in rows.records]
+    first = next((reason for reason in reasons if reason), "")
     if first:
-        lines = [line for line, reason in zip(rows.lines, told, strict=True) if reason == first]
+        lines = [line for line, reason in zip(rows.lines, reasons, strict=True) if reason == first]
         raise DataError(f"{how_many(lines)} {first}", where=str(lines[0]), remedy="correct it, or leave the record out")
 
 

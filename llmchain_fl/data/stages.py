@@ -79,8 +79,8 @@ def answers(config: RunConfig, stage: StageConfig, labels: Sequence[str]) -> lis
     Raises:
         ConfigError: a name or position that is not in the label list.
     """
-    kept = stage_labels(stage, labels) if config.stream.kind == "task-incremental" else None
-    return None if kept is None else [list(labels).index(name) for name in kept]
+    names = stage_labels(stage, labels) if config.stream.kind == "task-incremental" else None
+    return None if names is None else [list(labels).index(name) for name in names]
 
 
 def probe_records(config: RunConfig, source: str, labels: Sequence[str]) -> Rows:
@@ -141,12 +141,12 @@ class Sources:
         """
         config = at_stage(config, stage)
         spec = source or named(config, stage, which)
-        rows, kept = self.rows(config, spec, which), stage_labels(stage, labels)
+        rows, names = self.rows(config, spec, which), stage_labels(stage, labels)
         for column in stage.where:
             if not any(column in record for record in rows.records):
                 remedy = f'stage "{stage.name}": correct where'
                 raise DataError(f"there is no column {column}", where=spec, remedy=remedy)
-        chosen = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, kept, row)])
+        chosen = rows.select([i for i, row in enumerate(rows.records) if keeps(stage, names, row)])
         check_kind(chosen, task_kind(config.task.kind), labels)
         if not len(chosen):
             raise DataError(

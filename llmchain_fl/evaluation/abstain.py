@@ -61,12 +61,12 @@ def abstain_below(chances: Sequence[float], right: Sequence[bool], wanted: float
         raise ConfigError(
             [f"accuracy {wanted} on {len(chances)} records"], remedy="0 to below 1, on one record or more"
         )
-    told, hits = np.asarray(chances, dtype=np.float64), np.asarray(right, dtype=bool)
-    for threshold in np.unique(told):
-        given = told >= threshold
+    sure, hits = np.asarray(chances, dtype=np.float64), np.asarray(right, dtype=bool)
+    for threshold in np.unique(sure):
+        given = sure >= threshold
         if lower_end(int(hits[given].sum()), int(given.sum())) >= wanted:
             return Threshold(float(threshold), float(given.mean()), float(hits[given].mean()))
     raise ConfigError(
-        [f"no threshold makes the answers on {len(told)} records right in {wanted:.0%}"],
+        [f"no threshold makes the answers on {len(sure)} records right in {wanted:.0%}"],
         remedy="ask for less, or give more public records: few cannot show a high share",
     )

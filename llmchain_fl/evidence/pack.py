@@ -57,8 +57,8 @@ def site_part(site: Site) -> Files:
         SecureSumError: its identity is damaged.
     """
     limits, log = site.limits, read_log(site.audit.file)
-    told = {"site": site.name, "delta": limits.delta, "accountant": "pld", "epsilon_limit": limits.epsilon}
-    ledger = read_ledger(site.ledger_folder, site.anchor_file, **told)  # type: ignore[arg-type]
+    terms = {"site": site.name, "delta": limits.delta, "accountant": "pld", "epsilon_limit": limits.epsilon}
+    ledger = read_ledger(site.ledger_folder, site.anchor_file, **terms)  # type: ignore[arg-type]
     files = {"audit.jsonl": _whole(site.audit.file), "ledger.jsonl": _whole(site.ledger_folder / "events.jsonl")}
     make_folder(site.identity_file.absolute().parent)
     identity = make_identity(site.identity_file)
@@ -85,18 +85,18 @@ def run_part(run: RunDir, gate: Path | None, sbom: bytes) -> Files:
     Raises:
         RunError: the run has no audit log, or an earlier version began it.
     """
-    found = {
+    files = {
         "config.toml": run.config.read_bytes(),
         "privacy.json": content(run.privacy) or b'{"private": false, "sites": {}}\n',
         "audit.jsonl": _whole(AuditLog(run.audit, "coordinator", "").file),
         "code.json": canonical({"site": code(SITE), "server": code(SERVER)}),
         "sbom.json": sbom,
     }
-    found |= {f"settings/{file.name}": file.read_bytes() for file in sorted(run.earlier.glob("*.toml"))}
+    files |= {f"settings/{file.name}": file.read_bytes() for file in sorted(run.earlier.glob("*.toml"))}
     optional = {"report.html": content(run.report), "gate.json": None if gate is None else gate.read_bytes()}
-    if not found["audit.jsonl"]:
+    if not files["audit.jsonl"]:
         raise RunError(f"{run.path} has no audit log", remedy="play the run with this version; earlier ones wrote none")
-    return {**found, **{name: data for name, data in optional.items() if data is not None}}
+    return {**files, **{name: data for name, data in optional.items() if data is not None}}
 
 
 def packed(run: RunDir, own: Files, sites: Mapping[str, Files], identity: Identity) -> bytes:
@@ -177,8 +177,8 @@ def unzipped_part(path: Path) -> tuple[str, Files]:
         raise ConfigError([f"{path} is no part of a site"], remedy=remedy) from None
 
 
-def _signed(name: str, kind: str, told: Mapping[str, Any], identity: Identity) -> Files:
-    data = canonical(told)
+def _signed(name: str, kind: str, fields: Mapping[str, Any], identity: Identity) -> Files:
+    data = canonical(fields)
     return {f"{name}.json": data, f"{name}.sig": identity.signed(kind, {"sha256": _sha256(data)})}
 
 

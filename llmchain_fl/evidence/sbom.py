@@ -34,19 +34,19 @@ LONGEST = 100
 
 def sbom() -> bytes:
     """The bill, as JSON."""
-    found: dict[str, dict[str, Any]] = {}
+    components: dict[str, dict[str, Any]] = {}
     for package in metadata.distributions():
         name = re.sub(r"[-_.]+", "-", package.metadata["Name"] or "").lower()
         if name and name != OURS:
-            found.setdefault(name, _component(name, package))
+            components.setdefault(name, _component(name, package))
     own = {"type": "application", "bom-ref": _purl(OURS, __version__), "name": OURS, "version": __version__}
     bill = {
         "bomFormat": "CycloneDX",
         "specVersion": SPEC,
         "version": 1,
         "metadata": {"component": {**own, "purl": own["bom-ref"]}},
-        "components": [found[name] for name in sorted(found)],
-        "dependencies": [{"ref": own["bom-ref"], "dependsOn": _needed(found)}],
+        "components": [components[name] for name in sorted(components)],
+        "dependencies": [{"ref": own["bom-ref"], "dependsOn": _needed(components)}],
     }
     return (json.dumps(bill, indent=1, ensure_ascii=True) + "\n").encode()
 
@@ -55,27 +55,27 @@ def _component(name: str, package: metadata.Distribution) -> dict[str, Any]:
     purl = _purl(name, package.version)
     licences, record = _licences(package.metadata), package.read_text("RECORD")
     hashes = [] if record is None else [{"alg": "SHA-256", "content": hashlib.sha256(record.encode()).hexdigest()}]
-    told = {"type": "library", "bom-ref": purl, "name": name, "version": package.version, "purl": purl}
-    return {**told, **({"licenses": licences} if licences else {}), **({"hashes": hashes} if hashes else {})}
+    fields = {"type": "library", "bom-ref": purl, "name": name, "version": package.version, "purl": purl}
+    return {**fields, **({"licenses": licences} if licences else {}), **({"hashes": hashes} if hashes else {})}
 
 
-def _licences(told: metadata.PackageMetadata) -> list[dict[str, Any]]:
-    expression, text = (told[name].strip() if name in told else "" for name in ("License-Expression", "License"))
+def _licences(package: metadata.PackageMetadata) -> list[dict[str, Any]]:
+    expression, text = (package[name].strip() if name in package else "" for name in ("License-Expression", "License"))
     if expression:
         return [{"expression": expression}]
-    classes = [one.rpartition(" :: ")[2] for one in told.get_all("Classifier") or () if one.startswith("License ::")]
+    classes = [one.rpartition(" :: ")[2] for one in package.get_all("Classifier") or () if one.startswith("License ::")]
     named = [text] if text and "\n" not in text and len(text) <= LONGEST and text != "UNKNOWN" else classes
     return [{"license": {"name": named[0]}}] if named else []
 
 
-def _needed(found: Iterable[str]) -> list[str]:
+def _needed(installed: Iterable[str]) -> list[str]:
     """What this project asks for by name, of what is there."""
     try:
-        asked = metadata.requires(OURS) or []
+        required = metadata.requires(OURS) or []
     except metadata.PackageNotFoundError:
         return []
-    names = {re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", one)[0]).lower() for one in asked}
-    return [_purl(name, metadata.version(name)) for name in sorted(names & set(found))]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", one)[0]).lower() for one in required}
+    return [_purl(name, metadata.version(name)) for name in sorted(names & set(installed))]
 
 
 def _purl(name: str, version: str) -> str:

@@ -93,9 +93,9 @@ def epsilon(events: tuple[Event, ...], delta: float) -> float:
 
 def _phi(x: np.ndarray) -> np.ndarray:
     """Normal distribution; beyond 9 standard deviations 0 or 1."""
-    found, near = (x > 0).astype(float), np.abs(x) < 9
-    found[near] = _erfc(-x[near] / math.sqrt(2)) / 2
-    return found
+    values, near = (x > 0).astype(float), np.abs(x) < 9
+    values[near] = _erfc(-x[near] / math.sqrt(2)) / 2
+    return values
 
 
 def _loss_cdf(t: np.ndarray, q: float, z: float, remove: bool) -> np.ndarray:
@@ -118,18 +118,18 @@ def _losses(q: float, z: float, upto: float = 1.0) -> tuple[np.ndarray, np.ndarr
 def _composed(events: tuple[Event, ...], delta: float, remove: bool) -> float:
     """Losses rounded to a grid and convolved, the mean put right (Gopi, Lee & Wutschitz 2021, arXiv 2106.02848)."""
     one = [(min(q, 1 - 2.0**-53), z, steps) for q, z, steps in events]
-    told, span = list[float](), 0.0
+    means, span = list[float](), 0.0
     for q, z, steps in one:
         loss, logs = _losses(q, z)
         loss, chance = (loss, np.exp(logs + loss)) if remove else (-loss, np.exp(logs))
-        told.append(float((chance * loss).sum()))
-        spread = math.sqrt(float((chance * (loss - told[-1]) ** 2).sum()))
-        span += float(np.abs(loss).max()) + steps * abs(told[-1]) + 10 * math.sqrt(steps) * spread
+        means.append(float((chance * loss).sum()))
+        spread = math.sqrt(float((chance * (loss - means[-1]) ** 2).sum()))
+        span += float(np.abs(loss).max()) + steps * abs(means[-1]) + 10 * math.sqrt(steps) * spread
     width, half = 2 * span / CELLS, CELLS // 2
     losses = (np.arange(CELLS) - half) * width
     edges = np.append(losses - width / 2, losses[-1] + width / 2)
     total, shift = np.ones(half + 1, dtype=complex), 0.0
-    for (q, z, steps), mean in zip(one, told, strict=True):
+    for (q, z, steps), mean in zip(one, means, strict=True):
         mass = np.diff(_loss_cdf(edges, q, z, remove))
         shift += steps * (mean - float((mass * losses).sum()))
         total *= np.fft.rfft(np.roll(mass, -half)) ** steps
@@ -154,39 +154,39 @@ def renyi(events: tuple[Event, ...], delta: float) -> float:
     return max(0.0, float(total.min()))
 
 
-def judged(told: float | None, groups: list[tuple[Event, ...]], delta: float, by: Any = epsilon) -> Check:
+def judged(stated: float | None, groups: list[tuple[Event, ...]], delta: float, by: Any = epsilon) -> Check:
     """Whether a stated epsilon (None: infinite) is that of the group that spent most."""
     true, worst = max((by(events, delta), events) for events in [(), *groups])
     many = len(worst) > 100 or sum(n for q, _, n in worst if q < 1) > 10**6
     above = math.inf if many else 0.02 if by is renyi else NEAR[0]  # the library leaves some Renyi orders out
-    good = (told is None) == math.isinf(true)
-    good = good and (told is None or true * (1 - NEAR[0]) - NEAR[1] <= told <= true * (1 + above) + NEAR[1])
-    return good, "epsilon", f"{by.__name__} is {told}, what was released comes to {true:.5g}"
+    good = (stated is None) == math.isinf(true)
+    good = good and (stated is None or true * (1 - NEAR[0]) - NEAR[1] <= stated <= true * (1 + above) + NEAR[1])
+    return good, "epsilon", f"{by.__name__} is {stated}, what was released comes to {true:.5g}"
 
 
 def signed_by(message: bytes, kind: str, content: bytes, key: str) -> bool:
     """Whether ``message`` is a signature of ``key`` on the SHA-256 of ``content``."""
     body = {"sha256": sha256(content)}
     try:
-        told = json.loads(message)
+        fields = json.loads(message)
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.removeprefix("ed25519:")))
         text = b"llmchain_fl secure sum 1\n%b\n%b" % (kind.encode(), canonical(body))
-        public.verify(bytes.fromhex(told["signature"]), text)
-        return canonical({"kind": kind, "body": body, "signature": told["signature"]}) == message
+        public.verify(bytes.fromhex(fields["signature"]), text)
+        return canonical({"kind": kind, "body": body, "signature": fields["signature"]}) == message
     except (ValueError, KeyError, TypeError, InvalidSignature):
         return False
 
 
 def statement(data: bytes, fields: set[str], place: str, report: Report) -> Entry:
     """A JSON object with these fields, as it was written; {} where it is none."""
-    told = json.loads(data or b"{}")
-    good = isinstance(told, dict) and set(told) == fields and canonical(told) == data
-    return told if report.need(place, (good, "form", "is not what evidence writes")) else {}
+    tree = json.loads(data or b"{}")
+    good = isinstance(tree, dict) and set(tree) == fields and canonical(tree) == data
+    return tree if report.need(place, (good, "form", "is not what evidence writes")) else {}
 
 
 def log_of(data: bytes, end: Entry | None, place: str, report: Report, last: str | None = None) -> list[Entry]:
     """The entries of a chain, against what was signed of it: its end, and ``last``, an audit log's last settings."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     stood = {"hash": "0" * 64, "policy": ""}
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
@@ -203,12 +203,12 @@ def log_of(data: bytes, end: Entry | None, place: str, report: Report, last: str
         if last is not None and number > 1:
             stays = entry["was" if entry["type"] == "changed" else "policy"] == stood["policy"]
             report.need(f"{place}:{number}", (stays, "policy", "the settings are not those of the line before"))
-        found.append(entry)
+        entries.append(entry)
         stood = entry
-    now = {"seq": len(found), "head": stood["hash"]} if found else None
+    now = {"seq": len(entries), "head": stood["hash"]} if entries else None
     report.need(place, (now == end, "head", "its end is not the one that was signed"))
     report.need(place, (last is None or stood["policy"] == last, "policy", "the last settings are not those declared"))
-    return found
+    return entries
 
 
 def key_of(entry: Entry) -> str:
@@ -219,11 +219,11 @@ def key_of(entry: Entry) -> str:
 class Site:
     """What a site's part of the evidence says; checked by itself where it is read."""
 
-    def __init__(self, name: str, data: dict[str, bytes], told: Entry, report: Report) -> None:
-        self.name, self.told, self.report, self.place = name, told, report, f"sites/{name}"
+    def __init__(self, name: str, data: dict[str, bytes], fields: Entry, report: Report) -> None:
+        self.name, self.told, self.report, self.place = name, fields, report, f"sites/{name}"
         audit, ledger = f"{self.place}/audit.jsonl", f"{self.place}/ledger.jsonl"
-        self.audit = log_of(data[audit], told["audit"], audit, report, told["policy"])
-        self.ledger = log_of(data[ledger], told["ledger"], ledger, report)
+        self.audit = log_of(data[audit], fields["audit"], audit, report, fields["policy"])
+        self.ledger = log_of(data[ledger], fields["ledger"], ledger, report)
         owner = {entry.get("name", entry.get("site")) for entry in (*self.audit[:1], *self.ledger[:1])}
         foreign = {entry["type"] for entry in self.audit} & {"asked", "received", "lost"}
         report.need(self.place, (owner <= {name} and not foreign, "form", "a log that is not this site's"))
@@ -268,10 +268,10 @@ class Site:
         if entry["policy"] == self.told["policy"]:
             trust = secure["counted_peers"] if secure["peers"] else 0, len({*secure["peers"], self.name})
             terms = (limits["delta"], self.ledger[0]["unit"] if self.ledger else "", "pld", *trust)
-            told = tuple(state[name] for name in ("delta", "unit", "accountant", "counted_peers", "listed"))
+            seen = tuple(state[name] for name in ("delta", "unit", "accountant", "counted_peers", "listed"))
             much = state["epsilon"] is None or state["epsilon"] > limits["epsilon"] * (1 + 1e-9)
-            need(place, (told == terms and not much, "limit", "other terms than declared, or epsilon above the limit"))
-        lines, profiles, found = [*self.reserved.values()], list[str](), list[tuple[Event, ...]]()
+            need(place, (seen == terms and not much, "limit", "other terms than declared, or epsilon above the limit"))
+        lines, profiles, spent = [*self.reserved.values()], list[str](), list[tuple[Event, ...]]()
         charges = [(line["seq"], one["group"], one["event"]) for line in lines for one in line["charges"]]
         paid = [(n, group, as_event(**event)) for n, group, event in charges if n <= seq]
         for profile in state["profiles"]:
@@ -280,10 +280,10 @@ class Site:
                 name, _, line = group.removesuffix(")").partition(" (left at line ")
                 until[name] = int(line) if line else math.inf
             profiles += until
-            found.append(merged([event for n, group, event in paid if n < until.get(group, -1)]))
+            spent.append(merged([event for n, group, event in paid if n < until.get(group, -1)]))
         missing = {group for _, group, _ in paid} - {*profiles, "*"}
         need(place, (not missing, "epsilon", f"nobody is counted in {', '.join(sorted(missing))}"))
-        need(place, judged(state["epsilon"], found, state["delta"]))
+        need(place, judged(state["epsilon"], spent, state["delta"]))
 
     def _release(self, entry: Entry, before: Entry | None, place: str) -> None:
         """Whether what left had been paid and sealed, and what was declined had cost nothing."""
@@ -300,36 +300,36 @@ class Site:
 
 def follow_tasks(log: list[Entry], run: str, report: Report) -> list[Ended]:
     """The tasks of the coordinator's log, each with its end."""
-    found, waiting = list[Ended](), dict[int, Entry]()
+    ended, waiting = list[Ended](), dict[int, Entry]()
     for entry in log:
         kind, good = entry["type"], entry["type"] != "answered"
         if kind == "asked":
             good = entry["run"].partition("/")[0] in ("", run) and entry["node"] not in waiting
             waiting[entry["node"]] = entry
         elif kind in ("received", "lost"):
-            asked = waiting.pop(entry["node"], {})
-            good = asked.get("site", "?") in ("", entry["site"])
-            good = good and all(asked[name] == entry[name] for name in ("kind", "run", "round", "task"))
-            found += [(asked, entry)] if good else []
+            task = waiting.pop(entry["node"], {})
+            good = task.get("site", "?") in ("", entry["site"])
+            good = good and all(task[name] == entry[name] for name in ("kind", "run", "round", "task"))
+            ended += [(task, entry)] if good else []
         elif kind in ("started", "stopped"):
             good = not waiting or entry.get("why") != "done"
-            found, waiting = [*found, *((asked, None) for asked in waiting.values())], {}
+            ended, waiting = [*ended, *((task, None) for task in waiting.values())], {}
         report.need(f"run/audit.jsonl:{entry['seq']}", (good, "pairing", "tasks and their ends do not fit together"))
-    return found
+    return ended
 
 
 def compare(tasks: list[Ended], sites: dict[str, Site], run: str, report: Report) -> None:
     """Every reply that was received left its site, and every one that left is in the coordinator's log."""
     left = {name: [entry for entry in site.audit if entry["type"] == "answered"] for name, site in sites.items()}
     lost = Counter[tuple[str, str]]()
-    for asked, end in tasks:
+    for task, end in tasks:
         if end is None or end["type"] == "lost" or end["decision"] == "failed":
-            lost[asked["site"], asked["task"]] += 1
+            lost[task["site"], task["task"]] += 1
         elif end["site"] in sites:
-            told, here = {**asked, **end}, left[end["site"]]
-            near = [one for one in here if all(one[name] == told[name] for name in ("kind", "run", "round"))]
-            got = [one for one in near if all(one[name] == told[name] for name in ("task", "task_bytes", "work"))]
-            sent = [one for one in got if all(one[f] == told[f] for f in ("decision", "reply", "reply_bytes"))]
+            reply, here = {**task, **end}, left[end["site"]]
+            near = [one for one in here if all(one[name] == reply[name] for name in ("kind", "run", "round"))]
+            got = [one for one in near if all(one[name] == reply[name] for name in ("task", "task_bytes", "work"))]
+            sent = [one for one in got if all(one[f] == reply[f] for f in ("decision", "reply", "reply_bytes"))]
             code = "task" if near and not got else "reply"
             report.need(f"run/audit.jsonl:{end['seq']}", (sent, code, f"{end['site']} tells of no such {code}"))
             if sent:
@@ -355,9 +355,9 @@ def trained(plan: Entry, rounds: int, trusted: int | None = None, listed: int = 
 
 def book_events(plans: list[Entry], counts: Entry, trusted: int | None = None) -> list[tuple[Event, ...]]:
     """What each group of a site has spent by the server's book: group -> a number for each plan."""
-    told = {group: [(plan, n) for plan, n in zip(plans, each, strict=False) if n] for group, each in counts.items()}
-    scores = [(1.0, plan["score_noise"], n) for plan, n in told.pop("held-out", [])]
-    rounds = [[trained(plan, n, trusted, plan["members"]) for plan, n in each] for each in told.values()]
+    plans_of = {group: [(plan, n) for plan, n in zip(plans, each, strict=False) if n] for group, each in counts.items()}
+    scores = [(1.0, plan["score_noise"], n) for plan, n in plans_of.pop("held-out", [])]
+    rounds = [[trained(plan, n, trusted, plan["members"]) for plan, n in each] for each in plans_of.values()]
     return [merged(each) for each in [*rounds, scores]]
 
 
@@ -366,30 +366,30 @@ def check_settings(data: dict[str, bytes], log: list[Entry], report: Report) -> 
     texts = [text for name, text in data.items() if name.startswith(("run/config.toml", "run/settings/"))]
     held = {sha256(text): tomllib.loads(text.decode()) for text in texts}
     for entry in log:
-        told, place = held.get(entry["policy"], {}), f"run/audit.jsonl:{entry['seq']}"
-        if report.need(place, (told, "policy", "settings that are not there")) and entry["type"] == "asked":
-            good = entry["round"] <= sum(stage["rounds"] for stage in told["stage"])
+        settings, place = held.get(entry["policy"], {}), f"run/audit.jsonl:{entry['seq']}"
+        if report.need(place, (settings, "policy", "settings that are not there")) and entry["type"] == "asked":
+            good = entry["round"] <= sum(stage["rounds"] for stage in settings["stage"])
             report.need(place, (good, "plan", "a round that was not planned by then"))
-            entry["noise"] = told["privacy"]["noise_multiplier"]
+            entry["noise"] = settings["privacy"]["noise_multiplier"]
 
 
 def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict[str, Site], report: Report) -> None:
     """privacy.json against itself, the settings, the tasks, and the ledgers."""
-    told, place, need = json.loads(data["run/privacy.json"]), "run/privacy.json", report.need
+    tree, place, need = json.loads(data["run/privacy.json"]), "run/privacy.json", report.need
     config = tomllib.loads(data["run/config.toml"].decode())["privacy"]
-    if not need(place, (bool(told.get("private")) == config["enabled"], "plan", "not as set")) or not told["private"]:
+    if not need(place, (bool(tree.get("private")) == config["enabled"], "plan", "not as set")) or not tree["private"]:
         return
-    plan = {name: told[name] for name in PLAN.split()}
-    plans = [{**plan, **earlier} for earlier in told.get("earlier_plans", [])] + [plan]
-    terms = plan["delta"], plan["unit"], told["target_epsilon"]
+    plan = {name: tree[name] for name in PLAN.split()}
+    plans = [{**plan, **earlier} for earlier in tree.get("earlier_plans", [])] + [plan]
+    terms = plan["delta"], plan["unit"], tree["target_epsilon"]
     need(
         place,
-        (sha256(canonical(plan)) == told["plan_digest"], "plan", "the plan is not the one of its digest"),
+        (sha256(canonical(plan)) == tree["plan_digest"], "plan", "the plan is not the one of its digest"),
         (terms == (config["delta"], config["unit"], config["epsilon"] or None), "plan", "terms are not as set"),
-        (set(sites) <= set(told["sites"]), "count", "a site of the evidence is missing"),
+        (set(sites) <= set(tree["sites"]), "count", "a site of the evidence is missing"),
     )
-    spent, noise = {}, {str(asked["round"]): asked.get("noise") for asked, _ in tasks}
-    for name, book in told["sites"].items():
+    spent, noise = {}, {str(task["round"]): task.get("noise") for task, _ in tasks}
+    for name, book in tree["sites"].items():
         counts = book.get("groups_by_plan") or {group: [count] for group, count in book["groups"].items()}
         spent[name], events = counts, book_events(plans, counts)
         rounds = sum(count for group, count in book["groups"].items() if group != "held-out")
@@ -402,14 +402,14 @@ def check_book(data: dict[str, bytes], run: str, tasks: list[Ended], sites: dict
             f"{place}: {name}",
             judged(book["epsilon"], events, plan["delta"]),
             judged(book["epsilon_rdp"], events, plan["delta"], renyi),
-            ((book["epsilon"] or 0) <= (told["target_epsilon"] or math.inf) * (1 + 1e-6), "limit", "above the target"),
+            ((book["epsilon"] or 0) <= (tree["target_epsilon"] or math.inf) * (1 + 1e-6), "limit", "above the target"),
             (sums == (book["groups"], book["rounds"], book["steps"]), "count", "numbers do not add up"),
             (fits, "count", f"{rounds} rounds, {len(gave)} answered, {len(most)} that may have been paid for"),
         )
         if name in sites:
             check_charges(sites[name], run, plans, noise, counts, report)
-    for trusted, value in told.get("epsilon_by_trusted_peers", {}).items():
-        worst = max(spent, key=lambda name: told["sites"][name]["epsilon"] or math.inf)
+    for trusted, value in tree.get("epsilon_by_trusted_peers", {}).items():
+        worst = max(spent, key=lambda name: tree["sites"][name]["epsilon"] or math.inf)
         need(place, judged(value, book_events(plans, spent[worst], int(trusted)), plan["delta"]))
 
 
@@ -436,20 +436,20 @@ def check_site(name: str, data: dict[str, bytes], manifest: Entry, pinned: dict[
     """One site's part: who signed it, and what it says."""
     place, identity = f"sites/{name}", manifest["sites"][name]
     content = data[f"{place}/statement.json"]
-    told = statement(content, STATEMENT, f"{place}/statement.json", report)
+    stated = statement(content, STATEMENT, f"{place}/statement.json", report)
     signed = signed_by(data[f"{place}/statement.sig"], "evidence site", content, identity)
-    free = {one[:7] for one in told["limits"]["base_models"]} != {"sha256:"}  # none listed, or some by name
-    files = {file: sha256(data[f"{place}/{file}"]) for file in told["files"]}
+    free = {one[:7] for one in stated["limits"]["base_models"]} != {"sha256:"}  # none listed, or some by name
+    files = {file: sha256(data[f"{place}/{file}"]) for file in stated["files"]}
     report.need(
         place,
         (signed, "signature", f"not signed by {identity}"),
-        (identity == told["identity"] == pinned.get(name, identity), "identity", "another key than expected"),
-        (told["site"] == name, "form", "the part of another site"),
-        (files == told["files"], "digest", "a log is not the one that the site signed"),
-        (told["code"] == manifest["code"]["site"], "code", "other code than the coordinator's"),
-        (free or manifest["model"]["base"] in told["limits"]["base_models"], "model", "a base it does not allow"),
+        (identity == stated["identity"] == pinned.get(name, identity), "identity", "another key than expected"),
+        (stated["site"] == name, "form", "the part of another site"),
+        (files == stated["files"], "digest", "a log is not the one that the site signed"),
+        (stated["code"] == manifest["code"]["site"], "code", "other code than the coordinator's"),
+        (free or manifest["model"]["base"] in stated["limits"]["base_models"], "model", "a base it does not allow"),
     )
-    return Site(name, data, told, report)
+    return Site(name, data, stated, report)
 
 
 def check(data: dict[str, bytes], key: str, pinned: dict[str, str], report: Report) -> None:
@@ -480,15 +480,15 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("file")
     parser.add_argument("--key", required=True, help="ed25519:... of the coordinator, given hand to hand")
     parser.add_argument("--site", action="append", default=[], metavar="NAME=KEY", help="the key of a site, likewise")
-    told, report = parser.parse_args(words), Report()
+    options, report = parser.parse_args(words), Report()
     try:
-        with zipfile.ZipFile(told.file) as archive:
+        with zipfile.ZipFile(options.file) as archive:
             names = archive.namelist()
-            report.need(told.file, (len(names) == len(set(names)), "archive", "has a name twice"))
+            report.need(options.file, (len(names) == len(set(names)), "archive", "has a name twice"))
             data = {name: archive.read(name) for name in names}
-        check(data, told.key, dict(one.split("=", 1) for one in told.site), report)
+        check(data, options.key, dict(one.split("=", 1) for one in options.site), report)
     except (OSError, zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError) as fault:
-        report.need(told.file, (False, "archive", f"cannot be read to its end ({type(fault).__name__}: {fault})"))
+        report.need(options.file, (False, "archive", f"cannot be read to its end ({type(fault).__name__}: {fault})"))
     for line in (*report.faults, *report.notes):
         print("{:9}  {}: {}".format(*line))  # noqa: T201
     print(f"{report.checks} checks, {len(report.faults)} inconsistencies")  # noqa: T201

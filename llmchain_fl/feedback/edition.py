@@ -86,11 +86,11 @@ def settle(store: Store, write: Write = replace) -> int:
     done = 0
     while True:
         with store.writing() as made:
-            asked = "SELECT number, file, task, with_up FROM editions WHERE written = 0 ORDER BY number LIMIT 1"
-            found = made.execute(asked).fetchone()
-            if found is None:
+            query = "SELECT number, file, task, with_up FROM editions WHERE written = 0 ORDER BY number LIMIT 1"
+            row = made.execute(query).fetchone()
+            if row is None:
                 return done
-            number, file, task, with_up = found
+            number, file, task, with_up = row
             write(Path(file), lines(store.records("edition = ?", (number,)), task, bool(with_up)))
             made.execute("UPDATE editions SET written = 1 WHERE number = ?", (number,))
         done += 1

@@ -59,17 +59,17 @@ def _label_studio(records: Sequence[Record]) -> str:
 
 def _from_label_studio(text: str) -> Iterable[Decision]:
     for task in _tree(text, list):
-        found = ""
+        target = ""
         for annotation in task.get("annotations", []):
             if annotation.get("was_cancelled"):
                 continue
-            found = ""
+            target = ""
             for result in annotation.get("result", []):
                 value = result.get("value", {})
-                told = value.get("choices") or value.get("text") or [""]
-                found = str(told[0] if isinstance(told, list) else told)
+                choice = value.get("choices") or value.get("text") or [""]
+                target = str(choice[0] if isinstance(choice, list) else choice)
         if task.get("annotations"):
-            yield Decision(int(task["data"]["record"]), found)
+            yield Decision(int(task["data"]["record"]), target)
 
 
 def _argilla(records: Sequence[Record]) -> str:
@@ -84,9 +84,9 @@ def _argilla(records: Sequence[Record]) -> str:
 def _from_argilla(text: str) -> Iterable[Decision]:
     for line in text.splitlines():
         record = _tree(line, dict) if line.strip() else {}
-        told = [one for one in record.get("responses", []) if one.get("status", "submitted") != "draft"]
-        if told:
-            last = told[-1]
+        responses = [one for one in record.get("responses", []) if one.get("status", "submitted") != "draft"]
+        if responses:
+            last = responses[-1]
             value = last.get("value", last.get("values", {}).get(TARGET, {}).get("value", ""))
             yield Decision(int(record["metadata"]["record"]), "" if last.get("status") == "discarded" else str(value))
 
@@ -97,10 +97,10 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 
 def _tree(text: str, kind: type) -> Any:
-    found = json.loads(text)
-    if not isinstance(found, kind):
+    tree = json.loads(text)
+    if not isinstance(tree, kind):
         raise ValueError
-    return found
+    return tree
 
 
 def take_back(store: Store, text: str, form: str, labels: frozenset[str] = frozenset()) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def judged(own: Sequence[Record], rules: Rules, now: float) -> Mapping[int, str]
         own: all records of one person, those of earlier editions too; they are not judged again.
         now: seconds since 1970.
     """
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     said = [_words(record.told.input) for record in own if record.edition]
     taken = 0
     for record in sorted((one for one in own if not one.edition), key=lambda one: one.order):
@@ -77,23 +77,23 @@ def judged(own: Sequence[Record], rules: Rules, now: float) -> Mapping[int, str]
         if not reason:
             taken += 1
             said.append(words)
-        found[record.id] = reason
-    return MappingProxyType(found)
+        reasons[record.id] = reason
+    return MappingProxyType(reasons)
 
 
 def _alone(record: Record, rules: Rules, now: float) -> str:
     """The reason that the record itself gives."""
-    told, target = record.told, record.target(rules.with_up)
-    texts = (told.input, target)
+    entry, target = record.told, record.target(rules.with_up)
+    texts = (entry.input, target)
     checks = (
         ("rejected", record.state == REJECTED),
-        ("no-target", not target or told.task not in COLUMNS),
-        ("length", not told.input.strip() or any(len(text) > rules.most_chars for text in texts)),
+        ("no-target", not target or entry.task not in COLUMNS),
+        ("length", not entry.input.strip() or any(len(text) > rules.most_chars for text in texts)),
         ("label", bool(rules.labels) and target not in rules.labels),
         ("control", any(_unprintable(text) for text in texts)),
         ("pattern", record.state != ACCEPTED and any(_holds(text, rules.patterns) for text in texts)),
         ("unreviewed", rules.reviewed and record.state != ACCEPTED),
-        ("young", now - told.at < rules.min_age_s),
+        ("young", now - entry.at < rules.min_age_s),
     )
     return next((reason for reason, holds in checks if holds), "")
 

@@ -31,9 +31,9 @@ class Shown:
 
     def lines(self) -> Iterator[str]:
         """For a terminal."""
-        told = self.record.told
-        yield f"record {self.record.id}  {printable(told.model)}  {told.kind}"
-        for name, text in (("asked", told.input), ("answered", told.output), ("right", told.correction)):
+        entry = self.record.told
+        yield f"record {self.record.id}  {printable(entry.model)}  {entry.kind}"
+        for name, text in (("asked", entry.input), ("answered", entry.output), ("right", entry.correction)):
             if text:
                 yield f"  {name:9} {printable(text[:SHOWN])}{' ...' * (len(text) > SHOWN)}"
         if self.reason:
@@ -45,13 +45,13 @@ class Shown:
 def waiting(store: Store, now: float) -> list[Shown]:
     """Records that nobody has decided, oldest first."""
     pending = store.records("state = ? AND edition = 0", (PENDING,))
-    asked = [one.told.input.casefold() for one in pending]
-    found = []
+    inputs = [one.told.input.casefold() for one in pending]
+    shown = []
     for one in sorted(pending, key=lambda record: record.order):
         own = store.records("tenant = ? AND person = ?", (one.told.tenant, one.told.person))
         reason = judged(own, Rules(reviewed=False), now)[one.id]
-        found.append(Shown(one, reason, asked.count(one.told.input.casefold()) - 1))
-    return found
+        shown.append(Shown(one, reason, inputs.count(one.told.input.casefold()) - 1))
+    return shown
 
 
 def struck_out(text: str, part: str) -> str:
@@ -67,28 +67,28 @@ def review(store: Store, now: float, ask: Callable[[str], str], say: Callable[[s
         say: shows a line.
     """
     counts = {"accepted": 0, "rejected": 0, "left": 0}
-    found = waiting(store, now)
-    for place, shown in enumerate(found):
+    pending = waiting(store, now)
+    for place, shown in enumerate(pending):
         for line in shown.lines():
             say(line)
         key = _key(ask)
         if key == "q":
-            counts["left"] += len(found) - place
+            counts["left"] += len(pending) - place
             break
         if key == "s":
             counts["left"] += 1
             continue
-        told = shown.record.told
+        entry = shown.record.told
         part = ask("strike out which words") if key == "x" else ""
         done = store.decide(
-            shown.record.id, key != "r", struck_out(told.input, part), struck_out(told.correction, part)
+            shown.record.id, key != "r", struck_out(entry.input, part), struck_out(entry.correction, part)
         )
         counts["left" if not done else "rejected" if key == "r" else "accepted"] += 1
     return counts
 
 
 def _key(ask: Callable[[str], str]) -> str:
-    question = ", ".join(f"{key} {what}" for key, what in KEYS.items())
+    question = ", ".join(f"{key} {action}" for key, action in KEYS.items())
     while True:
         key = ask(question).strip().lower()[:1]
         if key in KEYS:

@@ -68,48 +68,48 @@ class Store:
                 self._made.execute("ROLLBACK")
                 raise
 
-    def add(self, told: Told, per_day: int) -> bool:
+    def add(self, entry: Told, per_day: int) -> bool:
         """Keep what somebody said; False: the same was kept already.
 
         Raises:
             Full, Already: see the table of this file.
         """
-        answer = hashlib.sha256(f"{len(told.input)}\n{told.input}{told.output}".encode("utf-8", "surrogatepass"))
-        same = (told.tenant, told.request, answer.hexdigest())
+        answer = hashlib.sha256(f"{len(entry.input)}\n{entry.input}{entry.output}".encode("utf-8", "surrogatepass"))
+        same = (entry.tenant, entry.request, answer.hexdigest())
         with self.writing() as made:
-            asked = "SELECT person, kind, correction FROM rows WHERE tenant = ? AND request = ? AND answer = ?"
-            there = made.execute(asked, same).fetchone()
+            query = "SELECT person, kind, correction FROM rows WHERE tenant = ? AND request = ? AND answer = ?"
+            there = made.execute(query, same).fetchone()
             if there is not None:
-                if there != (told.person, told.kind, told.correction):
+                if there != (entry.person, entry.kind, entry.correction):
                     raise Already
                 return False
-            since = told.at - told.at % DAY
+            since = entry.at - entry.at % DAY
             of_day = "SELECT COUNT(*) FROM rows WHERE tenant = ? AND person = ? AND at >= ? AND at < ?"
-            if made.execute(of_day, (told.tenant, told.person, since, since + DAY)).fetchone()[0] >= per_day:
+            if made.execute(of_day, (entry.tenant, entry.person, since, since + DAY)).fetchone()[0] >= per_day:
                 raise Full
             marks = ", ".join("?" * 13)
             made.execute(
                 f"INSERT INTO rows ({_COLUMNS}, state, answer) VALUES ({marks})",
-                (*(getattr(told, name) for name in _COLUMNS.split(", ")), PENDING, answer.hexdigest()),
+                (*(getattr(entry, name) for name in _COLUMNS.split(", ")), PENDING, answer.hexdigest()),
             )
         return True
 
     def records(self, where: str = "1", values: Sequence[object] = ()) -> list[Record]:
         """Those that fit a condition of this package, in the order of ids."""
-        asked = f"SELECT id, state, edition, {_COLUMNS} FROM rows WHERE {where} ORDER BY id"
+        query = f"SELECT id, state, edition, {_COLUMNS} FROM rows WHERE {where} ORDER BY id"
         with self._lock:
-            found = self._made.execute(asked, tuple(values)).fetchall()
-        return [Record(number, Told(*told), state, edition) for number, state, edition, *told in found]
+            rows = self._made.execute(query, tuple(values)).fetchall()
+        return [Record(number, Told(*fields), state, edition) for number, state, edition, *fields in rows]
 
     def persons(self, task: str, model: str) -> list[tuple[str, str]]:
         """(tenant, person) of records of this task and model name who agree to training, sorted."""
-        asked = (
+        query = (
             "SELECT DISTINCT r.tenant, r.person FROM rows r JOIN consents c "
             "ON c.tenant = r.tenant AND c.person = r.person AND c.scope = ? "
             "WHERE r.task = ? AND (r.model = ? OR r.model LIKE ? ESCAPE '\\') ORDER BY 1, 2"
         )
         with self._lock:
-            return list(self._made.execute(asked, (TRAIN, task, model, f"{_escaped(model)}@%")))
+            return list(self._made.execute(query, (TRAIN, task, model, f"{_escaped(model)}@%")))
 
     def agree(self, tenant: str, person: str, scope: str, version: str, at: float) -> None:
         """A person has agreed; an earlier withdrawal ends."""
@@ -120,8 +120,8 @@ class Store:
 
     def agrees(self, tenant: str, person: str, scope: str) -> bool:
         """Whether a person has agreed to ``scope`` and not taken it back."""
-        asked = "SELECT COUNT(*) FROM consents WHERE tenant = ? AND person = ? AND scope = ?"
-        return bool(self._one(asked, (tenant, person, scope)))
+        query = "SELECT COUNT(*) FROM consents WHERE tenant = ? AND person = ? AND scope = ?"
+        return bool(self._one(query, (tenant, person, scope)))
 
     def withdraw(self, tenant: str, person: str, scope: str, at: float) -> int:
         """A person takes consent back; rows deleted. With ``train`` a keyed mark stays, which imports look at."""
@@ -164,17 +164,17 @@ class Store:
 
     def votes(self) -> list[tuple[str, str, int, int]]:
         """(day, model, ups, downs) of persons who agree to ``monitor``, for this site's own monitor."""
-        asked = (
+        query = (
             "SELECT date(r.at, 'unixepoch'), r.model, SUM(r.kind = ?), SUM(r.kind = ?) FROM rows r JOIN consents c "
             "ON c.tenant = r.tenant AND c.person = r.person AND c.scope = ? GROUP BY 1, 2 ORDER BY 1, 2"
         )
         with self._lock:
-            return list(self._made.execute(asked, (UP, DOWN, MONITOR)))
+            return list(self._made.execute(query, (UP, DOWN, MONITOR)))
 
-    def _one(self, asked: str, values: Sequence[object] = ()) -> object:
+    def _one(self, query: str, values: Sequence[object] = ()) -> object:
         with self._lock:
-            found = self._made.execute(asked, tuple(values)).fetchone()
-        return found[0] if found else None
+            row = self._made.execute(query, tuple(values)).fetchone()
+        return row[0] if row else None
 
 
 def _escaped(text: str) -> str:

@@ -25,9 +25,9 @@ class Teller:
 
     def __init__(self, address: str, token: str) -> None:
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        told = urlsplit(address)
+        url = urlsplit(address)
         try:
-            self._line = kinds[told.scheme](told.hostname or "", told.port, timeout=WAIT_S)
+            self._line = kinds[url.scheme](url.hostname or "", url.port, timeout=WAIT_S)
         except (KeyError, ValueError):
             raise ConfigError(
                 [f"{address!r} is no address of a server"], remedy="such as http://127.0.0.1:8080"
@@ -43,15 +43,15 @@ class Teller:
         try:
             self._line.request("POST", route, json.dumps(body), self._headers)
             answer = self._line.getresponse()
-            told: dict[str, Any] = json.loads(answer.read())
+            tree: dict[str, Any] = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            what = f"no answer from the server ({type(error).__name__})"
-            raise RunError(what, remedy="is it up? llmchain-fl serve up FILE") from None
+            message = f"no answer from the server ({type(error).__name__})"
+            raise RunError(message, remedy="is it up? llmchain-fl serve up FILE") from None
         if answer.status >= 300:
-            error_of = told.get("error")
+            error_of = tree.get("error")
             words = error_of.get("message") if isinstance(error_of, dict) else ""
             raise RunError(f"{route} answered {answer.status}: {words}", remedy="nothing was kept")
-        return told
+        return tree
 
     def ask(self, texts: list[str]) -> dict[str, Any]:
         """The best label of each text, with a receipt where feedback is taken."""
@@ -70,6 +70,6 @@ class Teller:
         one = answer["results"][place]
         if "receipt" not in one:
             raise RunError("this server takes no feedback", remedy="set feedback.store in its serve file")
-        told = {"request_id": answer["id"], "model": answer["model"], "receipt": one["receipt"], "person": person}
-        told |= {"input": text, "output": one["label"], "kind": "choose", "correction": label}
-        self.post("/v1/feedback", told)
+        body = {"request_id": answer["id"], "model": answer["model"], "receipt": one["receipt"], "person": person}
+        body |= {"input": text, "output": one["label"], "kind": "choose", "correction": label}
+        self.post("/v1/feedback", body)

@@ -138,8 +138,8 @@ class AnchorServer(ServerGuard):
             return {name: value for name, value in self._told.items() if name.startswith((f"{ROW}.", f"{COL}."))}
         merged: dict[str, Any] = {}
         for module, pair in new.items():
-            for name, found in zip((f"{ROW}.{module}", f"{COL}.{module}"), pair, strict=True):
-                old, values = self._told.get(name), np.maximum(mean_one(found), FLOOR)
+            for name, energies in zip((f"{ROW}.{module}", f"{COL}.{module}"), pair, strict=True):
+                old, values = self._told.get(name), np.maximum(mean_one(energies), FLOOR)
                 total = values if old is None else self._decay * old.astype(np.float64) + values
                 merged[name] = total.astype(np.float32)
         return merged

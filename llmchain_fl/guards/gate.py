@@ -101,8 +101,8 @@ class GateServer(ServerGuard):
 
     def state(self) -> Arrays:
         """Bests (float64, as pairs of float32 words) and counts."""
-        kept = {f"{BEST}{stage}": np.array([best], np.float64).view(np.float32) for stage, best in self._best.items()}
-        return kept | {COUNTS: np.array([self._refused, self._cut], np.float32)}
+        state = {f"{BEST}{stage}": np.array([best], np.float64).view(np.float32) for stage, best in self._best.items()}
+        return state | {COUNTS: np.array([self._refused, self._cut], np.float32)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Bests and counts."""
@@ -125,8 +125,8 @@ class GateServer(ServerGuard):
         scores = view.probe(arrays)
         missing = [name for name in view.stages[: view.stage + 1] if name not in scores]
         if missing:
-            what = f'guard "gate" has no public score of stage "{missing[0]}"'
-            raise RunError(what, remedy="give data.dev records of every stage, or take gate out of continual.guards")
+            message = f'guard "gate" has no public score of stage "{missing[0]}"'
+            raise RunError(message, remedy="give data.dev records of every stage, or take gate out of continual.guards")
         return Tried(share, arrays, {name: float(scores[name]) for name in view.stages[: view.stage + 1]})
 
     def _told(self, now: str, earlier: Sequence[str], taken: Tried, tried: Sequence[Tried]) -> dict[str, float]:

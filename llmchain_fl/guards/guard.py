@@ -50,8 +50,8 @@ class GuardSettings(Section):
 
     def plain(self) -> dict[str, float | str]:
         """As they travel: by name, in the order of the names."""
-        told = {name: getattr(self, name) for name in sorted(type(self).model_fields)}
-        return {name: value if isinstance(value, str) else float(value) for name, value in told.items()}
+        fields = {name: getattr(self, name) for name in sorted(type(self).model_fields)}
+        return {name: value if isinstance(value, str) else float(value) for name, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ def within(bound: Bound) -> FieldInfo:
     if not isinstance(bound, Range):
         raise TypeError("a bound of words")
     low, high = bound.low, bound.high
-    found: FieldInfo = Field(
+    field: FieldInfo = Field(
         gt=low if bound.above else None,
         ge=None if bound.above else low,
         lt=high if bound.below else None,
         le=None if bound.below else high,
     )
-    return found
+    return field

@@ -70,14 +70,14 @@ class MaskServer(ServerGuard):
         heads = [name for name in HEAD if name in current and name in view.before]
         if not view.labels or not heads:
             return current
-        kept, moved = dict(current), 0.0
+        result, moved = dict(current), 0.0
         for name in heads:
             rows = np.setdiff1d(np.arange(len(current[name])), view.labels)
             moved += float(np.square((current[name][rows] - view.before[name][rows]).astype(np.float64)).sum())
-            kept[name] = current[name].copy()
-            kept[name][rows] = view.before[name][rows]
+            result[name] = current[name].copy()
+            result[name][rows] = view.before[name][rows]
         self._notes = {"put_back": moved**0.5}
-        return kept
+        return result
 
     def notes(self) -> Mapping[str, float]:
         """How far the rows had moved."""

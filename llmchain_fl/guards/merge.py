@@ -95,8 +95,8 @@ class MergeServer(ServerGuard):
 
     def state(self) -> Arrays:
         """M and t."""
-        kept = {f"{OLD}{name}": value for name, value in self._old.items()}
-        return kept | {"stages": np.array([self._stages], np.float32)}
+        state = {f"{OLD}{name}": value for name, value in self._old.items()}
+        return state | {"stages": np.array([self._stages], np.float32)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """M and t."""
@@ -107,9 +107,9 @@ class MergeServer(ServerGuard):
         share = SHARES[self._kind](self._beta, self._stages + 1) if self._old else 1.0
         parts = [(self._old or new, 1.0 - share), (new, share)]
         mixed = self._kind == "ties" and 0.0 < share < 1.0
-        found = ties(parts, view.scale, new, self._density) if mixed else blend(parts, view.scale, new)
-        self._notes = {"share_new": share, "lost": found.lost, "moved": distance(found.arrays, new, view.scale)}
-        return dict(found.arrays)
+        merged = ties(parts, view.scale, new, self._density) if mixed else blend(parts, view.scale, new)
+        self._notes = {"share_new": share, "lost": merged.lost, "moved": distance(merged.arrays, new, view.scale)}
+        return dict(merged.arrays)
 
 
 class MergeSettings(GuardSettings):
@@ -130,13 +130,13 @@ class MergeSettings(GuardSettings):
         | ``ties`` under a rule that trains a core | yes: entries of the product are no entries of a core |
         | ``wise`` or ``ties`` with ``beta`` 0 or 1 | yes: no stage is learnt, or nothing is merged |
         """
-        found = []
+        faults = []
         if self.kind == "ties" and CORE in rule.trained:
-            found.append(f'continual.merge.kind = "ties" compares entries of factors; rule "{rule.name}" has a core')
+            faults.append(f'continual.merge.kind = "ties" compares entries of factors; rule "{rule.name}" has a core')
         if self.kind in ("wise", "ties") and self.beta in (0, 1):
             does = "keeps the first stage for good" if self.beta == 0 else "makes the guard `merge` do nothing"
-            found.append(f"continual.merge.beta = {self.beta:g} {does}")
-        return found
+            faults.append(f"continual.merge.beta = {self.beta:g} {does}")
+        return faults
 
 
 GUARD = Guard(

@@ -117,10 +117,10 @@ def keys_of(task: Task, examples: Examples, groups: Sequence[Sequence[int]]) -> 
     | two groups of the same records | the same key twice |
     | a group whose features cancel out | a zero key, cosine 0 with every text |
     """
-    found = [_features(task, examples, group) for group in groups]
-    centre = torch.stack([group.mean(dim=0) for group in found]).mean(dim=0)
+    features = [_features(task, examples, group) for group in groups]
+    centre = torch.stack([group.mean(dim=0) for group in features]).mean(dim=0)
     unit = torch.nn.functional.normalize
-    keys = torch.stack([unit(unit(group - centre, dim=-1).mean(dim=0), dim=0) for group in found])
+    keys = torch.stack([unit(unit(group - centre, dim=-1).mean(dim=0), dim=0) for group in features])
     return keys.float().cpu().numpy(), centre.float().cpu().numpy()
 
 

@@ -87,9 +87,9 @@ class SlotsServer(ServerGuard):
         result, worst = dict(current), 0.0
         for module, basis in self._basis.items():
             name = f"{module}.lora_A"
-            found = leak(current[name], basis.astype(np.float64))
-            worst = max(worst, found)
-            if found > TOLERANCE:
+            share = leak(current[name], basis.astype(np.float64))
+            worst = max(worst, share)
+            if share > TOLERANCE:
                 result[name] = np.array(without(current[name], basis.astype(np.float64)), dtype=np.float32, order="C")
         self._notes = {"leak": worst, **self._room(current)}
         return result
@@ -105,8 +105,8 @@ class SlotsServer(ServerGuard):
         to_come = len(view.stages) - view.stage - 1
         if to_come <= 0:
             return current
-        found = modules(current)
-        taken = {m: joined(self._space(m, current), current[f"{m}.lora_A"]) for m in found}
+        names = modules(current)
+        taken = {m: joined(self._space(m, current), current[f"{m}.lora_A"]) for m in names}
         for module, directions in self._inputs(view, serving, taken, to_come):
             taken[module] = np.vstack([taken[module], directions])
         result = dict(current)
@@ -114,7 +114,7 @@ class SlotsServer(ServerGuard):
             key = f"{view.seed}/{view.stage + 1}/{module}"
             result |= _next(current, module, view.scale, LENGTH * drawn(key, _rank(current, module), basis))
         self._basis = {module: np.array(basis, dtype=np.float32, order="C") for module, basis in taken.items()}
-        added = np.full(_rank(current, found[0]), view.stage + 1, np.float32)
+        added = np.full(_rank(current, names[0]), view.stage + 1, np.float32)
         self._rows = np.concatenate([self._rows, added])
         return result
 
@@ -165,8 +165,8 @@ def check_capacity(arrays: Arrays, stages: int) -> None:
     for module in modules(arrays):
         rank, width = arrays[f"{module}.lora_A"].shape
         if stages * rank > width:
-            what = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
-            raise ModelError(what, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots")
+            fault = f"{stages} stages of rank {rank} need {stages * rank} directions; {module} has {width} inputs"
+            raise ModelError(fault, remedy=f"lower adapter.rank to {max(1, width // stages)}, or leave out guard slots")
 
 
 def public_of(view: View, stage: int) -> list[int]:
@@ -176,12 +176,12 @@ def public_of(view: View, stage: int) -> list[int]:
         DataError: there is none.
     """
     count, name = 0 if view.public is None else view.public.records, view.stages[stage]
-    told = any("stage" in row for row in view.public_rows)
-    found = [i for i, row in enumerate(view.public_rows) if row.get("stage") == name] if told else list(range(count))
-    if not found:
-        what = f'no public record belongs to stage "{name}"'
-        raise DataError(what, remedy='name the stage of each record of continual.public in a column "stage"')
-    return found
+    named = any("stage" in row for row in view.public_rows)
+    places = [i for i, row in enumerate(view.public_rows) if row.get("stage") == name] if named else list(range(count))
+    if not places:
+        message = f'no public record belongs to stage "{name}"'
+        raise DataError(message, remedy='name the stage of each record of continual.public in a column "stage"')
+    return places
 
 
 def check_public(view: View, stages: int) -> None:

@@ -160,11 +160,11 @@ def read_card(data: bytes) -> Card:
     Raises:
         HubError: form, size: it is no card; card: it is one of another format.
     """
-    told: dict[str, Any] = parse_object(data, CARD, BOUNDS[CARD])
-    if told.get("format") != FORMAT:
-        raise refuse("card", f"card.json has the format {told.get('format')!r}, not {FORMAT}")
+    tree: dict[str, Any] = parse_object(data, CARD, BOUNDS[CARD])
+    if tree.get("format") != FORMAT:
+        raise refuse("card", f"card.json has the format {tree.get('format')!r}, not {FORMAT}")
     try:
-        return Card.model_validate(told)
+        return Card.model_validate(tree)
     except pydantic.ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
     raise refuse("card", f"card.json lacks or adds something at {place}")

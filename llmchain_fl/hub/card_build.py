@@ -45,7 +45,7 @@ def build_card(files: Mapping[str, bytes], named: Named) -> Card:
         HubError: form, size: a file is not what this project writes.
         ConfigError: the publisher's statement lacks something.
     """
-    told, statement = Sources(files), read_statement(files[layout.STATEMENT])
+    sources, statement = Sources(files), read_statement(files[layout.STATEMENT])
     try:
         return Card(
             name=named.name,
@@ -54,17 +54,17 @@ def build_card(files: Mapping[str, bytes], named: Named) -> Card:
             **{key: getattr(statement, key) for key in ("licence", "languages", "data", "intended_use", "refused_use")},
             base=Base(name=named.base_name, digest=named.base_digest, licence=statement.base_licence),
             task=_task(files),
-            training=_training(told),
-            privacy=_privacy(told),
-            stream=_stream(told),
-            evaluation=_evaluation(told),
-            suite=_suite(told),
-            audit=_audit(told),
-            lineage=_lineage(told, named),
+            training=_training(sources),
+            privacy=_privacy(sources),
+            stream=_stream(sources),
+            evaluation=_evaluation(sources),
+            suite=_suite(sources),
+            audit=_audit(sources),
+            lineage=_lineage(sources, named),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        what = type(error).__name__
-    raise refuse("form", f"the evidence is not what this project writes ({what})")
+        kind = type(error).__name__
+    raise refuse("form", f"the evidence is not what this project writes ({kind})")
 
 
 def _task(files: Mapping[str, bytes]) -> Task:
@@ -73,10 +73,10 @@ def _task(files: Mapping[str, bytes]) -> Task:
     return Task(kind=task.kind, head=task.head, labels=[name for name, _ in task.labels], max_tokens=tokens)
 
 
-def _training(told: Sources) -> Training:
-    settings, work = told.tree(layout.SETTINGS), read_work(told.files[layout.WORK])
+def _training(sources: Sources) -> Training:
+    settings, work = sources.tree(layout.SETTINGS), read_work(sources.files[layout.WORK])
     adapter = work.adapter
-    places, _, _ = read_header(told.files[layout.WEIGHTS], layout.WEIGHTS)
+    places, _, _ = read_header(sources.files[layout.WEIGHTS], layout.WEIGHTS)
     variant = Variant(
         kind="lora",
         rank=Number(value=adapter.rank, source=layout.WORK, at="adapter.rank"),
@@ -90,49 +90,49 @@ def _training(told: Sources) -> Training:
         method=settings["train"]["method"],
         guards=settings["continual"]["guards"],
         sites=Number(value=settings["sites"]["count"], source=layout.SETTINGS, at="sites.count"),
-        rounds=Number(value=told.tree(layout.LINEAGE)["round"], source=layout.LINEAGE, at="round"),
+        rounds=Number(value=sources.tree(layout.LINEAGE)["round"], source=layout.LINEAGE, at="round"),
         stages=[one["name"] for one in settings["stages"]],
         variant=variant,
     )
 
 
-def _privacy(told: Sources) -> Privacy:
-    found = told.tree(layout.PRIVACY)
-    if not found.get("private"):
+def _privacy(sources: Sources) -> Privacy:
+    privacy = sources.tree(layout.PRIVACY)
+    if not privacy.get("private"):
         return Privacy(private=False, promise="none: the adapter may tell about single records")
-    worst = max(found["sites"], key=lambda site: found["sites"][site]["epsilon"], default="")
-    spent = found["sites"].get(worst, {"epsilon": 0.0, "epsilon_rdp": 0.0})
-    words = noise_words(found.get("noise", ""), found["unit"])
+    worst = max(privacy["sites"], key=lambda site: privacy["sites"][site]["epsilon"], default="")
+    spent = privacy["sites"].get(worst, {"epsilon": 0.0, "epsilon_rdp": 0.0})
+    words = noise_words(privacy.get("noise", ""), privacy["unit"])
 
     def number(key: str) -> Number:
         return Number(value=spent[key], source=layout.PRIVACY, at=f"sites.{worst}.{key}, the largest of the sites")
 
-    terms = guarantee(found["delta"], found["unit"], found["accountant"], found.get("noise", ""))
+    terms = guarantee(privacy["delta"], privacy["unit"], privacy["accountant"], privacy.get("noise", ""))
     return Privacy(
         private=True,
         promise=f"epsilon {epsilon_text(spent['epsilon'], terms)}",
         epsilon=number("epsilon"),
         epsilon_rdp=number("epsilon_rdp"),
-        delta=Number(value=found["delta"], source=layout.PRIVACY, at="delta"),
-        unit=found["unit"],
-        adjacency=found["adjacency"],
-        accountant=found["accountant"],
-        composition=found["composition"],
+        delta=Number(value=privacy["delta"], source=layout.PRIVACY, at="delta"),
+        unit=privacy["unit"],
+        adjacency=privacy["adjacency"],
+        accountant=privacy["accountant"],
+        composition=privacy["composition"],
         noise=words.short,
         trusts=words.trusted,
         not_covered=list(NOT_COVERED),
     )
 
 
-def _stream(told: Sources) -> Stream:
-    cells = [row for row in told.rows if row["metric"] == R_MATRIX and row.get("scope", "global") == "global"]
-    tasks = [one["name"] for one in told.tree(layout.SETTINGS)["stages"]]
+def _stream(sources: Sources) -> Stream:
+    cells = [row for row in sources.rows if row["metric"] == R_MATRIX and row.get("scope", "global") == "global"]
+    tasks = [one["name"] for one in sources.tree(layout.SETTINGS)["stages"]]
     tasks = [name for name in tasks if any(row.get("task") == name for row in cells)]
     if not tasks:
         return Stream(tasks=[], r_matrix=[], summary={})
     try:
         matrix = r_matrix(cells, tasks)
-        found = summary(matrix, max(int(row["stage"]) for row in cells if row["stage"] is not None))
+        means = summary(matrix, max(int(row["stage"]) for row in cells if row["stage"] is not None))
     except LlmchainError as error:
         raise refuse("form", error.what) from None
     number = [
@@ -142,13 +142,13 @@ def _stream(told: Sources) -> Stream:
         ]
         for stage, line in enumerate(matrix)
     ]
-    computed = {key: Number(value=value, source=layout.METRICS, at="of r_matrix") for key, value in found.items()}
+    computed = {key: Number(value=value, source=layout.METRICS, at="of r_matrix") for key, value in means.items()}
     return Stream(tasks=tasks, r_matrix=number, summary=computed)
 
 
-def _evaluation(told: Sources) -> list[Score]:
+def _evaluation(sources: Sources) -> list[Score]:
     """Scores of the global adapter in the last round in which each task was scored, with the margin beside them."""
-    shown = [row for row in told.rows if row.get("scope", "global") == "global" and "label" not in row]
+    shown = [row for row in sources.rows if row.get("scope", "global") == "global" and "label" not in row]
     ways = declared(shown)
     last: dict[tuple[str, str], Row] = {}
     for row in shown:
@@ -168,18 +168,18 @@ def _evaluation(told: Sources) -> list[Score]:
     ]
 
 
-def _suite(told: Sources) -> dict[str, Number]:
+def _suite(sources: Sources) -> dict[str, Number]:
     """Every number of the suite by its place in the file.
 
     Raises:
         HubError: card: it is another adapter's.
     """
-    found = told.tree(layout.SUITE)
-    if not found:
+    suite = sources.tree(layout.SUITE)
+    if not suite:
         return {}
-    if found["content"] != told.tree(layout.LINEAGE)["content"]:
+    if suite["content"] != sources.tree(layout.LINEAGE)["content"]:
         raise refuse("card", f"{layout.SUITE} is of another adapter")
-    places, waiting = dict[str, Number](), [("parts", found["parts"])]
+    places, waiting = dict[str, Number](), [("parts", suite["parts"])]
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, dict):
@@ -195,22 +195,22 @@ def _of(row: Row, key: str, task: str, metric: str) -> Number:
     return Number(value=None if value is None else _plain(value), source=layout.METRICS, at=at)
 
 
-def _audit(told: Sources) -> Audit:
-    log, gate = told.tree(layout.AUDIT), told.tree(layout.GATE)
-    found: dict[str, Any] = {}
+def _audit(sources: Sources) -> Audit:
+    log, gate = sources.tree(layout.AUDIT), sources.tree(layout.GATE)
+    audit: dict[str, Any] = {}
     if log:
-        found |= {"lines": Number(value=log["lines"], source=layout.AUDIT, at="lines"), "head": log["head"]}
+        audit |= {"lines": Number(value=log["lines"], source=layout.AUDIT, at="lines"), "head": log["head"]}
     if gate:
         passed: Sequence[bool] = [bool(one["passed"]) for one in gate["findings"]]
-        found["gate_passed"] = Number(value=sum(passed), source=layout.GATE, at="findings")
-        found["gate_failed"] = Number(value=len(passed) - sum(passed), source=layout.GATE, at="findings")
-    return Audit(**found)
+        audit["gate_passed"] = Number(value=sum(passed), source=layout.GATE, at="findings")
+        audit["gate_failed"] = Number(value=len(passed) - sum(passed), source=layout.GATE, at="findings")
+    return Audit(**audit)
 
 
-def _lineage(told: Sources, named: Named) -> Lineage:
-    found = told.tree(layout.LINEAGE)
-    number = Number(value=found["round"], source=layout.LINEAGE, at="round")
-    return Lineage(content=found["content"], parent=named.parent, run=found["run"], round=number, stage=found["stage"])
+def _lineage(sources: Sources, named: Named) -> Lineage:
+    tree = sources.tree(layout.LINEAGE)
+    number = Number(value=tree["round"], source=layout.LINEAGE, at="round")
+    return Lineage(content=tree["content"], parent=named.parent, run=tree["run"], round=number, stage=tree["stage"])
 
 
 def _plain(value: float) -> float | None:

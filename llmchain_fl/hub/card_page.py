@@ -138,8 +138,8 @@ def _scores(scores: Sequence[Score]) -> str:
     for one in scores:
         value, half = one.value.value, one.half_width.value
         margin = "not stated" if value is None or half is None else f"{value - half:.4f} to {value + half:.4f}"
-        told = [shown(one.task), shown(f"{one.metric} ({one.better} is better)"), _number(one.value)]
-        lines.append(f"| {' | '.join([*told, margin, _number(one.records)])} |")
+        cells = [shown(one.task), shown(f"{one.metric} ({one.better} is better)"), _number(one.value)]
+        lines.append(f"| {' | '.join([*cells, margin, _number(one.records)])} |")
     return "\n".join(lines)
 
 
@@ -157,8 +157,8 @@ def _stream(card: Card) -> str:
         f"| {shown(task)} | {' | '.join(map(_number, line))} |"
         for task, line in zip(stream.tasks, stream.r_matrix, strict=True)
     ]
-    told = ", ".join(f"{shown(name)} {_number(number)}" for name, number in stream.summary.items())
-    return "\n".join([*lines, "", told])
+    means = ", ".join(f"{shown(name)} {_number(number)}" for name, number in stream.summary.items())
+    return "\n".join([*lines, "", means])
 
 
 def _served(card: Card) -> str:

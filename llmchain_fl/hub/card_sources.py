@@ -53,13 +53,13 @@ class Sources:
         lines = self.files[layout.METRICS].splitlines()
         if len(lines) > MOST_ROWS:
             raise refuse("size", f"{layout.METRICS} has {len(lines):,} lines, at most {MOST_ROWS:,}")
-        found = [parse_object(line, layout.METRICS, layout.MIB) for line in lines]
-        for row in found:
+        rows = [parse_object(line, layout.METRICS, layout.MIB) for line in lines]
+        for row in rows:
             sound = type(row.get("round")) is int and isinstance(row.get("metric"), str) and "value" in row
             if not sound or not isinstance(row["value"], int | float | None):
                 raise refuse("form", f"{layout.METRICS} has a line that is no measurement")
             row["value"] = math.nan if row["value"] is None else row["value"]
-        return list(found)
+        return list(rows)
 
     @cached_property
     def last_round(self) -> int:

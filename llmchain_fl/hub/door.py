@@ -86,8 +86,8 @@ class VerifiedAdapter:
         """
         place = base or self.work.base.path
         try:
-            found = locate(place)
-            here = base_digest(Path(found.path)) if found.local else ""
+            located = locate(place)
+            here = base_digest(Path(located.path)) if located.local else ""
         except ModelError as error:
             raise refuse("base", error.what) from None
         if here != self.manifest.base_digest:
@@ -172,14 +172,14 @@ def read_work(data: bytes) -> WorkSpec:
     try:
         return WorkSpec.from_json(data.decode("utf-8"))
     except LlmchainError as error:
-        what = error.what.splitlines()[0]
-    raise refuse("form", f"work.json: {what}")
+        message = error.what.splitlines()[0]
+    raise refuse("form", f"work.json: {message}")
 
 
 def _file(folder: Path, manifest: Manifest, name: str) -> bytes:
-    told = manifest.files[name]
-    data = layout.read_inside(folder, name, told.size)
-    if len(data) != told.size or sha256(data) != told.sha256:
+    stored = manifest.files[name]
+    data = layout.read_inside(folder, name, stored.size)
+    if len(data) != stored.size or sha256(data) != stored.sha256:
         raise refuse("hash", f"{name} is not the file that was signed")
     return data
 

@@ -55,14 +55,14 @@ def read_statement(data: bytes) -> Statement:
         ConfigError: a field is missing, empty, too long, or unknown; it names the fields.
         HubError: form, size: no JSON.
     """
-    told = parse_object(data, "the statement", layout.BOUNDS[layout.STATEMENT])
+    tree = parse_object(data, "the statement", layout.BOUNDS[layout.STATEMENT])
     try:
-        return Statement.model_validate(told)
+        return Statement.model_validate(tree)
     except pydantic.ValidationError as error:
-        found = sorted({".".join(map(str, one["loc"])) for one in error.errors()})
+        fields = sorted({".".join(map(str, one["loc"])) for one in error.errors()})
     remedy = "say data, intended_use, refused_use, licence (and base_licence, languages): docs/hub.md"
     raise ConfigError(
-        [f"the statement: {name} is missing, empty, too long or unknown" for name in found], remedy=remedy
+        [f"the statement: {name} is missing, empty, too long or unknown" for name in fields], remedy=remedy
     )
 
 
@@ -77,7 +77,7 @@ def gathered(run: RunDir, statement: Statement, gate: Path | None = None) -> dic
     rows = run.rows()
     names = sorted({*privacy.get("sites", {}), *(str(row["site"]) for row in rows if row.get("site"))})
     number = {name: f"site-{place}" for place, name in enumerate(names, 1)}
-    private = {**privacy, "sites": {number[name]: told for name, told in privacy.get("sites", {}).items()}}
+    private = {**privacy, "sites": {number[name]: spent for name, spent in privacy.get("sites", {}).items()}}
     files = {
         layout.SETTINGS: _json(public_settings(settings.model_dump(mode="json"))),
         layout.STATEMENT: _json(statement.model_dump()),
@@ -103,15 +103,15 @@ def _content(run: RunDir) -> object:
 
 def public_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The public constants of the method."""
-    kept: dict[str, Sequence[str]] = {
+    sections: dict[str, Sequence[str]] = {
         "aggregation": ("rule", "optimizer", "robust"),
         "continual": ("guards",),
         "train": ("method", "steps", "sampling_rate", "batch_size", "optimizer", "lr"),
         "sites": ("count",),
     }
-    found: dict[str, Any] = {"seed": tree["seed"]}
-    found |= {section: {key: tree[section][key] for key in keys} for section, keys in kept.items()}
-    return {**found, "stages": [{"name": one["name"], "rounds": one["rounds"]} for one in tree["stage"]]}
+    public: dict[str, Any] = {"seed": tree["seed"]}
+    public |= {section: {key: tree[section][key] for key in keys} for section, keys in sections.items()}
+    return {**public, "stages": [{"name": one["name"], "rounds": one["rounds"]} for one in tree["stage"]]}
 
 
 def public_rows(rows: Sequence[Mapping[str, Any]], number: Mapping[str, str]) -> bytes:
@@ -122,8 +122,8 @@ def public_rows(rows: Sequence[Mapping[str, Any]], number: Mapping[str, str]) ->
         of_sites = row["metric"] == "epsilon" and (site or row.get("scope") == ALL_SITES)
         if row.get("scope", "global") not in SCOPES and not of_sites:
             continue
-        told = {key: row[key] for key in ROW if key in row}
-        lines.append(json.dumps(finite({**told, **({"site": site} if site else {})}), allow_nan=False))
+        public = {key: row[key] for key in ROW if key in row}
+        lines.append(json.dumps(finite({**public, **({"site": site} if site else {})}), allow_nan=False))
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -59,12 +59,12 @@ class Index:
             HubError: missing, revoked.
         """
         number = version or self.newest(name)
-        found = self.adapters.get(name, {}).get(number)
-        if found is None:
+        address = self.adapters.get(name, {}).get(number)
+        if address is None:
             raise refuse("missing", f"{name}@{version or 'newest'} is not in the index")
-        if found in self.revoked:
-            raise refuse("revoked", f"{name}@{number} was taken back: {self.revoked[found]}")
-        return found
+        if address in self.revoked:
+            raise refuse("revoked", f"{name}@{number} was taken back: {self.revoked[address]}")
+        return address
 
     def with_version(self, manifest: Manifest) -> Index:
         """With one more version."""
@@ -73,16 +73,16 @@ class Index:
 
     def signed(self, identity: Identity, now: datetime, days: int = DAYS) -> bytes:
         """The file, with the next serial, from ``now`` on."""
-        told = replace(
+        renewed = replace(
             self,
             serial=self.serial + 1,
             issued=time_text(now),
             expires=time_text(now + timedelta(days=days)),
         )
         adapters = {
-            name: {str(number): address for number, address in held.items()} for name, held in told.adapters.items()
+            name: {str(number): address for number, address in held.items()} for name, held in renewed.adapters.items()
         }
-        body = {"format": FORMAT, **vars(told), "adapters": adapters}
+        body = {"format": FORMAT, **vars(renewed), "adapters": adapters}
         message = json.loads(signature(identity, INDEX, canonical(body)))
         return canonical({"kind": INDEX, "body": body, "signature": message["signature"]})
 
@@ -93,14 +93,14 @@ def read_index(data: bytes) -> Index:
     Raises:
         HubError: size, form, signature.
     """
-    told = parse_canonical(data, FILE, MOST)
-    body = told.get("body")
-    if set(told) != {"kind", "body", "signature"} or told["kind"] != INDEX or not isinstance(body, dict):
+    tree = parse_canonical(data, FILE, MOST)
+    body = tree.get("body")
+    if set(tree) != {"kind", "body", "signature"} or tree["kind"] != INDEX or not isinstance(body, dict):
         raise refuse("form", f"{FILE} is no index")
     if {name: type(value) for name, value in body.items()} != _FIELDS or body["format"] != FORMAT:
         raise refuse("form", f"{FILE} has other fields than an index of format {FORMAT}")
     public, plain = body["publisher"], canonical(body)
-    message = canonical({"kind": INDEX, "body": {"sha256": sha256(plain)}, "signature": told["signature"]})
+    message = canonical({"kind": INDEX, "body": {"sha256": sha256(plain)}, "signature": tree["signature"]})
     check_signature(message, INDEX, plain, public)
     times = [time_of(body[key]) for key in ("issued", "expires")]
     revoked = body["revoked"]
@@ -111,9 +111,9 @@ def read_index(data: bytes) -> Index:
     return Index(public, body["serial"], body["issued"], body["expires"], adapters, revoked)
 
 
-def _adapters(told: Tree) -> dict[str, dict[int, str]]:
-    found: dict[str, dict[int, str]] = {}
-    for name, held in told.items():
+def _adapters(tree: Tree) -> dict[str, dict[int, str]]:
+    adapters: dict[str, dict[int, str]] = {}
+    for name, held in tree.items():
         sound = is_name(name) and isinstance(held, dict) and held
         if not sound or not all(
             number.isascii() and number.isdecimal() and len(number) < 10 and number == str(int(number)) != "0"
@@ -121,8 +121,8 @@ def _adapters(told: Tree) -> dict[str, dict[int, str]]:
             for number, address in held.items()
         ):  # fmt: skip
             raise refuse("form", f"{FILE} lists an adapter in another way")
-        found[name] = {int(number): address for number, address in held.items()}
-    return found
+        adapters[name] = {int(number): address for number, address in held.items()}
+    return adapters
 
 
 def accepted(data: bytes, trust: Trust, now: datetime) -> tuple[Index, Seen]:

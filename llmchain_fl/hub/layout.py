@@ -108,11 +108,11 @@ def read_inside(root: Path, name: str, most: int) -> bytes:
 
 
 def _bounded(handle: int, name: str, most: int) -> bytes:
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         raise refuse("link", f"{name} is no regular file")
-    if found.st_size > most:
-        raise refuse("size", f"{name} has {found.st_size:,} bytes, at most {most:,}")
+    if status.st_size > most:
+        raise refuse("size", f"{name} has {status.st_size:,} bytes, at most {most:,}")
     with os.fdopen(os.dup(handle), "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -128,7 +128,7 @@ def entries(root: Path) -> list[str]:
     """
     if root.is_symlink() or not root.is_dir():
         raise refuse("link" if root.is_symlink() else "missing", f"{root} is no folder")
-    found: list[str] = []
+    names: list[str] = []
     for place in (root, root / EVIDENCE):
         prefix = "" if place == root else f"{EVIDENCE}/"
         for one in os.scandir(place) if prefix == "" or place.is_dir() else ():
@@ -136,7 +136,7 @@ def entries(root: Path) -> list[str]:
                 raise refuse("link", f"{prefix}{one.name} is no regular file")
             if one.is_dir() and (prefix or one.name != EVIDENCE):
                 raise refuse("extra", f"{prefix}{one.name}/ is no folder of an adapter")
-            found += [] if one.is_dir() else [f"{prefix}{one.name}"]
-            if len(found) > MOST_ENTRIES:
+            names += [] if one.is_dir() else [f"{prefix}{one.name}"]
+            if len(names) > MOST_ENTRIES:
                 raise refuse("size", f"more than {MOST_ENTRIES} files")
-    return sorted(found)
+    return sorted(names)

@@ -60,9 +60,9 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: what is hashed and signed."""
-        told = {name: value for name, value in vars(self).items() if name not in ("files", "base_name", "base_digest")}
+        rest = {name: value for name, value in vars(self).items() if name not in ("files", "base_name", "base_digest")}
         base = {"name": self.base_name, "digest": self.base_digest}
-        return canonical({"format": FORMAT, **told, "base": base, "files": {k: vars(v) for k, v in self.files.items()}})
+        return canonical({"format": FORMAT, **rest, "base": base, "files": {k: vars(v) for k, v in self.files.items()}})
 
     @property
     def address(self) -> str:
@@ -91,32 +91,32 @@ def read_manifest(data: bytes) -> Manifest:
     Raises:
         HubError: see the table.
     """
-    told = parse_canonical(data, MANIFEST, SIGNED[MANIFEST])
-    if {name: type(value) for name, value in told.items()} != _FIELDS or told["format"] != FORMAT:
+    tree = parse_canonical(data, MANIFEST, SIGNED[MANIFEST])
+    if {name: type(value) for name, value in tree.items()} != _FIELDS or tree["format"] != FORMAT:
         raise refuse("form", f"the fields of {MANIFEST} are others than those of format {FORMAT}")
-    base = told["base"]
+    base = tree["base"]
     checks = [
-        (is_name(told["name"]), "name"),
-        (1 <= told["version"] < 2**31, "version"),
-        (is_public(told["publisher"]), "publisher"),
-        (time_of(told["issued"]) is not None, "issued"),
-        (len(told["made_by"]) <= 100 and told["made_by"].isprintable(), "made_by"),
+        (is_name(tree["name"]), "name"),
+        (1 <= tree["version"] < 2**31, "version"),
+        (is_public(tree["publisher"]), "publisher"),
+        (time_of(tree["issued"]) is not None, "issued"),
+        (len(tree["made_by"]) <= 100 and tree["made_by"].isprintable(), "made_by"),
         (set(base) == {"name", "digest"} and all(isinstance(value, str) for value in base.values()), "base"),
-        (HASH.fullmatch(told["content"]), "content"),
-        (told["parent"] == "" or HASH.fullmatch(told["parent"]), "parent"),
+        (HASH.fullmatch(tree["content"]), "content"),
+        (tree["parent"] == "" or HASH.fullmatch(tree["parent"]), "parent"),
     ]
     wrong = [field for holds, field in checks if not holds]
     if not wrong and not (_BASE.fullmatch(base["digest"]) and 0 < len(base["name"]) <= 200 and _plain(base["name"])):
         wrong = ["base"]
     if wrong:
         raise refuse("form", f"{MANIFEST}: {', '.join(wrong)} is not what this project writes")
-    plain = {name: told[name] for name in _FIELDS if name not in ("format", "base", "files")}
-    return Manifest(**plain, base_name=base["name"], base_digest=base["digest"], files=_files(told["files"]))
+    plain = {name: tree[name] for name in _FIELDS if name not in ("format", "base", "files")}
+    return Manifest(**plain, base_name=base["name"], base_digest=base["digest"], files=_files(tree["files"]))
 
 
-def _files(told: Tree) -> dict[str, Stored]:
-    found = {}
-    for name, entry in told.items():
+def _files(entries: Tree) -> dict[str, Stored]:
+    files = {}
+    for name, entry in entries.items():
         if name not in BOUNDS:
             raise refuse("name", f"{name!r} is no file of an adapter")
         if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != {"sha256": str, "size": int}:
@@ -125,13 +125,13 @@ def _files(told: Tree) -> dict[str, Stored]:
             raise refuse("form", f"{MANIFEST} has no hash of {name}")
         if not 0 <= entry["size"] <= BOUNDS[name]:
             raise refuse("size", f"{name} has {entry['size']:,} bytes, at most {BOUNDS[name]:,}")
-        found[name] = Stored(entry["sha256"], entry["size"])
-    if sum(one.size for one in found.values()) > MOST_BYTES:
+        files[name] = Stored(entry["sha256"], entry["size"])
+    if sum(one.size for one in files.values()) > MOST_BYTES:
         raise refuse("size", f"{MANIFEST} lists more than {MOST_BYTES:,} bytes")
-    lacking = sorted(set(REQUIRED) - set(found))
+    lacking = sorted(set(REQUIRED) - set(files))
     if lacking:
         raise refuse("missing", f"{MANIFEST} lists no {', '.join(lacking)}")
-    return found
+    return files
 
 
 def _plain(name: str) -> bool:
@@ -142,10 +142,10 @@ def _plain(name: str) -> bool:
 def time_of(text: str) -> datetime | None:
     """The time that a text of the form ``2026-11-30T12:00:00Z`` names."""
     try:
-        found = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        time = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return found if time_text(found) == text else None
+    return time if time_text(time) == text else None
 
 
 def time_text(time: datetime) -> str:

@@ -47,16 +47,16 @@ def check_config(data: bytes, work: WorkSpec, arrays: Arrays, base_name: str) ->
     Raises:
         HubError: see the table.
     """
-    told = parse_object(data, CONFIG, BOUNDS[CONFIG])
-    for name, value in told.items():
+    tree = parse_object(data, CONFIG, BOUNDS[CONFIG])
+    for name, value in tree.items():
         if name not in _OWN and not any(value == one and type(value) is type(one) for one in _USUAL.get(name, _EMPTY)):
             raise refuse("form", f"{CONFIG} sets {name}, which this project leaves empty")
-    if not {*_OWN, "peft_type", "bias"} <= set(told):
+    if not {*_OWN, "peft_type", "bias"} <= set(tree):
         raise refuse("form", f"{CONFIG} lacks fields of a LoRA adapter")
-    if told["r"] != work.adapter.rank or told["lora_alpha"] != work.adapter.alpha:
-        raise refuse("tensors", f"{CONFIG} has rank {told['r']!r} and alpha {told['lora_alpha']!r}, not work.json's")
+    if tree["r"] != work.adapter.rank or tree["lora_alpha"] != work.adapter.alpha:
+        raise refuse("tensors", f"{CONFIG} has rank {tree['r']!r} and alpha {tree['lora_alpha']!r}, not work.json's")
     layers = sorted({name.rpartition(".")[0] for name in arrays if not name.startswith("head.")})
-    if told["target_modules"] != layers:
+    if tree["target_modules"] != layers:
         raise refuse("tensors", f"{CONFIG} adapts other layers than there are tensors of")
-    if told["base_model_name_or_path"] != base_name:
+    if tree["base_model_name_or_path"] != base_name:
         raise refuse("base", f"{CONFIG} names another base model than hub.json")

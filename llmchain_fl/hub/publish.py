@@ -94,8 +94,8 @@ def write_folder(folder: Path, offer: Offer, identity: Identity, version: int, p
     work, _ = read_adapter(adapter)
     place = offer.base or work.base.path
     name = offer.base_name or _public_name(place)
-    found = locate(place)
-    if not found.local:
+    located = locate(place)
+    if not located.local:
         remedy = "download it and give its folder with --base: a puller must be able to tell it from another"
         raise ConfigError([f"the base model {place} is no folder of this machine, so it has no digest"], remedy=remedy)
     (folder / layout.EVIDENCE).mkdir(parents=True)
@@ -103,13 +103,13 @@ def write_folder(folder: Path, offer: Offer, identity: Identity, version: int, p
     files = gathered(offer.run, offer.statement, offer.gate)
     for file, data in files.items():
         (folder / file).write_bytes(data)
-    digest = base_digest(Path(found.path))
+    digest = base_digest(Path(located.path))
     here = {file: (folder / file).read_bytes() for file in layout.entries(folder)}
     card = build_card(here, Named(offer.name, version, MADE_BY, name, digest, parent))
     (folder / layout.CARD).write_bytes(card.to_bytes())
     (folder / layout.README).write_bytes(page(card).encode())
-    told = {"name": offer.name, "version": version, "base_name": name, "base_digest": digest, "parent": parent}
-    manifest = seal(folder, identity, **told)  # type: ignore[arg-type]
+    entries = {"name": offer.name, "version": version, "base_name": name, "base_digest": digest, "parent": parent}
+    manifest = seal(folder, identity, **entries)  # type: ignore[arg-type]
     check_card(verified(folder, Trust({"self": identity.public})))
     return manifest
 
@@ -172,13 +172,13 @@ def _copy(adapter: Path, folder: Path, work: WorkSpec, place: str, name: str) ->
     base = replace(work.base, path=named, revision="", device="auto")
     (folder / layout.WORK).write_text(replace(inference(work), base=base, threads=0).to_json(), encoding="utf-8")
     for file, key in ((layout.CONFIG, "base_model_name_or_path"), (layout.LINEAGE, "base")):
-        told = json.loads((adapter / file).read_text(encoding="utf-8"))
-        write_json(folder / file, {**told, key: name})
+        fields = json.loads((adapter / file).read_text(encoding="utf-8"))
+        write_json(folder / file, {**fields, key: name})
 
 
 def _public_name(place: str) -> str:
-    found = locate(place).public_name
-    return Path(found).name if found == place and place not in KNOWN and Path(found).is_dir() else found
+    name = locate(place).public_name
+    return Path(name).name if name == place and place not in KNOWN and Path(name).is_dir() else name
 
 
 def _move(draft: Path, target: Path) -> None:

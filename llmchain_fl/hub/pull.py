@@ -67,7 +67,7 @@ def _check_publisher(public: str, name: str, trust: Trust) -> None:
         raise refuse("publisher", f"this is of {trust.name_of(public)}, not of {name}")
 
 
-def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime, publisher: str = "") -> VerifiedAdapter:
+def pull(place: str, choice: Wanted, out: Path, home: Path, now: datetime, publisher: str = "") -> VerifiedAdapter:
     """Fetch, verify, keep.
 
     ==================================================================  ==============================
@@ -84,7 +84,7 @@ def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime, publis
 
     Args:
         place: a folder, or an address.
-        asked: what to fetch.
+        choice: what to fetch.
         out: a folder that is not there yet.
         home: keys, trusted publishers, what was seen.
         now: UTC.
@@ -107,30 +107,30 @@ def pull(place: str, asked: Wanted, out: Path, home: Path, now: datetime, publis
 
         def lone(manifest: Manifest, trust: Trust) -> None:
             _check_publisher(manifest.publisher, publisher, trust)
-            _check_lone(manifest, asked, trust)
+            _check_lone(manifest, choice, trust)
 
         return _fetched(read, "", out, read_trust(home), lone)
-    if not asked.name:
+    if not choice.name:
         raise ConfigError(["a hub holds many adapters: give a name"], remedy=f"see `llmchain-fl hub list {place}`")
-    address = index.address(asked.name, asked.version)
+    address = index.address(choice.name, choice.version)
 
     def fits(manifest: Manifest, trust: Trust) -> None:
         if manifest.publisher != index.publisher:
             raise refuse("publisher", f"{manifest.label} is of another publisher than the index")
-        listed = index.adapters[asked.name].get(manifest.version) if manifest.name == asked.name else None
+        listed = index.adapters[choice.name].get(manifest.version) if manifest.name == choice.name else None
         if manifest.address != address or listed != address:
-            raise refuse("hash", f"what stands at the address of {asked.name} is something else")
+            raise refuse("hash", f"what stands at the address of {choice.name} is something else")
 
     return _fetched(read, f"{OBJECTS}/{address}/", out, read_trust(home), fits)
 
 
-def _check_lone(manifest: Manifest, asked: Wanted, trust: Trust) -> None:
-    if asked.name and asked.name != manifest.name:
+def _check_lone(manifest: Manifest, choice: Wanted, trust: Trust) -> None:
+    if choice.name and choice.name != manifest.name:
         raise refuse("missing", f"this folder holds {manifest.label}")
-    if asked.version and asked.version != manifest.version:
+    if choice.version and choice.version != manifest.version:
         raise refuse("missing", f"this folder holds {manifest.label}")
     newest = trust.seen_of(manifest.publisher).versions.get(manifest.name, 0)
-    if manifest.version < newest and not asked.version:
+    if manifest.version < newest and not choice.version:
         raise refuse("replay", f"this folder holds {manifest.label}; version {newest} was seen")
 
 
@@ -146,11 +146,11 @@ def _fetched(read: Read, prefix: str, out: Path, trust: Trust, fits: Fits) -> Ve
         (draft / layout.EVIDENCE).mkdir(parents=True)
         (draft / layout.MANIFEST).write_bytes(data)
         (draft / layout.SIGNATURE).write_bytes(message)
-        for name, told in manifest.files.items():
-            found = read(prefix + name, told.size)
-            if sha256(found) != told.sha256:
+        for name, stored in manifest.files.items():
+            content = read(prefix + name, stored.size)
+            if sha256(content) != stored.sha256:
                 raise refuse("hash", f"{name} is not the file that was signed")
-            (draft / name).write_bytes(found)
+            (draft / name).write_bytes(content)
         check_card(verified(draft, trust))
         draft.rename(out)
     finally:

@@ -62,10 +62,10 @@ def recomputed(adapter: VerifiedAdapter) -> list[Check]:
     Raises:
         HubError: form, size, card: a file cannot be read at all.
     """
-    told = Sources(adapter.files)
+    sources = Sources(adapter.files)
     checks: Mapping[str, Callable[[Sources], Check]] = {
-        "card": lambda told: _card(adapter),
-        "page": lambda told: _page(adapter),
+        "card": lambda sources: _card(adapter),
+        "page": lambda sources: _page(adapter),
         "epsilon": _epsilon,
         "epsilon over rounds": _last_epsilons,
         "accuracy": _accuracy,
@@ -75,10 +75,10 @@ def recomputed(adapter: VerifiedAdapter) -> list[Check]:
         "rounds": _rounds,
     }
     try:
-        return [check(told) for check in checks.values()]
+        return [check(sources) for check in checks.values()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = type(error).__name__
-    raise refuse("form", f"the evidence is not what this project writes ({what})")
+        kind = type(error).__name__
+    raise refuse("form", f"the evidence is not what this project writes ({kind})")
 
 
 def check_card(adapter: VerifiedAdapter) -> list[Check]:
@@ -87,11 +87,11 @@ def check_card(adapter: VerifiedAdapter) -> list[Check]:
     Raises:
         HubError: card.
     """
-    found = recomputed(adapter)
-    for check in found:
+    checks = recomputed(adapter)
+    for check in checks:
         if check.holds is False:
             raise refuse("card", f"{check.name}: {check.words}")
-    return found
+    return checks
 
 
 def named_of(adapter: VerifiedAdapter) -> Named:
@@ -101,66 +101,66 @@ def named_of(adapter: VerifiedAdapter) -> Named:
 
 
 def _card(adapter: VerifiedAdapter) -> Check:
-    told = read_card(adapter.files[layout.CARD]).model_dump(mode="json")
+    card = read_card(adapter.files[layout.CARD]).model_dump(mode="json")
     made = build_card(adapter.files, named_of(adapter)).model_dump(mode="json")
-    wrong = next(_different(made, told, "card"), "")
+    wrong = next(_different(made, card, "card"), "")
     return Check("card", not wrong, wrong or "every field follows from the file that it names")
 
 
-def _different(made: Any, told: Any, at: str) -> Iterator[str]:
+def _different(made: Any, card: Any, at: str) -> Iterator[str]:
     """Where two trees differ."""
-    if isinstance(made, dict) and isinstance(told, dict) and set(made) == set(told):
+    if isinstance(made, dict) and isinstance(card, dict) and set(made) == set(card):
         for key in made:
-            yield from _different(made[key], told[key], f"{at}.{key}")
-    elif isinstance(made, list) and isinstance(told, list) and len(made) == len(told):
-        for place, pair in enumerate(zip(made, told, strict=True)):
+            yield from _different(made[key], card[key], f"{at}.{key}")
+    elif isinstance(made, list) and isinstance(card, list) and len(made) == len(card):
+        for place, pair in enumerate(zip(made, card, strict=True)):
             yield from _different(*pair, f"{at}.{place}")
-    elif isinstance(made, float) and isinstance(told, float | int) and not isinstance(told, bool):
-        if not math.isclose(made, told, rel_tol=NEAR, abs_tol=NEAR):
-            yield f"{at} is {told!r}, its source gives {made!r}"
-    elif made != told or type(made) is not type(told):
-        yield f"{at} is {str(told)[:80]!r}, its source gives {str(made)[:80]!r}"
+    elif isinstance(made, float) and isinstance(card, float | int) and not isinstance(card, bool):
+        if not math.isclose(made, card, rel_tol=NEAR, abs_tol=NEAR):
+            yield f"{at} is {card!r}, its source gives {made!r}"
+    elif made != card or type(made) is not type(card):
+        yield f"{at} is {str(card)[:80]!r}, its source gives {str(made)[:80]!r}"
 
 
 def _page(adapter: VerifiedAdapter) -> Check:
     """Another version of this project may have written the page in other words, but no HTML."""
-    told = adapter.files[layout.README]
-    if page(read_card(adapter.files[layout.CARD])).encode() == told:
+    readme = adapter.files[layout.README]
+    if page(read_card(adapter.files[layout.CARD])).encode() == readme:
         return Check("page", True, "README.md is the card")
-    if adapter.manifest.made_by == MADE_BY or re.search(rb"<[a-zA-Z/!?]", told):
+    if adapter.manifest.made_by == MADE_BY or re.search(rb"<[a-zA-Z/!?]", readme):
         return Check("page", False, "README.md is not what the card gives")
     return Check("page", None, f"written by {adapter.manifest.made_by}; it holds no HTML")
 
 
-def _epsilon(told: Sources) -> Check:
-    found = told.tree(layout.PRIVACY)
-    if not found.get("private"):
+def _epsilon(sources: Sources) -> Check:
+    privacy = sources.tree(layout.PRIVACY)
+    if not privacy.get("private"):
         return Check("epsilon", None, "the run was not private")
-    if found.get("earlier_plans"):
+    if privacy.get("earlier_plans"):
         return Check("epsilon", None, "the run went on under another plan: the sites' ledgers tell")
     try:
-        plan = saved_plan({key: found[key] for key in PLAN})
-        for site, spent in found["sites"].items():
+        plan = saved_plan({key: privacy[key] for key in PLAN})
+        for site, spent in privacy["sites"].items():
             events = {group: [_event(plan, group, count)] for group, count in spent["groups"].items() if count}
-            for key, accountant in (("epsilon", found["accountant"]), ("epsilon_rdp", "rdp")):
+            for key, accountant in (("epsilon", privacy["accountant"]), ("epsilon_rdp", "rdp")):
                 found_anew = groups_epsilon(events, plan.delta, accountant)
                 if not math.isclose(found_anew, spent[key], rel_tol=1e-6):
-                    what = f"{key} of {site} is {spent[key]:.6g}; its rounds cost {found_anew:.6g}"
-                    return Check("epsilon", False, what)
+                    words = f"{key} of {site} is {spent[key]:.6g}; its rounds cost {found_anew:.6g}"
+                    return Check("epsilon", False, words)
     except PrivacyError as error:
         return Check("epsilon", False, error.what.splitlines()[0])
-    return Check("epsilon", True, f"of {len(found['sites'])} sites, by {found['accountant']} and by rdp")
+    return Check("epsilon", True, f"of {len(privacy['sites'])} sites, by {privacy['accountant']} and by rdp")
 
 
 def _event(plan: PrivacyPlan, group: str, count: int) -> Event:
     return score_event(plan, count) if group == HELD_OUT else training_event(plan, count)
 
 
-def _last_epsilons(told: Sources) -> Check:
-    rows = [row for row in told.rows if row["metric"] == "epsilon"]
+def _last_epsilons(sources: Sources) -> Check:
+    rows = [row for row in sources.rows if row["metric"] == "epsilon"]
     last = {row["site"]: row["value"] for row in rows if row.get("site")}
     highest = [row["value"] for row in rows if row.get("scope") == ALL_SITES][-1:]
-    sites = told.tree(layout.PRIVACY).get("sites", {})
+    sites = sources.tree(layout.PRIVACY).get("sites", {})
     if not rows and not sites:
         return Check("epsilon over rounds", None, "the run was not private")
     wrong = [site for site, value in last.items() if not _near(sites.get(site, {}).get("epsilon"), value)]
@@ -171,14 +171,14 @@ def _last_epsilons(told: Sources) -> Check:
     return Check("epsilon over rounds", not wrong and not lacking, words)
 
 
-def _accuracy(told: Sources) -> Check:
-    rows = _scores(told)
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in told.rows:
+def _accuracy(sources: Sources) -> Check:
+    rows = _scores(sources)
+    recalls_of: dict[tuple[str, int], list[Row]] = {}
+    for row in sources.rows:
         if row["metric"] == "recall" and row.get("scope", "global") == "global":
-            found.setdefault((str(row.get("task")), row["round"]), []).append(row)
+            recalls_of.setdefault((str(row.get("task")), row["round"]), []).append(row)
     seen = 0
-    for (task, number), recalls in found.items():
+    for (task, number), recalls in recalls_of.items():
         whole = rows.get((task, number, "accuracy"))
         records = sum(row["n"] for row in recalls)
         if whole is None or whole.get("n") != records:
@@ -186,16 +186,16 @@ def _accuracy(told: Sources) -> Check:
         seen += 1
         right = sum(round(row["value"] * row["n"]) for row in recalls)
         if abs(right / records - whole["value"]) > 0.5 / records:
-            what = f"{task}, round {number}: {whole['value']:.4f}; its labels give {right / records:.4f}"
-            return Check("accuracy", False, what)
+            words = f"{task}, round {number}: {whole['value']:.4f}; its labels give {right / records:.4f}"
+            return Check("accuracy", False, words)
     return Check(
         "accuracy", True if seen else None, f"of {seen} tasks and rounds, from recalls" if seen else "no recalls"
     )
 
 
-def _cells(told: Sources) -> Check:
-    rows, seen = _scores(told), 0
-    for row in told.rows:
+def _cells(sources: Sources) -> Check:
+    rows, seen = _scores(sources), 0
+    for row in sources.rows:
         if row["metric"] != R_MATRIX or row.get("scope", "global") != "global":
             continue
         same = [value for (task, number, _), value in rows.items() if (task, number) == (row.get("task"), row["round"])]
@@ -207,12 +207,12 @@ def _cells(told: Sources) -> Check:
     return Check("R", True if seen else None, f"{seen} cells are measured scores" if seen else "no cells")
 
 
-def _means(told: Sources) -> Check:
+def _means(sources: Sources) -> Check:
     from llmchain_fl.continual.metrics import METRICS, r_matrix, summary
 
-    tasks = [one["name"] for one in told.tree(layout.SETTINGS)["stages"]]
-    cells = [row for row in told.rows if row["metric"] == R_MATRIX and row.get("scope", "global") == "global"]
-    wrote = [row for row in told.rows if row["metric"] in METRICS and row.get("scope") == "run"]
+    tasks = [one["name"] for one in sources.tree(layout.SETTINGS)["stages"]]
+    cells = [row for row in sources.rows if row["metric"] == R_MATRIX and row.get("scope", "global") == "global"]
+    wrote = [row for row in sources.rows if row["metric"] in METRICS and row.get("scope") == "run"]
     tasks = [name for name in tasks if any(row.get("task") == name for row in cells)]
     if not cells or not wrote or not tasks:
         return Check("means of R", None, "none was written")
@@ -220,15 +220,15 @@ def _means(told: Sources) -> Check:
         for row in wrote:
             made = summary(r_matrix(cells, tasks), int(row["stage"])).get(row["metric"], math.nan)
             if not _near(made, row["value"]):
-                what = f"{row['metric']} after stage {row['stage']} is {row['value']}; R gives {made}"
-                return Check("means of R", False, what)
+                words = f"{row['metric']} after stage {row['stage']} is {row['value']}; R gives {made}"
+                return Check("means of R", False, words)
     except LlmchainError as error:
         return Check("means of R", False, error.what)
     return Check("means of R", True, f"{len(wrote)} numbers")
 
 
-def _intervals(told: Sources) -> Check:
-    rows = [row for row in told.rows if row.get("unit") == "share" and row.get("half_width") and not row.get("of")]
+def _intervals(sources: Sources) -> Check:
+    rows = [row for row in sources.rows if row.get("unit") == "share" and row.get("half_width") and not row.get("of")]
     rows = [row for row in rows if row.get("n") and "change_" not in row["metric"] and row.get("scope") == "global"]
     for row in rows:
         made = share_half_width(row["value"], row["n"])
@@ -237,15 +237,15 @@ def _intervals(told: Sources) -> Check:
     return Check("intervals", True if rows else None, f"{len(rows)} margins")
 
 
-def _rounds(told: Sources) -> Check:
-    number = told.tree(layout.LINEAGE)["round"]
-    scored = [row["round"] for row in told.rows if row.get("scope", "global") == "global"]
+def _rounds(sources: Sources) -> Check:
+    number = sources.tree(layout.LINEAGE)["round"]
+    scored = [row["round"] for row in sources.rows if row.get("scope", "global") == "global"]
     last = max(scored, default=0)
     return Check("rounds", number == last, f"round {number}; the last one measured is {last}")
 
 
-def _scores(told: Sources) -> dict[tuple[str, int, str], Row]:
-    rows = (row for row in told.rows if row.get("scope", "global") == "global" and "label" not in row)
+def _scores(sources: Sources) -> dict[tuple[str, int, str], Row]:
+    rows = (row for row in sources.rows if row.get("scope", "global") == "global" and "label" not in row)
     return {(str(row.get("task")), row["round"], row["metric"]): row for row in rows if row["metric"] != R_MATRIX}
 
 

@@ -43,12 +43,12 @@ LONGEST = 300
 class HubError(ModelError):
     """A hub, an index or an adapter of one that is not used; ``check`` is its word in the table above."""
 
-    def __init__(self, check: str, what: str) -> None:
+    def __init__(self, check: str, message: str) -> None:
         remedy = REMEDIES.get(check, "do not use it; pull it again, or ask the publisher")
-        super().__init__(f"{check}: {printable(what)[:LONGEST]}", remedy=remedy)
+        super().__init__(f"{check}: {printable(message)[:LONGEST]}", remedy=remedy)
         self.check = check
 
 
-def refuse(check: str, what: str) -> HubError:
+def refuse(check: str, message: str) -> HubError:
     """The error of one check; names that others chose come out printable, and not longer than ``LONGEST``."""
-    return HubError(check, what)
+    return HubError(check, message)

@@ -38,12 +38,12 @@ def check_signature(message: bytes, kind: str, data: bytes, public: str) -> None
     Raises:
         HubError: form, size: no such message; signature: not of this key, of another kind, over something else.
     """
-    told = parse_canonical(message, "the signature", MOST)
+    tree = parse_canonical(message, "the signature", MOST)
     body = {"sha256": sha256(data)}
-    if set(told) != {"kind", "body", "signature"} or told["kind"] != kind or told["body"] != body:
+    if set(tree) != {"kind", "body", "signature"} or tree["kind"] != kind or tree["body"] != body:
         raise refuse("signature", f"this is no signature over this {kind}")
     try:
-        signed = unhex(told["signature"], SIZE)
+        signed = unhex(tree["signature"], SIZE)
         public_key(public).verify(signed, _DOMAIN + kind.encode() + b"\n" + canonical(body))
         return
     except (InvalidSignature, SecureSumError):

@@ -81,5 +81,5 @@ def _fetch(address: str, name: str, most: int) -> bytes:
 
 
 def _block(answer: Any, left: int) -> bytes:
-    found: bytes = answer.read(min(BLOCK, left + 1))
-    return found
+    data: bytes = answer.read(min(BLOCK, left + 1))
+    return data

@@ -14,7 +14,7 @@ MOST_DEPTH = 16
 Tree = dict[str, Any]
 
 
-def parse_object(data: bytes, what: str, most: int) -> Tree:
+def parse_object(data: bytes, name: str, most: int) -> Tree:
     """The object that ``data`` holds.
 
     ===========================================================  =========
@@ -31,33 +31,33 @@ def parse_object(data: bytes, what: str, most: int) -> Tree:
         HubError: see the table.
     """
     if len(data) > most:
-        raise refuse("size", f"{what} has {len(data):,} bytes, at most {most:,}")
-    found = attempt(lambda: json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant))
-    if not isinstance(found, dict):
-        raise refuse("form", f"{what} is no JSON object with each name once")
-    fault = _fault(found)
+        raise refuse("size", f"{name} has {len(data):,} bytes, at most {most:,}")
+    tree = attempt(lambda: json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant))
+    if not isinstance(tree, dict):
+        raise refuse("form", f"{name} is no JSON object with each name once")
+    fault = _fault(tree)
     if fault:
-        raise refuse(*fault[:1], f"{what}: {fault[1]}")
-    return found
+        raise refuse(*fault[:1], f"{name}: {fault[1]}")
+    return tree
 
 
-def parse_canonical(data: bytes, what: str, most: int) -> Tree:
+def parse_canonical(data: bytes, name: str, most: int) -> Tree:
     """As :func:`parse_object`, and written in the one way in which signed values are written.
 
     Raises:
         HubError: form, also where the same value is written in another way.
     """
-    found = parse_object(data, what, most)
-    if canonical(found) != data:
-        raise refuse("form", f"{what} is not canonical JSON")
-    return found
+    tree = parse_object(data, name, most)
+    if canonical(tree) != data:
+        raise refuse("form", f"{name} is not canonical JSON")
+    return tree
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Tree:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
         raise ValueError("a name twice")
-    return found
+    return tree
 
 
 def _no_constant(_text: str) -> NoReturn:

@@ -38,7 +38,7 @@ class Place:
     start: int
 
 
-def read_header(data: bytes, what: str) -> tuple[dict[str, Place], int, Mapping[str, str]]:
+def read_header(data: bytes, file: str) -> tuple[dict[str, Place], int, Mapping[str, str]]:
     """(name -> place, where the values begin, the file's own words).
 
     ================================================================  ==========
@@ -56,59 +56,59 @@ def read_header(data: bytes, what: str) -> tuple[dict[str, Place], int, Mapping[
     """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or not 2 <= length <= min(MOST_HEADER, len(data) - 8):
-        raise refuse("size", f"{what} has a header of {length:,} bytes")
-    told = parse_object(data[8 : 8 + length], f"the header of {what}", MOST_HEADER)
-    words = told.pop("__metadata__", {})
+        raise refuse("size", f"{file} has a header of {length:,} bytes")
+    entries = parse_object(data[8 : 8 + length], f"the header of {file}", MOST_HEADER)
+    words = entries.pop("__metadata__", {})
     if not isinstance(words, dict) or not all(isinstance(value, str) for value in words.values()):
-        raise refuse("form", f"the header of {what} has other words than texts")
-    if len(told) > MOST_TENSORS:
-        raise refuse("size", f"{what} has {len(told):,} tensors, at most {MOST_TENSORS:,}")
+        raise refuse("form", f"the header of {file} has other words than texts")
+    if len(entries) > MOST_TENSORS:
+        raise refuse("size", f"{file} has {len(entries):,} tensors, at most {MOST_TENSORS:,}")
     ends, places = [], {}
-    for name, entry in told.items():
-        places[name], end = _place(name, entry, what)
+    for name, entry in entries.items():
+        places[name], end = _place(name, entry, file)
         ends.append((places[name].start, end))
     at = 0
     for start, end in sorted(ends):
         if start != at:
-            raise refuse("tensors", f"the values of {what} overlap or leave a gap")
+            raise refuse("tensors", f"the values of {file} overlap or leave a gap")
         at = end
     if at != len(data) - 8 - length:
-        raise refuse("tensors", f"{what} has {len(data) - 8 - length:,} bytes of values, its header says {at:,}")
+        raise refuse("tensors", f"{file} has {len(data) - 8 - length:,} bytes of values, its header says {at:,}")
     return places, 8 + length, words
 
 
-def _place(name: str, entry: object, what: str) -> tuple[Place, int]:
+def _place(name: str, entry: object, file: str) -> tuple[Place, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"} or len(name) > 500:
-        raise refuse("form", f"the header of {what} describes a tensor in another way")
+        raise refuse("form", f"the header of {file} describes a tensor in another way")
     shape, offsets = entry["shape"], entry["data_offsets"]
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or any(type(one) is not int or one < 0 for one in numbers):
-            raise refuse("form", f"the header of {what} has a shape that is none")
+            raise refuse("form", f"the header of {file} has a shape that is none")
     if len(offsets) != 2 or len(shape) > 4 or max(shape, default=0) > MOST_DIMENSION:
-        raise refuse("size", f"a tensor of {what} has the shape {shape[:5]}")
+        raise refuse("size", f"a tensor of {file} has the shape {shape[:5]}")
     kind = TYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if kind is None:
-        raise refuse("tensors", f"a tensor of {what} is neither float32 nor int64")
+        raise refuse("tensors", f"a tensor of {file} is neither float32 nor int64")
     if offsets[1] - offsets[0] != math.prod(shape) * kind.itemsize:
-        raise refuse("tensors", f"a tensor of {what} has the shape {shape} in {offsets[1] - offsets[0]:,} bytes")
+        raise refuse("tensors", f"a tensor of {file} has the shape {shape} in {offsets[1] - offsets[0]:,} bytes")
     return Place(kind, tuple(shape), offsets[0]), offsets[1]
 
 
-def read_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
+def read_arrays(data: bytes, file: str) -> dict[str, NDArray[Any]]:
     """Every tensor as a read-only view of ``data``.
 
     Raises:
         HubError: as :func:`read_header`; tensors: a value that is not finite.
     """
-    places, begin, _ = read_header(data, what)
-    found = {}
+    places, begin, _ = read_header(data, file)
+    arrays = {}
     for name, place in places.items():
         size = math.prod(place.shape)
         value = np.frombuffer(data, place.type, size, begin + place.start) if size else np.zeros(0, place.type)
         if place.type.kind == "f" and not np.isfinite(value).all():
-            raise refuse("tensors", f"a tensor of {what} has values that are not finite")
-        found[name] = value.reshape(place.shape)
-    return found
+            raise refuse("tensors", f"a tensor of {file} has values that are not finite")
+        arrays[name] = value.reshape(place.shape)
+    return arrays
 
 
 def adapter_arrays(weights: bytes, head: bytes | None, work: WorkSpec) -> Arrays:
@@ -140,11 +140,11 @@ def adapter_arrays(weights: bytes, head: bytes | None, work: WorkSpec) -> Arrays
     if head is not None:
         size = work.task.head_size
         wanted = {"head.weight": (size, -1), "head.bias": (size,)}
-        found = read_arrays(head, "head.safetensors")
-        shapes = {name: (value.shape[0], -1) if value.ndim == 2 else value.shape for name, value in found.items()}
-        if shapes != wanted or any(value.dtype != TYPES["F32"] for value in found.values()):
+        head_arrays = read_arrays(head, "head.safetensors")
+        shapes = {name: (value.shape[0], -1) if value.ndim == 2 else value.shape for name, value in head_arrays.items()}
+        if shapes != wanted or any(value.dtype != TYPES["F32"] for value in head_arrays.values()):
             raise refuse("tensors", f"head.safetensors does not fit {size} labels")
-        arrays |= found
+        arrays |= head_arrays
     return arrays
 
 
@@ -155,7 +155,7 @@ def _check_pairs(arrays: Arrays, rank: int) -> None:
         if first is None or second is None or first.ndim != 2 or second.ndim != 2:
             raise refuse("tensors", "a layer has one factor of two, or a factor that is no matrix")
         if first.shape[0] != rank or second.shape[1] != rank or not first.size or not second.size:
-            what = f"a layer has factors of shape {first.shape} and {second.shape}; work.json has the rank {rank}"
-            raise refuse("tensors", what)
+            message = f"a layer has factors of shape {first.shape} and {second.shape}; work.json has the rank {rank}"
+            raise refuse("tensors", message)
     if not layers:
         raise refuse("tensors", "adapter_model.safetensors adapts no layer")

@@ -69,21 +69,21 @@ def read_trust(home: Path) -> Trust:
     publishers = _tree(home / PUBLISHERS)
     if not all(is_name(name) and is_public(key) for name, key in publishers.items()):
         raise refuse("form", f"{home / PUBLISHERS} is damaged")
-    seen = {key: _seen(told, home) for key, told in _tree(home / SEEN).items()}
+    seen = {key: _seen(entry, home) for key, entry in _tree(home / SEEN).items()}
     return Trust(publishers, seen)
 
 
-def _seen(told: object, home: Path) -> Seen:
+def _seen(entry: object, home: Path) -> Seen:
     try:
-        found = Seen(**told)  # type: ignore[arg-type]
-        sound = type(found.serial) is int and isinstance(found.index, str)
-        sound = sound and all(type(number) is int for number in found.versions.values())
-        sound = sound and all(isinstance(reason, str) for reason in found.revoked.values())
+        seen = Seen(**entry)  # type: ignore[arg-type]
+        sound = type(seen.serial) is int and isinstance(seen.index, str)
+        sound = sound and all(type(number) is int for number in seen.versions.values())
+        sound = sound and all(isinstance(reason, str) for reason in seen.revoked.values())
     except (TypeError, AttributeError):
         sound = False
     if not sound:
         raise refuse("form", f"{home / SEEN} is damaged: what was seen of publishers is lost")
-    return found
+    return seen
 
 
 def own_identity(home: Path, *, make: bool = False) -> Identity:
@@ -115,8 +115,8 @@ def trust_publisher(home: Path, name: str, public: str) -> None:
     with locked(home / ".lock"):
         held = dict(read_trust(home).publishers)
         if held.get(name, public) != public:
-            what = f"{name} is trusted with another key"
-            raise ConfigError([what], remedy=f"if it has changed: llmchain-fl hub keys distrust {name}, then again")
+            message = f"{name} is trusted with another key"
+            raise ConfigError([message], remedy=f"if it has changed: llmchain-fl hub keys distrust {name}, then again")
         _write(home / PUBLISHERS, {**held, name: public})
 
 

@@ -51,11 +51,11 @@ class Desk:
 
     def ask(self, texts: Sequence[str]) -> list[str]:
         """The best label of each text."""
-        found = list[str]()
+        labels = list[str]()
         for start in range(0, len(texts), TOGETHER):
             answer = self._teller.ask(list(texts[start : start + TOGETHER]))
-            found += [one["label"] for one in answer["results"]]
-        return found
+            labels += [one["label"] for one in answer["results"]]
+        return labels
 
     def correct(self, user: User, talk: Talk, topics: Mapping[str, str]) -> None:
         """A user agrees to training and asks; a clerk says of each answer what is right. ``topics``: of passages."""
@@ -71,19 +71,19 @@ class Desk:
             talk.told += 1
 
 
-def write_serve_file(folder: Path, site: str, token: str, told: Mapping[str, Any]) -> Path:
-    """``serve.toml`` of one site. ``told``: adapter folder, label, threshold, base, home, passages, threads, store."""
+def write_serve_file(folder: Path, site: str, token: str, facts: Mapping[str, Any]) -> Path:
+    """``serve.toml`` of one site. ``facts``: adapter folder, label, threshold, base, home, passages, threads, store."""
     tree: dict[str, Any] = {
         "port": 0,
-        "hub_home": told["home"],
-        "base": told["base"],
-        "threads": told["threads"],
-        "adapter": [{"folder": told["adapter"], "abstain_below": told["threshold"]}],
-        "tenant": {site: {"adapters": [told["label"]], "tokens": [token_hash(token)], "speaks_for_persons": True}},
-        "feedback": {"store": told["store"], "rows_per_day": 1000},
+        "hub_home": facts["home"],
+        "base": facts["base"],
+        "threads": facts["threads"],
+        "adapter": [{"folder": facts["adapter"], "abstain_below": facts["threshold"]}],
+        "tenant": {site: {"adapters": [facts["label"]], "tokens": [token_hash(token)], "speaks_for_persons": True}},
+        "feedback": {"store": facts["store"], "rows_per_day": 1000},
     }
-    if told["passages"]:
-        tree["passages"] = {"file": told["passages"]}
+    if facts["passages"]:
+        tree["passages"] = {"file": facts["passages"]}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "serve.toml"
     file.write_text(table_to_toml(tree), encoding="utf-8")
@@ -103,7 +103,7 @@ def bare_base() -> Any:
 
 
 @contextmanager
-def serving(folder: Path, site: str, told: Mapping[str, Any], load: Any) -> Iterator[Desk]:
+def serving(folder: Path, site: str, settings: Mapping[str, Any], load: Any) -> Iterator[Desk]:
     """A server on a thread of this process, over loopback, until the block ends.
 
     Raises:
@@ -116,7 +116,7 @@ def serving(folder: Path, site: str, told: Mapping[str, Any], load: Any) -> Iter
         address.append(http_address)
         there.set()
 
-    running = open_server(read_settings(write_serve_file(folder, site, token, told)), told=ready, load=load)
+    running = open_server(read_settings(write_serve_file(folder, site, token, settings)), told=ready, load=load)
 
     def run() -> None:
         try:

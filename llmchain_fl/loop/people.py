@@ -22,45 +22,45 @@ MESSAGES = 4
 """Of a user, so many are made up for each that is asked for: some users write more than others."""
 
 
-def users_of(told: Loop, run: RunDir) -> dict[str, list[User]]:
+def users_of(spec: Loop, run: RunDir) -> dict[str, list[User]]:
     """Site -> its users, dealt in turn.
 
     Raises:
         DataError: the source cannot be read, or has fewer persons than are asked for.
     """
-    loop, own = told.loop, dict[str, list[tuple[str, str]]]()
-    for text, label, person in _read(told, "train", MESSAGES * loop.count):
+    loop, own = spec.loop, dict[str, list[tuple[str, str]]]()
+    for text, label, person in _read(spec, "train", MESSAGES * loop.count):
         own.setdefault(same_person(person), []).append((text, label))
     if len(own) < loop.count:
         raise DataError(f"has {len(own)} persons", where=loop.users, remedy=f"loop.count asks for {loop.count}")
     sites = sorted(path.name for path in run.sites.iterdir() if path.is_dir())
-    found: dict[str, list[User]] = {site: [] for site in sites}
+    users: dict[str, list[User]] = {site: [] for site in sites}
     for place, (name, messages) in enumerate(list(own.items())[: loop.count]):
-        found[sites[place % len(sites)]].append(User(name, tuple(messages[: loop.most])))
-    return found
+        users[sites[place % len(sites)]].append(User(name, tuple(messages[: loop.most])))
+    return users
 
 
-def held_out_of(told: Loop) -> list[tuple[str, str]]:
+def held_out_of(spec: Loop) -> list[tuple[str, str]]:
     """(message, right label) of others, which nobody corrects."""
-    return [(text, label) for text, label, _ in _read(told, "test", told.loop.held_out)]
+    return [(text, label) for text, label, _ in _read(spec, "test", spec.loop.held_out)]
 
 
-def _read(told: Loop, split: str, size: int) -> list[tuple[str, str, str]]:
+def _read(spec: Loop, split: str, size: int) -> list[tuple[str, str, str]]:
     """(text, label, person)."""
-    columns, labels = ("text", "label", "person"), public_labels(told.config)
+    columns, labels = ("text", "label", "person"), public_labels(spec.config)
     rows = read_rows(
-        told.loop.users, mapping={}, required=columns, split=split, seed=told.config.seed, size=size, private=False
+        spec.loop.users, mapping={}, required=columns, split=split, seed=spec.config.seed, size=size, private=False
     )
     return [(row["text"], row["label"], row["person"]) for row in rows.records if row["label"] in labels]
 
 
-def passages_of(told: Loop, file: Path) -> tuple[str, dict[str, str]]:
+def passages_of(spec: Loop, file: Path) -> tuple[str, dict[str, str]]:
     """The file of the passages ("": none; made-up ones are written to ``file``), and id -> label where it says which.
 
     Raises:
         DataError: it cannot be read.
     """
-    source = told.loop.passages
+    source = spec.loop.passages
     rows: Sequence[Mapping[str, str]]
     if source == BANK:
         rows, source = bank_passages(), str(file.absolute())
@@ -73,18 +73,18 @@ def passages_of(told: Loop, file: Path) -> tuple[str, dict[str, str]]:
     return source, {row["id"]: row["label"] for row in rows if "id" in row and "label" in row}
 
 
-def threshold_of(told: Loop, run: RunDir) -> Threshold:
+def threshold_of(spec: Loop, run: RunDir) -> Threshold:
     """``abstain_below`` on the public test records of the run's stages, for the accuracy that the loop asks for.
 
     Raises:
         ConfigError: no threshold makes answers so often right.
     """
-    config, sources = told.config, Sources()
+    config, sources = spec.config, Sources()
     labels = list(public_labels(config))
     rows = [row for stage in config.stage for row in sources.stage(config, stage, "test", labels).records]
     answers = _asked(run, [row["text"] for row in rows])
     right = [label == row["label"] for (label, _), row in zip(answers, rows, strict=True)]
-    return abstain_below([chance for _, chance in answers], right, told.loop.accuracy)
+    return abstain_below([chance for _, chance in answers], right, spec.loop.accuracy)
 
 
 def answered(run: RunDir, held_out: Sequence[tuple[str, str]]) -> list[str]:

@@ -83,8 +83,8 @@ def read_loop(name: str, given: Sequence[str] = ()) -> Loop:
 
 
 def _checked(tree: Mapping[str, Any], name: str) -> Loop:
-    told = {key: value for key, value in tree.items() if key != "loop"}
-    config = build(told)
+    rest = {key: value for key, value in tree.items() if key != "loop"}
+    config = build(rest)
     try:
         loop = LoopConfig.model_validate(tree.get("loop", {}))
         policy, statement = Policy.model_validate(loop.policy), Statement.model_validate(loop.statement)

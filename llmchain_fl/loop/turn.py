@@ -117,14 +117,14 @@ class Turn:
         label, verdict = self._promoted(run, 2)
         after = self._answered(label, held_out, next(iter(users))) if verdict.passed else answered(run, held_out)
         change = paired_change(_right(before, held_out), _right(after, held_out))
-        found = Outcome(
+        outcome = Outcome(
             float(_right(before, held_out).mean()), float(_right(after, held_out).mean()), change.half_width,
             len(held_out), talk, rows, persons, _epsilon(run), _terms(run), verdict.passed,
             tuple(one.name for one in verdict.checks if not one.passed),
         )  # fmt: skip
-        write_json(self.out / "outcome.json", {**asdict(found), "loop": loop.name})
+        write_json(self.out / "outcome.json", {**asdict(outcome), "loop": loop.name})
         self._did("ended", promoted=verdict.passed, outcome=sha256((self.out / "outcome.json").read_bytes()))
-        return found
+        return outcome
 
     def _did(self, kind: str, **values: Any) -> None:
         self.log.enter(kind, **values)
@@ -161,13 +161,13 @@ class Turn:
         """Every site's users ask and are corrected; what the held-out messages are answered with."""
         talk, before, threshold = Talk(), list[str](), 0.0
         if self.told.loop.accuracy:
-            found = threshold_of(self.told, run)
-            threshold = found.threshold
-            self._did("calibrated", abstain_below=round(threshold, 4), coverage=round(found.coverage, 4))
+            choice = threshold_of(self.told, run)
+            threshold = choice.threshold
+            self._did("calibrated", abstain_below=round(threshold, 4), coverage=round(choice.coverage, 4))
         passages, topics = passages_of(self.told, self.out / "passages.jsonl")
         for place, (site, own) in enumerate(users.items()):
-            told = self._desk(label, site, threshold, passages)
-            with serving(self.out / "desks" / site, site, told, self._load) as desk:
+            settings = self._desk(label, site, threshold, passages)
+            with serving(self.out / "desks" / site, site, settings, self._load) as desk:
                 for user in own:
                     desk.correct(user, talk, topics)
                 if place == 0:
@@ -176,8 +176,8 @@ class Turn:
         return talk, before
 
     def _answered(self, label: str, held_out: Sequence[tuple[str, str]], site: str) -> list[str]:
-        told = {**self._desk(label, site, 0.0), "store": ""}
-        with serving(self.out / "desks" / f"{site}-after", site, told, self._load) as desk:
+        settings = {**self._desk(label, site, 0.0), "store": ""}
+        with serving(self.out / "desks" / f"{site}-after", site, settings, self._load) as desk:
             return desk.ask([text for text, _ in held_out])
 
     def _editions(self, users: Mapping[str, list[User]]) -> tuple[int, int]:
@@ -212,23 +212,23 @@ class Turn:
 
 def _epsilon(run: RunDir) -> float:
     """What a site has spent at most; infinite without privacy."""
-    told = run.read_privacy()
-    spent = [float(site["epsilon"]) for site in told.get("sites", {}).values()] if told.get("private") else []
+    privacy = run.read_privacy()
+    spent = [float(site["epsilon"]) for site in privacy.get("sites", {}).values()] if privacy.get("private") else []
     return max(spent, default=float("inf"))
 
 
 def _terms(run: RunDir) -> str:
     """Delta, unit, accountant, and where the noise is; that there is none."""
-    told = run.read_privacy()
-    if not told.get("private"):
+    privacy = run.read_privacy()
+    if not privacy.get("private"):
         return "no differential privacy"
-    return guarantee(float(told["delta"]), str(told["unit"]), str(told["accountant"]), str(told["noise"]))
+    return guarantee(float(privacy["delta"]), str(privacy["unit"]), str(privacy["accountant"]), str(privacy["noise"]))
 
 
-def _right(found: Sequence[str], held_out: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-    return np.array([one == label for one, (_, label) in zip(found, held_out, strict=True)], dtype=np.float64)
+def _right(answers: Sequence[str], held_out: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    return np.array([one == label for one, (_, label) in zip(answers, held_out, strict=True)], dtype=np.float64)
 
 
-def play(told: Loop, out: Path, say: Say = lambda line: None) -> Outcome:
+def play(spec: Loop, out: Path, say: Say = lambda line: None) -> Outcome:
     """Play one turn in the folder ``out``; see :meth:`Turn.play`."""
-    return Turn(told, out, say).play()
+    return Turn(spec, out, say).play()

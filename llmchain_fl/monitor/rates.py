@@ -75,8 +75,8 @@ def confusion_of(said: Sequence[bool], so: Sequence[bool]) -> Confusion:
         kind = "of a watched label" if not yes else "of another label"
         raise ConfigError([f"reference: no record {kind}"], remedy="give public records of both kinds, or none at all")
     pairs = list(zip(said, so, strict=True))
-    found = Confusion(sum(s for s, t in pairs if t) / yes, sum(s for s, t in pairs if not t) / no)
-    if found.gap < LEAST_GAP:
-        fault = f"reference: the adapter says yes to {found.right:.0%} that are and {found.wrong:.0%} that are not"
+    rates = Confusion(sum(s for s, t in pairs if t) / yes, sum(s for s, t in pairs if not t) / no)
+    if rates.gap < LEAST_GAP:
+        fault = f"reference: the adapter says yes to {rates.right:.0%} that are and {rates.wrong:.0%} that are not"
         raise ConfigError([fault], remedy="watch a label that the adapter knows, or leave `reference` out")
-    return found
+    return rates

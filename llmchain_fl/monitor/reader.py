@@ -48,8 +48,8 @@ class Reader:
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """In the frozen base, adapter off; unit length, [n, H]."""
-        found = self._task.frozen_features(self._task.encode([{"text": text} for text in texts]))
-        return found.double().cpu().numpy().astype(np.float64)
+        vectors = self._task.frozen_features(self._task.encode([{"text": text} for text in texts]))
+        return vectors.double().cpu().numpy().astype(np.float64)
 
     def held_against(self, settings: MonitorSettings) -> tuple[Confusion, Reference | None]:
         """What the public reference says of the classifier, and of texts.

@@ -70,10 +70,10 @@ def _served(watch: Watch, lock: threading.Lock, port: int, say: Callable[[str], 
 def _batches(settings: MonitorSettings, watch: Watch, stop: threading.Event) -> Iterator[list[Entry]]:
     """As many entries as go through the model together, or those that are there when the stream pauses."""
     batch: list[Entry] = []
-    asked = "text" if settings.adapter else "label"
+    required = "text" if settings.adapter else "label"
     columns = {str(name): column for name, column in settings.columns.items()}
     for line in lines(settings.stream, settings.follow, stop):
-        entry = entry_of(line, columns, asked) if line.strip() else None
+        entry = entry_of(line, columns, required) if line.strip() else None
         watch.bad_lines += bool(line.strip()) and entry is None
         if entry is not None:
             batch.append(entry)

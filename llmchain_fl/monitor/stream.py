@@ -37,12 +37,12 @@ class Entry:
     source: str
 
 
-def entry_of(line: str, columns: Mapping[str, str], asked: str) -> Entry | None:
+def entry_of(line: str, columns: Mapping[str, str], required: str) -> Entry | None:
     """An entry; None where the line is none.
 
     Args:
         columns: text, label, topic, source -> the stream's names, where they are others.
-        asked: the column that there must be.
+        required: the column that there must be.
     """
     if len(line) > MOST_CHARS:
         return None
@@ -53,7 +53,7 @@ def entry_of(line: str, columns: Mapping[str, str], asked: str) -> Entry | None:
     if not isinstance(cells, dict):
         return None
     values = {name: cells.get(columns.get(name, name), "") for name in ("text", "label", "topic", "source")}
-    if not all(isinstance(value, str) for value in values.values()) or not values[asked]:
+    if not all(isinstance(value, str) for value in values.values()) or not values[required]:
         return None
     return Entry(**values)
 
@@ -70,8 +70,8 @@ def lines(stream: str, follow: bool, stop: threading.Event) -> Iterator[str]:
     try:
         yield from _of_file(Path(stream), follow, stop)
     except OSError as error:
-        what = error.strerror or "it is damaged"
-        raise DataError(f"cannot be read: {what}", where=stream, remedy="name a file of JSON lines") from None
+        reason = error.strerror or "it is damaged"
+        raise DataError(f"cannot be read: {reason}", where=stream, remedy="name a file of JSON lines") from None
 
 
 def _until(file: IO[str], stop: threading.Event) -> Iterator[str]:

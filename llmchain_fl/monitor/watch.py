@@ -87,11 +87,11 @@ class Watch:
         | no topics in the settings | ``all`` |
         """
         self.texts += 1
-        found = self.topics.get(topic) or self.topics.get(OTHER) or self.topics[ALL]
-        window = found.see(yes, source)
+        watched = self.topics.get(topic) or self.topics.get(OTHER) or self.topics[ALL]
+        window = watched.see(yes, source)
         if window is not None:
             self.windows += 1
-            self._note(window.turn, found.name, window.number, window.rate, found.usual)
+            self._note(window.turn, watched.name, window.number, window.rate, watched.usual)
         return self._see_input(vector) or window is not None
 
     def _see_input(self, vector: Vectors | None) -> bool:

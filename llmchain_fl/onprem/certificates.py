@@ -132,10 +132,10 @@ def read_signed(key: Path, certificate: Path) -> Signed:
     Raises:
         ConfigError: one of them is gone, or is none, or they do not belong together.
     """
-    found, private = read_certificate(certificate), read_private(key)
-    if private.public_key() != found.public_key():
+    public, private = read_certificate(certificate), read_private(key)
+    if private.public_key() != public.public_key():
         raise ConfigError([f"{key} is not the key of {certificate}"], remedy="put back the two that belong together")
-    return Signed(private, found)
+    return Signed(private, public)
 
 
 def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -145,12 +145,12 @@ def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
         ConfigError: gone, or none.
     """
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), None)
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError):
-        found = None
-    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError([f"{path} is no private key that can be read"], remedy="put it back from where you keep it")
-    return found
+    return key
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -182,13 +182,13 @@ def ending(folder: Path, now: datetime) -> list[str]:
     Raises:
         ConfigError: one cannot be read.
     """
-    found = []
+    warnings = []
     for name, remedy in (("server.crt", "provision renew"), ("ca.crt", "provision renew --authority")):
         end = read_certificate(folder / name).not_valid_after_utc
         if days_left(end, now) <= WARN_DAYS:
-            told = "is past since" if end < now else "ends on"
-            found.append(f"{folder / name} {told} {end.date()}: llmchain-fl {remedy}")
-    return found
+            state = "is past since" if end < now else "ends on"
+            warnings.append(f"{folder / name} {state} {end.date()}: llmchain-fl {remedy}")
+    return warnings
 
 
 def utc_now() -> datetime:

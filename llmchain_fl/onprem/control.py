@@ -55,8 +55,8 @@ def control_of(address: str, authority: Path) -> Iterator[Control]:
         client.close()
 
 
-def ask(what: str, method: Callable[[A], B], request: A) -> B:
-    """One question; ``what`` the SuperLink is to do, for the error.
+def ask(action: str, method: Callable[[A], B], request: A) -> B:
+    """One question; ``action`` the SuperLink is to do, for the error.
 
     Raises:
         RunError: it does not answer, or refuses.
@@ -64,7 +64,7 @@ def ask(what: str, method: Callable[[A], B], request: A) -> B:
     try:
         return method(request)
     except Exception as error:
-        raise refused(what, error) from error
+        raise refused(action, error) from error
 
 
 def code_of(error: BaseException | None) -> int | None:
@@ -72,15 +72,15 @@ def code_of(error: BaseException | None) -> int | None:
     from flwr.supercore.error import FlowerError
 
     text = getattr(getattr(error, "response", None), "text", None)
-    told = error if isinstance(error, FlowerError) else FlowerError.from_json(text)
-    return int(told.code) if told is not None else None
+    flower_error = error if isinstance(error, FlowerError) else FlowerError.from_json(text)
+    return int(flower_error.code) if flower_error is not None else None
 
 
-def refused(what: str, error: Exception) -> RunError:
-    """The error of a SuperLink that did not do ``what``."""
+def refused(action: str, error: Exception) -> RunError:
+    """The error of a SuperLink that did not do ``action``."""
     code = code_of(error)
-    told = f"code {code}" if code is not None else type(error).__name__
+    detail = f"code {code}" if code is not None else type(error).__name__
     return RunError(
-        f"the SuperLink did not {what} ({told})",
+        f"the SuperLink did not {action} ({detail})",
         remedy="see whether it runs, and its log; its control API must be reachable from this machine",
     )

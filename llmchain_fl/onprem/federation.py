@@ -157,24 +157,24 @@ def _joined(host: str, address: str) -> str:
 def faults_of(error: pydantic.ValidationError, section: type[Section]) -> list[str]:
     """One line for each fault: the key, what is wrong, and the nearest key where there is none of this name."""
     known = [key for key, _ in walk_fields(section) if not key.startswith("sites.")]
-    found = []
+    lines = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
         if fault["type"] == "extra_forbidden":
-            found.append(one_line(f"{key} is no key{nearest(key, known)}"))
+            lines.append(one_line(f"{key} is no key{nearest(key, known)}"))
         else:
-            found.append(one_line(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}"))
-    return found
+            lines.append(one_line(f"{key}: {str(fault['msg']).removeprefix('Value error, ')}"))
+    return lines
 
 
 def _address_faults(page: Page) -> list[str]:
     host, port = split(page.address)
     hosts = [("listen", page.listen), *(("also", name) for name in page.also)]
     if 0 < port < 65536:
-        found, hosts = [], [("address", host), *hosts]
+        faults, hosts = [], [("address", host), *hosts]
     else:
-        found = [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
-    return found + [
+        faults = [f'address = "{page.address}": write HOST:PORT, a port from 1 to 65535']
+    return faults + [
         f'{key}: "{name}" is no name of a machine and no IP address' for key, name in hosts if not _is_host(name)
     ]
 
@@ -191,11 +191,11 @@ def _site_faults(page: Page, site: type[Section]) -> list[str]:
     """Faults of the tables for all sites once, then of each site's own."""
     needed = {"data": {"train": ""}}
     common = _faults_in(Tables.over(page, needed), site)
-    found = list(common)
+    faults = list(common)
     for name, own in page.sites.items():
         own_faults = _faults_in(own.over(Tables.over(page, needed)), site)
-        found += [f"sites.{name}.{line}" for line in own_faults if line not in common]
-    return found
+        faults += [f"sites.{name}.{line}" for line in own_faults if line not in common]
+    return faults
 
 
 def _faults_in(tables: Mapping[str, Table], site: type[Section]) -> list[str]:

@@ -59,13 +59,13 @@ class RuntimeTasks:
     def token(self) -> tuple[str, str] | None:
         """(kind, token) of the oldest task that waits; None where there is none."""
         request = AcquireTaskRequest(supported_task_types=self._kinds, agentapp_fab_hashes=[])
-        found = self._client.AcquireTask(request)
-        return (found.task.type, found.token) if found.HasField("task") and found.token else None
+        response = self._client.AcquireTask(request)
+        return (response.task.type, response.token) if response.HasField("task") and response.token else None
 
     def acquire(self) -> RuntimeTask | None:
         """The same, ready to be answered."""
-        found = self.token()
-        return None if found is None else RuntimeTask(self._access, *found)
+        token = self.token()
+        return None if token is None else RuntimeTask(self._access, *token)
 
 
 class RuntimeTask:

@@ -75,14 +75,14 @@ class Follower:
             done, known = self.rounds(run) if again else 0, len(_log(run))
             number = self._start(bundle, wish, again)
             status = self._until_over(number, run)
-            found = judged(status, [str(one["why"]) for one in _log(run)[known:] if one["type"] == "stopped"], faults)
-            if found is not None:
-                return found
+            outcome = judged(status, [str(one["why"]) for one in _log(run)[known:] if one["type"] == "stopped"], faults)
+            if outcome is not None:
+                return outcome
             faults = 1 if self.rounds(run) > done else faults + 1
-            told = status.details if status else "the SuperLink does not know it any more"
+            details = status.details if status else "the SuperLink does not know it any more"
             if faults > TRIES:
-                return Outcome(FAILED, f"the run died {faults} times without a round between: {told}")
-            self.say(f"the run died ({told}); it is gone on with")
+                return Outcome(FAILED, f"the run died {faults} times without a round between: {details}")
+            self.say(f"the run died ({details}); it is gone on with")
             self.sleep(AFTER_FAULT[faults - 1])
             again = run.begun or not run.discard()
 
@@ -142,18 +142,18 @@ def sites_line(here: dict[str, bool]) -> str:
 
 def judged(status: Status | None, words: list[str], faults: int) -> Outcome | None:
     """What became of a run that is over; None: its process died. ``words``: why it ended, by its own audit log."""
-    word, told = (words[-1] if words else ""), (status.details if status else "")
+    word, details = (words[-1] if words else ""), (status.details if status else "")
     if word == "done":
         return Outcome(COMPLETED, "completed")
     if word == RunStopped.code:
-        return Outcome(BUDGET, told)
+        return Outcome(BUDGET, details)
     if status is not None and status.word == "stopped":
         return Outcome(FAILED, "somebody stopped it")
-    raised = "exception: " in told
-    if word == "config" or (not word and raised and _BAD_CONFIG in told and not faults):
-        return Outcome(CONFIG, told)
+    raised = "exception: " in details
+    if word == "config" or (not word and raised and _BAD_CONFIG in details and not faults):
+        return Outcome(CONFIG, details)
     if word not in ("", "interrupted", LlmchainError.code) or (not word and raised and not faults):
-        return Outcome(FAILED, told)
+        return Outcome(FAILED, details)
     return None
 
 

@@ -28,9 +28,9 @@ def site_of(kit: Path, port: int = 0) -> SiteSettings:
         ConfigError: there is none, or its faults.
     """
     kit = kit.absolute()
-    told = read_site_kit(kit)
+    site_kit = read_site_kit(kit)
     return SiteSettings(
-        kit / SITE, told.coordinator, kit / AUTHORITY, kit / NODE_KEY, port=port, environment=_environment(kit)
+        kit / SITE, site_kit.coordinator, kit / AUTHORITY, kit / NODE_KEY, port=port, environment=_environment(kit)
     )
 
 
@@ -41,13 +41,13 @@ def coordinator_of(kit: Path, database: Path | None = None) -> CoordinatorSettin
         ConfigError: there is none, or its faults.
     """
     kit = kit.absolute()
-    told = read_coordinator_kit(kit)
-    write_flower(kit, told.federation, told.reach)
-    host, port = split(told.listen)
+    coordinator_kit = read_coordinator_kit(kit)
+    write_flower(kit, coordinator_kit.federation, coordinator_kit.reach)
+    host, port = split(coordinator_kit.listen)
     return CoordinatorSettings(
         host,
         port,
-        split(told.reach)[0],
+        split(coordinator_kit.reach)[0],
         kit / AUTHORITY,
         kit / SERVER_CERTIFICATE,
         kit / SERVER_KEY,

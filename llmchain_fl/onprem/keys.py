@@ -90,13 +90,13 @@ def write_request(folder: Path, name: str) -> Path:
     node, identity = _private(folder)
     public = read_keys(folder, name)
     signed = _signed(public)
-    told = {
+    request = {
         **vars(public),
         "node_signature": node.sign(signed, ec.ECDSA(hashes.SHA256())).hex(),
         "identity_signature": identity.sign(signed).hex(),
     }
     file = folder / f"{name}.request.json"
-    write_file(file, canonical(told) + b"\n")
+    write_file(file, canonical(request) + b"\n")
     return file
 
 
@@ -107,17 +107,17 @@ def read_request(path: Path) -> Public:
         ConfigError: see the table of the module.
     """
     try:
-        told = json.loads(read_regular(path, LONGEST))
+        tree = json.loads(read_regular(path, LONGEST))
     except (OSError, ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict) or set(told) != _FIELDS or not all(isinstance(part, str) for part in told.values()):
+        tree = None
+    if not isinstance(tree, dict) or set(tree) != _FIELDS or not all(isinstance(part, str) for part in tree.values()):
         raise _no_request(path)
-    public = Public(told["name"], told["node_key"], told["identity"])
+    public = Public(tree["name"], tree["node_key"], tree["identity"])
     if not re.fullmatch(NAME, public.name):
         raise _no_request(path)
     try:
         node, identity = node_public(public.node_key), public_key(public.identity)
-        signatures = bytes.fromhex(told["node_signature"]), bytes.fromhex(told["identity_signature"])
+        signatures = bytes.fromhex(tree["node_signature"]), bytes.fromhex(tree["identity_signature"])
         node.verify(signatures[0], _signed(public), ec.ECDSA(hashes.SHA256()))
         identity.verify(signatures[1], _signed(public))
     except InvalidSignature:
@@ -141,12 +141,12 @@ def node_public(line: str) -> ec.EllipticCurvePublicKey:
         ValueError: it is none, or not on P-384.
     """
     try:
-        found = serialization.load_ssh_public_key(line.encode())
+        key = serialization.load_ssh_public_key(line.encode())
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
-    if not isinstance(found, ec.EllipticCurvePublicKey) or not isinstance(found.curve, ec.SECP384R1):
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ValueError("no ECDSA key on P-384")
-    return found
+    return key
 
 
 def node_pem(line: str) -> bytes:
@@ -170,9 +170,9 @@ def _private(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, Ed25519PrivateKe
         file = folder / IDENTITY_KEY
         identity = Ed25519PrivateKey.from_private_bytes(file.read_bytes())
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        what = "damaged" if file.exists() else "not there"
+        state = "damaged" if file.exists() else "not there"
         raise ConfigError(
-            [f"the key {file} is {what}"],
+            [f"the key {file} is {state}"],
             remedy="put it back; or move away what is left of keys/ and make new ones: llmchain-fl site request NAME",
         ) from None
     return node, identity

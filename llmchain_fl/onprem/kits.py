@@ -99,7 +99,7 @@ def write_site(tree: Tree, facts: Facts, name: str) -> None:
     folder, page, entry = own_folder(tree.site(name)), facts.federation.page, facts.roster.sites[name]
     config, names = facts.federation.config, fingerprint(facts.roster.identities())
     labels = public_labels(config)
-    told = kit.SiteKit(
+    site_kit = kit.SiteKit(
         **facts.common,
         name=name,
         base=config.model.path,
@@ -122,7 +122,7 @@ def write_site(tree: Tree, facts: Facts, name: str) -> None:
         requested=entry.origin == "requested",
     )
     _write_common(folder, facts, name)
-    write_file(folder / kit.KIT, table_to_toml(told.model_dump()))
+    write_file(folder / kit.KIT, table_to_toml(site_kit.model_dump()))
     write_file(folder / kit.SITE, site_text(facts.federation, tables, labels))
     write_file(folder / kit.README, readme)
 
@@ -141,8 +141,8 @@ def write_coordinator(tree: Tree, facts: Facts) -> None:
     write_file(
         folder / kit.KIT, table_to_toml(kit.CoordinatorKit(**facts.common, listen=listen, reach=reach).model_dump())
     )
-    told = {"federation": page.name, "made": facts.day, "address": page.address, "ends": ends}
-    write_file(folder / kit.README, texts.coordinator_readme(names=names, **told))
+    fields = {"federation": page.name, "made": facts.day, "address": page.address, "ends": ends}
+    write_file(folder / kit.README, texts.coordinator_readme(names=names, **fields))
 
 
 def write_server(folder: Path, server: Signed) -> None:

@@ -75,31 +75,31 @@ def provision(federation: Federation, root: Path, app: Path, requests: Sequence[
     check_trust(federation)
     allowed, base = base_of(federation.config)
     bundles = federation.page.bundles or [digest for digest in [bundle_digest(app)] if digest]
-    tree, told = Tree(own_folder(root)), Told()
+    tree, summary = Tree(own_folder(root)), Told()
     authority = _authority(tree, federation.page.name, now)
     own_folder(tree.coordinator)
     own_folder(tree.root / "sites")
-    roster = _entered(tree, federation, requests, now, told)
+    roster = _entered(tree, federation, requests, now, summary)
     write_roster(tree.roster, roster)
-    told.roster, told.written = roster, [name for name in federation.page.sites if name in roster.sites]
+    summary.roster, summary.written = roster, [name for name in federation.page.sites if name in roster.sites]
     facts = Facts(federation, roster, authority, now, code_digest(app), bundles, allowed, base)
-    for name in told.written:
+    for name in summary.written:
         write_site(tree, facts, name)
     write_coordinator(tree, facts)
-    told.notes += _notes(tree, federation, bundles, now)
-    return told
+    summary.notes += _notes(tree, federation, bundles, now)
+    return summary
 
 
 def _notes(tree: Tree, federation: Federation, bundles: Sequence[str], now: datetime) -> list[str]:
     """What the kits leave to whoever provisions."""
-    host, found = split(federation.page.address)[0], ending(tree.coordinator, now)
+    host, notes = split(federation.page.address)[0], ending(tree.coordinator, now)
     if federation.page.listen == LOOPBACK and host not in (LOOPBACK, "localhost"):
-        found.append(
+        notes.append(
             f'it listens on {LOOPBACK} alone: let a proxy pass /v1/fleet/ on to it, or write listen = "0.0.0.0"'
         )
     if not bundles:
-        found.append("no bundle can be made of this installation: name those that sites approve (bundles = [...])")
-    return found
+        notes.append("no bundle can be made of this installation: name those that sites approve (bundles = [...])")
+    return notes
 
 
 def _authority(tree: Tree, federation: str, now: datetime) -> Signed:
@@ -114,7 +114,7 @@ def _authority(tree: Tree, federation: str, now: datetime) -> Signed:
     return made
 
 
-def _entered(tree: Tree, federation: Federation, requests: Sequence[Public], now: datetime, told: Told) -> Roster:
+def _entered(tree: Tree, federation: Federation, requests: Sequence[Public], now: datetime, summary: Told) -> Roster:
     page, day = federation.page, now.date().isoformat()
     roster = read_roster(tree.roster) if tree.roster.exists() else Roster(federation=page.name)
     if roster.federation != page.name:
@@ -126,13 +126,13 @@ def _entered(tree: Tree, federation: Federation, requests: Sequence[Public], now
         elif name in roster.sites:
             continue
         elif name in revoked:
-            told.notes.append(f"{name} is revoked: llmchain-fl provision reissue {name} gives it new keys")
+            summary.notes.append(f"{name} is revoked: llmchain-fl provision reissue {name} gives it new keys")
         elif page.keys == "requested":
-            told.notes.append(f"{name} has sent no request yet: llmchain-fl site request {name}, at the site")
+            summary.notes.append(f"{name} has sent no request yet: llmchain-fl site request {name}, at the site")
         else:
             roster = roster.enter(_keys(tree.site(name), name), "made", day)
     left = [name for name in roster.sites if name not in page.sites]
-    told.notes += [f"{name} is no longer on the page: llmchain-fl provision revoke {name} ends it" for name in left]
+    summary.notes += [f"{name} is no longer on the page: llmchain-fl provision revoke {name} ends it" for name in left]
     return roster
 
 

@@ -132,11 +132,11 @@ def _words(address: str, insecure: bool, seconds: float, fault: BaseException) -
 
 
 def _causes(fault: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while fault is not None and fault not in found:
-        found.append(fault)
+    causes: list[BaseException] = []
+    while fault is not None and fault not in causes:
+        causes.append(fault)
         fault = fault.__cause__ or fault.__context__
-    return found
+    return causes
 
 
 def _speaks_tls(address: str) -> bool:
@@ -152,8 +152,8 @@ def _speaks_tls(address: str) -> bool:
 
 
 def _end(secured: ssl.SSLObject | None) -> datetime | None:
-    told = None if secured is None else (secured.getpeercert() or {}).get("notAfter")
-    return None if told is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(str(told)), UTC)
+    end = None if secured is None else (secured.getpeercert() or {}).get("notAfter")
+    return None if end is None else datetime.fromtimestamp(ssl.cert_time_to_seconds(str(end)), UTC)
 
 
 def _ahead(date: str, now: float) -> float | None:

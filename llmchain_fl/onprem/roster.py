@@ -97,7 +97,7 @@ class Roster(Section):
             known = "it is revoked already" if gone else f"there is none{nearest(name, list(self.sites))}"
             raise ConfigError([f"the site {name}: {known}"], remedy="name a site of the roster")
         past = Revoked(name=name, node_key=entry.node_key, identity=entry.identity, since=entry.since, until=day)
-        rest = {other: told for other, told in self.sites.items() if other != name}
+        rest = {other: keys for other, keys in self.sites.items() if other != name}
         return self.model_copy(update={"sites": rest, "revoked": [*self.revoked, past]})
 
     def keys(self) -> set[str]:
@@ -128,8 +128,8 @@ def read_roster(path: Path) -> Roster:
         ) from None
     except (OSError, pydantic.ValidationError):
         raise ConfigError([f"the roster {path} cannot be read"], remedy="put it back from a backup") from None
-    told = roster.every_key()
-    if len(set(told)) < len(told):
+    keys = roster.every_key()
+    if len(set(keys)) < len(keys):
         raise ConfigError([f"a key stands twice in the roster {path}"], remedy="put it back from a backup")
     return roster
 

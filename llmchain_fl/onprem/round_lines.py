@@ -52,11 +52,11 @@ def planned(run: RunDir) -> int:
 def terms(run: RunDir) -> str:
     """At what delta, for whom, counted how."""
     try:
-        told = run.read_privacy()
+        tree = run.read_privacy()
     except LlmchainError:
         return ""
     return (
-        guarantee(told["delta"], told["unit"], told["accountant"], told.get("noise", "")) if told.get("private") else ""
+        guarantee(tree["delta"], tree["unit"], tree["accountant"], tree.get("noise", "")) if tree.get("private") else ""
     )
 
 

@@ -47,8 +47,8 @@ class Contact(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A line for one answer: method, address, version, status, words."""
-        told = record.args if isinstance(record.args, tuple) else ()
-        if len(told) >= 4 and isinstance(told[3], int) and told[3] < 500:
+        fields = record.args if isinstance(record.args, tuple) else ()
+        if len(fields) >= 4 and isinstance(fields[3], int) and fields[3] < 500:
             self.last = self._clock()
 
     def quiet(self) -> float:
@@ -72,8 +72,8 @@ def play(program: Callable[[], object]) -> int:
 def watch(contact: Contact, limit: float, end: Callable[[int], None]) -> None:
     """End the process where the SuperLink has been silent for longer than ``limit``, or a thread has died."""
 
-    def died(told: threading.ExceptHookArgs) -> None:
-        log.error("the SuperNode lost its %s: %s", getattr(told.thread, "name", "thread"), told.exc_type.__name__)
+    def died(args: threading.ExceptHookArgs) -> None:
+        log.error("the SuperNode lost its %s: %s", getattr(args.thread, "name", "thread"), args.exc_type.__name__)
         end(LOST)
 
     def look() -> None:
@@ -88,17 +88,17 @@ def watch(contact: Contact, limit: float, end: Callable[[int], None]) -> None:
 
 def main() -> None:
     """``--parent PID flower-supernode ARGUMENTS``, or ``flower-superlink``."""
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--parent", type=int, required=True)
-    asked.add_argument("program", choices=("flower-supernode", "flower-superlink"))
-    asked.add_argument("words", nargs=argparse.REMAINDER)
-    told = asked.parse_args()
-    end_with(told.parent)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("program", choices=("flower-supernode", "flower-superlink"))
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    end_with(options.parent)
     begin_log()
     check_flower()
-    program = next(iter(entry_points(group="console_scripts", name=told.program))).load()
-    sys.argv = [told.program, *told.words]
-    if told.program == "flower-supernode":
+    program = next(iter(entry_points(group="console_scripts", name=options.program))).load()
+    sys.argv = [options.program, *options.words]
+    if options.program == "flower-supernode":
         from llmchain_fl.onprem.flower_supernode import mend  # after Flower's version was looked at
 
         mend()

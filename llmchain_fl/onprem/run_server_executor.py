@@ -22,12 +22,12 @@ WARM = ("peft", "transformers", "dp_accounting", "scipy.stats", "server.app", "l
 
 def main() -> None:
     """Import all that a run may need, then play runs until the supervisor is gone."""
-    asked = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser()
     for name in ("--runtime", "--secret"):
-        asked.add_argument(name, required=True)
-    asked.add_argument("--root-certificates", type=Path)
-    asked.add_argument("--parent", type=int, required=True)
-    told = asked.parse_args()
+        parser.add_argument(name, required=True)
+    parser.add_argument("--root-certificates", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
     begin_log()
     check_flower()
     from llmchain_fl.onprem.flower_runtime import SERVER_APP, RuntimeTasks, play_server_app
@@ -39,10 +39,10 @@ def main() -> None:
             log.info("%s cannot be imported here", name)
     import torch
 
-    access = Access(told.runtime, Path(told.secret), told.root_certificates)
-    executor = ServerExecutor(lambda token: play_server_app(access, token, told.parent), torch.cuda.is_initialized)
+    access = Access(options.runtime, Path(options.secret), options.root_certificates)
+    executor = ServerExecutor(lambda token: play_server_app(access, token, options.parent), torch.cuda.is_initialized)
     log.info("ready: %.1f CPU s of imports, once", time.process_time())
-    executor.serve(RuntimeTasks(access, (SERVER_APP,)), lambda: os.getppid() == told.parent)
+    executor.serve(RuntimeTasks(access, (SERVER_APP,)), lambda: os.getppid() == options.parent)
 
 
 if __name__ == "__main__":

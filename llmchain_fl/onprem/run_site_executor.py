@@ -70,13 +70,13 @@ class Approvals:
             LlmchainError: it cannot be read, or the log cannot be written: then nothing is approved.
         """
         site = tool("client.site").read_site(self._file)
-        found = Approval(tuple(site.approved.bundles), bool(site.approved.any))
-        listed = [*found.bundles, ANY] if found.any else list(found.bundles)
+        approval = Approval(tuple(site.approved.bundles), bool(site.approved.any))
+        listed = [*approval.bundles, ANY] if approval.any else list(approval.bundles)
         for digest in (one.removeprefix("sha256:") for one in listed):
             if digest not in self._entered:
                 note(site, "approved", what="bundle", sha256=digest)
                 self._entered.add(digest)
-        return found
+        return approval
 
 
 @contextmanager
@@ -104,30 +104,30 @@ def noted(site_file: Path, busy: Callable[[], bool]) -> Iterator[None]:
 
 def main() -> None:
     """Import all that a message may need, then answer messages until the supervisor is gone."""
-    asked = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser()
     for name in ("--site", "--runtime", "--secret"):
-        asked.add_argument(name, required=True)
-    asked.add_argument("--parent", type=int, required=True)
-    told = asked.parse_args()
-    end_with(told.parent)
+        parser.add_argument(name, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    end_with(options.parent)
     begin_log()
     check_flower()
     from llmchain_fl.onprem.flower_runtime import AGENT_APP, CLIENT_APP, RuntimeTasks
 
     for name in WARM:
         tool(name) if name.startswith("client.") else importlib.import_module(name)
-    site_file, read_site = Path(told.site), tool("client.site").read_site
+    site_file, read_site = Path(options.site), tool("client.site").read_site
     app = tool("client.app").make_app(lambda context: read_site(site_file))
     try:
         approvals = Approvals(site_file)
-        executor = SiteExecutor(app, approvals, CLIENT_APP, lambda *told: declined(read_site(site_file), *told))
+        executor = SiteExecutor(app, approvals, CLIENT_APP, lambda *fields: declined(read_site(site_file), *fields))
         with noted(site_file, lambda: executor.busy):
             if approvals() == Approval():
                 log.warning(
                     "the site file approves no bundle: every message is refused ([approved], docs/on-premise.md)"
                 )
             log.info("ready: %.1f CPU s of imports, once", time.process_time())
-            executor.serve(RuntimeTasks(Access(told.runtime, Path(told.secret)), (CLIENT_APP, AGENT_APP)))
+            executor.serve(RuntimeTasks(Access(options.runtime, Path(options.secret)), (CLIENT_APP, AGENT_APP)))
     except LlmchainError as fault:
         log.error("%s", fault)
         sys.exit(2)

@@ -42,11 +42,11 @@ class Wish:
 
     def config(self, *, again: bool) -> dict[str, Scalar]:
         """The keys of ``flwr run --run-config``."""
-        told = {"out": Scalar(string=str(self.out))}
+        entries = {"out": Scalar(string=str(self.out))}
         if again or self.scenario is None:
-            return told | {"resume": Scalar(bool=True)}
+            return entries | {"resume": Scalar(bool=True)}
         changes = Scalar(string=shlex.join(self.changes))
-        return told | {"scenario": Scalar(string=str(self.scenario)), "set": changes}
+        return entries | {"scenario": Scalar(string=str(self.scenario)), "set": changes}
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class Runs:
         """Submit it; its number."""
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         request = StartRunRequest(fab=fab, override_config=wish.config(again=again))
-        found = ask("start the run", control.StartRun, request)
-        if not found.HasField("run_id"):
+        response = ask("start the run", control.StartRun, request)
+        if not response.HasField("run_id"):
             raise RunError("the SuperLink did not start the run", remedy="see its log")
-        return int(found.run_id)
+        return int(response.run_id)
 
     def look(self, control: Control, number: int) -> Status | None:
         """What Flower says of it; None where it knows nothing of it, as after a restart of the SuperLink."""
@@ -118,29 +118,29 @@ class Runs:
         runs = ask("tell of its runs", control.ListRuns, ListRunsRequest(limit=20)).run_dict.values()
         return [_status(run) for run in sorted(runs, key=lambda run: run.pending_at, reverse=True)]
 
-    def find(self, control: Control, asked: str) -> Status:
+    def find(self, control: Control, name: str) -> Status:
         """The run of this number or folder that is not over; "" the only one.
 
         Raises:
             ConfigError: there is none, or there are several.
         """
         going = [one for one in self.all(control) if not one.over]
-        fits = [one for one in going if not asked or str(one.number) == asked or _same(one.out, asked)]
+        fits = [one for one in going if not name or str(one.number) == name or _same(one.out, name)]
         if len(fits) != 1:
             listed = ", ".join(f"{one.number} ({one.out})" for one in going) or "none"
-            what = f"no run {asked} is going on" if asked else f"{len(fits)} runs are going on"
-            raise ConfigError([f"{what}: {listed}"], remedy="name one by its number or its folder")
+            problem = f"no run {name} is going on" if name else f"{len(fits)} runs are going on"
+            raise ConfigError([f"{problem}: {listed}"], remedy="name one by its number or its folder")
         return fits[0]
 
     def going(self, control: Control, out: Path) -> int | None:
         """The number of the run that is played into ``out`` at this moment."""
         return next((one.number for one in self.all(control) if not one.over and _same(one.out, str(out))), None)
 
-    def stop(self, control: Control, asked: str) -> Status:
+    def stop(self, control: Control, name: str) -> Status:
         """End a run; what it has learned stays, and it can be gone on with."""
-        found = self.find(control, asked)
-        ask("stop the run", control.StopRun, StopRunRequest(run_id=found.number))
-        return found
+        status = self.find(control, name)
+        ask("stop the run", control.StopRun, StopRunRequest(run_id=status.number))
+        return status
 
     def sites(self, control: Control) -> dict[str, bool]:
         """Site of the roster -> whether it is connected."""
@@ -154,8 +154,8 @@ class Runs:
 
     def latest(self) -> RunDir | None:
         """The run of the kit whose rows are the newest."""
-        found = [RunDir(file.parent) for file in (self.kit / RUNS).glob("*/metrics.jsonl")]
-        return max(found, key=lambda run: run.metrics.stat().st_mtime, default=None)
+        runs = [RunDir(file.parent) for file in (self.kit / RUNS).glob("*/metrics.jsonl")]
+        return max(runs, key=lambda run: run.metrics.stat().st_mtime, default=None)
 
 
 def _status(run: Run) -> Status:

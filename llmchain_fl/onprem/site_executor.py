@@ -125,23 +125,23 @@ class SiteExecutor:
 
     def answer(self, task: Task) -> None:
         """One task, whatever happens; see the table of the module."""
-        meter, what, self.busy = Meter(), "a message", True
+        meter, name, self.busy = Meter(), "a message", True
         try:
             with Heartbeat(task.beat) as beat:
                 pulled = self._pulled(task)
-                what = _name(pulled.message)
+                name = _name(pulled.message)
                 reply, done = self._reply(task.kind, pulled)
                 if beat.lost:
-                    log.warning("%s: Flower has given it up; its answer is not sent", what)
+                    log.warning("%s: Flower has given it up; its answer is not sent", name)
                     return
                 self._push(task, pulled.message, reply)
                 task.finish(done)
         except Exception as fault:
-            log.error("%s: left without an answer: %s", what, type(fault).__name__)
+            log.error("%s: left without an answer: %s", name, type(fault).__name__)
         finally:
             self.busy = False
             task.close()
-            log.info("%s: %s", what, meter.told())
+            log.info("%s: %s", name, meter.told())
 
     def _pulled(self, task: Task) -> Pulled:
         try:
@@ -174,7 +174,7 @@ class SiteExecutor:
 
     def _refused(self, kind: str, pulled: Pulled, digest: str) -> Declined | None:
         """Why nothing is done for this message; None if it is."""
-        told, context = pulled.message.metadata, pulled.context
+        metadata, context = pulled.message.metadata, pulled.context
         try:
             approval = self._approval()
         except LlmchainError as fault:
@@ -187,9 +187,9 @@ class SiteExecutor:
                 f"bundle {digest} is not approved\n  -> where you have found its code right, add the digest to "
                 "[approved] bundles in the site file; it counts at once",
             )
-        if (told.run_id, told.dst_node_id) != (context.run_id, context.node_id):
+        if (metadata.run_id, metadata.dst_node_id) != (context.run_id, context.node_id):
             return Declined("address", "it is of another run, or to another node")
-        late = self._now() - told.created_at - told.ttl
+        late = self._now() - metadata.created_at - metadata.ttl
         return Declined("late", f"its time ended {late:.0f} s ago") if late > 0 else None
 
     def _push(self, task: Task, message: Message, reply: Message) -> None:
@@ -212,6 +212,6 @@ def _error(message: Message, text: str, *, refused: bool = False) -> Message:
 
 
 def _name(message: Message) -> str:
-    told = message.metadata
-    number = f", round {printable(told.group_id[:20])}" if told.group_id else ""
-    return f"{printable(told.message_type[:40])}{number}"
+    metadata = message.metadata
+    number = f", round {printable(metadata.group_id[:20])}" if metadata.group_id else ""
+    return f"{printable(metadata.message_type[:40])}{number}"

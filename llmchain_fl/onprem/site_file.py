@@ -77,10 +77,10 @@ def site_tables(federation: Federation, name: str, roster: Roster, allowed: str,
     config = federation.config
     usual = {"data": {"train": TRAIN}, "limits": _limits(config, allowed), "secure": _secure(config), "compute": {}}
     page = Tables.over(federation.page, usual)
-    told: dict[str, Any] = federation.page.sites[name].over(page)
-    told["secure"]["identity"] = IDENTITY_KEY
-    told["secure"]["peers"] = {other: key for other, key in roster.identities().items() if other != name}
-    filled = {table: values for table, values in told.items() if values}
+    tables: dict[str, Any] = federation.page.sites[name].over(page)
+    tables["secure"]["identity"] = IDENTITY_KEY
+    tables["secure"]["peers"] = {other: key for other, key in roster.identities().items() if other != name}
+    filled = {table: values for table, values in tables.items() if values}
     return {"name": name, "state": "state", **filled, "approved": {"bundles": bundles}}
 
 

@@ -22,8 +22,8 @@ def declined(site: Any, message: Message | None, decision: str, bundle: str) -> 
     readable = message is not None and message.has_content()
     place = {"kind": "", "run": "", "round": 0} if message is None else place_of(message)
     task = fingerprint(message.content).sha256 if message is not None and readable else ""
-    told = {**place, "task": task, "decision": decision, "bundle": bundle}
-    site.audit.enter("declined", site.policy, lambda last: _standing(site, last), **told)
+    fields = {**place, "task": task, "decision": decision, "bundle": bundle}
+    site.audit.enter("declined", site.policy, lambda last: _standing(site, last), **fields)
 
 
 def note(site: Any, kind: str, **values: str) -> None:

@@ -97,14 +97,14 @@ def unit(federation: str, name: str) -> tuple[str, str]:
     """(file name, text) of the systemd unit of a site, or of the coordinator (no name)."""
     file = f"llmchain-fl-{name or 'coordinator'}.service"
     who, command = (f"site {name}", "site") if name else ("coordinator", "coordinator")
-    told = {"unit": file, "who": who, "federation": federation, "command": command}
-    return file, _UNIT.format(folder=name or "coordinator", **told)
+    fields = {"unit": file, "who": who, "federation": federation, "command": command}
+    return file, _UNIT.format(folder=name or "coordinator", **fields)
 
 
 def container(name: str, port: int) -> str:
     """The container file of a site, or of the coordinator (no name), which listens on ``port``."""
-    told = {**SWITCHES, "FLWR_HOME": "/kit/flower"}
-    env = "ENV " + " \\\n    ".join(f"{key}={value}" for key, value in told.items())
+    environment = {**SWITCHES, "FLWR_HOME": "/kit/flower"}
+    env = "ENV " + " \\\n    ".join(f"{key}={value}" for key, value in environment.items())
     ports, command = ("", "site") if name else (f"-p {port}:{port} ", "coordinator")
     return _CONTAINER.format(folder=name or "coordinator", version=__version__, env=env, ports=ports, command=command)
 
@@ -113,12 +113,12 @@ def site_readme(
     *, federation: str, name: str, made: str, address: str, fingerprint: str, ends: str, requested: bool
 ) -> str:
     """For the site's engineer."""
-    told = {"federation": federation, "name": name, "made": made, "address": address, "ends": ends}
+    fields = {"federation": federation, "name": name, "made": made, "address": address, "ends": ends}
     keys = _REQUESTED if requested else _MADE
-    return _SITE.format(version=__version__, fingerprint=fingerprint, keys=keys, **told)
+    return _SITE.format(version=__version__, fingerprint=fingerprint, keys=keys, **fields)
 
 
 def coordinator_readme(*, federation: str, made: str, address: str, ends: str, names: list[str]) -> str:
     """For the coordinator."""
-    told = {"federation": federation, "made": made, "address": address, "ends": ends}
-    return _COORDINATOR.format(version=__version__, handed=", ".join(names), **told)
+    fields = {"federation": federation, "made": made, "address": address, "ends": ends}
+    return _COORDINATOR.format(version=__version__, handed=", ".join(names), **fields)

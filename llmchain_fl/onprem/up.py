@@ -117,16 +117,16 @@ def _process(name: str, module: str, more: Mapping[str, str], *words: str) -> Re
 
 def _keep_up(parts: Sequence[Part]) -> None:
     """Until SIGTERM (which is no error), or Ctrl-C (which is passed on)."""
-    asked = threading.Event()
+    stopping = threading.Event()
     _log_here()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        stopping.set()
 
     heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heeded}  # nohup has said what SIGHUP means
     try:
-        Supervisor(parts).run(lambda: not asked.is_set())
+        Supervisor(parts).run(lambda: not stopping.is_set())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -140,8 +140,8 @@ def _log_here() -> None:
         handler.setFormatter(logging.Formatter("[up] %(message)s"))
         log.addHandler(handler)
     log.propagate = False
-    asked = logging.getLogger("llmchain_fl").level
-    log.setLevel(asked if asked >= logging.ERROR else logging.INFO)
+    level = logging.getLogger("llmchain_fl").level
+    log.setLevel(level if level >= logging.ERROR else logging.INFO)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def work_from(
     said = ""
     while going():
         try:
-            found = ask()
+            work = ask()
         except Exception as fault:
             text = f"no work from the {whom}: {type(fault).__name__}"
             log.log(logging.INFO if text != said else logging.DEBUG, text)
@@ -40,7 +40,7 @@ def work_from(
             sleep(AFTER_FAULT)
             continue
         said = ""
-        if found is None:
+        if work is None:
             sleep(pause)
         else:
-            yield found
+            yield work

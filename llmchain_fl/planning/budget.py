@@ -60,40 +60,40 @@ def faults(spec: CodecSpec, *, rule: str, steady: bool, unit: str) -> list[str]:
     | feedback with a codec that may add more than it keeps (int4, top-k in long blocks) | a fault: memory would grow |
     | feedback with ``none`` | a fault: nothing is left out |
     """
-    codec, found = CODECS[spec.name], []
+    codec, lines = CODECS[spec.name], []
     if not steady and (spec.feedback or not codec.unbiased):
-        found.append(
+        lines.append(
             f'aggregation.rule = "{rule}" turns its factors in every round: what compression.up = "{spec.name}" leaves '
             'out cannot be added later; take "bf16", "int8" or "int4", with compression.feedback = false'
         )
     if spec.feedback and unit == "site":
-        found.append(
+        lines.append(
             'compression.feedback keeps what no noise has covered where privacy.unit = "site"; set it to false'
         )
     if spec.feedback and spec.name == "none":
-        found.append('compression.feedback = true has nothing to remember with compression.up = "none"')
+        lines.append('compression.feedback = true has nothing to remember with compression.up = "none"')
     elif spec.feedback and codec.error(_ANY, spec) >= 1:
-        found.append(
+        lines.append(
             f'compression.block = {spec.block} is too long for "{spec.name}" with feedback: its error can exceed the '
             "update; set it to 64"
         )
-    return found
+    return lines
 
 
 def link_faults(
-    asked: Mapping[str, Shapes], spec: CodecSpec, *, steady: bool, link_kbit: float, max_seconds: float
+    updates: Mapping[str, Shapes], spec: CodecSpec, *, steady: bool, link_kbit: float, max_seconds: float
 ) -> list[str]:
     """Updates that the slowest link cannot carry in the time allowed; empty: all fit, or no link is given.
 
     Args:
-        asked: kind of round, such as ``"an odd round"`` -> what a site sends in it; each must fit.
+        updates: kind of round, such as ``"an odd round"`` -> what a site sends in it; each must fit.
         spec: the run's codec.
         steady: whether the rule lets ``top-k`` be chosen instead.
         link_kbit: thousand bits a second of the slowest site; 0: not checked.
         max_seconds: most time that one upload may take.
     """
-    found = []
-    for kind, shapes in asked.items():
+    lines = []
+    for kind, shapes in updates.items():
         size = budget(shapes, spec)
         seconds = seconds_on(size, link_kbit)
         if seconds <= max_seconds:
@@ -106,11 +106,11 @@ def link_faults(
         times = {name: seconds_on(other, link_kbit) for name, other in sizes.items()}
         fit = [f'"{name}" ({took:.1f} s)' for name, took in times.items() if took <= max_seconds]
         remedy = f"set it to {' or '.join(fit)}" if fit else "lower adapter.rank, or take a rule that sends less"
-        found.append(
+        lines.append(
             f'compression.up = "{spec.name}" sends {_short(size)} in {kind}: {seconds:.1f} s at {link_kbit:g} kbit/s, '
             f"more than compression.max_seconds = {max_seconds:g}; {remedy}"
         )
-    return found
+    return lines
 
 
 def _short(size: float) -> str:

@@ -45,13 +45,13 @@ def check_records(config: RunConfig, sources: Sources | None = None, *, train: b
         sources: of other configurations that were checked before, so that nothing is read twice.
         train: whether training records are here; with real sites they are not.
     """
-    found = Findings()
-    labels = list(found.attempt("labels", public_labels, config) or ())
-    if not found.faulty:
-        found.attempt("labels", check_stages, config, labels)
-    if not found.faulty:
-        _Check(config, labels, found, sources or Sources(), train).all()
-    return found
+    findings = Findings()
+    labels = list(findings.attempt("labels", public_labels, config) or ())
+    if not findings.faulty:
+        findings.attempt("labels", check_stages, config, labels)
+    if not findings.faulty:
+        _Check(config, labels, findings, sources or Sources(), train).all()
+    return findings
 
 
 @dataclass
@@ -64,7 +64,7 @@ class _Check:
 
     def all(self) -> None:
         """Every stage; then what only all of them tell."""
-        config, found = self.config, self.found
+        config, findings = self.config, self.found
         train: list[Record] = []
         tested: list[Record] = []
         labelled: list[Record] = []
@@ -77,16 +77,16 @@ class _Check:
             twice = len(here) - len(set(here))
             repeated = f" ({twice:,} of them repeat another)" if twice else ""
             trained = f"{_count(len(here))} to train{repeated}" if self.train else "training records at the sites"
-            told = f'stage "{stage.name}": {trained}, {counts or "none to test"}'
-            (found.warn if twice > MANY * len(here) else found.fact)("records", told)
-        if ("fault", "records") not in {(one.level, one.about) for one in found}:
+            text = f'stage "{stage.name}": {trained}, {counts or "none to test"}'
+            (findings.warn if twice > MANY * len(here) else findings.fact)("records", text)
+        if ("fault", "records") not in {(one.level, one.about) for one in findings}:
             self._check_labels(labelled)
             self._check_test(train, tested)
         for source in config.stream.probes.values():
-            found.attempt("records", probe_records, config, source, self.labels)
-        shown = found.attempt("records", public_rows, config, self.labels, self.read)
+            findings.attempt("records", probe_records, config, source, self.labels)
+        shown = findings.attempt("records", public_rows, config, self.labels, self.read)
         if shown:
-            found.fact("records", f"{_count(len(shown))} public for the guards")
+            findings.fact("records", f"{_count(len(shown))} public for the guards")
 
     def _rows(self, stage: StageConfig, which: str, source: str = "") -> Rows | None:
         if not source and not named(self.config, stage, which):
@@ -125,26 +125,26 @@ class _Check:
         return files
 
     def _check_persons(self, stage: StageConfig, rows: Sequence[Mapping[str, str]]) -> None:
-        privacy, data, found = self.config.privacy, self.config.data, self.found
+        privacy, data, findings = self.config.privacy, self.config.data, self.found
         if not privacy.enabled or data.made_up_persons:
             return
         people = Counter(row["person"] for row in rows if row.get("person"))
         if privacy.unit == "record" and people and max(people.values()) > 1:
-            told = f'stage "{stage.name}": the unit is one record, and one person has {max(people.values())}'
-            found.warn("privacy", told, 'set privacy.unit = "person"')
+            text = f'stage "{stage.name}": the unit is one record, and one person has {max(people.values())}'
+            findings.warn("privacy", text, 'set privacy.unit = "person"')
         if privacy.unit != "person" or data.one_record_per_person:
             return
         nameless = len(rows) - sum(people.values())
-        told = f'stage "{stage.name}": {nameless} of {len(rows)} training records name no person'
+        text = f'stage "{stage.name}": {nameless} of {len(rows)} training records name no person'
         if nameless == len(rows):
-            found.fault(
+            findings.fault(
                 "privacy",
-                told,
+                text,
                 'map the column: data.columns = {person = "..."}; or set data.one_record_per_person = true where no '
                 "person has two records",
             )
         elif nameless:
-            found.warn("privacy", f"{told}: sites leave them out", "fill the column in")
+            findings.warn("privacy", f"{text}: sites leave them out", "fill the column in")
 
     def _check_labels(self, train: Sequence[Record]) -> None:
         kind = task_kind(self.config.task.kind)

@@ -111,16 +111,16 @@ def _variant(parts: Parts) -> Iterator[str]:
     """
     if VARIANTS[parts.variant].product:
         return
-    told = f'adapter.variant = "{parts.variant}"'
+    key = f'adapter.variant = "{parts.variant}"'
     if parts.rule.factors:
         fit = ", ".join(f'"{name}"' for name, rule in RULES.items() if rule.any_variant)
-        yield f'{told} has no pair of factors, but rule "{parts.rule.name}" averages factors: use {fit}'
+        yield f'{key} has no pair of factors, but rule "{parts.rule.name}" averages factors: use {fit}'
     if parts.robust_check is not None:
-        yield f"{told} has no product of factors, but aggregation.robust screens changes of it"
+        yield f"{key} has no product of factors, but aggregation.robust screens changes of it"
     if parts.own_shapes:
-        yield f"{told} has one shape for all sites: leave adapter.site_ranks and adapter.site_alphas empty"
+        yield f"{key} has one shape for all sites: leave adapter.site_ranks and adapter.site_alphas empty"
     if parts.pissa:
-        yield f'adapter.start = "pissa" is the start of a pair of factors, which {told} does not have'
+        yield f'adapter.start = "pissa" is the start of a pair of factors, which {key} does not have'
 
 
 def _start(parts: Parts) -> Iterator[str]:
@@ -134,14 +134,14 @@ def _start(parts: Parts) -> Iterator[str]:
     """
     if not parts.pissa:
         return
-    rule, told = parts.rule, 'adapter.start = "pissa"'
+    rule, key = parts.rule, 'adapter.start = "pissa"'
     if not rule.steady or rule.folds or rule.owns or CORE in rule.trained or not rule.trained:
-        yield f'{told} needs common factors that stay as they are given: rule "{rule.name}" does not keep or train them'
+        yield f'{key} needs common factors that stay as they are given: rule "{rule.name}" does not keep or train them'
     if parts.own_shapes:
-        yield f"{told} gives all sites the same factors: leave adapter.site_ranks and adapter.site_alphas empty"
+        yield f"{key} gives all sites the same factors: leave adapter.site_ranks and adapter.site_alphas empty"
     for guard, _ in parts.guards:
         if guard.new_pairs or guard.refactors:
-            yield f'{told} has its pair of the base in the fold, and guard "{guard.name}" makes pairs of its own'
+            yield f'{key} has its pair of the base in the fold, and guard "{guard.name}" makes pairs of its own'
 
 
 def _rule(parts: Parts) -> Iterator[str]:
@@ -157,8 +157,8 @@ def _rule(parts: Parts) -> Iterator[str]:
     """
     rule = parts.rule
     if parts.optimizer != "none" and not rule.steady:
-        told = f'aggregation.optimizer = "{parts.optimizer}" steps along LoRA factors'
-        yield f'{told}, but rule "{rule.name}" {rule.unsteady}'
+        reason = f'aggregation.optimizer = "{parts.optimizer}" steps along LoRA factors'
+        yield f'{reason}, but rule "{rule.name}" {rule.unsteady}'
     if parts.central and not rule.linear:
         yield f'privacy.unit = "site" noises one sum, but rule "{rule.name}" is not linear: it needs more than the sum'
     if parts.robust_check is None:
@@ -194,8 +194,8 @@ def _needs(parts: Parts) -> Iterator[str]:
             if lacks:
                 yield f'guard "{guard.name}" {need.does}, but rule "{parts.rule.name}" {lacks}; {_fitting(guard)}'
         if guard.teaches and parts.personal_head:
-            told = "aggregation.personal_head keeps each head at its site"
-            yield f'guard "{guard.name}" needs a teacher that all share, but {told}'
+            reason = "aggregation.personal_head keeps each head at its site"
+            yield f'guard "{guard.name}" needs a teacher that all share, but {reason}'
 
 
 def _fitting(guard: Guard) -> str:
@@ -222,13 +222,13 @@ def _records(parts: Parts) -> Iterator[str]:
     | ``generated`` | a task whose model writes records |
     """
     for guard, settings in parts.guards:
-        kind, told = settings.records, f'guard "{guard.name}"'
+        kind, name = settings.records, f'guard "{guard.name}"'
         if kind.startswith("public") and not parts.public:
-            yield f"{told} uses public records with these settings: set continual.public"
+            yield f"{name} uses public records with these settings: set continual.public"
         elif not parts.by_stage and kind in ("public by stage", *(() if parts.any_text else ("public with answers",))):
-            yield f"{told} needs public records of each stage: continual.public_stages = false"
+            yield f"{name} needs public records of each stage: continual.public_stages = false"
         if kind == "generated" and not parts.generates:
-            yield f"{told} trains on texts that the model writes, but the model of this task.kind writes no records"
+            yield f"{name} trains on texts that the model writes, but the model of this task.kind writes no records"
 
 
 def _stages(parts: Parts) -> Iterator[str]:
@@ -246,8 +246,8 @@ def _optimizer(parts: Parts) -> Iterator[str]:
         return
     for guard, _ in parts.guards:
         if guard.refactors:
-            told = f'aggregation.optimizer = "{parts.optimizer}" steps along the old ones'
-            yield f'guard "{guard.name}" makes new factors, but {told}: choose one, or a rule that moves one factor'
+            reason = f'aggregation.optimizer = "{parts.optimizer}" steps along the old ones'
+            yield f'guard "{guard.name}" makes new factors, but {reason}: choose one, or a rule that moves one factor'
 
 
 def _order(parts: Parts) -> Iterator[str]:
@@ -272,8 +272,8 @@ def _pairs(parts: Parts) -> Iterator[str]:
     owners = [guard for guard in guards if guard.new_pairs]
     for guard in owners:
         for other in (other for other in guards if other.mixes):
-            told = f'guard "{guard.name}" keeps the pairs of stages apart, but guard "{other.name}" mixes them'
-            yield f"{told}: they exclude each other"
+            clash = f'guard "{guard.name}" keeps the pairs of stages apart, but guard "{other.name}" mixes them'
+            yield f"{clash}: they exclude each other"
     if len(owners) > 1:
         named = " and ".join(f'"{guard.name}"' for guard in owners)
         yield f"guards {named} exclude each other: each makes the pairs of the stages"
@@ -282,11 +282,11 @@ def _pairs(parts: Parts) -> Iterator[str]:
 def _probes(parts: Parts) -> Iterator[str]:
     """What decides by public scores must have some of every stage, and not those that the run is judged by."""
     for guard in (guard for guard, _ in parts.guards if guard.probes):
-        told = f'guard "{guard.name}"'
+        name = f'guard "{guard.name}"'
         for stage in (stage for stage, there in (parts.probed or {}).items() if not there):
-            yield f'{told} has no public records for stage "{stage}" to probe: give data.dev records of every stage'
+            yield f'{name} has no public records for stage "{stage}" to probe: give data.dev records of every stage'
         if not parts.apart:
-            yield f"{told} would choose by the test set: set data.dev to public records kept apart from it"
+            yield f"{name} would choose by the test set: set data.dev to public records kept apart from it"
 
 
 def _lockstep(parts: Parts) -> Iterator[str]:
@@ -301,18 +301,18 @@ def _lockstep(parts: Parts) -> Iterator[str]:
     """
     if not parts.lockstep:
         return
-    told = 'train.method = "lockstep"'
+    key = 'train.method = "lockstep"'
     if lacks(parts.rule):
-        yield f'{told} steps along one shared factor, but rule "{parts.rule.name}" {lacks(parts.rule)}: use "{DEFAULT}"'
+        yield f'{key} steps along one shared factor, but rule "{parts.rule.name}" {lacks(parts.rule)}: use "{DEFAULT}"'
     if parts.personal_head:
-        yield f"{told} takes the step at the server, but aggregation.personal_head keeps each head at its site"
+        yield f"{key} takes the step at the server, but aggregation.personal_head keeps each head at its site"
     if parts.optimizer != "none":
-        yield f'{told} has its optimiser in [train]: set aggregation.optimizer = "none"'
+        yield f'{key} has its optimiser in [train]: set aggregation.optimizer = "none"'
     if parts.robust_check is not None:
-        yield f"{told} sums gradients, but aggregation.robust screens adapters"
+        yield f"{key} sums gradients, but aggregation.robust screens adapters"
     for guard, _ in parts.guards:
         if guard.site is not None and _moves_steps(guard.site):
-            yield f'guard "{guard.name}" acts on the steps of a site, but with {told} the server takes them'
+            yield f'guard "{guard.name}" acts on the steps of a site, but with {key} the server takes them'
 
 
 def _labels(parts: Parts) -> Iterator[str]:
@@ -325,14 +325,14 @@ def _labels(parts: Parts) -> Iterator[str]:
     | a stage names one, and is played by itself | yes: there is nothing to tell it apart from |
     """
     for guard in (guard for guard, _ in parts.guards if guard.asks_labels):
-        told = f'guard "{guard.name}"'
+        name = f'guard "{guard.name}"'
         if not parts.labelled:
-            yield f"{told} trains over the labels of each stage, but this task.kind has no labels"
+            yield f"{name} trains over the labels of each stage, but this task.kind has no labels"
             continue
         for stage in (stage for stage, count in parts.own_labels.items() if count == 0):
-            yield f'{told} asks which labels are of stage "{stage}": set labels in that [[stage]] table'
+            yield f'{name} asks which labels are of stage "{stage}": set labels in that [[stage]] table'
         for stage in (stage for stage, count in parts.own_labels.items() if count == 1 and parts.play != "joint"):
-            yield f'{told} has nothing to tell the one label of stage "{stage}" apart from: give the stage another one'
+            yield f'{name} has nothing to tell the one label of stage "{stage}" apart from: give the stage another one'
 
 
 def _masked(parts: Parts) -> Iterator[str]:
@@ -347,13 +347,13 @@ def _masked(parts: Parts) -> Iterator[str]:
     """
     if not parts.masked:
         return
-    rule, told = parts.rule, "secure.sum"
+    rule, key = parts.rule, "secure.sum"
     if not rule.linear or rule.owns:
-        yield f'{told} opens one mean, but rule "{rule.name}" is not linear, or keeps a part of it at the sites'
+        yield f'{key} opens one mean, but rule "{rule.name}" is not linear, or keeps a part of it at the sites'
     if parts.robust_check is not None:
-        yield f"{told} hides each update, but aggregation.robust screens them"
+        yield f"{key} hides each update, but aggregation.robust screens them"
     if parts.personal_head:
-        yield f"{told} opens one mean for all, but aggregation.personal_head keeps each head at its site"
+        yield f"{key} opens one mean for all, but aggregation.personal_head keeps each head at its site"
     for guard, _ in parts.guards:
         if parts.shared and guard.site is not None and _overrides(guard.site, "penalty"):
             told_noise = 'privacy.noise = "sum" closes the integers with the noise'

@@ -43,9 +43,9 @@ class Findings(list[Finding]):
 
     def fault(self, about: str, text: str, remedy: str = "") -> None:
         """Add what keeps the run from starting, once."""
-        found = Finding("fault", about, text, remedy)
-        if found not in self:
-            self.append(found)
+        finding = Finding("fault", about, text, remedy)
+        if finding not in self:
+            self.append(finding)
 
     def attempt(self, about: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
         """What ``call`` gives; None where it raises one of our errors, which become faults."""

@@ -181,8 +181,8 @@ def scores_asked(config: RunConfig) -> int:
     units must be other people than those trained on, and only persons can be told apart.
     """
     privacy = config.privacy
-    asked = privacy.enabled and privacy.unit == "person" and config.sites.held_out > 0
-    return most_scores(config) if asked else 0
+    charged = privacy.enabled and privacy.unit == "person" and config.sites.held_out > 0
+    return most_scores(config) if charged else 0
 
 
 def score_noise(config: RunConfig, releases: int) -> float:
@@ -223,7 +223,7 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
         people: how many units there are at the smallest site, a public figure; None: not told.
     """
     total = plan.epsilon_after(plan.rounds)
-    found = [
+    sentences = [
         (not math.isfinite(total), "There is no noise worth the name: epsilon has no finite bound."),
         (math.isfinite(total) and total > HIGH, f"Epsilon is above {HIGH:g}: on its own it proves little protection."),
         (
@@ -239,7 +239,7 @@ def warnings(plan: Forecast, people: int | None = None) -> list[str]:
             "The unit is a whole site, and the server adds the noise: it sees every update without it.",
         ),
     ]
-    return [sentence for holds, sentence in found if holds]
+    return [sentence for holds, sentence in sentences if holds]
 
 
 def _adds_up(config: RunConfig) -> bool:

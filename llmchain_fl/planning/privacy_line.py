@@ -12,21 +12,21 @@ from llmchain_fl.report.wording import epsilon_text, guarantee
 
 def check_privacy(config: RunConfig) -> Findings:
     """The forecast, and what a careful reader would object to."""
-    found = Findings()
-    plan = found.attempt("privacy", forecast, config)
+    findings = Findings()
+    plan = findings.attempt("privacy", forecast, config)
     if plan is None:
-        if not found.faulty:
-            found.fact("privacy", "none: what sites send is neither clipped nor noised")
-        return found
+        if not findings.faulty:
+            findings.fact("privacy", "none: what sites send is neither clipped nor noised")
+        return findings
     event, terms = plan.round_event, guarantee(plan.delta, plan.unit, plan.accountant, plan.noise)
     spent = epsilon_text(plan.epsilon_after(plan.rounds), terms)
-    found.fact(
+    findings.fact(
         "privacy",
         f"epsilon {spent} after {plan.rounds} rounds, noise multiplier {event.noise_multiplier:.3g}, "
         f"sampling rate {event.sampling_rate:.3g}",
     )
     if shared := shared_noise(config, plan):
-        found.fact("privacy", f"{in_words(shared.by_trusted_peers())} ({terms.partition(', noise')[0]})")
+        findings.fact("privacy", f"{in_words(shared.by_trusted_peers())} ({terms.partition(', noise')[0]})")
     for sentence in warnings(plan):
-        found.warn("privacy", sentence)
-    return found
+        findings.warn("privacy", sentence)
+    return findings

@@ -118,11 +118,11 @@ class Recommendation:
 
     def tree(self) -> dict[str, dict[str, Value]]:
         """The settings as nested tables."""
-        found: dict[str, dict[str, Value]] = {}
+        tree: dict[str, dict[str, Value]] = {}
         for key, value in self.settings.items():
             section, _, name = key.partition(".")
-            found.setdefault(section, {})[name] = value
-        return found
+            tree.setdefault(section, {})[name] = value
+        return tree
 
 
 def recommend(public: Public) -> Recommendation:
@@ -215,7 +215,7 @@ def _reasons(public: Public, rounds: int, runs: list[float]) -> tuple[tuple[str,
 
 def _warnings(public: Public, run: float) -> tuple[str, ...]:
     more = " Find more persons or sites, allow a larger epsilon, or merge labels; the label texts alone cost nothing."
-    told = verdict(run) + more * (run > NOTHING)
+    words = verdict(run) + more * (run > NOTHING)
     small = public.delta < 1 / (10 * public.counted)
     delta = f"Delta is not below 1 / (10 x {public.counted:,} persons): choose a smaller one."
-    return tuple(sentence for sentence in (told, "" if small else delta) if sentence)
+    return tuple(sentence for sentence in (words, "" if small else delta) if sentence)

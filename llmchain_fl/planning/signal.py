@@ -57,8 +57,8 @@ def verdict(run: float) -> str:
     if run <= LITTLE:
         return ""
     bound, learned = (LITTLE, "less than half") if run <= NOTHING else (NOTHING, "hardly anything")
-    told = f"Noise over the run is {run:.3g} times what the records of a label can say"
-    return f"{told}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
+    text = f"Noise over the run is {run:.3g} times what the records of a label can say"
+    return f"{text}: above {bound:g}, {learned} of what can be learned was learned in runs of heads on frozen features."
 
 
 def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) -> float:
@@ -82,8 +82,8 @@ def planned_ratio(config: RunConfig, plan: Forecast, trained: int, labels: int) 
         trained: d, numbers that a site trains in a round.
         labels: L of the largest stage.
     """
-    told = "batch_size" in config.train.model_fields_set
-    if plan.unit == "site" or labels < 2 or not trained or not told:
+    given = "batch_size" in config.train.model_fields_set
+    if plan.unit == "site" or labels < 2 or not trained or not given:
         return 0.0
     shared, event = config.privacy.noise == "sum", plan.round_event
     sites = plan.sites if shared else config.sites.cohort or config.sites.count

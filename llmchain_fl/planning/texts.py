@@ -54,17 +54,17 @@ def tell_cut(sets: Mapping[str, Examples], which: str, unknown: int | None) -> N
         tokens = np.concatenate([np.zeros(0, dtype=np.int64), *examples.ids])
         lost = float((tokens == unknown).mean()) if unknown is not None and len(tokens) else 0.0
         tell = log.warning if cut > CUT or lost > UNKNOWN else log.info
-        told = (stage, 100 * cut, which, 100 * lost)
-        tell('stage "%s": %.1f %% of the public %s texts are cut, %.1f %% of their tokens are unknown', *told)
+        figures = (stage, 100 * cut, which, 100 * lost)
+        tell('stage "%s": %.1f %% of the public %s texts are cut, %.1f %% of their tokens are unknown', *figures)
 
 
 def check_texts(
-    found: Findings, tokenizer: Any, texts: list[str], most: int, windows: int = 1, share: float | None = None
+    notes: Findings, tokenizer: Any, texts: list[str], most: int, windows: int = 1, share: float | None = None
 ) -> None:
     """See the table of the module.
 
     Args:
-        found: takes the lines.
+        notes: takes the lines.
         tokenizer: of the base.
         texts: what is counted.
         most: tokens of a row (``model.max_tokens``).
@@ -78,35 +78,35 @@ def check_texts(
     ends = len(tokenizer("")["input_ids"])
     cut = float((lengths > ends + windows * (most - ends)).mean()) if share is None else share
     where = ("" if windows == 1 else f"{windows} rows of ") + f"model.max_tokens = {most}"
-    told = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
+    text = f"{len(texts)} texts: {np.median(lengths):.0f} tokens in the middle, the longest {lengths.max()}"
     if cut > CUT:
-        found.warn("texts", f"{told}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
+        notes.warn("texts", f"{text}; {cut:.0%} are cut at {where}", "raise it, or task.windows: a round takes longer")
     else:
-        found.fact("texts", f"{told}; {cut:.1%} are cut at {where}")
-    _check_fertility(found, ids, texts, ends)
+        notes.fact("texts", f"{text}; {cut:.1%} are cut at {where}")
+    _check_fertility(notes, ids, texts, ends)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain = [token for one in ids for token in one if token not in special]
     unknown = plain.count(tokenizer.unk_token_id) / max(1, len(plain)) if tokenizer.unk_token_id is not None else 0.0
     if unknown > NOTHING_KNOWN:
-        found.fault(
+        notes.fault(
             "texts",
             f"{unknown:.0%} of all tokens are unknown to the base's tokenizer: nothing can be learned from them",
             "give a base whose tokenizer knows the language of the records; look for tokenizer.json in its folder",
         )
     elif unknown > UNKNOWN:
-        found.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
+        notes.warn("texts", f"{unknown:.1%} of all tokens are unknown to the base's tokenizer", "try another base")
 
 
-def _check_fertility(found: Findings, ids: Sequence[Sequence[int]], texts: Sequence[str], ends: int) -> None:
+def _check_fertility(findings: Findings, ids: Sequence[Sequence[int]], texts: Sequence[str], ends: int) -> None:
     """Tokens a word: a tokenizer that cuts words into signs leaves little room in a row and little to learn from."""
     words = sum(len(WORD.findall(text)) for text in texts)
     if not words:
         return
     pieces = sum(max(0, len(one) - ends) for one in ids) / words
-    told = f"{pieces:.2f} tokens a word"
+    rate = f"{pieces:.2f} tokens a word"
     if pieces > PIECES:
-        found.warn(
-            "texts", f"{told}: the base's tokenizer knows few words of these texts", "try a base of their language"
+        findings.warn(
+            "texts", f"{rate}: the base's tokenizer knows few words of these texts", "try a base of their language"
         )
     else:
-        found.fact("texts", told)
+        findings.fact("texts", rate)

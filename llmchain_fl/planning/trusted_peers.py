@@ -44,7 +44,7 @@ def by_trusted_peers(plans: Sequence[PrivacyPlan], epsilon: Callable[[int], floa
     return {trusted: epsilon(trusted) for trusted in peers_to_show(members)} if members else {}
 
 
-def in_words(found: Mapping[int, float]) -> str:
+def in_words(epsilons: Mapping[int, float]) -> str:
     """Both numbers, and the one between them, in a sentence that stands beside their delta, unit and accountant.
 
     =================================================  =====================================
@@ -55,14 +55,14 @@ def in_words(found: Mapping[int, float]) -> str:
     an epsilon that is not finite                      "no finite bound"
     =================================================  =====================================
     """
-    told = {trusted: epsilon_text(value) for trusted, value in found.items()}
-    if len(told) < 2 or 0 not in told:
+    texts = {trusted: epsilon_text(value) for trusted, value in epsilons.items()}
+    if len(texts) < 2 or 0 not in texts:
         return ""
-    others, middle = max(told), ""
+    others, middle = max(texts), ""
     half = half_of(others)
-    if told.get(half, told[0]) not in (told[0], told[others]):
-        middle = f"; together with {others - half} of the {others} other sites {told[half]}"
+    if texts.get(half, texts[0]) not in (texts[0], texts[others]):
+        middle = f"; together with {others - half} of the {others} other sites {texts[half]}"
     return (
-        f"Against the server alone epsilon is {told[others]}{middle}; by a site's own share of the noise, whoever is "
-        f"with the server, {told[0]}"
+        f"Against the server alone epsilon is {texts[others]}{middle}; by a site's own share of the noise, whoever is "
+        f"with the server, {texts[0]}"
     )

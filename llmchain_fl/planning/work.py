@@ -83,9 +83,9 @@ def work_at(work: WorkSpec, config: RunConfig, stage: StageConfig) -> WorkSpec:
     """The work description of a stage: ``work``, with the task of a stage that has its own."""
     if kind_at(config, stage) == config.task.kind:
         return work
-    told = at_stage(config, stage)
+    own = at_stage(config, stage)
     task = replace(
-        work.task, kind=told.task.kind, labels=(), candidate_labels=(), stage_labels=(), windows=windows_of(told)
+        work.task, kind=own.task.kind, labels=(), candidate_labels=(), stage_labels=(), windows=windows_of(own)
     )
     return replace(work, task=task)
 
@@ -97,24 +97,24 @@ def windows_of(config: RunConfig) -> int:
 
 def _candidate_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """For each stage whose task is known at scoring, the labels that can be the answer."""
-    found = ((stage.name, answers(config, stage, labels)) for stage in config.stage)
-    return tuple((name, tuple(kept)) for name, kept in found if kept is not None)
+    pairs = ((stage.name, answers(config, stage, labels)) for stage in config.stage)
+    return tuple((name, tuple(positions)) for name, positions in pairs if positions is not None)
 
 
 def _stage_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The labels of each stage that names some, where a guard asks; with ``play = "joint"`` of all stages together."""
     if not any(guard.asks_labels for guard, _ in config.continual.composed):
         return ()
-    kept = {stage.name: stage_labels(stage, labels) or () for stage in config.stage}
-    found = {name: tuple(map(labels.index, dict.fromkeys(told))) for name, told in kept.items() if told}
+    named = {stage.name: stage_labels(stage, labels) or () for stage in config.stage}
+    positions = {name: tuple(map(labels.index, dict.fromkeys(chosen))) for name, chosen in named.items() if chosen}
     if config.stream.play == "joint":
-        return ((JOINT, tuple(sorted({position for told in found.values() for position in told}))),)
-    return tuple(found.items())
+        return ((JOINT, tuple(sorted({position for chosen in positions.values() for position in chosen}))),)
+    return tuple(positions.items())
 
 
 def guard_specs(config: RunConfig) -> tuple[GuardSpec, ...]:
     """The guards of a run, each with all its settings."""
-    return tuple(GuardSpec(guard.name, tuple(told.plain().items())) for guard, told in config.continual.composed)
+    return tuple(GuardSpec(guard.name, tuple(own.plain().items())) for guard, own in config.continual.composed)
 
 
 def _with_halves(config: RunConfig) -> list[tuple[GuardSpec, type[SiteGuard] | None]]:
@@ -129,8 +129,8 @@ def at_site(spec: GuardSpec, half: type[SiteGuard]) -> GuardSpec:
 
 def codec_from(config: RunConfig) -> CodecSpec:
     """How updates travel up."""
-    told = config.compression
-    return CodecSpec(told.up, told.block, told.share, told.feedback)
+    settings = config.compression
+    return CodecSpec(settings.up, settings.block, settings.share, settings.feedback)
 
 
 def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) -> PrivacyPlan | None:
@@ -162,5 +162,5 @@ def plan_from(config: RunConfig, noise_multiplier: float, score_noise: float) ->
 
 def secure_from(config: RunConfig) -> SecureSpec | None:
     """The secure sum of a run; None where the server sees each update."""
-    told = config.secure
-    return SecureSpec(config.sites.count, config.survivors, told.largest) if told.sum else None
+    settings = config.secure
+    return SecureSpec(config.sites.count, config.survivors, settings.largest) if settings.sum else None

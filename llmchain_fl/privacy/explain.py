@@ -155,17 +155,17 @@ def ours(stated: Stated) -> list[Reading]:
     call = f"noise_multiplier={z:.4g}" + ("" if stated.noise_multiplier is not None else ", calibrated to all rounds")
     call += f", clip_norm={stated.c:g}, sampling_rate={stated.sampling_rate:g}, steps_per_round={stated.steps}"
     both = (epsilon(_rounds(stated, z, n), stated.d) for n in (1, stated.rounds))
-    found = [Reading("llmchain-fl", f"unit person or record: {call}", z * stated.c, "sum of a step", UNIT, *both)]
+    readings = [Reading("llmchain-fl", f"unit person or record: {call}", z * stated.c, "sum of a step", UNIT, *both)]
     if stated.records_per_person > 1:
         k = stated.records_per_person
         both = (person_epsilon(_rounds(stated, z, n), k, stated.d) for n in (1, stated.rounds))
         call = f"unit record, for somebody with {k:,} records"
-        found.append(Reading("llmchain-fl", call, z * stated.c, "sum of a step", f"{k:,} records or none", *both))
+        readings.append(Reading("llmchain-fl", call, z * stated.c, "sum of a step", f"{k:,} records or none", *both))
     if stated.noise_multiplier is not None:
         both = (stated.of_gaussian(math.inf if z == 0 else 1 / z, n) for n in (1, stated.rounds))
         call = f"unit site: noise_multiplier={z:.4g}, clip_norm={stated.c:g}"
-        found.append(Reading("llmchain-fl", call, z * stated.c, "sum of a round", NONE, *both))
-    return found
+        readings.append(Reading("llmchain-fl", call, z * stated.c, "sum of a round", NONE, *both))
+    return readings
 
 
 def _rounds(stated: Stated, z: float, rounds: int) -> tuple[Event, ...]:
@@ -185,29 +185,29 @@ def _calibrated(stated: Stated) -> float | None:
 def warnings(stated: Stated) -> list[str]:
     """What a careful reader objects to in the setting itself, each as one or two sentences."""
     e, s, c, d = stated.epsilon, stated.s, stated.c, stated.d
-    found = []
+    sentences = []
     if e is not None and s < c:
         times = "infinitely many" if s == 0 else f"{c / s:,.4g}"
-        found.append(
+        sentences.append(
             f"The noise is made for a change of {s:g}, but clipping to {c:g} lets a unit move its update by {c:g}: "
             f"{times} times as much. Sensitivity is no free choice; it follows from the clip norm."
         )
     if e is not None and e > CLASSIC_HOLDS:
-        found.append(
+        sentences.append(
             f"sqrt(2 ln(1.25 / delta)) S / epsilon is proven for epsilon <= {CLASSIC_HOLDS:g} only (Dwork & Roth 2014, "
             f"theorem A.1). Exactly epsilon {e:g} for a change of {c:g} needs a standard deviation of "
             f"{exact_std(c, e, d):.4g} (analytic Gaussian mechanism, Balle & Wang 2018)."
         )
     if e is not None and stated.rounds > 1:
-        found.append(
+        sentences.append(
             f"The stated epsilon is of one release. {stated.rounds:,} rounds release {stated.rounds:,} times, and "
             "nobody adds up unless an accountant does."
         )
     if stated.persons is not None and d >= 1 / stated.persons:
-        found.append(f"Delta is not below 1 / {stated.persons:,}: publishing one person whole would satisfy it.")
+        sentences.append(f"Delta is not below 1 / {stated.persons:,}: publishing one person whole would satisfy it.")
     if e is not None and e > HIGH:
-        found.append(f"An epsilon above {HIGH:g} proves little protection on its own.")
-    return found
+        sentences.append(f"An epsilon above {HIGH:g} proves little protection on its own.")
+    return sentences
 
 
 def _flag(name: str) -> str:

@@ -33,9 +33,9 @@ def _local(stated: Stated) -> list[Reading]:
     std = stated.textbook_std
     if std is None:
         return []
-    told = f"clipping_norm={stated.c:g}, sensitivity={stated.s:g}, epsilon={stated.epsilon:g}, delta={stated.d:g}"
+    settings = f"clipping_norm={stated.c:g}, sensitivity={stated.s:g}, epsilon={stated.epsilon:g}, delta={stated.d:g}"
     return [
-        Reading("Flower LocalDpMod", f"LocalDpMod({told})", std, "update of a site", unit, *_rounds(stated, ratio))
+        Reading("Flower LocalDpMod", f"LocalDpMod({settings})", std, "update of a site", unit, *_rounds(stated, ratio))
         for unit, ratio in ((NONE, _ratio(stated.c, std)), (ANOTHER, _ratio(2 * stated.c, std)))
     ]
 
@@ -46,8 +46,8 @@ def _fixed(stated: Stated) -> list[Reading]:
     if z is None:
         return []
     std = None if stated.sites is None else z * stated.c / stated.sites
-    told = f"noise_multiplier={z:g}, clipping_norm={stated.c:g}, num_sampled_clients={_told(stated.sites)}"
-    call = f"DifferentialPrivacyServerSideFixedClipping (or ClientSide) with {told}"
+    settings = f"noise_multiplier={z:g}, clipping_norm={stated.c:g}, num_sampled_clients={_told(stated.sites)}"
+    call = f"DifferentialPrivacyServerSideFixedClipping (or ClientSide) with {settings}"
     return [
         Reading("Flower FixedClipping", call, std, "mean of a round", unit, *_rounds(stated, _ratio(moved, z)))
         for unit, moved in ((NONE, 1.0), (ANOTHER, 2.0))
@@ -69,8 +69,8 @@ def _adaptive(stated: Stated) -> list[Reading]:
         return []
     b = n / 20
     own = (z**-2 - (2 * b) ** -2) ** -0.5
-    told = f"noise_multiplier={z:g}, num_sampled_clients={n}, while its clip norm is {stated.c:g}"
-    call = f"DifferentialPrivacyServerSideAdaptiveClipping (or ClientSide) with {told}"
+    settings = f"noise_multiplier={z:g}, num_sampled_clients={n}, while its clip norm is {stated.c:g}"
+    call = f"DifferentialPrivacyServerSideAdaptiveClipping (or ClientSide) with {settings}"
     both = _rounds(stated, math.sqrt(own**-2 + b**-2))
     return [Reading("Flower AdaptiveClipping", call, own * stated.c / n, "mean of a round", NONE, *both)]
 
@@ -119,26 +119,26 @@ def _told(sites: int | None) -> str:
 
 def peer_warnings(stated: Stated) -> list[str]:
     """What the sources say that a user would not expect."""
-    found = []
+    lines = []
     if stated.epsilon is not None:
-        found.append(
+        lines.append(
             "LocalDpMod protects a site's whole update of one round, once; it keeps no account over rounds, and takes "
             "sensitivity as told."
         )
     if stated.noise_multiplier is not None:
-        found.append(
+        lines.append(
             "Flower's central strategies add z C / n to a mean. FedAvg weighs by num-examples: a site with a larger "
             "weight than 1 / n moves the mean by more than C / n. If fewer than n answer, the mean moves by more than "
             "the noise is made for (it is logged; with an accountant it is refused)."
         )
-        found.append(
+        lines.append(
             "Flower's adaptive clipping adds its noise at the clip norm of the *next* round (10 % smaller at the "
             "default rate 0.2 when all were clipped), and counts clipped updates without centring them."
         )
     if stated.values is not None:
-        found.append(
+        lines.append(
             "SVTPrivacy adds noise first and clips afterwards: outside +-gamma nothing bounds epsilon. noise_var is "
             "the budget of *one* value; choosing which values to send costs more on top."
         )
-    found.append("Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed.")
-    return found
+    lines.append("Both draw noise from numpy's global generator, which is not cryptographic and repeats with its seed.")
+    return lines

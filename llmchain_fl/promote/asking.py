@@ -42,14 +42,14 @@ def _rows(probe: Probe, work: WorkSpec, seed: int) -> Rows:
 
     kind = task_kind(work.task.kind)
     mapping, required = probe.columns, (*kind.columns, *probe.where)
-    told = {"mapping": mapping, "required": required, "split": "test", "seed": seed, "private": False}
-    found = read_rows(probe.data, size=None if probe.where else probe.size, **told)  # type: ignore[arg-type]
-    kept = [
-        i for i, row in enumerate(found.records) if all(row.get(key) == value for key, value in probe.where.items())
+    options = {"mapping": mapping, "required": required, "split": "test", "seed": seed, "private": False}
+    read = read_rows(probe.data, size=None if probe.where else probe.size, **options)  # type: ignore[arg-type]
+    chosen = [
+        i for i, row in enumerate(read.records) if all(row.get(key) == value for key, value in probe.where.items())
     ]
-    if not kept:
+    if not chosen:
         raise DataError("no record is left of this probe", where=probe.data, remedy="correct its `where`")
-    rows = found.select(kept[: probe.size])
+    rows = read.select(chosen[: probe.size])
     if kind.labelled:
         check_labels(rows, [name for name, _ in work.task.labels])
     return rows.records
@@ -86,7 +86,7 @@ def asked(work: WorkSpec, adapter: VerifiedAdapter | None, sets: Mapping[str, Ro
         if policy.robustness is not None:
             changed[name] = _answers(task, _with(rows, column, edited(texts, policy.seed)), labelled).scores
         if policy.bias is not None and labelled:
-            both = [_best(task, _with(rows, column, told)) for told in speakers(texts, policy.seed)]
+            both = [_best(task, _with(rows, column, variant)) for variant in speakers(texts, policy.seed)]
             flips[name] = (both[0] != both[1]).astype(np.float64)
     return Probed(plain, changed, flips)
 
@@ -108,12 +108,12 @@ def _chances(task: Task, rows: Rows) -> NDArray[np.float64]:
     """The probability of every label, [n, L], over the whole label list."""
     import torch
 
-    examples, found = task.encode(rows), []
+    examples, parts = task.encode(rows), []
     with torch.no_grad():
         for start in range(0, len(rows), BATCH):
             index = range(start, min(start + BATCH, len(rows)))
-            found.append(torch.softmax(task.forward(examples, index).logits.double(), dim=-1).cpu().numpy())
-    return np.concatenate(found)
+            parts.append(torch.softmax(task.forward(examples, index).logits.double(), dim=-1).cpu().numpy())
+    return np.concatenate(parts)
 
 
 def _best(task: Task, rows: Rows) -> NDArray[np.int64]:

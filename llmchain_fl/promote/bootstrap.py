@@ -47,10 +47,10 @@ def paired_bound(worse: Statistic, records: int, *, level: float, draws: int, se
     draw, rows, parts = np.random.default_rng(seed), max(1, AT_ONCE // records), list[Floats]()
     for start in range(0, draws, rows):
         parts.append(worse(draw.integers(0, records, (min(rows, draws - start), records))))
-    found = np.concatenate(parts)
-    found = np.sort(np.where(np.isnan(found), np.inf, found))
+    values = np.concatenate(parts)
+    values = np.sort(np.where(np.isnan(values), np.inf, values))
     measured = float(worse(np.arange(records)))
-    upper = float(found[min(draws - 1, math.ceil(level * draws))])
+    upper = float(values[min(draws - 1, math.ceil(level * draws))])
     return Bound(measured, max(upper, measured), records)
 
 
@@ -76,8 +76,8 @@ def miscalibration(sure: Floats, right: Floats) -> Floats:
     size = gaps.shape[-1]
     bins = min(BINS, size)
     starts = np.array([size * place // bins for place in range(bins)])
-    found: Floats = np.abs(np.add.reduceat(gaps, starts, axis=-1)).sum(axis=-1) / size
-    return found
+    errors: Floats = np.abs(np.add.reduceat(gaps, starts, axis=-1)).sum(axis=-1) / size
+    return errors
 
 
 def worse_calibrated(candidate: tuple[Floats, Floats], current: tuple[Floats, Floats]) -> Statistic:

@@ -87,9 +87,9 @@ class Canary:
             self.state = PASSED
         return self.state != RUNNING
 
-    def _mark(self, what: str, text: str) -> bytes:
+    def _mark(self, purpose: str, text: str) -> bytes:
         return hmac.new(
-            bytes.fromhex(self.key), f"{what}\n{text}".encode("utf-8", "surrogatepass"), hashlib.sha256
+            bytes.fromhex(self.key), f"{purpose}\n{text}".encode("utf-8", "surrogatepass"), hashlib.sha256
         ).digest()
 
     def words(self) -> str:
@@ -135,15 +135,15 @@ def read_canary(line: Path) -> Canary | None:
         with file.open("rb") as opened:
             tree: dict[str, Any] = json.loads(opened.read(MOST))
         bet = Bet(**tree.pop("bet"))
-        found = Canary(**tree, bet=bet)
-        bytes.fromhex(found.key)
+        canary = Canary(**tree, bet=bet)
+        bytes.fromhex(canary.key)
         sound = (
-            len(bet.logs) == len(STAKES) and 0 < bet.alpha < 1 and 0 < found.share < 1
-            and all(HASH.fullmatch(one) for one in (found.candidate, found.current))
-            and found.state in (RUNNING, STOPPED, PASSED)
+            len(bet.logs) == len(STAKES) and 0 < bet.alpha < 1 and 0 < canary.share < 1
+            and all(HASH.fullmatch(one) for one in (canary.candidate, canary.current))
+            and canary.state in (RUNNING, STOPPED, PASSED)
         )  # fmt: skip
     except (OSError, ValueError, TypeError, KeyError, RecursionError, AttributeError):
         sound = False
     if not sound:
         raise RunError(f"{file} is damaged", remedy="remove it: the pointer's adapter then answers everybody")
-    return found
+    return canary

@@ -72,11 +72,11 @@ def edited(texts: Sequence[str], seed: int) -> list[str]:
     | "" | "!!", a greeting, or itself |
     | one letter | no letter is taken from it |
     """
-    found = []
+    edits = []
     for place, text in enumerate(texts):
         draw = random.Random(f"edit/{seed}/{place}")
-        found.append(EDITS[draw.choice(sorted(EDITS))](text, draw))
-    return found
+        edits.append(EDITS[draw.choice(sorted(EDITS))](text, draw))
+    return edits
 
 
 def speakers(texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:

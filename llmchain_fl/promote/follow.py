@@ -48,10 +48,10 @@ class Follower:
         address = self._line.current
         if self.adapter is not None and address == self.adapter.address and trust is None:
             return False
-        found = self._kept.get(address) or self._line.served(self._trust)
-        self.resident, self.task = load(found.work_on(self._base), found)
-        self._kept = {**{key: value for key, value in self._kept.items() if key != address}, address: found}
+        adapter = self._kept.get(address) or self._line.served(self._trust)
+        self.resident, self.task = load(adapter.work_on(self._base), adapter)
+        self._kept = {**{key: value for key, value in self._kept.items() if key != address}, address: adapter}
         while len(self._kept) > MOST_KEPT:
             self._kept.pop(next(iter(self._kept)))
-        moved, self.adapter = self.adapter is None or address != self.adapter.address, found
+        moved, self.adapter = self.adapter is None or address != self.adapter.address, adapter
         return moved

@@ -59,8 +59,8 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        told = {"candidate": self.candidate, "current": self.current, "passed": self.passed}
-        return {**told, "checks": [asdict(check) for check in self.checks]}
+        fields = {"candidate": self.candidate, "current": self.current, "passed": self.passed}
+        return {**fields, "checks": [asdict(check) for check in self.checks]}
 
 
 def compared(candidate: Probed, current: Probed, policy: Policy) -> tuple[Check, ...]:
@@ -108,10 +108,10 @@ def _compared(new: Probed, old: Probed, policy: Policy) -> Iterator[Check]:
 
 
 def _check(name: str, worse: Statistic, records: int, bound: float, policy: Policy) -> Check:
-    found: Bound = paired_bound(worse, records, level=policy.level, draws=policy.draws, seed=policy.seed)
-    told = f"with chance {policy.level:g} at most {found.at_most:+.4f}"
-    words = f"worse by {found.worse:+.4f}, {told}, on {records} records"
-    return Check(name, bool(found.at_most <= bound), found.at_most, bound, words)
+    result: Bound = paired_bound(worse, records, level=policy.level, draws=policy.draws, seed=policy.seed)
+    interval = f"with chance {policy.level:g} at most {result.at_most:+.4f}"
+    words = f"worse by {result.worse:+.4f}, {interval}, on {records} records"
+    return Check(name, bool(result.at_most <= bound), result.at_most, bound, words)
 
 
 def promised(card: Mapping[str, Any], gate: Mapping[str, Any], policy: Policy) -> tuple[Check, ...]:
@@ -122,14 +122,14 @@ def promised(card: Mapping[str, Any], gate: Mapping[str, Any], policy: Policy) -
         gate: ``evidence/gate.json``; {} without one.
         policy: bounds.
     """
-    found = []
+    results = []
     if policy.epsilon is not None:
-        told = card["privacy"]
-        value = told["epsilon"]["value"] if told["private"] and told["epsilon"] else None
-        delta = told["delta"]["value"] if told["private"] and told["delta"] else None
+        privacy = card["privacy"]
+        value = privacy["epsilon"]["value"] if privacy["private"] and privacy["epsilon"] else None
+        delta = privacy["delta"]["value"] if privacy["private"] and privacy["delta"] else None
         holds = value is not None and delta is not None and value <= policy.epsilon and delta <= policy.delta
-        words = f"{told['promise']}; the policy asks for {policy.unit}, delta {policy.delta:g}"
-        found.append(Check("epsilon", holds and _covers(told["unit"], policy.unit), value, policy.epsilon, words))
+        words = f"{privacy['promise']}; the policy asks for {policy.unit}, delta {policy.delta:g}"
+        results.append(Check("epsilon", holds and _covers(privacy["unit"], policy.unit), value, policy.epsilon, words))
     if policy.membership:
         checks: Sequence[Mapping[str, Any]] = gate.get("findings", ())
         failed = [str(one.get("name")) for one in checks if one.get("passed") is not True]
@@ -137,14 +137,14 @@ def promised(card: Mapping[str, Any], gate: Mapping[str, Any], policy: Policy) -
         broken = isinstance(attack, dict) and attack.get("broken") is True
         words = f"{len(checks)} checks, {len(failed)} failed" + ("; the attack found more than promised" * broken)
         holds = bool(checks) and not failed and isinstance(attack, dict) and not broken
-        found.append(Check("membership", holds, None, None, words))
-    return tuple(found)
+        results.append(Check("membership", holds, None, None, words))
+    return tuple(results)
 
 
-def _covers(unit: str, asked: str) -> bool:
-    """Whether a promise for ``unit`` is one for ``asked``: whoever hides a site hides its persons, and so on."""
+def _covers(unit: str, wanted: str) -> bool:
+    """Whether a promise for ``unit`` is one for ``wanted``: whoever hides a site hides its persons, and so on."""
     order = ("record", "person", "site")
-    return unit in order and asked in order and order.index(unit) >= order.index(asked)
+    return unit in order and wanted in order and order.index(unit) >= order.index(wanted)
 
 
 def related(candidate: Manifest, current: Manifest | None) -> tuple[Check, ...]:

@@ -83,10 +83,10 @@ class Line:
         Raises:
             HubError: it does not pass; form: another adapter stands at the address.
         """
-        found = verified(self.place(address), trust)
-        if found.address != address:
+        adapter = verified(self.place(address), trust)
+        if adapter.address != address:
             raise refuse("form", f"{self.place(address)} holds another adapter")
-        return found
+        return adapter
 
     def history(self) -> list[dict[str, Any]]:
         """What happened, verified.
@@ -126,10 +126,10 @@ class Line:
 
     def write_verdict(self, verdict: Verdict, identity: Identity) -> Path:
         """``verdicts/ADDRESS.json``: the verdict and the signature over it."""
-        told = verdict.to_dict()
-        data = canonical({"verdict": _whole(told)})
+        fields = verdict.to_dict()
+        data = canonical({"verdict": _whole(fields)})
         message = json.loads(signature(identity, VERDICT, data))
-        whole = {"verdict": told, "signed_by": identity.public, "signature": message["signature"]}
+        whole = {"verdict": fields, "signed_by": identity.public, "signature": message["signature"]}
         file = self.folder / "verdicts" / f"{verdict.candidate}.json"
         atomic_write(file, (json.dumps(whole, indent=1) + "\n").encode())
         return file
@@ -206,14 +206,14 @@ def check_verdict(data: bytes, public: str) -> bool:
     Raises:
         HubError: form, signature: it is not what ``public`` signed, or its checks do not give its verdict.
     """
-    told = parse_object(data, "the verdict", MOST)
-    if set(told) != {"verdict", "signed_by", "signature"} or told["signed_by"] != public:
+    tree = parse_object(data, "the verdict", MOST)
+    if set(tree) != {"verdict", "signed_by", "signature"} or tree["signed_by"] != public:
         raise refuse("signature", "this verdict is signed by somebody else")
-    plain = canonical({"verdict": _whole(told["verdict"])})
+    plain = canonical({"verdict": _whole(tree["verdict"])})
     body = {"sha256": sha256(plain)}
-    check_signature(canonical({"kind": VERDICT, "body": body, "signature": told["signature"]}), VERDICT, plain, public)
-    checks = told["verdict"]["checks"]
-    return bool(checks) and all(check["passed"] is True for check in checks) and told["verdict"]["passed"] is True
+    check_signature(canonical({"kind": VERDICT, "body": body, "signature": tree["signature"]}), VERDICT, plain, public)
+    checks = tree["verdict"]["checks"]
+    return bool(checks) and all(check["passed"] is True for check in checks) and tree["verdict"]["passed"] is True
 
 
 def _whole(tree: Any) -> Any:

@@ -70,8 +70,8 @@ def read_policy(path: Path) -> Policy:
     try:
         policy = Policy.model_validate(read_toml(path, "policy file"))
     except pydantic.ValidationError as error:
-        found = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ConfigError(found, remedy="docs/promote.md lists the settings") from None
+        faults = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise ConfigError(faults, remedy="docs/promote.md lists the settings") from None
     names = [probe.name for probe in policy.probe]
     if len(set(names)) < len(names):
         raise ConfigError([f"{path}: two probes have one name"], remedy="give each a name of its own")

@@ -125,7 +125,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(?<=\sid=")(?=[^"]*")', f"{name}-", text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
     text = re.sub(r'^<svg width="[^"]*" height="[^"]*"', '<svg role="img"', text)
-    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: _for_pages(found[0]), text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda match: _for_pages(match[0]), text)
     return text.replace(">", f"><title>{_escaped(description)}</title>", 1)
 
 

@@ -70,8 +70,8 @@ def fits(title: str, settings: Mapping[str, Any]) -> bool:
     }
     numbers = "|".join([*NUMBERS, r"\d+"])
     for noun, there in counts.items():
-        for found in re.finditer(rf"\b({numbers}) (?:[\w-]+ )?{noun}\b", text):
-            if there and (NUMBERS.get(found[1]) or int(found[1] if found[1].isdigit() else 0)) != there:
+        for match in re.finditer(rf"\b({numbers}) (?:[\w-]+ )?{noun}\b", text):
+            if there and (NUMBERS.get(match[1]) or int(match[1] if match[1].isdigit() else 0)) != there:
                 return False
     return True
 
@@ -79,14 +79,14 @@ def fits(title: str, settings: Mapping[str, Any]) -> bool:
 def _badges(settings: Mapping[str, Any]) -> tuple[str, ...]:
     guards, rule = _of(settings, "continual", "guards"), _of(settings, "aggregation", "rule")
     model = _of(settings, "model", "path")
-    found = [
+    badges = [
         _privacy(settings),
         f"rule {rule}" if rule else "",
         f"guards {', '.join(map(str, guards))}" if guards else "no guards",
         f"base {str(model).rstrip('/').rpartition('/')[2]}" if model else "",
         f"seed {settings['seed']}" if "seed" in settings else "",
     ]
-    return tuple(badge for badge in found if badge)
+    return tuple(badge for badge in badges if badge)
 
 
 def _privacy(settings: Mapping[str, Any]) -> str:
@@ -102,5 +102,5 @@ def _privacy(settings: Mapping[str, Any]) -> str:
 
 
 def _of(settings: Mapping[str, Any], section: str, key: str) -> Any:
-    found = settings.get(section)
-    return found.get(key) if isinstance(found, Mapping) else None
+    table = settings.get(section)
+    return table.get(key) if isinstance(table, Mapping) else None

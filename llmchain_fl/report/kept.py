@@ -66,25 +66,25 @@ class GuardLine:
 
 def guard_lines(run: Readings) -> list[GuardLine]:
     """What each guard did, one line a number, by guard."""
-    lines, told = [], guards_told(run)
+    lines, labels = [], guards_told(run)
     for name, curve in run.run_curves(GUARD).items():
         values = [value for _, value in curve if math.isfinite(value)]
         if not values:
             continue
-        guard, what = told[name]
+        guard, quantity = labels[name]
         low, high = _short(min(values)), _short(max(values))
         span = low if low == high else f"{low} to {high}"
-        lines.append(GuardLine(guard, what, _short(values[-1]), _short(fmean(values)), span, len(values)))
+        lines.append(GuardLine(guard, quantity, _short(values[-1]), _short(fmean(values)), span, len(values)))
     return lines
 
 
 def guards_told(run: Readings) -> dict[str, tuple[str, str]]:
     """Metric of a guard -> (the guard, what the number is), as its rows say; old rows say it by their name."""
-    found = {}
+    labels = {}
     for row in (row for row in run.rows if row["metric"].startswith(GUARD)):
         guard, _, key = row["metric"].removeprefix(GUARD).partition("_")
-        found[row["metric"]] = str(row.get("guard", guard)), str(row.get("what", key.replace("_", " ")))
-    return found
+        labels[row["metric"]] = str(row.get("guard", guard)), str(row.get("what", key.replace("_", " ")))
+    return labels
 
 
 def probe_lines(run: Readings) -> list[str]:
@@ -100,11 +100,11 @@ def probe_lines(run: Readings) -> list[str]:
     sentences = []
     for group, rounds in sorted(groups.items()):
         whole = max(map(len, rounds.values()))
-        measured = {n: mean([run.with_half(row) for row in found.values()]) for n, found in rounds.items()}
-        last = max((n for n, found in rounds.items() if len(found) == whole and measured[n].there), default=0)
+        measured = {n: mean([run.with_half(row) for row in group_rows.values()]) for n, group_rows in rounds.items()}
+        last = max((n for n, group_rows in rounds.items() if len(group_rows) == whole and measured[n].there), default=0)
         if last and 0 in rounds:
-            told = Change(measured[0], measured[last], run.score).than(UNTRAINED)
-            sentences.append(f"{group.capitalize()}: {told}, after round {last}.")
+            change = Change(measured[0], measured[last], run.score).than(UNTRAINED)
+            sentences.append(f"{group.capitalize()}: {change}, after round {last}.")
     return sentences
 
 
@@ -120,8 +120,8 @@ def averaging_lines(run: Readings) -> list[str]:
         old = mean([run.with_half(own[key]) for key in shared])
         new = mean([run.with_half({**common[key], "n": own[key].get("n")}) for key in shared])
         if old.there and new.there:
-            told = Change(old, new, run.score).than("the sites' own")
-            sentences.append(f"{stage.name}: after round {stage.last} the common model was {told}.")
+            change = Change(old, new, run.score).than("the sites' own")
+            sentences.append(f"{stage.name}: after round {stage.last} the common model was {change}.")
     return sentences
 
 

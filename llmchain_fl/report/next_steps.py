@@ -28,24 +28,24 @@ def next_steps(run: Readings, spending: Spending) -> tuple[str, bool | None, lis
     anything else                                try it on texts of your own
     ===========================================  ==================================================
     """
-    found: list[str] = []
+    steps: list[str] = []
     if run.stopped is not None:
-        found.append("Its budget ended before its plan did: a larger budget needs a new run.")
+        steps.append("Its budget ended before its plan did: a larger budget needs a new run.")
     elif run.unfinished:
-        found.append("Its last stage is not finished: `llmchain-fl simulate --resume RUN` goes on where it stopped.")
+        steps.append("Its last stage is not finished: `llmchain-fl simulate --resume RUN` goes on where it stopped.")
     if any(spending.over(site) for site in spending.sites):
-        found.append("A site is over its target: let its owner decide before the adapter goes anywhere.")
+        steps.append("A site is over its target: let its owner decide before the adapter goes anywhere.")
     head = references.against(run).get(references.RIDGE_ALL)
     if head is not None and head.clear < 0:
-        found.append("A closed-form head on the frozen base does better: use that, or train longer first.")
+        steps.append("A closed-form head on the frozen base does better: use that, or train longer first.")
     if any(drop.clear < 0 for _, drop in drops(run)):
-        found.append("An earlier stage is clearly below its best: compare guards (`llmchain-fl compare --continual`).")
+        steps.append("An earlier stage is clearly below its best: compare guards (`llmchain-fl compare --continual`).")
     counts = [n for task in run.begun if (n := run.records(task))]
     if counts and min(counts) < ENOUGH:
-        found.append(f"Score on more held-out records: {min(counts)} is few, {ENOUGH} give a margin of some 7 points.")
+        steps.append(f"Score on more held-out records: {min(counts)} is few, {ENOUGH} give a margin of some 7 points.")
     if not spending.private and run.sites:
-        found.append("Before real records are used: `llmchain-fl privacy plan SCENARIO` says what privacy would cost.")
+        steps.append("Before real records are used: `llmchain-fl privacy plan SCENARIO` says what privacy would cost.")
     if run.now.there and math.isfinite(run.now.value):
-        found.append("Try it on texts of your own: `llmchain-fl predict RUN`.")
-    first, *others = found or ["Run it: nothing has been scored yet."]
+        steps.append("Try it on texts of your own: `llmchain-fl predict RUN`.")
+    first, *others = steps or ["Run it: nothing has been scored yet."]
     return first, None, others

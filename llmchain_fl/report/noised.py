@@ -89,10 +89,10 @@ def noise_of_sum(fewest: int, most: int) -> str:
 
 def noise_words(noise: str, unit: str) -> Words:
     """What is said of a value; "" (a run of an earlier version) is that of its privacy unit."""
-    found = _VALUE.fullmatch(noise or _usual(unit))
-    if found is None:
+    match = _VALUE.fullmatch(noise or _usual(unit))
+    if match is None:
         return _UNSTATED
-    name, fewest, most = found[1] or "sum", found[2], found[3]
+    name, fewest, most = match[1] or "sum", match[2], match[3]
     words = _WORDS[name]
     return Words(
         words.short.format(f"{fewest} to {most}" if most else fewest), words.place, words.seen_by, words.trusted

@@ -134,13 +134,13 @@ def _context(run_dir: RunDir) -> dict[str, Any]:
 
 def versions() -> str:
     """Of Python and of the packages that a page is made with."""
-    found = [f"Python {platform.python_version()}"]
+    lines = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:
-            found.append(f"{package} {metadata.version(package)}")
+            lines.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return ", ".join(lines)
 
 
 def _plots(run: Readings, privacy: Mapping[str, Any]) -> dict[str, str]:
@@ -178,13 +178,13 @@ def _who(run: Readings) -> list[tuple[str, str, str, str, str]]:
 def _many(run: Readings) -> list[tuple[str, ...]]:
     """(number, round, sites, lowest, lower quarter, median, upper quarter, highest, where it is highest), as last told
     of very many sites together."""
-    found = []
+    table = []
     for metric, rounds in run.many.items():
         row = rounds[max(rounds)]
         cuts = [wording.size(value) if metric.startswith("bytes") else f"{value:.4g}" for value in row["quartiles"]]
         where = ", ".join(row["largest"]) if row["quartiles"][0] != row["quartiles"][-1] else "all alike"
-        found.append((metric.replace("_", " "), f"{row['round']:,}", f"{row['n']:,}", *cuts, where))
-    return found
+        table.append((metric.replace("_", " "), f"{row['round']:,}", f"{row['n']:,}", *cuts, where))
+    return table
 
 
 def _most_spent(spending: Spending) -> list[str]:

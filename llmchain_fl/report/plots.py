@@ -45,9 +45,9 @@ def scores(run: Readings) -> str:
 
 def _levels(run: Readings, tasks: Sequence[str]) -> dict[str, float]:
     """Text -> height of the lines that a score is held against; means over several tasks."""
-    found = {"untrained": mean([run.untrained(task) for task in tasks])}
-    found |= {text: references.reference(run, name, tasks=tasks) for name, text in LEVELS.items()}
-    return {f"{name} {wording.score(s.value, run.score.unit)}": s.value for name, s in found.items() if s.there}
+    scores = {"untrained": mean([run.untrained(task) for task in tasks])}
+    scores |= {text: references.reference(run, name, tasks=tasks) for name, text in LEVELS.items()}
+    return {f"{name} {wording.score(s.value, run.score.unit)}": s.value for name, s in scores.items() if s.there}
 
 
 def _score_axis(axes: Axes, run: Readings, seen: Sequence[float]) -> None:
@@ -152,7 +152,7 @@ def update_norms(run: Readings) -> str:
 
 def guards(run: Readings) -> str:
     """What each guard told of itself, round by round: a small panel a number; those that never change are left out."""
-    told = guards_told(run)
+    labels = guards_told(run)
     curves = {
         name: curve
         for name, curve in run.run_curves(GUARD).items()
@@ -164,7 +164,7 @@ def guards(run: Readings) -> str:
     rounds = [x for curve in shown.values() for x, _ in curve]
     with fig.panels(len(shown), 0.75) as (figure, parts):
         for place, ((name, curve), axes) in enumerate(zip(shown.items(), parts, strict=True)):
-            guard = told[name][0]
+            guard = labels[name][0]
             key = name.removeprefix(f"{GUARD}{guard}_").replace("_", " ")
             axes.set_ylabel(f"{guard}\n{key}", rotation=0, ha="right", va="center")
             axes.yaxis.set_major_locator(MaxNLocator(2))

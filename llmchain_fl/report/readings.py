@@ -61,8 +61,8 @@ class Readings(RunRows):
         """Every score of the global adapter on records of each round, the main one first; not R, nor its changes."""
         rows = [row for row in self.rows if row.get("scope", "global") == "global" and row["round"] == 0]
         named = {name for scope, _, name in self.series if scope == "global"}
-        found = declared(rows or (row for row in self.rows if row.get("scope", "global") == "global"))
-        return {name: metric for name, metric in found.items() if name in named and name != CELL}
+        metrics = declared(rows or (row for row in self.rows if row.get("scope", "global") == "global"))
+        return {name: metric for name, metric in metrics.items() if name in named and name != CELL}
 
     @property
     def lower_is_better(self) -> bool:
@@ -72,9 +72,9 @@ class Readings(RunRows):
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks scored, in the order of the stream; ``all`` only where there is no other."""
-        found = [task for scope, task, metric in self.series if scope == "global" and metric in (self.metric, CELL)]
-        found = list(dict.fromkeys(found))
-        return [task for task in found if task != EVERYTHING] or found
+        names = [task for scope, task, metric in self.series if scope == "global" and metric in (self.metric, CELL)]
+        names = list(dict.fromkeys(names))
+        return [task for task in names if task != EVERYTHING] or names
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -84,7 +84,7 @@ class Readings(RunRows):
             if row.get("stage", -1) >= 0:
                 seen.setdefault(row["stage"], set()).add(row["round"])
         names = dict(enumerate(self.tasks))
-        return [Stage(i, names.get(i, EVERYTHING), min(found), max(found)) for i, found in sorted(seen.items())]
+        return [Stage(i, names.get(i, EVERYTHING), min(rounds), max(rounds)) for i, rounds in sorted(seen.items())]
 
     def curve(self, task: str) -> Curve:
         """The held-out score of one task on the global adapter, round by round."""
@@ -178,9 +178,9 @@ class Readings(RunRows):
 
     def with_half(self, row: Row) -> Measured:
         """A row's main score with its half-width."""
-        value, told, n = float(row["value"]), row.get("half_width"), row.get("n")
-        if isinstance(told, int | float):
-            return Measured(value, float(told))
+        value, half, n = float(row["value"]), row.get("half_width"), row.get("n")
+        if isinstance(half, int | float):
+            return Measured(value, float(half))
         return Measured(value, share_half_width(value, int(n)) if n and self.score.unit == SHARE else math.nan)
 
     @cached_property

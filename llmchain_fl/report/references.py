@@ -32,10 +32,10 @@ def against(run: Readings) -> dict[str, Change]:
     """
     apart = kept_apart(run)
     now = apart or run.now
-    found = {UNTRAINED: _from_untrained_apart(run) if apart else _from_untrained(run)}
+    changes = {UNTRAINED: _from_untrained_apart(run) if apart else _from_untrained(run)}
     for name in (CHANCE, MAJORITY, RIDGE_ALL):
-        found[name] = Change(reference(run, (APART if apart else "") + name), now, run.score)
-    return {name: change for name, change in found.items() if math.isfinite(change.gain)}
+        changes[name] = Change(reference(run, (APART if apart else "") + name), now, run.score)
+    return {name: change for name, change in changes.items() if math.isfinite(change.gain)}
 
 
 def _from_untrained(run: Readings) -> Change:
@@ -55,10 +55,10 @@ def _from_untrained_apart(run: Readings) -> Change:
 def reference(run: Readings, metric: str, site: str = "", tasks: Sequence[str] = ()) -> Measured:
     """A reference as a mean over ``tasks`` (all that have begun); not measured where one of them lacks it."""
     wanted = tasks or run.begun
-    told = {task: row for (name, who, task), row in _rows(run).items() if (name, who) == (metric, site)}
-    if not wanted or not set(wanted) <= set(told):
+    rows = {task: row for (name, who, task), row in _rows(run).items() if (name, who) == (metric, site)}
+    if not wanted or not set(wanted) <= set(rows):
         return NOTHING
-    return mean([_measured(run, told[task], task) for task in wanted])
+    return mean([_measured(run, rows[task], task) for task in wanted])
 
 
 def alone(run: Readings) -> dict[str, Change]:
@@ -66,8 +66,8 @@ def alone(run: Readings) -> dict[str, Change]:
     apart = kept_apart(run)
     metric, now = (APART if apart else "") + RIDGE_ALONE, apart or run.now
     sites = sorted({site for name, site, _ in _rows(run) if name == metric and site})
-    found = {site: Change(reference(run, metric, site), now, run.score) for site in sites}
-    return {site: change for site, change in found.items() if math.isfinite(change.gain)}
+    changes = {site: Change(reference(run, metric, site), now, run.score) for site in sites}
+    return {site: change for site, change in changes.items() if math.isfinite(change.gain)}
 
 
 def drawn(run: Readings) -> str:
@@ -83,8 +83,8 @@ def drawn(run: Readings) -> str:
 
 def kept_apart(run: Readings) -> Measured | None:
     """The mean score on test records that were kept apart until the end; None where there were none."""
-    found = [run.with_half(row) for row in _apart(run).values()]
-    return mean(found) if found else None
+    scores = [run.with_half(row) for row in _apart(run).values()]
+    return mean(scores) if scores else None
 
 
 def _apart(run: Readings) -> dict[str, Row]:

@@ -44,8 +44,8 @@ class RunRows:
     @cached_property
     def stopped(self) -> tuple[int, int, str] | None:
         """(rounds done, rounds planned, why) of a run that ended before its plan did; None of any other."""
-        found = [row for row in self.rows if row["metric"] == STOPPED]
-        return (int(found[-1]["value"]), int(found[-1]["planned"]), str(found[-1]["reason"])) if found else None
+        rows = [row for row in self.rows if row["metric"] == STOPPED]
+        return (int(rows[-1]["value"]), int(rows[-1]["planned"]), str(rows[-1]["reason"])) if rows else None
 
     @cached_property
     def skipped(self) -> dict[int, str]:
@@ -69,11 +69,11 @@ class RunRows:
     @cached_property
     def many(self) -> dict[str, dict[int, Row]]:
         """Metric -> round -> the one row of very many sites together (``metrics_file.by_site``)."""
-        found: dict[str, dict[int, Row]] = {}
+        table: dict[str, dict[int, Row]] = {}
         for row in self.rows:
             if row.get("scope") == ALL_SITES:
-                found.setdefault(str(row["metric"]), {})[row["round"]] = row
-        return found
+                table.setdefault(str(row["metric"]), {})[row["round"]] = row
+        return table
 
     @property
     def site_count(self) -> int:
@@ -86,16 +86,16 @@ class RunRows:
         rounds = self.many.get(metric)
         if not rounds:
             return self.site_curves(metric)
-        told = {f"{name} of {max(row['n'] for row in rounds.values()):,}": part for name, part in SPREAD.items()}
+        parts = {f"{name} of {max(row['n'] for row in rounds.values()):,}": part for name, part in SPREAD.items()}
         return {
-            name: [(at, row["quartiles"][part]) for at, row in sorted(rounds.items())] for name, part in told.items()
+            name: [(at, row["quartiles"][part]) for at, row in sorted(rounds.items())] for name, part in parts.items()
         }
 
     @cached_property
     def quarantines(self) -> list[tuple[int, str, str, int, int]]:
         """(round, site, why, last round of it, how often so far) of each quarantine; why "" and 0: the site is back."""
-        found = [row for row in self.rows if row["metric"] == "quarantine"]
-        return sorted((row["round"], row["site"], row["reason"], row["until"], row["times"]) for row in found)
+        rows = [row for row in self.rows if row["metric"] == "quarantine"]
+        return sorted((row["round"], row["site"], row["reason"], row["until"], row["times"]) for row in rows)
 
     def bytes_per_round(self, metric: str) -> Curve:
         """``bytes_up`` or ``bytes_down``, summed over the sites, round by round."""

@@ -29,8 +29,8 @@ DEALT = "dealt.json"
 def shown_names(run: RunDir) -> dict[str, str]:
     """Site -> its name with what it stands for; empty where no column dealt the records."""
     try:
-        found = json.loads((run.sites / DEALT).read_bytes())
-        sites, groups = found["sites"], found["groups"].items()
+        dealt = json.loads((run.sites / DEALT).read_bytes())
+        sites, groups = dealt["sites"], dealt["groups"].items()
         held = {site: sorted(str(group) for group, place in groups if place == n) for n, site in enumerate(sites)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
@@ -43,9 +43,9 @@ def with_names(run: RunDir) -> tuple[list[Row], dict[str, Any]]:
     if not names:
         return list(rows), privacy
     sites: Mapping[str, Any] = privacy.get("sites") or {}
-    named = {names.get(site, site): told for site, told in sites.items()}
-    told: list[Row] = [{**row, "site": names.get(str(row.get("site")), row.get("site"))} for row in rows]
-    return told, {**privacy, "sites": named} if sites else privacy
+    named = {names.get(site, site): entry for site, entry in sites.items()}
+    renamed: list[Row] = [{**row, "site": names.get(str(row.get("site")), row.get("site"))} for row in rows]
+    return renamed, {**privacy, "sites": named} if sites else privacy
 
 
 def _told(groups: list[str]) -> str:

@@ -56,21 +56,21 @@ class Spending:
             run: the run's rows; those of metric ``epsilon`` carry delta, unit and accountant.
             privacy: ``privacy.json``, or an empty dict where only the rows are at hand.
         """
-        told = [row for row in run.rows if row["metric"] == "epsilon"]
-        last: Row = told[-1] if told else {}
+        rows = [row for row in run.rows if row["metric"] == "epsilon"]
+        last: Row = rows[-1] if rows else {}
         booked: Mapping[str, Mapping[str, Any]] = privacy.get("sites") or {}
-        found = {site: _site(entry) for site, entry in booked.items()}
+        sites = {site: _site(entry) for site, entry in booked.items()}
         for site, curve in run.site_curves("epsilon").items():
-            mine = found.get(site, SiteSpending(0.0))
+            mine = sites.get(site, SiteSpending(0.0))
             worst = max((mine.epsilon, *(value for _, value in curve)), key=_severity)
-            found[site] = SiteSpending(worst, mine.rdp, mine.rounds, mine.steps)
+            sites[site] = SiteSpending(worst, mine.rdp, mine.rounds, mine.steps)
         return cls(
-            private=bool(privacy.get("private", bool(found))),
+            private=bool(privacy.get("private", bool(sites))),
             delta=_number(privacy.get("delta", last.get("delta"))),
             unit=str(privacy.get("unit") or last.get("unit") or "not stated"),
             accountant=str(privacy.get("accountant") or last.get("accountant") or "not stated"),
             target=privacy.get("target_epsilon"),
-            sites=dict(sorted(found.items())),
+            sites=dict(sorted(sites.items())),
             noise=str(privacy.get("noise") or last.get("noise") or ""),
             by_trusted_peers={int(h): _number(value) for h, value in dict(privacy.get(FIELD) or {}).items()},
         )
@@ -121,8 +121,8 @@ class Spending:
     @property
     def with_others(self) -> str:
         """Shared noise: what epsilon is if some of the other sites, or all, are with the server; "" of any other."""
-        told = in_words(self.by_trusted_peers) if self.private else ""
-        return f"{told} (highest of the sites, with the same delta, unit and accountant)." if told else ""
+        words = in_words(self.by_trusted_peers) if self.private else ""
+        return f"{words} (highest of the sites, with the same delta, unit and accountant)." if words else ""
 
     def over(self, site: str) -> bool:
         """True where a site has spent more than the target; the last digits of a calibration do not count."""

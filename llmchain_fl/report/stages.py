@@ -61,14 +61,14 @@ def stages_told(rows: Sequence[Row]) -> list[Told]:
         RunError: an epsilon without delta, unit or accountant.
     """
     run, spent = Readings(rows), Spent(rows)
-    found = []
+    entries = []
     for stage in run.stages:
         price = spent.by(stage.last)
         terms = "" if price is None else wording.guarantee(price.delta, price.unit, price.accountant, price.noise)
         paid = [] if price is None else [f"Epsilon by its end: {wording.epsilon_text(price.epsilon, terms)}."]
         lines = [*_now(run, stage), *_cost(run, stage), *_served(run, stage), *paid]
-        found.append(Told(came_to(run, stage), lines))
-    return found
+        entries.append(Told(came_to(run, stage), lines))
+    return entries
 
 
 def forgotten(run: Readings) -> list[str]:
@@ -114,8 +114,8 @@ def _now(run: Readings, stage: Stage) -> list[str]:
         return []
     last = run.stages[-1]
     changes = {"its own end": run.from_own_end(stage, last), UNTRAINED: run.from_untrained(stage.name, last)}
-    told = [change.than(name) for name, change in changes.items()]
-    return [f"Now: {'; '.join([now.text(run.score.unit), *told])}."]
+    texts = [change.than(name) for name, change in changes.items()]
+    return [f"Now: {'; '.join([now.text(run.score.unit), *texts])}."]
 
 
 def _cost(run: Readings, stage: Stage) -> list[str]:
@@ -129,8 +129,8 @@ def _cost(run: Readings, stage: Stage) -> list[str]:
         return [_effect(change, j.label, since) for j, change in known.items()]
     whole = mean_change(list(known.values()), run.score)
     worst = min(known, key=lambda j: known[j].gain)
-    told = [_effect(whole, f"{len(known)} earlier stages on average", since)]
-    return told + ([_effect(known[worst], f"{worst.label} most of all", since)] if known[worst].clear < 0 else [])
+    lines = [_effect(whole, f"{len(known)} earlier stages on average", since)]
+    return lines + ([_effect(known[worst], f"{worst.label} most of all", since)] if known[worst].clear < 0 else [])
 
 
 def _effect(change: Change, whom: str, since: str) -> str:

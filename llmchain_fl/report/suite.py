@@ -23,11 +23,11 @@ def read_suite(file: Path) -> dict[str, Any]:
         return {}
     try:
         with file.open("rb") as opened:
-            found = json.loads(opened.read(MOST))
-        suite_lines(found)
+            suite = json.loads(opened.read(MOST))
+        suite_lines(suite)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RunError(f"{file} is damaged", remedy="llmchain-fl evaluate RUN --suite writes it anew") from None
-    return found if isinstance(found, dict) else {}
+    return suite if isinstance(suite, dict) else {}
 
 
 def suite_lines(suite: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -40,8 +40,8 @@ def suite_lines(suite: Mapping[str, Any]) -> list[tuple[str, str]]:
         "attribution": _attribution,
         "membership": lambda part: str(part["verdict"]),
     }
-    found = [(name, words[name](part)) for name, part in suite["parts"].items() if name in words]
-    return [*found, *((name, f"left out: {reason}") for name, reason in suite["left_out"].items())]
+    lines = [(name, words[name](part)) for name, part in suite["parts"].items() if name in words]
+    return [*lines, *((name, f"left out: {reason}") for name, reason in suite["left_out"].items())]
 
 
 def _sureness(part: Mapping[str, Any]) -> str:
@@ -57,16 +57,16 @@ def _shift(part: Mapping[str, Any]) -> str:
 
 
 def _perturbation(part: Mapping[str, Any]) -> str:
-    told = []
+    falls = []
     for strength in next(iter(part.values())):
         name, fall = max(((name, by[strength]["fall"]) for name, by in part.items()), key=lambda one: one[1])
-        told.append(f"{100 * fall:.1f} points at {float(strength):.0%} ({name})")
-    return f"largest fall of accuracy under an edit: {', '.join(told)}"
+        falls.append(f"{100 * fall:.1f} points at {float(strength):.0%} ({name})")
+    return f"largest fall of accuracy under an edit: {', '.join(falls)}"
 
 
 def _bias(part: Mapping[str, Any]) -> str:
-    told = [f"{name} {one['flips']:.1%} (gap {one['gap']:.3f})" for name, one in part.items()]
-    return f"answers that change with who speaks: {', '.join(told)}"
+    flips = [f"{name} {one['flips']:.1%} (gap {one['gap']:.3f})" for name, one in part.items()]
+    return f"answers that change with who speaks: {', '.join(flips)}"
 
 
 def _attribution(part: Mapping[str, Any]) -> str:

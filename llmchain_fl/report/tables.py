@@ -30,16 +30,16 @@ def summary_table(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[tuple
     metric, unit, seen = run.metric, run.score.unit, run.stages
     ended = [] if run.stopped is None else [("Ended", f"before its plan, {run.stopped[0]} of {run.stopped[1]} rounds")]
     done = run.rounds - len(run.skipped)
-    what = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
+    label = f"Average {metric}" if len(seen) > 1 else metric.capitalize()
     table = [
         *ended,
         ("Rounds", f"{done:,}" + (f" in {wording.count(len(seen), 'stage')}" if len(seen) > 1 else "")),
         ("Sites", f"{run.site_count:,}"),
-        (f"{what}, untrained", run.start.text(unit)),
-        (f"{what}, now", run.now.text(unit)),
+        (f"{label}, untrained", run.start.text(unit)),
+        (f"{label}, now", run.now.text(unit)),
     ]
     if apart := kept_apart(run):
-        table.append((f"{what}, records kept for the end", apart.text(unit)))
+        table.append((f"{label}, records kept for the end", apart.text(unit)))
     if len(seen) > 1:
         table += [(title, _written(value, kind, unit)) for title, kind, value in of_stream(run)[1:]]
     refused = run.refusals
@@ -74,14 +74,14 @@ def of_stream(run: Readings, *, gaps: bool = False) -> list[tuple[str, str, Meas
         gaps: also those that were not measured.
     """
     own = [run.from_own_end(stage, run.stages[-1]) for stage in run.stages[:-1]]
-    found = [
+    numbers = [
         ("Average score", "score", Measured(average(run), run.now.half)),
         ("At the end of its own stage (LA)", "score", Measured(learned(run), _half_learned(run))),
         ("Below its best since (F)", "drop", Measured(forgotten(run), _margin([change for _, change in drops(run)]))),
         ("Change since its own stage (BWT)", "change", Measured(backward(run), _margin(own))),
         ("Change before its own stage (FWT)", "change", Measured(forward(run))),
     ]
-    return [each for each in found if gaps or each[2].there or each[0].endswith("(F)")]
+    return [each for each in numbers if gaps or each[2].there or each[0].endswith("(F)")]
 
 
 def _half_learned(run: Readings) -> float:
@@ -146,15 +146,15 @@ def drops(run: Readings) -> list[tuple[Stage, Change]]:
 
     The terms of :func:`llmchain_fl.continual.metrics.forgetting`, one by one; those not measured are left out.
     """
-    found = []
+    changes = []
     for stage in run.stages[:-1]:
         ended = [other for other in run.stages[:-1] if run.after(other, stage.name).there]
         ended = [other for other in ended if (other.index, stage.name) in run.r]
         if ended:
             best = max(ended, key=lambda other: run.score.sign * run.after(other, stage.name).value)
             new, own = run.after(run.stages[-1], stage.name), "taught" if best is stage else ""
-            found.append((stage, run.changed(stage.name, run.after(best, stage.name), new, own, run.stages[-1].last)))
-    return [(stage, change) for stage, change in found if change.new.there]
+            changes.append((stage, run.changed(stage.name, run.after(best, stage.name), new, own, run.stages[-1].last)))
+    return [(stage, change) for stage, change in changes if change.new.there]
 
 
 def sent(run: Readings) -> float:

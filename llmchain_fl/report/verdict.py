@@ -68,8 +68,8 @@ def verdict(rows: Sequence[Row], privacy: Mapping[str, Any]) -> list[str]:
     """The same as plain sentences; how a run ended early stands first."""
     run = Readings(rows)
     heads = [stages.came_to(run, stage) for stage in run.stages]
-    told = [sentence for answer in answers(rows, privacy) for sentence in (answer.short, *answer.lines)]
-    return [sentence for sentence in (stopped(run), outcome(run), *heads, *told) if sentence]
+    sentences = [sentence for answer in answers(rows, privacy) for sentence in (answer.short, *answer.lines)]
+    return [sentence for sentence in (stopped(run), outcome(run), *heads, *sentences) if sentence]
 
 
 def stopped(run: Readings) -> str:
@@ -122,18 +122,18 @@ def _held_against(against: Mapping[str, Change]) -> tuple[str, bool | None]:
 
 
 def _final(run: Readings) -> list[str]:
-    found = references.kept_apart(run)
-    if found is None:
+    score = references.kept_apart(run)
+    if score is None:
         return []
-    return [f"On test records that were kept apart until the end its {run.metric} is {found.text(run.score.unit)}."]
+    return [f"On test records that were kept apart until the end its {run.metric} is {score.text(run.score.unit)}."]
 
 
 def _weakest(run: Readings) -> list[str]:
     """The label that is answered worst: a mean hides it."""
-    found = references.recalls(run)
-    if not found:
+    recalls = references.recalls(run)
+    if not recalls:
         return []
-    (task, label), (value, n) = min(found.items(), key=lambda item: item[1])
+    (task, label), (value, n) = min(recalls.items(), key=lambda item: item[1])
     macro = [curve[-1][1] for task in run.tasks if (curve := run.other_curve("macro_f1", task))]
     average = f"Macro-F1 is {wording.score(sum(macro) / len(macro), wording.SHARE)}. " if macro else ""
     where = f" of {task}" if len(run.tasks) > 1 else ""
@@ -151,14 +151,14 @@ def _better_than_alone(run: Readings) -> Answer:
         short = "Not known: no site has been measured alone. A simulation measures it; a site can with `evaluate`."
         return Answer(question, short, None, lines)
     clear = Counter(change.clear for change in alone.values())
-    what = "a closed-form head on the frozen base from one site's own records"
+    baseline = "a closed-form head on the frozen base from one site's own records"
     counts = f"better at {clear[1]}, within chance at {clear[0]}, worse at {clear[-1]} of {len(alone)} sites"
     worst = min(alone, key=lambda site: alone[site].gain)
     lines.insert(0, f"At {worst}, where alone does best, the model is {alone[worst].than('its own records alone')}.")
     part = references.drawn(run)
     lines[1:1] = [part] if part else []
     good = True if clear[1] == len(alone) and not part else False if clear[-1] else None
-    return Answer(question, f"Against {what}, the common model is {counts}.", good, lines)
+    return Answer(question, f"Against {baseline}, the common model is {counts}.", good, lines)
 
 
 def _lowest_site(run: Readings) -> list[str]:
@@ -208,8 +208,8 @@ def _skipped(run: Readings) -> str:
     by_reason: dict[str, list[str]] = {}
     for number, why in sorted(run.skipped.items()):
         by_reason.setdefault(why, []).append(str(number))
-    told = "; ".join(f"{why} in round {', '.join(numbers)}" for why, numbers in by_reason.items())
-    return f"Rounds without training: {told}." if told else ""
+    reasons = "; ".join(f"{why} in round {', '.join(numbers)}" for why, numbers in by_reason.items())
+    return f"Rounds without training: {reasons}." if reasons else ""
 
 
 def _sent(run: Readings) -> str:
@@ -235,5 +235,5 @@ def _refused(run: Readings) -> str:
     refused = run.refusals
     sites = sorted({site for _, site, _ in refused})
     more = f" and {len(sites) - MOST_NAMED:,} more" if len(sites) > MOST_NAMED else ""
-    told = f"from {', '.join(sites[:MOST_NAMED])}{more}"
-    return f"Refused: {wording.count(len(refused), 'update')}, {told}." if refused else ""
+    origin = f"from {', '.join(sites[:MOST_NAMED])}{more}"
+    return f"Refused: {wording.count(len(refused), 'update')}, {origin}." if refused else ""

@@ -25,9 +25,9 @@ def middle_mean(values: Floats, trim: int) -> tuple[Floats, NDArray[np.intp]]:
     Returns the mean, and for each of the K how many of its entries lie among those kept (equal values all do).
     """
     ordered = np.sort(values, axis=0)
-    kept = ordered[trim : len(values) - trim]
-    inside = (values >= kept[0]) & (values <= kept[-1])
-    return kept.mean(axis=0), inside.reshape(len(values), -1).sum(axis=1)
+    middle = ordered[trim : len(values) - trim]
+    inside = (values >= middle[0]) & (values <= middle[-1])
+    return middle.mean(axis=0), inside.reshape(len(values), -1).sum(axis=1)
 
 
 class TrimmedMean:

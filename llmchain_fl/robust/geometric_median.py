@@ -79,8 +79,8 @@ class GeometricMedian(Weighing):
         """See :class:`llmchain_fl.robust.protocol.Robust`."""
         super().check(replies, rule)
         if rule.weighs:
-            what = f'{self.name} gives each site a weight, but rule "{rule.name}" changes weights by what a site sends'
-            raise ConfigError([what], remedy="choose another rule, or median, trimmed-mean, krum or norm-bound")
+            fault = f'{self.name} gives each site a weight, but rule "{rule.name}" changes weights by what a site sends'
+            raise ConfigError([fault], remedy="choose another rule, or median, trimmed-mean, krum or norm-bound")
 
     def weigh(self, gram: Floats, weights: Floats) -> Floats:
         """The weights of the last Weiszfeld step."""

@@ -86,6 +86,6 @@ class NormBound:
         paths = [space.path(site) for site in settled]
         bound = self.settings.norm_bound or self.settings.norm_factor * float(np.median([p.length(1.0) for p in paths]))
         ways = [way_back(path, bound) for path in paths]
-        kept = [site if t == 1.0 else space.shrunk(site, t) for site, t in zip(settled, ways, strict=True)]
+        screened = [site if t == 1.0 else space.shrunk(site, t) for site, t in zip(settled, ways, strict=True)]
         cut = sum(t < 1.0 for t in ways)
-        return Screened(kept, tuple(ways), f"{self.name}: {cut} of {len(sites)} sites cut to {bound:.4g}")
+        return Screened(screened, tuple(ways), f"{self.name}: {cut} of {len(sites)} sites cut to {bound:.4g}")

@@ -138,5 +138,5 @@ class OneFactor:
 
 def moving_ending(arrays: Arrays, module: str, up: Sequence[str]) -> str | None:
     """The one factor of this module among ``up``; None when there are several, or none."""
-    found = [ending for ending in (LORA_A, LORA_B, CORE) if ending in up and f"{module}.{ending}" in arrays]
-    return found[0] if len(found) == 1 else None
+    endings = [ending for ending in (LORA_A, LORA_B, CORE) if ending in up and f"{module}.{ending}" in arrays]
+    return endings[0] if len(endings) == 1 else None

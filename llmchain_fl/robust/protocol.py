@@ -126,7 +126,7 @@ class Robust(Protocol):
             sites: the admitted sites, each of which the rule itself would take (``Accumulator.add``).
             global_arrays: what the round started from.
             scale: s = alpha / r of the global adapter.
-            up: endings of what the sites sent (``Turn.up``).
+            up: endings of what the sites sent (``FactorSchedule.up``).
 
         Raises:
             AdmissionError: fewer sites than the step needs: the round must not be closed; it never becomes a mean.
@@ -141,8 +141,8 @@ def check_replies(name: str, replies: int, needed: int, hostile: int) -> None:
         ConfigError: ``replies < needed``.
     """
     if replies < needed:
-        what = f"{name} needs {needed} replies against {hostile} hostile sites; a round may be closed with {replies}"
-        raise ConfigError([what], remedy="raise sites.minimum (and sites.cohort), or lower aggregation.hostile")
+        message = f"{name} needs {needed} replies against {hostile} hostile sites; a round may be closed with {replies}"
+        raise ConfigError([message], remedy="raise sites.minimum (and sites.cohort), or lower aggregation.hostile")
 
 
 def require_replies(name: str, replies: int, needed: int) -> None:
@@ -152,5 +152,5 @@ def require_replies(name: str, replies: int, needed: int) -> None:
         AdmissionError: ``replies < needed``; nothing of the round may be summed.
     """
     if replies < needed:
-        what = f"{name} needs {needed} replies and this round has {replies}"
-        raise AdmissionError(what, remedy="leave the global adapter as it is and ask again; set sites.minimum higher")
+        fault = f"{name} needs {needed} replies and this round has {replies}"
+        raise AdmissionError(fault, remedy="leave the global adapter as it is and ask again; set sites.minimum higher")

@@ -82,5 +82,5 @@ def _moving(arrays: Arrays, module: str, scale: float, up: Sequence[str]) -> Mov
         return OneFactor(arrays, module, ending, scale)
     if {LORA_A, LORA_B} <= set(up) and f"{module}.{CORE}" not in arrays:
         return BothFactors(arrays, module, scale)
-    what = f"no robust step knows the product of {module!r} when the sites send {sorted(up)}"
-    raise ModelError(what, remedy="pass the endings the rule names in Turn.up")
+    message = f"no robust step knows the product of {module!r} when the sites send {sorted(up)}"
+    raise ModelError(message, remedy="pass the endings the rule names in FactorSchedule.up")

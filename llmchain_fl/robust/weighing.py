@@ -46,9 +46,9 @@ class Weighing(ABC):
         settled = [space.settled(site) for site in sites]
         before = np.array([site.weight for site in sites])
         after = self.weigh(space.gram(settled), before)
-        kept = [replace(site, weight=float(weight)) for site, weight in zip(settled, after, strict=True) if weight > 0]
+        left = [replace(site, weight=float(weight)) for site, weight in zip(settled, after, strict=True) if weight > 0]
         trust = after / before
-        return Screened(kept, tuple(float(share) for share in trust / trust.max()), self.describe(after))
+        return Screened(left, tuple(float(share) for share in trust / trust.max()), self.describe(after))
 
     @abstractmethod
     def weigh(self, gram: Floats, weights: Floats) -> Floats:

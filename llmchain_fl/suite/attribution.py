@@ -49,8 +49,8 @@ def attribution(
         ModelError: the base has no table of token embeddings.
     """
     need("attribution", "attribution")
-    asked = _Asked(task, pool)
-    rows = [asked.ids(text) for text in texts]
+    model = _Asked(task, pool)
+    rows = [model.ids(text) for text in texts]
     rows = [row for row in rows if row.shape[1] > 2]
     draw, errors, falls, by_chance, left = (
         np.random.default_rng(seed),
@@ -60,18 +60,18 @@ def attribution(
         list[float](),
     )
     for ids in rows:
-        logits = asked.logits(ids)
+        logits = model.logits(ids)
         best = int(logits.argmax())
-        weights, gap = asked.weights(ids, best, steps)
+        weights, gap = model.weights(ids, best, steps)
         errors.append(abs(float(weights.sum()) - gap) / max(abs(gap), 1e-6))
-        inner = asked.inner(ids)
+        inner = model.inner(ids)
         order, any_order = inner[np.argsort(-weights[inner])], draw.permutation(inner)
         whole = float(torch.softmax(logits, -1)[best])
         for part in PARTS:
             count = max(1, round(part * len(inner)))
-            falls.append(whole - asked.chance(ids, best, order[:count]))
-            by_chance.append(whole - asked.chance(ids, best, any_order[:count]))
-            left.append(whole - asked.chance(ids, best, order[count:]))
+            falls.append(whole - model.chance(ids, best, order[:count]))
+            by_chance.append(whole - model.chance(ids, best, any_order[:count]))
+            left.append(whole - model.chance(ids, best, order[count:]))
     if not rows:
         return {"texts": 0}
     return {
@@ -129,6 +129,6 @@ class _Asked:
         bare = ids.clone()
         bare[0, torch.from_numpy(self.inner(ids)).to(ids.device)] = self.pad
         gradients = LayerIntegratedGradients(lambda tokens: self.forward(tokens)[:, label], table)
-        found = gradients.attribute(ids, bare, n_steps=steps, internal_batch_size=ONCE)
+        parts = gradients.attribute(ids, bare, n_steps=steps, internal_batch_size=ONCE)
         gap = float(self.logits(ids)[label] - self.logits(bare)[label])
-        return found.sum(dim=-1)[0].detach().double().cpu().numpy(), gap
+        return parts.sum(dim=-1)[0].detach().double().cpu().numpy(), gap

@@ -44,15 +44,15 @@ def perturbation(task: Classification, texts: Sequence[str], targets: Positions,
     """
     plain = log_probabilities(task, texts).argmax(axis=1)
     right = (plain == targets).astype(np.float64)
-    found: dict[str, Any] = {}
+    falls: dict[str, Any] = {}
     for name in EDITS:
-        found[name] = {}
+        falls[name] = {}
         for strength in STRENGTHS:
             changed = log_probabilities(task, edited(texts, name, strength, seed)).argmax(axis=1)
             fall = paired_change((changed == targets).astype(np.float64), right)
             flips = share((changed != plain).astype(np.float64))
-            found[name][f"{strength:g}"] = {"fall": fall.value, "half_width": fall.half_width, "flips": flips["value"]}
-    return found
+            falls[name][f"{strength:g}"] = {"fall": fall.value, "half_width": fall.half_width, "flips": flips["value"]}
+    return falls
 
 
 def bias(task: Classification, texts: Sequence[str]) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def bias(task: Classification, texts: Sequence[str]) -> dict[str, Any]:
     if not texts:
         return {}
     plain = log_probabilities(task, texts).argmax(axis=1)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for attribute in attributes():
-        told = [versions(text, attribute, place) for place, text in enumerate(texts)]
-        logs = log_probabilities(task, [one for group in told for one in group])
-        starts = np.cumsum([0, *map(len, told)])
+        variants = [versions(text, attribute, place) for place, text in enumerate(texts)]
+        logs = log_probabilities(task, [one for group in variants for one in group])
+        starts = np.cumsum([0, *map(len, variants)])
         parts = [logs[first:last] for first, last in pairwise(starts)]
         flips = share(np.array([float(len(set(part.argmax(axis=1).tolist())) > 1) for part in parts]))
         sizes = {len(part) for part in parts}
@@ -76,13 +76,13 @@ def bias(task: Classification, texts: Sequence[str]) -> dict[str, Any]:
             _gap(np.stack([np.exp(p[:, a]) for p, a in zip(parts, plain, strict=True) if len(p) == size]))
             for size in sizes
         ]
-        found[attribute] = {
+        result[attribute] = {
             "flips": flips["value"],
             "half_width": flips["half_width"],
             "records": len(texts),
             "gap": max(gaps),
         }
-    return found
+    return result
 
 
 def _gap(chances: Floats) -> float:

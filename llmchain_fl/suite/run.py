@@ -97,10 +97,10 @@ def evaluate(
         try:
             parts[name] = compute(subject)
         except LlmchainError as error:
-            what = "; ".join(error.faults) if isinstance(error, ConfigError) else error.what
-            left_out[name] = f"{what} ({error.remedy})"
-    told = {"format": FORMAT, "content": _content(run), "records": len(subject.together), "seed": seed}
-    whole = {**told, "parts": parts, "left_out": left_out}
+            reason = "; ".join(error.faults) if isinstance(error, ConfigError) else error.what
+            left_out[name] = f"{reason} ({error.remedy})"
+    head = {"format": FORMAT, "content": _content(run), "records": len(subject.together), "seed": seed}
+    whole = {**head, "parts": parts, "left_out": left_out}
     write_json(run.path / FILE, whole)
     return whole
 
@@ -146,9 +146,9 @@ def _scored(task: Classification, rows: Sequence[Record], labels: Sequence[str])
 def _membership(path: Path) -> dict[str, Any]:
     from llmchain_fl.cli.privacy_membership import as_dict, attack
 
-    told = as_dict(attack(path))
+    attacked = as_dict(attack(path))
     return {
-        key: told[key]
+        key: attacked[key]
         for key in ("unit", "members", "others", "others_are", "auc", "auc_error", "broken", "verdict", "claim")
     }
 

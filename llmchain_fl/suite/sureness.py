@@ -47,8 +47,8 @@ def risk_coverage(sure: Floats, right: Floats) -> tuple[dict[float, float], floa
     """
     order = np.argsort(-sure, kind="stable")
     risks = np.cumsum(1 - right[order]) / np.arange(1, len(right) + 1)
-    told = {share: float(risks[max(1, round(share * len(risks))) - 1]) for share in COVERAGES}
-    return told, float(risks.mean())
+    shares = {share: float(risks[max(1, round(share * len(risks))) - 1]) for share in COVERAGES}
+    return shares, float(risks.mean())
 
 
 def sureness(logs: Floats, targets: Positions) -> dict[str, Any]:

@@ -23,28 +23,28 @@ def released(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
     | a value that is no finite number | left out |
     | a metric of a task, of a label | ``task/metric``, ``task/metric/label`` |
     """
-    found: dict[int, dict[str, float]] = {}
+    values: dict[int, dict[str, float]] = {}
     for row in rows:
         value = row["value"]
         if row.get("site") or row.get("scope", "global") not in SCOPES or not isinstance(value, int | float):
             continue
         if math.isfinite(value):
             parts = [row.get("task"), row["metric"], row.get("label")]
-            found.setdefault(int(row["round"]), {})["/".join(str(part) for part in parts if part is not None)] = float(
+            values.setdefault(int(row["round"]), {})["/".join(str(part) for part in parts if part is not None)] = float(
                 value
             )
-    return found
+    return values
 
 
 def flat(tree: Mapping[str, Any], before: str = "") -> Settings:
     """``{"train": {"lr": 0.1}}`` -> ``{"train.lr": 0.1}``; lists as text."""
-    found: dict[str, str | int | float | bool] = {}
+    settings: dict[str, str | int | float | bool] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{before}{key}.")
+            settings |= flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = value if isinstance(value, str | int | float | bool) else str(value)
-    return found
+            settings[f"{before}{key}"] = value if isinstance(value, str | int | float | bool) else str(value)
+    return settings
 
 
 def copy_run(path: Path, to: str, *, online: bool = False) -> int:

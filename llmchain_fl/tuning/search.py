@@ -42,15 +42,15 @@ def ranges(tries: Sequence[str]) -> list[list[str]]:
     Raises:
         ConfigError: no ``=``, a key twice, or a value twice.
     """
-    found, keys = list[list[str]](), list[str]()
+    table, keys = list[list[str]](), list[str]()
     for text in tries:
         path, _ = parse_setting(text)
         key, values = ".".join(path), text.partition("=")[2].split(",")
         if key in keys or len(set(values)) < len(values):
             raise ConfigError([f"--try {text}: {key} or a value of it is named twice"])
         keys.append(key)
-        found.append([f"{key}={value.strip()}" for value in values])
-    return found
+        table.append([f"{key}={value.strip()}" for value in values])
+    return table
 
 
 def choices(table: Sequence[Sequence[str]], budget: int, seed: int) -> list[Choice]:
@@ -70,11 +70,11 @@ def choices(table: Sequence[Sequence[str]], budget: int, seed: int) -> list[Choi
 
 
 def _at(table: Sequence[Sequence[str]], place: int) -> Choice:
-    found = list[str]()
+    chosen = list[str]()
     for values in reversed(table):
         place, rest = divmod(place, len(values))
-        found.append(values[rest])
-    return tuple(reversed(found))
+        chosen.append(values[rest])
+    return tuple(reversed(chosen))
 
 
 def refuse_private(config: RunConfig, public: Sequence[str]) -> None:

@@ -417,9 +417,9 @@ def test_what_a_rule_asks_for_is_what_admission_lets_in_and_the_rule_takes(rule,
 
 @EVERY_RULE
 def test_a_turn_trains_what_it_sends_and_a_site_can_know_all_it_trains_on(rule, number):
-    turn = rule.turn(number)
-    assert set(turn.up) <= set(turn.trains) <= set(rule.trained)
-    assert moving_at_the_server(rule) <= {*turn.down, *turn.keeps}  # all else follows from the seed
+    schedule = rule.turn(number)
+    assert set(schedule.up) <= set(schedule.trains) <= set(rule.trained)
+    assert moving_at_the_server(rule) <= {*schedule.down, *schedule.keeps}  # all else follows from the seed
 
 
 def test_what_rules_declare_beside_their_sums():

@@ -30,8 +30,8 @@ def play(*sites):
 
 
 def test_both_factors_are_trained_a_travels_and_b_is_kept():
-    turn = FedSa().turn(1)
-    assert (turn.trains, turn.up, turn.down, turn.keeps) == (
+    schedule = FedSa().turn(1)
+    assert (schedule.trains, schedule.up, schedule.down, schedule.keeps) == (
         ("lora_A", "lora_B"),
         ("lora_A",),
         ("lora_A",),

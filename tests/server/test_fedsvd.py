@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmchain_fl.aggregation.admission import reason_of
 from llmchain_fl.aggregation.fedsvd import FedSvd
 from llmchain_fl.aggregation.ffa import Ffa
-from llmchain_fl.aggregation.rule import SiteFactors, sent_names
+from llmchain_fl.aggregation.rule import FactorSchedule, SiteFactors, sent_names
 from llmchain_fl.core.errors import AdmissionError, ModelError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -60,8 +60,8 @@ def test_without_a_site_nothing_is_turned():
 
 
 def test_b_goes_up_and_both_come_down():
-    turn = FedSvd().turn(1)
-    assert (turn.trains, turn.up, turn.down, turn.keeps) == (("lora_B",), ("lora_B",), ("lora_A", "lora_B"), ())
+    assert FedSvd().turn(1) == FactorSchedule(("lora_B",), ("lora_B",), ("lora_A", "lora_B"))
+    assert FedSvd().turn(1).keeps == ()
     assert sent_names(FedSvd(), start(np.random.default_rng(0))) == ["q.lora_B"]
 
 

@@ -28,7 +28,7 @@ def bank_choices(seed: int, size: int, split: str) -> list[dict[str, str]]:
     for row in bank_messages(seed, size, split):
         names = [row["label"], *draw.sample([name for name in LABELS if name != row["label"]], CANDIDATES - 1)]
         draw.shuffle(names)
-        told = {"query": row["text"], "candidates": json.dumps([texts[name] for name in names])}
+        cells = {"query": row["text"], "candidates": json.dumps([texts[name] for name in names])}
         grades = json.dumps([int(name == row["label"]) for name in names])
-        rows.append({**told, "grades": grades, **{key: row[key] for key in ("label", "stage", "branch", "person")}})
+        rows.append({**cells, "grades": grades, **{key: row[key] for key in ("label", "stage", "branch", "person")}})
     return rows

@@ -71,8 +71,8 @@ def _conversation(rng: random.Random, messages: list[Message]) -> dict[str, str]
     for message in messages:
         turns += [{"role": "user", "content": message.text}, {"role": "assistant", "content": _answer(rng, message)}]
     first = messages[0]
-    told = {"stage": first.stage, "label": first.label, "branch": first.branch, "person": first.person}
-    return {"messages": json.dumps(turns, ensure_ascii=False), **told}
+    facts = {"stage": first.stage, "label": first.label, "branch": first.branch, "person": first.person}
+    return {"messages": json.dumps(turns, ensure_ascii=False), **facts}
 
 
 def _answer(rng: random.Random, message: Message) -> str:
@@ -85,4 +85,4 @@ def _answer(rng: random.Random, message: Message) -> str:
         elif needed <= message.slots.keys():
             echoing.append(answer)
     pool = echoing if echoing and rng.random() < _ECHO else plain
-    return _SLOT.sub(lambda found: message.slots[found[1]], rng.choice(pool))
+    return _SLOT.sub(lambda match: message.slots[match[1]], rng.choice(pool))

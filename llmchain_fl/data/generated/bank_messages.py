@@ -159,18 +159,18 @@ def _message(rng: random.Random, known: Phrases, who: _Customer, label: str, spl
 
 def _fill(rng: random.Random, known: Phrases, template: str) -> tuple[str, dict[str, str]]:
     """Settle the choices ``[a|b]`` and fill the slots; returns the sentence and the fillers used."""
-    text = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), template)
+    text = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
     money = rng.choice(_MONEY)
-    asked = rng.choice((20, 35, 40, 60, 75, 80, 90, 120, 150, 180, 240, 300, 450, 600, 850))
+    amount = rng.choice((20, 35, 40, 60, 75, 80, 90, 120, 150, 180, 240, 300, 450, 600, 850))
     slots: dict[str, str] = {}
     for slot in _SLOT.findall(text):
         if slot == "amount":
-            slots[slot] = money.format(asked)
+            slots[slot] = money.format(amount)
         elif slot == "less":
             slots[slot] = money.format(rng.choice((5, 10, 15)))
         else:
             slots[slot] = slots.get(slot) or rng.choice(known.slots[slot])
-    return _SLOT.sub(lambda found: slots[found[1]], text), slots
+    return _SLOT.sub(lambda match: slots[match[1]], text), slots
 
 
 def _sentence(text: str, *, capital: bool) -> str:

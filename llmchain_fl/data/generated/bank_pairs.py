@@ -30,6 +30,6 @@ def bank_pairs(seed: int, size: int, split: str) -> list[dict[str, str]]:
     for m in draw_messages(rng, f"c{seed}-{split}", size, split):
         fits = rng.random() < 0.5
         topic = m.label if fits else rng.choice([label for label in LABELS if label != m.label])
-        told = {"text": m.text, "text2": label_texts[topic], "label": FITS if fits else OTHER}
-        rows.append({**told, "stage": m.stage, "branch": m.branch, "person": m.person})
+        cells = {"text": m.text, "text2": label_texts[topic], "label": FITS if fits else OTHER}
+        rows.append({**cells, "stage": m.stage, "branch": m.branch, "person": m.person})
     return rows

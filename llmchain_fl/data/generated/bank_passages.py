@@ -19,6 +19,6 @@ def bank_passages() -> list[dict[str, str]]:
     rows = []
     for label, answers in known.answers.items():
         for place, answer in enumerate(a for a in answers if not _SLOT.search(a)):
-            told = f"{label_texts[label].capitalize()}: {answer}"
-            rows.append({"id": f"{label}-{place + 1}", "text": told, "label": label})
+            text = f"{label_texts[label].capitalize()}: {answer}"
+            rows.append({"id": f"{label}-{place + 1}", "text": text, "label": label})
     return rows

@@ -36,16 +36,16 @@ def renamed(text: str) -> str:
     """``text`` with the old words replaced, whole words alone, longer ones first; a capital stays one."""
     pattern, new = _words()
 
-    def put(found: re.Match[str]) -> str:
-        word = new[found[0].lower()]
-        return word.capitalize() if found[0][0].isupper() else word
+    def put(match: re.Match[str]) -> str:
+        word = new[match[0].lower()]
+        return word.capitalize() if match[0][0].isupper() else word
 
     return pattern.sub(put, text)
 
 
 @cache
 def _words() -> tuple[re.Pattern[str], dict[str, str]]:
-    told = tomllib.loads(files(__package__).joinpath("bank_new_words.toml").read_text(encoding="utf-8"))
-    new = {old: word for word, olds in told.items() for old in olds}
+    table = tomllib.loads(files(__package__).joinpath("bank_new_words.toml").read_text(encoding="utf-8"))
+    new = {old: word for word, olds in table.items() for old in olds}
     longest = sorted(new, key=lambda old: (-len(old), old))
     return re.compile(rf"\b({'|'.join(map(re.escape, longest))})\b", re.IGNORECASE), new

@@ -29,16 +29,16 @@ CHECKS: Mapping[str, Callable[[Subject, Findings], None]] = {
 
 def check_site(subject: Subject) -> Findings:
     """All checks; one that fails in a way that nobody foresaw is a refusal that names its kind, and no more."""
-    found = Findings()
+    report = Findings()
     if subject.kit is None:
-        found.warn("kit", "there is none here: coordinator, keys and code are not checked", "give the folder of a kit")
+        report.warn("kit", "there is none here: coordinator, keys and code are not checked", "give the folder of a kit")
     if subject.plan is None:
-        found.warn("plan", "none is known here: what it would spend is not checked", "give --scenario FILE")
+        report.warn("plan", "none is known here: what it would spend is not checked", "give --scenario FILE")
     for about, check in CHECKS.items():
         try:
-            check(subject, found)
+            check(subject, report)
         except Exception as error:  # its text may hold anything
-            found.fault(
+            report.fault(
                 about, f"could not be checked ({type(error).__name__})", "tell the maintainers; no record is shown"
             )
-    return found
+    return report

@@ -34,24 +34,24 @@ from llmchain_fl.report.wording import epsilon_text
 ACCOUNTANT = "pld"
 
 
-def check_budget(subject: Subject, found: Findings) -> None:
+def check_budget(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
-    before = len(found)
-    reading = found.attempt("ledger", _reading, subject)
-    if len(found) > before:
+    before = len(findings)
+    reading = findings.attempt("ledger", _reading, subject)
+    if len(findings) > before:
         return
     if reading is None:
-        found.fact("ledger", "nothing was spent yet")
+        findings.fact("ledger", "nothing was spent yet")
     else:
         spent = f"epsilon {epsilon_text(reading.spent.epsilon)} spent of {reading.terms.epsilon_limit:g}"
-        found.fact("ledger", f"verified, {reading.length} lines: {spent}")
+        findings.fact("ledger", f"verified, {reading.length} lines: {spent}")
     if subject.plan is not None:
-        found.attempt("plan", _check_policy, subject, subject.plan)
-        planned = found.attempt("plan", forecast, subject.plan.config)
+        findings.attempt("plan", _check_policy, subject, subject.plan)
+        planned = findings.attempt("plan", forecast, subject.plan.config)
         if planned is not None:
-            _check_cost(subject, subject.plan, planned, reading, found)
+            _check_cost(subject, subject.plan, planned, reading, findings)
         elif not subject.plan.config.privacy.enabled:
-            found.fact("plan", "it trains without differential privacy, and spends nothing of the budget")
+            findings.fact("plan", "it trains without differential privacy, and spends nothing of the budget")
 
 
 def _reading(subject: Subject) -> Reading | None:
@@ -72,7 +72,7 @@ def _check_policy(subject: Subject, plan: Plan) -> None:
     subject.site.check(work_from(plan.config, dict(plan.labels), (), privacy))
 
 
-def _check_cost(subject: Subject, plan: Plan, planned: Forecast, reading: Reading | None, found: Findings) -> None:
+def _check_cost(subject: Subject, plan: Plan, planned: Forecast, reading: Reading | None, findings: Findings) -> None:
     limits, spent = subject.site.limits, 0.0 if reading is None else reading.spent.epsilon
     past = [()] if reading is None else [tuple(events) for _, events in reading.spent.groups] or [()]
 
@@ -83,14 +83,14 @@ def _check_cost(subject: Subject, plan: Plan, planned: Forecast, reading: Readin
     whole = planned.rounds
     total = after(whole)
     way = f"from epsilon {epsilon_text(spent)} to {epsilon_text(total)} of {limits.epsilon:g}"
-    told = f"its {whole} rounds take this site {way}"
+    summary = f"its {whole} rounds take this site {way}"
     if total <= limits.epsilon:
-        found.fact("plan", told)
+        findings.fact("plan", summary)
     elif after(1) > limits.epsilon:
-        found.fault("plan", f"{told}: not even the first round is paid for", _remedy(subject))
+        findings.fault("plan", f"{summary}: not even the first round is paid for", _remedy(subject))
     else:
         paid = _most(whole, lambda rounds: after(rounds) <= limits.epsilon)
-        found.warn("plan", f"{told}: the budget ends after about {paid} of them", _remedy(subject))
+        findings.warn("plan", f"{summary}: the budget ends after about {paid} of them", _remedy(subject))
 
 
 def _remedy(subject: Subject) -> str:

@@ -32,54 +32,54 @@ BIT_FAST, BIT_SLOW = 3.0, 60.0
 RENEW = "tell the coordinator: llmchain-fl provision renew"
 
 
-def check_coordinator(subject: Subject, found: Findings) -> None:
+def check_coordinator(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
     if subject.kit is None:
         return
     file = subject.folder / AUTHORITY
-    authority = found.attempt("certificate", read_certificate, file)
+    authority = findings.attempt("certificate", read_certificate, file)
     if authority is None:
         return
-    _check_end(found, "the authority (ca.crt)", authority.not_valid_after_utc, subject.now, "ask for the new ca.crt")
+    _check_end(findings, "the authority (ca.crt)", authority.not_valid_after_utc, subject.now, "ask for the new ca.crt")
     seen = look(subject.kit.coordinator, file, seconds=SECONDS)
     if seen.fault:
-        found.fault("coordinator", f"{subject.kit.coordinator}: {seen.fault}", seen.remedy)
+        findings.fault("coordinator", f"{subject.kit.coordinator}: {seen.fault}", seen.remedy)
     else:
-        found.fact("coordinator", f"{subject.kit.coordinator} answers by TLS, under the kit's authority")
-    _check_proxy(found, split(subject.kit.coordinator)[0])
+        findings.fact("coordinator", f"{subject.kit.coordinator} answers by TLS, under the kit's authority")
+    _check_proxy(findings, split(subject.kit.coordinator)[0])
     if seen.ends is not None:
-        _check_end(found, "the coordinator's certificate", seen.ends, subject.now, RENEW)
+        _check_end(findings, "the coordinator's certificate", seen.ends, subject.now, RENEW)
     if seen.offset is not None:
-        _check_clock(found, seen.offset)
+        _check_clock(findings, seen.offset)
 
 
-def _check_proxy(found: Findings, host: str) -> None:
+def _check_proxy(findings: Findings, host: str) -> None:
     """Flower's client goes through a proxy that the environment names."""
     named = getproxies()
     if ("https" in named or "all" in named) and not proxy_bypass(host):
-        found.warn(
+        findings.warn(
             "coordinator",
             "the environment names a proxy: the site would go through it, as this check did",
             f"set NO_PROXY={host}, or see that the proxy hands TLS through untouched",
         )
 
 
-def _check_end(found: Findings, what: str, end: datetime, now: datetime, remedy: str) -> None:
-    left, told = days_left(end, now), f"{what} ends on {end.date()}"
+def _check_end(findings: Findings, subject: str, end: datetime, now: datetime, remedy: str) -> None:
+    left, text = days_left(end, now), f"{subject} ends on {end.date()}"
     if left < 0:
-        found.fault("certificate", f"{what} is past since {end.date()}", remedy)
+        findings.fault("certificate", f"{subject} is past since {end.date()}", remedy)
     elif left <= WARN_DAYS:
-        found.warn("certificate", f"{told}, in {left} days", remedy)
+        findings.warn("certificate", f"{text}, in {left} days", remedy)
     else:
-        found.fact("certificate", told)
+        findings.fact("certificate", text)
 
 
-def _check_clock(found: Findings, offset: float) -> None:
-    told = f"this clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} the coordinator's"
+def _check_clock(findings: Findings, offset: float) -> None:
+    text = f"this clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} the coordinator's"
     remedy = "set it by a time server (chrony, systemd-timesyncd): Flower turns away 5 s fast and 305 s slow"
     if offset >= FAST or offset <= -SLOW:
-        found.fault("clock", told, remedy)
+        findings.fault("clock", text, remedy)
     elif offset >= BIT_FAST or offset <= -BIT_SLOW:
-        found.warn("clock", told, remedy)
+        findings.warn("clock", text, remedy)
     else:
-        found.fact("clock", told)
+        findings.fact("clock", text)

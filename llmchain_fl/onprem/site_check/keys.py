@@ -18,33 +18,33 @@ from llmchain_fl.onprem.site_check.subject import Subject
 from llmchain_fl.planning.findings import Findings
 
 
-def check_keys(subject: Subject, found: Findings) -> None:
+def check_keys(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
     kit, site = subject.kit, subject.site
     if kit is None:
         return
     if kit.name != site.name:
-        found.fault("keys", f"the kit is of {kit.name}, the site file of {site.name}", "unpack the right kit")
-    own = found.attempt("keys", read_keys, subject.folder, site.name)
+        findings.fault("keys", f"the kit is of {kit.name}, the site file of {site.name}", "unpack the right kit")
+    own = findings.attempt("keys", read_keys, subject.folder, site.name)
     if own is None:
         return
     if (own.node_key, own.identity) != (kit.node_key, kit.identity):
-        found.fault(
+        findings.fault(
             "keys",
             "the keys here are not those that the coordinator has entered for this site",
             "put back the keys of the request, or send a new one (llmchain-fl site request) and get a new kit",
         )
     else:
-        found.fact("keys", "node key and identity are those that the coordinator has entered")
+        findings.fact("keys", "node key and identity are those that the coordinator has entered")
     if not site.secure.peers:
         return
     line = fingerprint({**site.secure.peers, site.name: own.identity})
     count = len(site.secure.peers) + 1
     if line != kit.fingerprint:
-        found.warn(
+        findings.warn(
             "keys",
             f"the site file lists other peers than the kit was made for ({count} sites: {line})",
             "take the [secure.peers] of the newest kit, or ask the other sites by telephone",
         )
     else:
-        found.fact("keys", f"{count} sites; compare by telephone, not through the coordinator: {line}")
+        findings.fact("keys", f"{count} sites; compare by telephone, not through the coordinator: {line}")

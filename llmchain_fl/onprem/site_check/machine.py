@@ -33,52 +33,52 @@ PROCESS_MB, TOKEN_BYTES, ROWS = 570, 121, 16
 CHECKPOINT = (".safetensors",)
 
 
-def check_machine(subject: Subject, found: Findings) -> None:
+def check_machine(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
-    _check_disk(subject, found)
-    _check_memory(subject, found)
-    _check_modes(subject, found)
+    _check_disk(subject, findings)
+    _check_memory(subject, findings)
+    _check_modes(subject, findings)
 
 
-def _check_disk(subject: Subject, found: Findings) -> None:
+def _check_disk(subject: Subject, findings: Findings) -> None:
     state = Path(os.path.abspath(subject.site.state))
     there = next(folder for folder in (state, *state.parents) if folder.is_dir())
     if not os.access(there, os.W_OK | os.X_OK):
-        found.fault("disk", f"{there} cannot be written", "give it to the user that runs the site")
+        findings.fault("disk", f"{there} cannot be written", "give it to the user that runs the site")
     free = shutil.disk_usage(there).free // 2**20
-    told = f"{free:,} MB free where state is"
+    text = f"{free:,} MB free where state is"
     if free < LEAST_MB:
-        found.fault(
-            "disk", f"{told}, {LEAST_MB} are needed", "make room: a round that cannot be sealed is paid for nothing"
+        findings.fault(
+            "disk", f"{text}, {LEAST_MB} are needed", "make room: a round that cannot be sealed is paid for nothing"
         )
     elif free < LITTLE_MB:
-        found.warn("disk", told, "make room before a long run")
+        findings.warn("disk", text, "make room before a long run")
     else:
-        found.fact("disk", told)
+        findings.fact("disk", text)
 
 
-def _check_memory(subject: Subject, found: Findings) -> None:
+def _check_memory(subject: Subject, findings: Findings) -> None:
     total, free = memory_mb()
     need = needed_mb(subject.plan) if subject.plan is not None else 0
     most = subject.site.limits.memory_mb or total
-    told = f"{total:,} MB, {free:,} free" + (f"; a round needs some {need:,} by estimate" if need else "")
+    text = f"{total:,} MB, {free:,} free" + (f"; a round needs some {need:,} by estimate" if need else "")
     remedy = "lower compute.rows or compute.micro_batch in the site file, or take a larger machine"
     if need > most:
-        found.fault("memory", f"{told}, the site allows {most:,}", remedy)
+        findings.fault("memory", f"{text}, the site allows {most:,}", remedy)
     elif need > free:
-        found.warn("memory", told, "end other programs on this machine, or " + remedy)
+        findings.warn("memory", text, "end other programs on this machine, or " + remedy)
     else:
-        found.fact("memory", told)
+        findings.fact("memory", text)
 
 
 def memory_mb() -> tuple[int, int]:
     """Memory of the machine and what of it is free; without ``/proc`` all of it."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     try:
-        told = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
     except OSError:
-        told = None
-    return total, int(told[1]) // 1024 if told else total
+        available = None
+    return total, int(available[1]) // 1024 if available else total
 
 
 def needed_mb(plan: Plan) -> int:
@@ -94,11 +94,11 @@ def needed_mb(plan: Plan) -> int:
     return PROCESS_MB + (weights + TOKEN_BYTES * layers * width * tokens) // 2**20
 
 
-def _check_modes(subject: Subject, found: Findings) -> None:
+def _check_modes(subject: Subject, findings: Findings) -> None:
     kit = [subject.folder, *(subject.folder / NODE_KEY).parents[:1]] if subject.kit is not None else []
     secret = [subject.folder / NODE_KEY, subject.site.identity_file, Path(subject.site.state)]
     wide = [path for path in dict.fromkeys([*kit, *secret]) if open_to_others(path)]
     for path in wide:
-        found.fault("modes", f"others on this machine may enter or read {path}", f"chmod -R go= '{path}'")
+        findings.fault("modes", f"others on this machine may enter or read {path}", f"chmod -R go= '{path}'")
     if not wide:
-        found.fact("modes", "kit, keys and state are their owner's alone")
+        findings.fact("modes", "kit, keys and state are their owner's alone")

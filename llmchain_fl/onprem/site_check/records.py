@@ -39,19 +39,19 @@ from llmchain_fl.planning.work import windows_of
 PERSON, LABEL = "person", "label"
 
 
-def check_records(subject: Subject, found: Findings) -> None:
+def check_records(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
     texts: list[str] = []
     stages = list(subject.plan.stages) if subject.plan else _stages_on_disk(subject)
     if not stages:
-        found.fault("records", f"nothing matches data.train = {subject.site.data.train}", "put the records there")
+        findings.fault("records", f"nothing matches data.train = {subject.site.data.train}", "put the records there")
     for stage in stages:
-        texts += _check_stage(subject, found, stage)[:MOST_TEXTS]
+        texts += _check_stage(subject, findings, stage)[:MOST_TEXTS]
     if subject.plan is not None and texts:
         tokenizer = _tokenizer(subject.plan)
         if tokenizer is not None:
             config = subject.plan.config
-            check_texts(found, tokenizer, texts, config.model.max_tokens, windows_of(config))
+            check_texts(findings, tokenizer, texts, config.model.max_tokens, windows_of(config))
 
 
 def _stages_on_disk(subject: Subject) -> list[str]:
@@ -63,33 +63,33 @@ def _stages_on_disk(subject: Subject) -> list[str]:
     return [file[len(before) : len(file) - len(after)] for file in files]
 
 
-def _check_stage(subject: Subject, found: Findings, stage: str) -> list[str]:
+def _check_stage(subject: Subject, findings: Findings, stage: str) -> list[str]:
     """The texts of a stage's records that fit."""
     source = subject.site.data.train.replace("{stage}", stage)
-    read = found.attempt("records", _read, subject, stage, source)
+    read = findings.attempt("records", _read, subject, stage, source)
     if read is None:
         return []
     rows, left = read
     about = f'stage "{stage}"'
-    told = [f"{len(rows):,} record{'s' * (len(rows) != 1)}"]
+    counts = [f"{len(rows):,} record{'s' * (len(rows) != 1)}"]
     people = Counter(same_person(row[PERSON]) for row in rows.records if row.get(PERSON))
     if people:
-        told.append(f"{len(people):,} person{'s' * (len(people) != 1)}, at most {max(people.values())} of one")
+        counts.append(f"{len(people):,} person{'s' * (len(people) != 1)}, at most {max(people.values())} of one")
     if any(LABEL in row for row in rows.records):
-        told.append(f"{len({row.get(LABEL) for row in rows.records})} labels")
+        counts.append(f"{len({row.get(LABEL) for row in rows.records})} labels")
     if rows.records:
-        found.fact("records", f"{about}: {', '.join(told)}")
+        findings.fact("records", f"{about}: {', '.join(counts)}")
     else:
-        found.fault(
+        findings.fault(
             "records",
             f"{about}: no record fits, and a round would be paid for and hold noise alone",
             "look at columns, labels and encoding in the site file",
         )
-    for reason, count in left.counts.items():
-        found.warn("records", f"{about}: {count:,} left out: {reason}", "fill it in, or leave it so: they take no part")
-    _check_people(subject, found, about, rows, people)
-    _check_labels(subject, found, about, stage, rows)
-    _check_file(found, about, source)
+    for why, count in left.counts.items():
+        findings.warn("records", f"{about}: {count:,} left out: {why}", "fill it in, or leave it so: they take no part")
+    _check_people(subject, findings, about, rows, people)
+    _check_labels(subject, findings, about, stage, rows)
+    _check_file(findings, about, source)
     if subject.plan is not None:
         return [_kind(subject.plan, stage).text_of(row) for row in rows.records]
     return [" ".join(row[name] for name in _columns(subject, stage) if name != LABEL) for row in rows.records]
@@ -130,41 +130,41 @@ def _unit(subject: Subject) -> str:
     return next(iter(subject.site.limits.units), "record")
 
 
-def _check_people(subject: Subject, found: Findings, about: str, rows: Rows, people: Mapping[str, int]) -> None:
+def _check_people(subject: Subject, findings: Findings, about: str, rows: Rows, people: Mapping[str, int]) -> None:
     unit, delta = _unit(subject), subject.site.limits.delta
     if unit == "record" and people and max(people.values()) > 1:
-        found.warn(
+        findings.warn(
             "records",
             f"{about}: the unit is one record, and somebody has {max(people.values())}: less protected than told",
             'ask for privacy.unit = "person"',
         )
     count = len(people) if subject.site.named(unit) else len(rows)
     if unit != "site" and count and delta * count >= 1:
-        found.warn(
+        findings.warn(
             "records",
             f"{about}: delta = {delta:g} is not below 1 / {count:,}: publishing one unit whole would satisfy it",
             "lower limits.delta",
         )
 
 
-def _check_labels(subject: Subject, found: Findings, about: str, stage: str, rows: Rows) -> None:
-    kept = list(subject.plan.stages[stage]) if subject.plan is not None else []
-    if not kept or not rows.records:
+def _check_labels(subject: Subject, findings: Findings, about: str, stage: str, rows: Rows) -> None:
+    labels = list(subject.plan.stages[stage]) if subject.plan is not None else []
+    if not labels or not rows.records:
         return
     counts = Counter(row.get(LABEL) for row in rows.records)
-    own = [name for name in kept if counts[name]]
+    own = [name for name in labels if counts[name]]
     if not own:
-        found.warn(
-            "records", f"{about}: no record has one of its {len(kept)} labels", "look whether the files are mixed up"
+        findings.warn(
+            "records", f"{about}: no record has one of its {len(labels)} labels", "look whether the files are mixed up"
         )
-    elif len(own) < len(kept):
-        found.fact("records", f"{about}: {len(own)} of its {len(kept)} labels have records here")
+    elif len(own) < len(labels):
+        findings.fact("records", f"{about}: {len(own)} of its {len(labels)} labels have records here")
 
 
-def _check_file(found: Findings, about: str, source: str) -> None:
+def _check_file(findings: Findings, about: str, source: str) -> None:
     path = path_of(source)
     if path is not None and readable_by_others(path):
-        found.warn("records", f"{about}: others on this machine may read {path}", f"chmod go= '{path}'")
+        findings.warn("records", f"{about}: others on this machine may read {path}", f"chmod go= '{path}'")
 
 
 def _tokenizer(plan: Plan) -> Any:

@@ -27,59 +27,59 @@ from llmchain_fl.onprem.site_check.subject import Plan, Subject
 from llmchain_fl.planning.findings import Findings
 
 
-def check_software(subject: Subject, found: Findings) -> None:
+def check_software(subject: Subject, findings: Findings) -> None:
     """See the table of the module."""
     kit = subject.kit
     if kit is not None:
-        _check_code(subject, kit, found)
-        _check_bundles(subject, kit, found)
+        _check_code(subject, kit, findings)
+        _check_bundles(subject, kit, findings)
     if subject.plan is not None:
-        _check_base(subject.plan, kit.base_digest if kit is not None else "", found)
+        _check_base(subject.plan, kit.base_digest if kit is not None else "", findings)
 
 
-def _check_code(subject: Subject, kit: SiteKit, found: Findings) -> None:
+def _check_code(subject: Subject, kit: SiteKit, findings: Findings) -> None:
     if __version__ != kit.version:
-        found.fault(
+        findings.fault(
             "code",
             f"llmchain-fl {__version__} is installed, the kit is for {kit.version}",
             f"pip install llmchain-fl=={kit.version}",
         )
     elif code_digest(subject.app) != kit.code:
-        found.fault(
+        findings.fault(
             "code",
             "the installed files that run at a site are not those of the kit, though the version is the same",
             "install it anew; compare `llmchain-fl bundle --list` with the coordinator's",
         )
     else:
-        found.fact("code", f"llmchain-fl {__version__}, the very files of the kit")
+        findings.fact("code", f"llmchain-fl {__version__}, the very files of the kit")
     here = version("flwr")
     if here.split(".")[:2] != kit.flower.split(".")[:2]:
-        found.warn(
+        findings.warn(
             "code", f"Flower {here} is installed, the coordinator has {kit.flower}", f"pip install flwr=={kit.flower}"
         )
 
 
-def _check_bundles(subject: Subject, kit: SiteKit, found: Findings) -> None:
+def _check_bundles(subject: Subject, kit: SiteKit, report: Findings) -> None:
     approved = set(subject.site.approved.bundles)
     if not approved:
-        found.warn("code", "the site file approves no bundle", "read the code, then write [approved] bundles = [...]")
+        report.warn("code", "the site file approves no bundle", "read the code, then write [approved] bundles = [...]")
     elif not approved & set(kit.bundles):
-        found.warn(
+        report.warn(
             "code",
             "the site file does not approve the kit's bundle: runs will be refused",
             "read the new code, then take [approved] of the new kit",
         )
 
 
-def _check_base(plan: Plan, digest: str, found: Findings) -> None:
-    located = found.attempt("base", locate, plan.config.model.path)
+def _check_base(plan: Plan, digest: str, findings: Findings) -> None:
+    located = findings.attempt("base", locate, plan.config.model.path)
     if located is None:
         return
     if not located.local:
-        found.fault("base", f"{located.public_name} is not on this disk", "download it into a folder beforehand")
+        findings.fault("base", f"{located.public_name} is not on this disk", "download it into a folder beforehand")
         return
-    here = found.attempt("base", base_digest, Path(located.path))
+    here = findings.attempt("base", base_digest, Path(located.path))
     if here is not None and digest and here != digest:
-        found.fault("base", f"{located.public_name} is not the model of the kit", "get the one of the kit's digest")
+        findings.fault("base", f"{located.public_name} is not the model of the kit", "get the one of the kit's digest")
     elif here is not None:
-        found.fact("base", f"{located.public_name}, {here[:19]}...")
+        findings.fact("base", f"{located.public_name}, {here[:19]}...")

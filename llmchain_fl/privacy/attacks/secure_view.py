@@ -80,15 +80,15 @@ def views(heard: Sequence[Heard], run: str, number: int, work: WorkSpec, size: i
         raise PrivacyError("the round lacks an upload, or its sum was not opened", remedy="look at a whole round")
     bare = {site: _without_own_mask(played, answers, site, words) for site, words in uploads.items()}
     names = sorted(uploads)
-    found: list[tuple[str, tuple[str, ...], Words]] = [("as it came", (site,), uploads[site]) for site in names]
-    found += [("own mask off", (site,), bare[site]) for site in names]
+    parts: list[tuple[str, tuple[str, ...], Words]] = [("as it came", (site,), uploads[site]) for site in names]
+    parts += [("own mask off", (site,), bare[site]) for site in names]
     for left_out in names:
         others = tuple(site for site in names if site != left_out)
         total: Words = np.add.reduce([bare[site] for site in others], dtype=np.uint32)
-        found.append(("all but one", others, total))
+        parts.append(("all but one", others, total))
     unit, bound = grid(work), 2.0**bits
     masks = unit * bound / math.sqrt(12)
-    made = [View(name, sites, _numbers(words, bits, unit), masks) for name, sites, words in found]
+    made = [View(name, sites, _numbers(words, bits, unit), masks) for name, sites, words in parts]
     whole = _numbers(opened.total.astype(np.uint32), bits, unit)
     return [*made, View("the sum", tuple(names), whole, _of_the_sum(work, unit, len(names)))]
 

@@ -73,7 +73,7 @@ def pursue(rows: Floats, dictionary: Floats, floor: float, known: Iterable[int] 
     """
     vectors = np.asarray(dictionary, dtype=np.float64)
     width, start = vectors.shape[1], tuple(dict.fromkeys(known))
-    found: list[int] = list(start)
+    tokens: list[int] = list(start)
     basis: Floats = np.zeros((width, 0))
     for token in start:
         basis = _extended(basis, vectors[token])
@@ -83,7 +83,7 @@ def pursue(rows: Floats, dictionary: Floats, floor: float, known: Iterable[int] 
         _, sizes, directions = np.linalg.svd(left, full_matrices=False)
         signal = directions[sizes > floor]
         if not len(signal):
-            return tuple(found)
+            return tuple(tokens)
         if basis.shape[1] >= width - 1:
             return start
         apart = vectors - (vectors @ basis) @ basis.T
@@ -93,7 +93,7 @@ def pursue(rows: Floats, dictionary: Floats, floor: float, known: Iterable[int] 
         best = int(fits.argmax())
         if fits[best] < 0:
             return start
-        found.append(best)
+        tokens.append(best)
         basis = _extended(basis, vectors[best])
 
 

@@ -19,10 +19,10 @@ ROUNDING = 1e-6
 """Relative error granted to a clipped row: ``clipped_sum`` promises C (1 + 1e-6)."""
 
 
-def sensitivity(norms: Floats, clip_norm: float, what: str) -> Finding:
+def sensitivity(norms: Floats, clip_norm: float, setting: str) -> Finding:
     """max norm / C over the contributions ``norms`` of one person each; at most 1. NaN fails."""
     worst = float(np.max(norms)) / clip_norm
-    words = f"Largest contribution of one person over the clip norm, {what}."
+    words = f"Largest contribution of one person over the clip norm, {setting}."
     return judge("sensitivity", worst, (0.0, 1.0 + ROUNDING), words)
 
 
@@ -69,9 +69,9 @@ def whole_numbers(seen: Floats, largest: int, tolerance: float) -> Finding:
     return judge("at most once a step", gap, (0.0, tolerance), words)
 
 
-def equal_counts(name: str, seen: float, told: float, words: str) -> Finding:
+def equal_counts(name: str, seen: float, stated: float, words: str) -> Finding:
     """Two counts that must be the same; measured: their difference."""
-    return judge(name, seen - told, NEVER, f"{words} Seen {seen:g}, on record {told:g}.")
+    return judge(name, seen - stated, NEVER, f"{words} Seen {seen:g}, on record {stated:g}.")
 
 
 def never(name: str, happened: int, words: str) -> Finding:

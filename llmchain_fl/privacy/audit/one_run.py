@@ -54,8 +54,8 @@ def right_guesses(scores: NDArray[np.float64], included: NDArray[np.bool_], made
     """
     half = made // 2
     order = np.argsort(scores, kind="stable")
-    out, found = order[:half], order[len(order) - half :]
-    return Guesses(len(scores), 2 * half, int(included[found].sum() + (~included[out]).sum()))
+    out, taken = order[:half], order[len(order) - half :]
+    return Guesses(len(scores), 2 * half, int(included[taken].sum() + (~included[out]).sum()))
 
 
 def p_value(guesses: Guesses, epsilon: float, delta: float) -> float:

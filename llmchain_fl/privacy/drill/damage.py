@@ -72,7 +72,7 @@ def look(folder: Path, truth: Truth) -> str:
         ledger = open_ledger(folder)
         counted = sum(event.steps for event in ledger.spent().events) == truth.rounds * 20
         where = {group: groups_of(folder, people) for group, people in truth.people.items()}
-        registered = all(groups == {Stay(group)} for group, found in where.items() for groups in found)
+        registered = all(groups == {Stay(group)} for group, stays in where.items() for groups in stays)
         bytes_kept = all(ledger.sealed(key) == payload for key, payload in truth.payloads.items())
     except PrivacyError:
         return "refused"
@@ -81,7 +81,7 @@ def look(folder: Path, truth: Truth) -> str:
 
 def flips(folder: Path, truth: Truth, count: int, draw: random.Random) -> Counter[tuple[str, str]]:
     """Flip ``count`` random bits, one at a time, each file getting its share: (file, outcome) -> how often."""
-    whole, found = files_of(folder), Counter[tuple[str, str]]()
+    whole, counts = files_of(folder), Counter[tuple[str, str]]()
     names = sorted(whole)
     for number in range(count):
         file = names[number % len(names)]
@@ -90,20 +90,20 @@ def flips(folder: Path, truth: Truth, count: int, draw: random.Random) -> Counte
         changed[bit // 8] ^= 1 << bit % 8
         _overwrite(file, bytes(changed))
         kind = file.parent.name if file.parent.name in ("members", "sealed") else file.name
-        found[kind, look(folder, truth)] += 1
+        counts[kind, look(folder, truth)] += 1
         put_back(folder, whole)
-    return found
+    return counts
 
 
 def cuts(folder: Path, truth: Truth) -> Counter[str]:
     """Cut the log at every byte, under its own anchor: every one of them must be refused."""
-    whole, found = files_of(folder), Counter[str]()
+    whole, counts = files_of(folder), Counter[str]()
     data = whole[log_file(folder)]
     for size in range(len(data)):
         _overwrite(log_file(folder), data[:size])
-        found[look(folder, truth)] += 1
+        counts[look(folder, truth)] += 1
         put_back(folder, whole)
-    return found
+    return counts
 
 
 def torn_tails(folder: Path, history: list[Files]) -> Counter[str]:
@@ -111,16 +111,16 @@ def torn_tails(folder: Path, history: list[Files]) -> Counter[str]:
 
     ``kept``: everything before that line is counted, and the line itself only when it is whole.
     """
-    found, log, anchor = Counter[str](), log_file(folder), anchor_file(folder)
+    counts, log, anchor = Counter[str](), log_file(folder), anchor_file(folder)
     for before, after in pairwise(history):
         start, data = len(before[log]), after[log]
         for size in range(start, len(data) + 1 if len(data) > start else start):
             put_back(folder, {**after, log: data[:size], anchor: before[anchor]})
             earlier = set(read_log(folder).reserved)
             open_ledger(folder).reserve(release(999))
-            found["kept" if set(read_log(folder).reserved) == earlier | {release(999).key} else "lost"] += 1
+            counts["kept" if set(read_log(folder).reserved) == earlier | {release(999).key} else "lost"] += 1
     put_back(folder, history[-1])
-    return found
+    return counts
 
 
 def rollbacks(folder: Path, truth: Truth, history: list[Files]) -> Counter[tuple[str, str]]:
@@ -130,18 +130,18 @@ def rollbacks(folder: Path, truth: Truth, history: list[Files]) -> Counter[tuple
     hands back, also when the site has worked on since. A backup made after the last update left is ``kept``: it lacks
     nothing that the world has seen.
     """
-    found, now, log, anchor = Counter[tuple[str, str]](), history[-1], log_file(folder), anchor_file(folder)
+    counts, now, log, anchor = Counter[tuple[str, str]](), history[-1], log_file(folder), anchor_file(folder)
     for then in (files for files in history if files[log] != now[log]):
-        found["log", _after(folder, {**now, log: then[log]}, lambda: look(folder, truth))] += 1
+        counts["log", _after(folder, {**now, log: then[log]}, lambda: look(folder, truth))] += 1
         state = {file: data for file, data in then.items() if file != anchor}
-        found["folder", _after(folder, {**state, anchor: now[anchor]}, lambda: look(folder, truth))] += 1
+        counts["folder", _after(folder, {**state, anchor: now[anchor]}, lambda: look(folder, truth))] += 1
         pair = {**now, log: then[log], anchor: then[anchor]}
-        found["log and anchor", _after(folder, pair, lambda: _echo(folder, truth, 0))] += 1
-        found["folder and anchor", _after(folder, then, lambda: _echo(folder, truth, 0))] += 1
-        found["folder and anchor, worked on", _after(folder, then, lambda: _echo(folder, truth, 12))] += 1
-        found["anchor", _after(folder, {**now, anchor: then[anchor]}, lambda: look(folder, truth))] += 1
+        counts["log and anchor", _after(folder, pair, lambda: _echo(folder, truth, 0))] += 1
+        counts["folder and anchor", _after(folder, then, lambda: _echo(folder, truth, 0))] += 1
+        counts["folder and anchor, worked on", _after(folder, then, lambda: _echo(folder, truth, 12))] += 1
+        counts["anchor", _after(folder, {**now, anchor: then[anchor]}, lambda: look(folder, truth))] += 1
     put_back(folder, now)
-    return found
+    return counts
 
 
 def _after(folder: Path, files: Files, act: Callable[[], str]) -> str:

@@ -177,8 +177,8 @@ def every_pattern(
         confirm(listed, some)
         confirmed = listed.server.state()[1]
         for there in _subsets(some):
-            told = {f"survivors/{name}" for name in there}
-            heard = {name: data for name, data in confirmed.items() if name in before or name in told}
+            keys = {f"survivors/{name}" for name in there}
+            heard = {name: data for name, data in confirmed.items() if name in before or name in keys}
             listed.server.load_state(closed, heard)
             unmask(listed, there)
             rank = {name: sum(name in step for step in (shared, some, there)) for name in names}
