@@ -45,6 +45,14 @@ def _no_plots(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _disk_that_does_not_flush() -> Iterator[None]:
+    """Flushing decides what survives a power cut: see ``test_durable.py`` and ``test_ledger_power.py``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Rows of a table marked ``part(n)`` beyond n are ``thorough``."""

@@ -33,7 +33,7 @@ COMPUTED = {
 """Frozen layers that cannot be replayed."""
 
 
-@pytest.mark.part(30)
+@pytest.mark.part(16)
 def test_a_base_is_adapted_exactly_or_refused_with_a_reason(
     architecture: str, kind: str, written: Callable[[str, str], Path]
 ) -> None:

@@ -25,9 +25,7 @@ SHARED = PrivacyPlan(0.1, 2.0, 1.0, 1, 8.0, 1e-5, shares=3, members=3, grid=13)
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
+def site(tmp_path: Path) -> Any:
     def write(plan: PrivacyPlan, counted: int, unit: str = "person") -> Path:
         """A site with two peers that has paid for one round of ``plan``."""
         lines = [f'{name} = "{make_identity(tmp_path / name).public}"' for name in ("east", "west")]

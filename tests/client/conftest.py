@@ -163,9 +163,8 @@ class Ward:
 
 
 @pytest.fixture
-def ward(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
-    """A fresh site; its disk does not really flush (that is tested with the ledger)."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+def ward(small: Any, tmp_path: Path) -> Ward:
+    """A fresh site."""
     return Ward(small, tmp_path)
 
 

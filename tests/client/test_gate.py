@@ -29,11 +29,6 @@ MEMORY = Path("/dev/shm")  # a thousand small ledgers need no disk
 SMALL = Effort(rounds=1, steps=6, quiet=256, draws=300, canaries=200, canary_rounds=1)
 
 
-@pytest.fixture(autouse=True)
-def _disk_that_does_not_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.part(6)
 def test_the_code_as_it_is_passes(check: str) -> None:

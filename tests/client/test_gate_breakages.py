@@ -41,11 +41,10 @@ def faults() -> Iterator[ParameterSet]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No model that an earlier test has looked at; a disk that does not flush; one thread, as in the gate."""
+def _fresh() -> Iterator[None]:
+    """No model that an earlier test has looked at; one thread, as in the gate."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
     resident._resident.cache_clear()
     yield
     resident._resident.cache_clear()

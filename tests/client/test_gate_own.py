@@ -38,11 +38,6 @@ from simulations.audit.replies import Seen
 from simulations.audit.second_accountant import second_epsilon
 
 
-@pytest.fixture(autouse=True)
-def _disk_that_does_not_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("momentum", [0.0, 0.25, 0.9])
 @pytest.mark.parametrize("steps", [1, 2, 30])

@@ -172,7 +172,6 @@ def played(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
     run = RunDir.create(folder / "run", to_toml(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.app._write_pages", lambda run: None)
-        patch.setattr("os.fsync", lambda descriptor: None)
         simulate(config, run, Silent())
     gate = folder / "gate.json"
     gate.write_text(json.dumps({"effort": "fast", "findings": [{"name": "noise", "passed": True}]}))
@@ -214,7 +213,6 @@ def extended(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Played
     tree["privacy"] |= {"noise_multiplier": 1.7, "epsilon": 60.0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.app._write_pages", lambda run: None)
-        patch.setattr("os.fsync", lambda descriptor: None)
         longer = extend(build(tree), run)
         with pytest.raises(KeyboardInterrupt):
             simulate(longer, run, Breaks())

@@ -127,7 +127,6 @@ def play(
 ) -> Callable[[Any, str], Played]:
     """Plays one fault with one method."""
     monkeypatch.setattr("server.app._write_pages", lambda run: None)
-    monkeypatch.setattr("llmchain_fl.core.privacy.durable.os.fsync", lambda descriptor: None)
 
     def row(fault: Any, method: str) -> Played:
         config = build(settings(method))

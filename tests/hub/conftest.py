@@ -129,7 +129,6 @@ def run(small: Any, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     made = RunDir.create(folder / "run", to_toml(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.app._write_pages", lambda run: None)
-        patch.setattr("os.fsync", lambda descriptor: None)
         simulate(config, made, Silent())
     return made
 

@@ -72,7 +72,6 @@ def test_six_commands_lead_from_a_run_to_a_correction_that_trains(
     ]  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("server.app._write_pages", lambda run: None)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
     new, up, correct, review, edition, simulate = walk
     new = [str(run.path) if word == "runs/demo-1" else word for word in new]
     said = told([str(ROOT / word) if word.endswith(".json") else word for word in new])

@@ -136,6 +136,7 @@ def test_in_a_private_run_honest_updates_are_within_the_bound_and_one_that_is_a_
 ASIDE = {"quarantine_after": 2, "quarantine_rounds": 2}
 
 
+@pytest.mark.thorough
 def test_a_site_that_always_fails_is_asked_less_and_less_and_the_others_do_not_notice(
     tiny: Any, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_site_that_drops_out_at_any_step_leaves_the_exact_mean_of_the_others(
         np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_a_site_that_came_back_is_in_the_sum_of_the_round_after_next(tiny: Any, tmp_path: Path) -> None:
     lost = lambda kind, number, site: (kind, number, site) == ("train", "1", "site-03")  # noqa: E731
     _, _, trained = lossy(tiny, tmp_path / "run", lost, **FOUR, secure={"sum": True})
@@ -157,6 +158,7 @@ def test_a_sum_that_is_not_opened_voids_its_round_and_the_next_one_goes_on_with_
     assert losses[1] == losses[2] != losses[3]
 
 
+@pytest.mark.thorough
 def test_keys_of_a_stranger_for_the_next_round_spoil_no_sum_of_this_one(tiny: Any, tmp_path: Path) -> None:
     """One site gives keys under an identity that nobody lists: it is left out of the next sum, not all of this one."""
     seen: list[Any] = []
@@ -216,6 +218,7 @@ def test_a_server_killed_between_the_trips_goes_on_at_the_second_and_nobody_trai
     assert max(found) <= 8.0
 
 
+@pytest.mark.thorough
 def test_a_site_that_counts_its_own_share_alone_books_more(tiny: Any, tmp_path: Path) -> None:
     """Against the server together with all others the noise of one share is what counts, and its limit decides."""
     privacy = {"enabled": True, "epsilon": 2.0, "noise": "sum"}
@@ -256,6 +259,7 @@ def test_a_site_that_wants_masked_rounds_only_trains_in_no_other(tiny: Any, tmp_
         run_all(config, run, InProcessGrid(app, sites), Logged())
 
 
+@pytest.mark.thorough
 def test_whole_sites_are_protected_without_trusting_the_server(tiny: Any, tmp_path: Path) -> None:
     """Unit site with noise on the sum: local steps, clipped whole; the server sees the noised sum alone."""
     privacy = {"enabled": True, "unit": "site", "epsilon": 8.0, "noise": "sum", "clip_norm": 0.5}

@@ -95,7 +95,6 @@ def played(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
     told, lines = read_loop(str(folder / "bank.toml")), list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.app._write_pages", lambda run: None)
-        patch.setattr("os.fsync", lambda descriptor: None)
         found = play(told, folder / "out", lines.append)
     return Played(told, folder / "out", found, lines)
 

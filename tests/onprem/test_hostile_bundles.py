@@ -144,7 +144,6 @@ def clinic(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli
     before = TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, NODE, 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
         patch.chdir(folder)
         _plug_in(folder.parent, patch)
         made = Clinic(small, folder)

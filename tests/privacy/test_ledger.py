@@ -24,12 +24,6 @@ ONE, TWO = (epsilon([EVENT] * rounds, DELTA) for rounds in (1, 2))
 TERMS = Terms("cards", "person", DELTA, "pld", math.inf)
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def opened(path: Path, limit: float = math.inf, **terms: str) -> FileLedger:
     return FileLedger(path / "ledger", path / "anchor", replace(TERMS, epsilon_limit=limit, **terms))
 

@@ -23,12 +23,6 @@ PEOPLE = [("cards/training", ["ann"])]
 TERMS = Terms("cards", "person", 1e-5, "pld", math.inf)
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def opened(path: Path) -> FileLedger:
     return FileLedger(path / "state", path / "far" / "anchor", TERMS)
 

@@ -14,12 +14,6 @@ from llmchain_fl.privacy.drill import damage
 from llmchain_fl.privacy.drill.scratch import anchor_file, log_file
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def test_a_log_cut_anywhere_under_its_anchor_is_refused(tmp_path: Path) -> None:
     truth, _ = damage.build(tmp_path, 2)
     assert damage.look(tmp_path, truth) == "kept"

@@ -21,17 +21,10 @@ from llmchain_fl.privacy.drill.scratch import EVENT, GROUP, TERMS, groups_of, op
 TWO = epsilon([EVENT] * 2, TERMS.delta)
 
 
-@pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing decides what survives a power cut, not what a killed process leaves behind; without it tests fly."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def unharmed(tally: Tally) -> bool:
     return (tally.under_counts, tally.two_payloads, tally.wrong_totals) == (0, 0, 0) and tally.most_over_counted <= 1
 
 
-@pytest.mark.usefixtures("quick_disk")
 @pytest.mark.thorough
 def test_killed_at_every_system_call_nothing_is_lost_and_one_update_is_sent(tmp_path: Path) -> None:
     """One ledger for each call of a life of two rounds; the last life ends before its fault comes."""
@@ -50,7 +43,6 @@ def test_killed_at_every_system_call_nothing_is_lost_and_one_update_is_sent(tmp_
     assert set(total.kills) == set(PHASES) - {"train", "send"}  # there it makes no call
 
 
-@pytest.mark.usefixtures("quick_disk")
 def test_killed_sixty_times_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     tally, draw = Tally(), random.Random(7)
     faults = itertools.chain.from_iterable(
@@ -66,7 +58,6 @@ def test_killed_sixty_times_at_any_moment_nothing_is_lost(tmp_path: Path) -> Non
     assert tally.resends > 0
 
 
-@pytest.mark.usefixtures("quick_disk")
 def test_the_drill_finds_a_ledger_that_reserves_only_when_it_seals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +77,6 @@ def test_the_drill_finds_a_ledger_that_reserves_only_when_it_seals(
     assert tally.under_counts > 0
 
 
-@pytest.mark.usefixtures("quick_disk")
 def test_and_one_that_sends_new_bytes_for_a_sealed_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileLedger, "sealed", lambda self, key: os.urandom(8) if key in self.sealed_keys() else None)
     monkeypatch.setattr(

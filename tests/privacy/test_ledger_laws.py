@@ -27,12 +27,6 @@ PLAN = PrivacyPlan(1.0, 1.0, 1.0, 1, 16.0, DELTA, records_per_unit=8, score_nois
 DISJOINT = replace(PLAN, stages="disjoint")
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Room for one ledger for each history."""

@@ -24,12 +24,6 @@ EVENT = Event("poisson-gaussian", 0.05, 1.0, 20)
 HERE = Path("the log")
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def opened(path: Path) -> FileLedger:
     return FileLedger(path / "state", path / "anchor", Terms("cards", "person", 1e-5, "pld", math.inf))
 

@@ -28,12 +28,6 @@ EVENT = Event("gaussian", 1.0, 4.0, 1)
 ONE, TWO, THREE = (epsilon([EVENT] * count, 1e-5) for count in (1, 2, 3))
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is flushed, and when, is tested in test_durable.py."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def opened(path: Path, limit: float = math.inf) -> FileLedger:
     return FileLedger(path / "state", path / "anchor", Terms("north", "person", 1e-5, "pld", limit))
 

@@ -48,11 +48,6 @@ def book_of(run: RunConfig, kept: Any = None) -> tuple[PrivacyBook, PrivacyPlan]
     return book, plan
 
 
-@pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 KINDS: dict[str, dict[str, Any]] = {
     "persons, shared stages": {"unit": "person"},
     "persons, disjoint stages": {"unit": "person", "stages": "disjoint"},
@@ -65,7 +60,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.usefixtures("quick_disk")
 def test_the_server_counts_what_the_site_itself_counts_after_every_round_and_every_score(
     kind: str, tmp_path: Path
 ) -> None:

@@ -35,9 +35,8 @@ class StopAfter(Silent):
 
 
 @pytest.fixture
-def config_of(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def config_of(small: Any, tmp_path: Path) -> Any:
     """Privacy settings -> two stages of two rounds over the same twelve persons, who have five records each."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
     rows = small.rows(60)
     text = "".join(
         json.dumps({**row, "person": f"p{i % 12}", "ward": NAMES[i % 12 // 4]}) + "\n" for i, row in enumerate(rows)
