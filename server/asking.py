@@ -51,7 +51,7 @@ class Asker:
             payload: the guards' arrays.
             ended: announced ends of stages.
         """
-        schedule, scale, seed = self.rule.turn(planned.round), self.work.adapter.scale, self.work.adapter.seed
+        schedule, scale, seed = self.rule.schedule(planned.round), self.work.adapter.scale, self.work.adapter.seed
         self.shapes = shapes(known, self.config.adapter)
         there = set(self.shapes.values())
         self.handed = {shape: dict(self.rule.handed(current, scale, shape)) for shape in there}
@@ -96,7 +96,7 @@ class Asker:
 
     def score_task(self, number: int, stages: tuple[str, ...], arrays: Arrays) -> ScoreTask:
         """What a site is asked to score; the adapter has the global rank."""
-        schedule = self.rule.turn(number)
+        schedule = self.rule.schedule(number)
         return ScoreTask(
             number,
             stages,

@@ -236,7 +236,7 @@ class FederatedLora:
     ) -> Arrays:
         """What the rule makes of the sum, screened first if the run has a robust step."""
         if self._robust is not None:
-            schedule = self.rule.turn(planned.round)
+            schedule = self.rule.schedule(planned.round)
             screened = self._robust(site_factors, self.state.current, self._work.adapter.scale, schedule.up)
             outcome.shares, outcome.lost = dict(zip(outcome.admitted, screened.share, strict=True)), screened.lost
             for site in screened.sites:
@@ -246,7 +246,7 @@ class FederatedLora:
     def _measures_error(self, planned: ScheduledRound) -> bool:
         """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
         stepped = self._config.aggregation.optimizer != "none" or self.rule.direct
-        return not (self.rule.exact or self._central or stepped or self.rule.turn(planned.round).keeps)
+        return not (self.rule.exact or self._central or stepped or self.rule.schedule(planned.round).keeps)
 
 
 def _added(total: Accumulator, site: str, factors: SiteFactors, outcome: RoundOutcome) -> bool:

@@ -73,7 +73,7 @@ def drowned(config: RunConfig, rule: Rule, start: Arrays) -> str:
 
 def _trained(rule: Rule, start: Arrays) -> int:
     """How many numbers a site trains in the first round: one clip and one noise over all of them."""
-    return sum(start[name].size for name in names_of(rule.turn(1).trains, start))
+    return sum(start[name].size for name in names_of(rule.schedule(1).trains, start))
 
 
 def _first_of_kinds(config: RunConfig) -> list[StageConfig]:

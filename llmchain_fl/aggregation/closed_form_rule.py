@@ -43,7 +43,7 @@ class ClosedForm(Rule):
     ) -> None:
         self._sums, self._scale, self._texts = Sums(features, labels, version), scale, texts
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """Nothing is trained at a site; the adapter is handed down."""
         return FactorSchedule((), (), ())
 

@@ -64,7 +64,7 @@ class FedEx(Rule):
     unsteady = "moves a part of them into the fold every round"
     folds = True
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """The pair up; the pair and the fold down."""
         return FactorSchedule(self.trained, self.trained, (LORA_A, LORA_B, FOLD_A, FOLD_B))
 

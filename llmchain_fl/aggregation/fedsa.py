@@ -38,7 +38,7 @@ class FedSa(Rule):
     exact = False
     linear = True
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """Both trained, A travels, B stays."""
         return FactorSchedule(trains=(LORA_A, LORA_B), up=(LORA_A,), down=(LORA_A,))
 

@@ -60,7 +60,7 @@ class FedSb(Rule):
     exact = True
     linear = True
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """The core up; all three down."""
         return FactorSchedule(trains=(CORE,), up=(CORE,), down=(LORA_A, LORA_B, CORE))
 

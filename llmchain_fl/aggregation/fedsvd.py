@@ -59,7 +59,7 @@ class FedSvd(Rule):
     linear = True
     unsteady = "re-factorises them every round"
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """B up, both down."""
         return FactorSchedule(trains=(LORA_B,), up=(LORA_B,), down=(LORA_A, LORA_B))
 

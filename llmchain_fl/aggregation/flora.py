@@ -60,7 +60,7 @@ class Flora(Rule):
     folds = True
     any_rank = True
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """The pair up; A and the fold down."""
         return FactorSchedule(self.trained, self.trained, (LORA_A, FOLD_A, FOLD_B))
 

@@ -186,9 +186,9 @@ class Stepping(Rule):
         self.any_rank, self.weighs, self.factors = rule.any_rank, rule.weighs, rule.factors
         self._rule, self._steps = rule, Steps(kind)
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """The rule's."""
-        return self._rule.turn(number)
+        return self._rule.schedule(number)
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """The rule's."""

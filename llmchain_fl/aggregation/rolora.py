@@ -37,7 +37,7 @@ class RoLora(Rule):
     exact = True
     linear = True
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """One factor; see the class."""
         moving = (LORA_B,) if number % 2 else (LORA_A,)
         return FactorSchedule(trains=moving, up=moving, down=(LORA_A, LORA_B))

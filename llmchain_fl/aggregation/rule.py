@@ -13,7 +13,7 @@ One run, seen from the server::
     rule.check(arrays, {site: SiteShape(rank, alpha)})      # before round 1: can these sites work together?
     arrays = rule.begin(arrays, scale, weight_of)           # round 0: the start the rule wants
     each round n:
-        schedule = rule.turn(n)                             # what a site trains, sends, is sent, keeps
+        schedule = rule.schedule(n)                             # what a site trains, sends, is sent, keeps
         handed = rule.handed(arrays, scale, shape)          # one for each shape of site, not one for each site
         down = names_of(schedule.down, handed)              # what travels; the rest follows from the seed or is kept
         total = rule.start(arrays, scale, n)
@@ -200,7 +200,7 @@ class Rule(ABC):
     @property
     def _cycle(self) -> tuple[FactorSchedule, ...]:
         """The first rounds; no rule has a longer period."""
-        return tuple(self.turn(number) for number in range(1, 5))
+        return tuple(self.schedule(number) for number in range(1, 5))
 
     @abstractmethod
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> Accumulator:
@@ -210,7 +210,7 @@ class Rule(ABC):
             ModelError: the global arrays are not an adapter.
         """
 
-    def turn(self, number: int) -> FactorSchedule:
+    def schedule(self, number: int) -> FactorSchedule:
         """What happens in round ``number``; by default ``trained`` is trained and travels both ways."""
         return FactorSchedule(self.trained, self.trained, self.trained)
 
@@ -269,4 +269,4 @@ class Rule(ABC):
 
 def sent_names(rule: Rule, names: Iterable[str], number: int = 1) -> list[str]:
     """The names among ``names`` that a site sends in round ``number`` under ``rule``, in the order given."""
-    return names_of(rule.turn(number).up, names)
+    return names_of(rule.schedule(number).up, names)

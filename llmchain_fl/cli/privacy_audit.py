@@ -79,7 +79,7 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     rule = app_module("server.parts").make_rule(config)
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
-    schedule, of_run = rule.turn(1), app_module("simulations.audit.own_run").of_run
+    schedule, of_run = rule.schedule(1), app_module("simulations.audit.own_run").of_run
     settings: Sequence[Any] = of_run(work, tuple(schedule.trains), tuple(schedule.keeps))
     return settings
 

@@ -5,7 +5,7 @@
     robust = ROBUST[name](RobustSettings(...))
     robust.check(fewest_replies, rule)                      # before round 1
     each round:
-        screened = robust(sites, global_arrays, scale, rule.turn(n).up)
+        screened = robust(sites, global_arrays, scale, rule.schedule(n).up)
         total = rule.start(global_arrays, scale, n)
         for site in screened.sites:
             total.add(site)

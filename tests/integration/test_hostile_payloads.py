@@ -194,7 +194,7 @@ def test_numbers_at_the_end_of_float32_are_refused_and_the_round_is_that_of_the_
 
 # -- a sum that is not fit to be used ---------------------------------------------------------------------------------
 
-PAIRED = [rule for rule in RULES if {"lora_A", "lora_B"} <= set(RULES[rule].turn(1).up)]
+PAIRED = [rule for rule in RULES if {"lora_A", "lora_B"} <= set(RULES[rule].schedule(1).up)]
 
 
 def _only(ending: str, size: float) -> Malformed:

@@ -22,8 +22,8 @@ EVERY_RULE = pytest.mark.parametrize(
 )
 SHARED = pytest.mark.parametrize(
     ("rule", "number"),
-    [case for case in CASES if not case[0].turn(1).keeps],
-    ids=[f"{rule.name}-{number}" if number > 1 else rule.name for rule, number in CASES if not rule.turn(1).keeps],
+    [case for case in CASES if not case[0].schedule(1).keeps],
+    ids=[f"{rule.name}-{number}" if number > 1 else rule.name for rule, number in CASES if not rule.schedule(1).keeps],
 )
 LAW = settings(max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -52,7 +52,7 @@ def make_adapter(rng, rule=None, rank=RANK, head=True):
 def train(rng, rule, number, start, shape, weight=1.0, drift=1.0):
     """A site after local training: every array it trains has moved, the others are those it was handed."""
     handed = rule.handed(start, SCALE, shape)
-    moving = names_of(rule.turn(number).trains, handed)
+    moving = names_of(rule.schedule(number).trains, handed)
     moved = {n: (handed[n] + drift * rng.standard_normal(handed[n].shape)).astype(np.float32) for n in moving}
     return SiteFactors({**handed, **moved}, shape.scale, weight)
 
@@ -128,7 +128,7 @@ def test_a_single_site_is_returned_bit_for_bit_or_where_the_rule_turns_its_facto
     result = aggregate(rule, start, [site], number)
     if rule.steady:
         assert all(np.array_equal(result[name], site.arrays[name]) for name in sent_names(rule, start, number))
-    if not rule.turn(number).keeps:
+    if not rule.schedule(number).keeps:
         assert_same(dense(result, SCALE), dense(site.arrays, SCALE))
 
 
@@ -417,7 +417,7 @@ def test_what_a_rule_asks_for_is_what_admission_lets_in_and_the_rule_takes(rule,
 
 @EVERY_RULE
 def test_a_turn_trains_what_it_sends_and_a_site_can_know_all_it_trains_on(rule, number):
-    schedule = rule.turn(number)
+    schedule = rule.schedule(number)
     assert set(schedule.up) <= set(schedule.trains) <= set(rule.trained)
     assert moving_at_the_server(rule) <= {*schedule.down, *schedule.keeps}  # all else follows from the seed
 

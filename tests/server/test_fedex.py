@@ -77,7 +77,7 @@ def test_one_site_or_equal_sites_of_the_global_scale_leave_no_fold():
 def test_the_fold_goes_down_unscaled_and_comes_back_in_the_next_round():
     rng = np.random.default_rng(2)
     first = play(FedEx(), factors(np.zeros((9, 2)), np.ones((2, 5))), 2.0, random_sites(rng, 3, 9, 5, 2))
-    assert FedEx().turn(2).down == ("lora_A", "lora_B", "fold_A", "fold_B")
+    assert FedEx().schedule(2).down == ("lora_A", "lora_B", "fold_A", "fold_B")
     quiet = play(FedEx(), first, 2.0, [SiteFactors(dict(first), 2.0, 1.0)])
     np.testing.assert_allclose(
         quiet["q.fold_B"] @ quiet["q.fold_A"], first["q.fold_B"] @ first["q.fold_A"], rtol=1e-5, atol=1e-5

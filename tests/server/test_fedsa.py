@@ -30,7 +30,7 @@ def play(*sites):
 
 
 def test_both_factors_are_trained_a_travels_and_b_is_kept():
-    schedule = FedSa().turn(1)
+    schedule = FedSa().schedule(1)
     assert (schedule.trains, schedule.up, schedule.down, schedule.keeps) == (
         ("lora_A", "lora_B"),
         ("lora_A",),

@@ -60,8 +60,8 @@ def test_without_a_site_nothing_is_turned():
 
 
 def test_b_goes_up_and_both_come_down():
-    assert FedSvd().turn(1) == FactorSchedule(("lora_B",), ("lora_B",), ("lora_A", "lora_B"))
-    assert FedSvd().turn(1).keeps == ()
+    assert FedSvd().schedule(1) == FactorSchedule(("lora_B",), ("lora_B",), ("lora_A", "lora_B"))
+    assert FedSvd().schedule(1).keeps == ()
     assert sent_names(FedSvd(), start(np.random.default_rng(0))) == ["q.lora_B"]
 
 

@@ -82,7 +82,7 @@ def test_a_site_of_lower_rank_starts_from_the_first_rows_and_is_not_sent_b():
     np.testing.assert_array_equal(handed["q.lora_A"], start["q.lora_A"][:2])
     assert handed["q.lora_B"].shape == (9, 2)
     np.testing.assert_array_equal(handed["q.fold_A"], start["q.fold_A"])
-    assert sorted(names_of(Flora().turn(1).down, handed)) == ["q.fold_A", "q.fold_B", "q.lora_A"]
+    assert sorted(names_of(Flora().schedule(1).down, handed)) == ["q.fold_A", "q.fold_B", "q.lora_A"]
 
 
 def test_a_site_above_the_global_rank_is_refused():

@@ -25,8 +25,8 @@ def test_odd_rounds_train_and_send_b_even_rounds_a_and_both_factors_travel_down(
         assert sent_names(RoLora(), START, number) == ["q.lora_B"]
     for number in (2, 4, 100):
         assert sent_names(RoLora(), START, number) == ["q.lora_A"]
-    assert RoLora().turn(1).down == RoLora().turn(2).down == ("lora_A", "lora_B")
-    assert RoLora().turn(1).keeps == RoLora().turn(2).keeps == ()
+    assert RoLora().schedule(1).down == RoLora().schedule(2).down == ("lora_A", "lora_B")
+    assert RoLora().schedule(1).keeps == RoLora().schedule(2).keeps == ()
 
 
 def test_an_odd_round_by_hand_with_different_alpha():

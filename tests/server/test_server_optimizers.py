@@ -31,7 +31,7 @@ def play(rule, current, number, rng, count=2):
     """One round; also the mean of what was sent."""
     accumulator = rule.start(current, 2.0, number)
     handed = rule.handed(current, 2.0, SiteShape(2, 4.0))
-    names = names_of(rule.turn(number).trains, handed)
+    names = names_of(rule.schedule(number).trains, handed)
     for _ in range(count):
         moved = {n: (handed[n] + rng.standard_normal(handed[n].shape)).astype(np.float32) for n in names}
         accumulator.add(SiteFactors({**handed, **moved}, 2.0, 1.0))
@@ -70,7 +70,7 @@ def test_the_optimizer_shows_the_rule_to_the_rest_of_the_server(rule):
         rule.trained,
     )
     for number in (1, 2):
-        assert stepped.turn(number) == rule.turn(number)
+        assert stepped.schedule(number) == rule.schedule(number)
     handed = stepped.handed(start, 2.0, SiteShape(2, 8.0))
     assert all(np.array_equal(a, handed[n]) for n, a in rule.handed(start, 2.0, SiteShape(2, 8.0)).items())
     with pytest.raises(ModelError):

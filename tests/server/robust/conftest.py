@@ -35,7 +35,7 @@ class Lab:
         if rule is None:
             return arrays
         arrays = rule.begin(arrays, self.scale, lambda module: rng.standard_normal(self.sizes[module]))
-        if rule.turn(1).keeps:  # fedsa: the global B is that of the start
+        if rule.schedule(1).keeps:  # fedsa: the global B is that of the start
             arrays |= {n: np.zeros_like(a) for n, a in arrays.items() if n.endswith("lora_B")}
         if rule.name == "flexlora":  # in the order of its singular values, as after any round
             arrays = self.play(rule, arrays, [SiteFactors(arrays, self.scale, 1.0)])
@@ -47,9 +47,9 @@ class Lab:
         """A site after local training: what it trains has moved, the rest is what it was handed."""
         shape = shape or self.full
         handed = rule.handed(start, self.scale, shape)
-        moving = names_of(rule.turn(number).trains, handed)
+        moving = names_of(rule.schedule(number).trains, handed)
         moved = {n: (handed[n] + drift * rng.standard_normal(handed[n].shape)).astype(np.float32) for n in moving}
-        sent = set(names_of(rule.turn(number).up, handed))
+        sent = set(names_of(rule.schedule(number).up, handed))
         return SiteFactors(
             {n: moved.get(n, a) for n, a in handed.items() if n in sent or n not in moving}, shape.scale, weight
         )
@@ -70,7 +70,7 @@ class Lab:
         """The site's move times ``factor``."""
         shape = SiteShape(self.rank_of(site), site.scale * self.rank_of(site))
         handed = rule.handed(start, self.scale, shape)
-        names = [n for n in names_of(rule.turn(number).up, handed) if n in site.arrays]
+        names = [n for n in names_of(rule.schedule(number).up, handed) if n in site.arrays]
         moved = {n: (handed[n] + factor * (site.arrays[n] - handed[n])).astype(np.float32) for n in names}
         return replace(site, arrays={**site.arrays, **moved})
 
@@ -97,7 +97,7 @@ class Lab:
 
     def screen(self, name, rule, start, sites, number=1, **settings):
         """One robust step."""
-        return ROBUST[name](RobustSettings(**settings))(sites, start, self.scale, rule.turn(number).up)
+        return ROBUST[name](RobustSettings(**settings))(sites, start, self.scale, rule.schedule(number).up)
 
     def round(self, name, rule, start, sites, number=1, **settings):
         """A robust step, then the rule."""
@@ -126,7 +126,7 @@ class Lab:
 
     def change(self, rule, number, start, site):
         """D of one site, as one long vector: what a robust step has to measure."""
-        if rule.turn(number).keeps:  # fedsa: no common product, what is sent stands for itself
+        if rule.schedule(number).keeps:  # fedsa: no common product, what is sent stands for itself
             names = [f"{module}.lora_A" for module in self.sizes]
             rows = [self.scale * (site.arrays[n].astype(np.float64) - start[n]).ravel() for n in names]
             rows += [site.arrays[n].astype(np.float64).ravel() - start[n].ravel() for n in ("head.weight", "head.bias")]
@@ -138,7 +138,7 @@ class Lab:
 
     def moved(self, rule, start, result):
         """What a round did to the global adapter, in the same space."""
-        if rule.turn(1).keeps:
+        if rule.schedule(1).keeps:
             return self.change(rule, 1, start, SiteFactors(result, self.scale, 1.0))
         before, after = self.whole(start), self.whole(result)
         return np.concatenate([(after[name] - before[name]).ravel() for name in before])

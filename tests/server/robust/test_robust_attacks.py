@@ -135,7 +135,7 @@ def test_numbers_at_the_edge_of_float32_do_not_reach_the_result(lab, name, index
     points = np.array([lab.change(rule, number, start, sites[k]) for k in GOOD])
     with np.errstate(all="raise", under="ignore"):
         for k, size in zip(BAD, (3e38, -1e37), strict=True):
-            sent = [n for n in sites[k].arrays if n.rpartition(".")[2] in (*rule.turn(number).up, "weight", "bias")]
+            sent = [n for n in sites[k].arrays if n.rpartition(".")[2] in (*rule.schedule(number).up, "weight", "bias")]
             edge = {n: np.full_like(sites[k].arrays[n], size) for n in sent}
             sites[k] = replace(sites[k], arrays={**sites[k].arrays, **edge})
         result = lab.round(name, rule, start, sites, number, hostile=F)
@@ -155,7 +155,7 @@ def test_noise_at_the_sites_lengthens_all_distances_alike_and_the_far_ones_are_s
         return SiteFactors({n: a.astype(np.float32) for n, a in arrays.items()}, lab.scale, 1.0)
 
     sites = [noisy(-600.0 if k in BAD else 1.0) for k in range(60)]
-    space = Space(start, lab.scale, rule.turn(1).up, sites)
+    space = Space(start, lab.scale, rule.schedule(1).up, sites)
     squares = squared_distances(space.gram(sites))[2:, 2:]
     honest = [squares[i, j] for i in range(3, 58) for j in range(3, i)]
     variance = sum(  # E ||s N A||^2 = s^2 std^2 d_out ||A||^2

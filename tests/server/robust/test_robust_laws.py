@@ -13,7 +13,7 @@ from scipy import stats
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.robust import ROBUST
 
-BOTH = [index for index, rule in enumerate(RULES.values()) if set(rule.turn(1).up) == {"lora_A", "lora_B"}]
+BOTH = [index for index, rule in enumerate(RULES.values()) if set(rule.schedule(1).up) == {"lora_A", "lora_B"}]
 EVERY_STEP = pytest.mark.parametrize("name", list(ROBUST))
 SELECTS = pytest.mark.parametrize("name", ["krum", "multi-krum", "geometric-median"])
 ENTRIES = pytest.mark.parametrize("name", ["median", "trimmed-mean"])
@@ -149,7 +149,7 @@ def test_an_exact_rule_sums_the_dense_changes_with_the_weights_of_a_brute_force_
         share = np.array([weights[k] if k in keep else 0.0 for k in range(SIX_SITES)])
         assert [value > 0 for value in screened.share] == [value > 0 for value in share]
     want = share @ points / share.sum()
-    if rule.exact or rule.turn(1).keeps:
+    if rule.exact or rule.schedule(1).keeps:
         assert_near(moved, want, length(lab, rule, start, sites))
     if name == "geometric-median":  # the gradient of sum w ||x - z|| is 0 at the median
         pulls = [w * (p - want) / np.linalg.norm(p - want) for w, p in zip(weights, points, strict=True)]
@@ -179,10 +179,10 @@ def test_the_entries_of_the_result_are_those_of_the_dense_statistic_as_far_as_th
 
 def held(lab, rule, number, start, entries):
     """What the factors that move can hold of a dense change: by pseudoinverses and full SVDs."""
-    up = set(rule.turn(number).up)
+    up = set(rule.schedule(number).up)
     parts, at = [], 0
     for module, (d_out, d_in) in lab.sizes.items():
-        shape = (lab.rank, d_in) if rule.turn(1).keeps else (d_out, d_in)
+        shape = (lab.rank, d_in) if rule.schedule(1).keeps else (d_out, d_in)
         block = entries[at : at + shape[0] * shape[1]].reshape(shape)
         at += block.size
         a, b = (start[f"{module}.lora_{x}"].astype(np.float64) for x in "AB")
@@ -190,7 +190,7 @@ def held(lab, rule, number, start, entries):
             before = lab.scale * b @ a
             u, s, vt = np.linalg.svd(before + block, full_matrices=False)
             block = (u[:, : lab.rank] * s[: lab.rank]) @ vt[: lab.rank] - before
-        elif not rule.turn(1).keeps:
+        elif not rule.schedule(1).keeps:
             block = block if up == {"lora_B"} else b @ np.linalg.pinv(b) @ block
             block = block if up == {"lora_A"} else block @ np.linalg.pinv(a) @ a
         parts.append(block.ravel())

@@ -115,7 +115,7 @@ def test_the_gram_matrix_and_the_distances_are_those_of_dense_changes_also_for_o
     start = lab.adapter(rng, rule)
     sites = lab.cohort(rng, rule, number, start, 4)
     points = np.array([lab.change(rule, number, start, site) for site in sites])
-    space = Space(start, lab.scale, rule.turn(number).up, sites)
+    space = Space(start, lab.scale, rule.schedule(number).up, sites)
     gram = space.gram([space.settled(site) for site in sites])
     size = max(1.0, np.abs(points @ points.T).max())
     np.testing.assert_allclose(gram, points @ points.T, atol=1e-4 * size)
@@ -130,7 +130,7 @@ def test_on_its_way_back_a_change_is_as_long_as_its_path_says(lab, seed, index, 
     rng = np.random.default_rng(seed)
     start = lab.adapter(rng, rule)
     site = lab.train(rng, rule, number, start, SiteShape(lab.rank, 5.0))
-    space = Space(start, lab.scale, rule.turn(number).up, [site])
+    space = Space(start, lab.scale, rule.schedule(number).up, [site])
     settled = space.settled(site)
     change = lab.change(rule, number, start, space.shrunk(settled, t))
     size = np.linalg.norm(lab.change(rule, number, start, site)) + np.linalg.norm(lab.whole(start)["enc.0.q"])
@@ -145,10 +145,10 @@ def test_a_site_that_did_not_move_has_no_length_also_at_lower_rank_and_another_a
     start = lab.adapter(rng, rule)
     shape = SiteShape(2 if rule.any_rank else lab.rank, 7.0)
     site = lab.train(rng, rule, number, start, shape, drift=0.0)
-    space = Space(start, lab.scale, rule.turn(number).up, [site])
+    space = Space(start, lab.scale, rule.schedule(number).up, [site])
     length = space.path(space.settled(site)).length(1.0)
     assert length <= 1e-5 * sum(np.linalg.norm(p) for p in lab.whole(start).values())
-    if len(rule.turn(number).up) == 1:
+    if len(rule.schedule(number).up) == 1:
         assert length == 0.0
 
 
@@ -171,7 +171,7 @@ def test_near_sites_with_long_products_keep_their_distance(lab):
     arrays = {n: a + 1e-3 * rng.standard_normal(a.shape) for n, a in sites[1].arrays.items()}
     sites[1] = replace(sites[1], arrays=arrays)
     want = np.linalg.norm(lab.change(rule, 1, start, sites[1]))
-    gram = Space(start, lab.scale, rule.turn(1).up, sites).gram(sites)
+    gram = Space(start, lab.scale, rule.schedule(1).up, sites).gram(sites)
     assert gram[0, 0] == 0.0
     assert np.sqrt(squared_distances(gram)[0, 1]) == pytest.approx(want, rel=1e-9)
 
@@ -195,7 +195,7 @@ def test_a_head_that_stays_at_some_site_is_no_part_of_the_space(lab):
     start, rule = lab.adapter(rng), RULES["ffa"]
     sites = [lab.train(rng, rule, 1, start) for _ in "ab"]
     kept = replace(sites[1], arrays={n: a for n, a in sites[1].arrays.items() if n != "head.weight"})
-    space = Space(start, lab.scale, rule.turn(1).up, [sites[0], kept])
+    space = Space(start, lab.scale, rule.schedule(1).up, [sites[0], kept])
     assert list(space.head) == ["head.bias"]
     assert space.gram([sites[0], kept])[0, 0] < Space(start, lab.scale, ("lora_B",), sites).gram(sites)[0, 0]
 
