@@ -17,6 +17,7 @@ a passage twice in the file                found twice
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ class Passages:
     def __init__(self, held: Sequence[Passage]) -> None:
         need("retrieval", "passages")
         import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
         self.held = tuple(held)
         self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
