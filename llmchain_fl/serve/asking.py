@@ -1,8 +1,8 @@
 """Tasks that make their own prompts (dialogue, summarisation, translation), asked for a prompt and nothing more.
 
-The adapter's task of ``core`` runs its own ``predict`` or ``answer``, with a ``continued`` that writes nothing and notes
-what it was given: template, instruction, what is cut, most tokens and the tokens that end a text are those of training
-and of ``llmchain-fl predict`` by construction.
+The adapter's task of ``core`` runs its own ``predict`` or ``answer``, with a ``continued`` that writes nothing and
+notes what it was given. So template, instruction, what is cut, how many tokens are written and those that end a text
+are those of training and of ``llmchain-fl predict`` by construction.
 
 | case | result |
 |---|---|
@@ -15,7 +15,6 @@ and of ``llmchain-fl predict`` by construction.
 from __future__ import annotations
 
 import copy
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -17,8 +17,10 @@ from llmchain_fl.core.errors import ModelError
 from llmchain_fl.serve.decoder import Decoder
 from llmchain_fl.serve.encoder import Words
 
-PLAIN = {"max_length", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "use_cache", "early_stopping"}
-"""Settings of ``generate`` that say nothing of the likeliest next token, beside those of tokens and versions."""
+RULES = ("bad_words_ids", "begin_suppress_tokens", "encoder_no_repeat_ngram_size", "forced_bos_token_id",
+         "forced_eos_token_id", "min_length", "min_new_tokens", "no_repeat_ngram_size", "num_beams",
+         "repetition_penalty", "sequence_bias", "suppress_tokens")  # fmt: skip
+"""Settings of ``generate`` by which another text than that of the likeliest tokens is written."""
 
 
 class PairDecoder(Decoder):
@@ -37,9 +39,7 @@ class PairDecoder(Decoder):
             ModelError: it is one.
         """
         generation: Any = self.base.module.generation_config
-        told = {name for name, value in generation.to_diff_dict().items() if value is not None}
-        own = sorted(name for name in told - PLAIN if not name.endswith(("_token_id", "_version", "_config"))
-                     or name.startswith("forced_"))  # fmt: skip
+        own = [name for name, value in generation.to_diff_dict().items() if name in RULES and value is not None]
         if own:
             what = f"{type(self.base.module).__name__} writes by rules of its own ({', '.join(own)})"
             raise ModelError(what, remedy="use `llmchain-fl predict`, or take them out of its generation_config.json")

@@ -119,7 +119,7 @@ class Desk:
 
 
 def as_asked(served: Served, given: str) -> str:
-    """An input as receipts have it: a conversation in one way of writing it, as a lone turn of the user if it is none."""
+    """An input as receipts have it: a conversation in one way of writing it; any other text is a turn of the user."""
     column = task_kind(served.task.kind).columns[0]
     if not isinstance(column, Turns):
         return given

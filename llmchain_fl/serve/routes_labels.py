@@ -1,4 +1,4 @@
-"""``/v1/classify``, ``/v1/score`` and ``/v1/embeddings``: what an encoder answers; ``/v1/models``: by which adapters."""
+"""``/v1/classify``, ``/v1/score``, ``/v1/embeddings``: what an encoder answers; ``/v1/models``: by which adapters."""
 
 from __future__ import annotations
 

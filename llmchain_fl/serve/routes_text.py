@@ -12,8 +12,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from llmchain_fl.serve import refusals
-from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.asking import Asked
+from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.bodies import ChatBody, CompletionBody, WriteBody
 from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.decoder import Piece

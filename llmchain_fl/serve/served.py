@@ -18,7 +18,6 @@ from llmchain_fl.serve.bank import Factors, factors_of
 from llmchain_fl.serve.heads import Head
 from llmchain_fl.serve.reading import Reading
 
-
 WRITES = "generator"
 """The kind of base that any task which writes stands on."""
 

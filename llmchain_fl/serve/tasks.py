@@ -6,8 +6,9 @@ here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,8 @@ async def written(service: Service, call: Call, texts: Sequence[str], top: int) 
     decoder, bound, found = service.decoder, service.settings.bounds.new_tokens, []
     for prompt in texts:
         writing = writing_of(decoder, asked_of(decoder, call.served, prompt), bound)
-        text = "".join([piece.text async for piece in service.pieces(call, writing)]).strip()
+        alone = replace(call, gone=threading.Event())  # that of a call is set when its text is written
+        text = "".join([piece.text async for piece in service.pieces(alone, writing)]).strip()
         found.append(Answer(text, {"text": text}))
     return found
 
