@@ -17,14 +17,13 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.base_model import Base
 from llmchain_fl.core.data.turns import Turns
 from llmchain_fl.core.errors import ModelError
-from llmchain_fl.core.plugins import named
 from llmchain_fl.core.tasks.base import Numbers
 from llmchain_fl.core.tasks.kind import TaskKind, build_task, task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -85,10 +84,9 @@ class Asking:
         if told is None:
             raise refusals.bad(param, "a content that is no text")
         row = {self.column: told}
-        judge = self.kind.asked_fault
-        fault = (named(judge) if isinstance(judge, str) else judge or self.kind.fault_of)(row, ())  # type: ignore[operator]
+        fault = replace(self.kind, fault=self.kind.asked_fault or self.kind.fault).fault_of(row, ())
         if fault or turns[-1]["role"] != "user":
-            raise refusals.bad(param, str(fault) or "the last message is not the user's")
+            raise refusals.bad(param, fault or "the last message is not the user's")
         return self._noted(lambda task: task.answer([row]), param, told)
 
     def _noted(self, ask: Callable[[Any], object], param: str, given: str = "") -> Asked:

@@ -38,7 +38,7 @@ async def extracted(service: Service, call: Call, texts: Sequence[str], top: int
             spans, chance = reading.spans(text, examples, hidden)
             lists = {"spans": [asdict(span) for span in spans]}
             told = json.dumps(lists["spans"], ensure_ascii=False)
-            values = {"spans": told, "probability": chance, "abstain": call.unsure(chance)}
+            values: dict[str, Value] = {"spans": told, "probability": chance, "abstain": call.unsure(chance)}
             found.append(Answer(told, values, lists=lists))
         return found
 

@@ -55,13 +55,14 @@ class PairDecoder(Decoder):
     def _pass(self, adapters: Sequence[int], ids: Tensor, mask: Tensor, cache: object) -> tuple[Tensor, object]:
         """(float32 [n, V] logits of the next token, (what was read, its mask, what was said))."""
         module: Any = self.base.module
+        held: Any = cache
         with torch.inference_mode(), self.bank.rows(adapters):
             if cache is None:
                 seen = mask.to(ids.device)
                 read = module.get_encoder()(input_ids=ids, attention_mask=seen)
                 said = torch.full_like(ids[:, :1], self._first)
             else:
-                read, seen, said = cache  # type: ignore[misc]
+                read, seen, said = held
                 said = torch.cat([said, ids], dim=1)
             made = module(encoder_outputs=read, attention_mask=seen, decoder_input_ids=said, use_cache=False)
         return made.logits[:, -1].float(), (read, seen, said)
