@@ -345,7 +345,7 @@ def test_a_correction_becomes_a_record_of_its_task_or_is_refused(
     served: Any = SimpleNamespace(task=SimpleNamespace(kind=kind))
     labels = frozenset(small.labels)
     if row is None:
-        with pytest.raises(ApiError, match=""):
+        with pytest.raises(ApiError):
             as_target(served, given, correction, labels)
         return
     target = as_target(served, given, correction, labels)
