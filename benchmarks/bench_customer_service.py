@@ -41,8 +41,8 @@ def main() -> int:
         found.append(one)
         rows.append({"seed": seed, "before": one.before, "after": one.after, "promoted": one.promoted})
         print(
-            f"seed {seed}: {one.before:.1%} -> {one.after:.1%} ({100 * one.gain:+.1f} +- {100 * one.margin:.1f} points); "
-            f"{one.records} records of {one.persons} persons, epsilon {one.epsilon:.2f}; "
+            f"seed {seed}: {one.before:.1%} -> {one.after:.1%} ({100 * one.gain:+.1f} +- {100 * one.margin:.1f} points)"
+            f"; {one.records} records of {one.persons} persons, epsilon {one.epsilon:.2f}; "
             f"users' messages right {talk.right / talk.asked:.1%}; passages shown {talk.shown} times, "
             f"of the right topic {talk.helped / max(1, talk.shown):.1%}; "
             f"{'promoted' if one.promoted else one.failed}; {seconds:.0f} s",

@@ -39,9 +39,11 @@ def check(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml)
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.serve.door import open_adapters
     from llmchain_fl.serve.settings import read_settings
+    from llmchain_fl.serve.tasks import check_kinds
 
     settings = read_settings(file)
     opened = open_adapters(settings)
+    check_kinds(opened)
     labels = {one.verified.label for one in opened}
     for one in opened:
         one.factors()
@@ -97,11 +99,13 @@ def threshold(
     from llmchain_fl.core.tasks.kind import task_kind
     from llmchain_fl.data.source import read_rows
     from llmchain_fl.evaluation.abstain import abstain_below
+    from llmchain_fl.serve.tasks import SERVED
 
     folder = find_adapter(adapter)
     kind = task_kind(task_of(folder).kind)
-    if kind.base_kind != "encoder":
-        raise ConfigError([f"{adapter} writes texts, so no answer of it can abstain"])
+    served = SERVED.get(task_of(folder).kind)
+    if served is None or "abstain" not in served.gives:
+        raise ConfigError([f"{adapter} is of the task {task_of(folder).kind}, no answer of which can abstain"])
     mapping = own_columns(folder) | told_columns(columns)
     rows = read_rows(file, mapping=mapping, required=kind.columns, split="test", seed=1, private=False).records
     _, task = open_trained(folder)

@@ -2,6 +2,7 @@
 
     {"text": ..., "label": ..., "person": ...}            of a task with labels
     {"prompt": ..., "answer": ..., "person": ...}         of a task that writes
+    {"messages": [...], "person": ...}                    of a dialogue; the last turn is the one told
 
 The person stands in it as ``same_person`` spells it, so the ledger charges whoever it has charged before. Persons come
 sorted, each one's records by time: taking one person out takes this person's lines out and changes no other.
@@ -20,7 +21,7 @@ from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.privacy.durable import make_folder, replace
 from llmchain_fl.core.privacy.units import same_person
 from llmchain_fl.feedback.quarantine import Rules, judged
-from llmchain_fl.feedback.record import COLUMNS, Record
+from llmchain_fl.feedback.record import COLUMNS, Record, row_of
 from llmchain_fl.feedback.store import TRAIN, Store
 
 Write = Callable[[Path, bytes], None]
@@ -98,10 +99,9 @@ def settle(store: Store, write: Write = replace) -> int:
 
 def lines(records: list[Record], task: str, with_up: bool = False) -> bytes:
     """The file of these records."""
-    given, target = COLUMNS[task]
     ordered = sorted(records, key=lambda one: (same_person(one.told.person), one.told.tenant, one.order))
     rows = [
-        {given: one.told.input, target: one.target(with_up), "person": same_person(one.told.person)} for one in ordered
+        row_of(task, one.told.input, one.target(with_up)) | {"person": same_person(one.told.person)} for one in ordered
     ]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace")
 

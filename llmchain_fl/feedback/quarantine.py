@@ -29,6 +29,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from llmchain_fl.core.data.lists import Listed, read_list
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.feedback.record import ACCEPTED, COLUMNS, REJECTED, Record
 
 NEAR = 0.9
@@ -89,13 +91,20 @@ def _alone(record: Record, rules: Rules, now: float) -> str:
         ("rejected", record.state == REJECTED),
         ("no-target", not target or entry.task not in COLUMNS),
         ("length", not entry.input.strip() or any(len(text) > rules.most_chars for text in texts)),
-        ("label", bool(rules.labels) and target not in rules.labels),
+        ("label", bool(rules.labels) and not rules.labels.issuperset(_labels(entry.task, target))),
         ("control", any(_unprintable(text) for text in texts)),
         ("pattern", record.state != ACCEPTED and any(_holds(text, rules.patterns) for text in texts)),
         ("unreviewed", rules.reviewed and record.state != ACCEPTED),
         ("young", now - entry.at < rules.min_age_s),
     )
     return next((reason for reason, holds in checks if holds), "")
+
+
+def _labels(task: str, target: str) -> list[str]:
+    """The labels that a target names: one, or those of a list."""
+    column = task_kind(task).columns[-1] if task in COLUMNS else ""
+    items = read_list(target) if isinstance(column, Listed) else None
+    return [target] if items is None else [str(item) for item in items]
 
 
 def _unprintable(text: str) -> bool:

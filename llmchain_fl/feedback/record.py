@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,9 +12,27 @@ KINDS = (UP, DOWN, CORRECT, CHOOSE)
 PENDING, ACCEPTED, REJECTED = "pending", "accepted", "rejected"
 STATES = (PENDING, ACCEPTED, REJECTED)
 COLUMNS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"classification": ("text", "label"), "causal-lm": ("prompt", "answer")}
+    {
+        "classification": ("text", "label"),
+        "causal-lm": ("prompt", "answer"),
+        "relation": ("text", "label"),
+        "multi-label": ("text", "labels"),
+        "regression": ("text", "value"),
+        "summarisation": ("document", "summary"),
+        "translation": ("source", "target"),
+        "dialogue": ("messages", "messages"),
+    }
 )
 """Kind of task -> columns of input and target in an edition. Of others feedback is kept, and trains nothing."""
+
+
+def row_of(task: str, given: str, target: str) -> dict[str, str]:
+    """The columns of a training record; of a conversation the target is the assistant's next turn."""
+    asked, answered = COLUMNS[task]
+    if asked == answered:
+        turns = [*json.loads(given), {"role": "assistant", "content": target}]
+        return {asked: json.dumps(turns, ensure_ascii=False)}
+    return {asked: given, answered: target}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmchain_fl.serve import refusals
+
 Text = Annotated[str, Field(min_length=1)]
 Label = Annotated[str, Field(max_length=200)]
 
@@ -35,8 +37,25 @@ class Inputs(Body):
 class ClassifyBody(Inputs):
     """`POST /v1/classify`."""
 
-    top: Annotated[int, Field(ge=1, le=100)] = 3
-    """How many labels are shown."""
+    top: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many labels are shown; absent: 3, or all where a text may have several."""
+
+
+class ScoreBody(Inputs):
+    """`POST /v1/score`."""
+
+    second: Text | list[Text] | None = None
+    """Of a model over two texts: as many as there are inputs."""
+
+    def records(self) -> list[dict[str, str]]:
+        """What each number is for."""
+        texts = self.texts()
+        if self.second is None:
+            return [{"text": text} for text in texts]
+        others = [self.second] if isinstance(self.second, str) else self.second
+        if len(others) != len(texts):
+            raise refusals.bad("second", "as many texts as there are inputs")
+        return [{"text": one, "text2": other} for one, other in zip(texts, others, strict=True)]
 
 
 class AnswerBody(Body):
@@ -151,10 +170,11 @@ class FeedbackBody(BaseModel):
     model: Label
     receipt: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     input: Text
+    """What was asked; of a dialogue the JSON text of its messages."""
     output: str
     kind: Literal["up", "down", "correct", "choose"]
     correction: str = ""
-    """The right answer, with `correct` and `choose`."""
+    """The right answer, with `correct` and `choose`; of several labels their JSON list."""
     person: Label = ""
     """Whose feedback this is, spelled as in the training records; where the token is not a person's own."""
 

@@ -22,11 +22,11 @@ from llmchain_fl.promote.votes import vote
 from llmchain_fl.serve.refusals import ApiError
 
 if TYPE_CHECKING:
+    from llmchain_fl.serve.answer import Answer
     from llmchain_fl.serve.bodies import FeedbackBody
     from llmchain_fl.serve.call import Call
     from llmchain_fl.serve.served import Opened, Served
     from llmchain_fl.serve.service import Service
-    from llmchain_fl.serve.tasks import Answer
     from llmchain_fl.serve.tenants import Caller
 
 log = logging.getLogger("llmchain_fl.serve")

@@ -50,6 +50,7 @@ class Prompt:
         adapter: number in the bank.
         most: tokens that may be written.
         sampler, written: how the next token is drawn, and what is there.
+        ends: tokens at which it ends; None: those of the base.
         told: is given each new piece; the last one has a reason.
         unwanted: why nobody waits any more (``late``, ``gone``); empty: somebody does.
     """
@@ -59,6 +60,7 @@ class Prompt:
     most: int
     sampler: Sampler
     written: Written
+    ends: frozenset[int] | None = None
     told: Callable[[Piece], None] = lambda piece: None
     unwanted: Callable[[], str] = lambda: ""
     ended: bool = False
@@ -70,7 +72,7 @@ class Prompt:
         if reason := self.unwanted():
             self.end(reason)
             return
-        if token in ends:
+        if token in (ends if self.ends is None else self.ends):
             self.end(STOP, self.written.rest())
             return
         new = self.written.take(token)

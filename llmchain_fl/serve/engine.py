@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base
-from llmchain_fl.core.errors import ModelError
+from llmchain_fl.serve.asking import asking_of
 from llmchain_fl.serve.bank import Bank
 from llmchain_fl.serve.decoder import Decoder
 from llmchain_fl.serve.encoder import Encoder
 from llmchain_fl.serve.heads import head_of
+from llmchain_fl.serve.pair_decoder import PairDecoder
 from llmchain_fl.serve.reading import reading_of
 from llmchain_fl.serve.served import Opened, Served, one_base
-from llmchain_fl.serve.tasks import SERVED
+from llmchain_fl.serve.tasks import SERVED, check_kinds
 
 
 @dataclass
@@ -43,23 +44,25 @@ def open_engine(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], 
     Raises:
         ModelError: more than one base, an adapter that cannot be served, a task that no row of ``SERVED`` answers.
     """
+    check_kinds(opened)
     spec = one_base(opened)
-    unknown = sorted({one.task.kind for one in opened} - set(SERVED))
-    if unknown:
-        raise ModelError(f"tasks that are not served: {', '.join(unknown)}", remedy=f"served: {', '.join(SERVED)}")
     bank = Bank(load(spec), [one.factors() for one in opened])
     bank.base.module.eval()
     told = [Served(k, one.verified.label, one.verified.address, one.verified.parent, one.task)
             for k, one in enumerate(opened, 1)]  # fmt: skip
-    if spec.kind == "causal-lm":
-        decoder = Decoder(bank, rows)
+    if SERVED[told[0].task.kind].writes:
+        decoder = (PairDecoder if bank.base.two_stacks else Decoder)(bank, rows)
         decoder.check()
-        return Engine(spec, tuple(told), bank, decoder=decoder)
+        return Engine(spec, tuple(_with_asking(one, bank.base) for one in told), bank, decoder=decoder)
     encoder = Encoder(bank, max(one.task.max_tokens for one in opened), rows)
     encoder.try_sizes()
     return Engine(
         spec, tuple(_with_head(one, had, encoder) for one, had in zip(told, opened, strict=True)), bank, encoder
     )
+
+
+def _with_asking(served: Served, base: Base) -> Served:
+    return replace(served, asking=asking_of(served.task, base)) if SERVED[served.task.kind].asks else served
 
 
 def _with_head(served: Served, opened: Opened, encoder: Encoder) -> Served:

@@ -1,7 +1,8 @@
 """The Open Inference Protocol (v2) without its transports: tensors of texts in, tensors of answers out.
 
 A model is one adapter: ``name`` is its name or its label, ``version`` its version. It takes one tensor of BYTES, by the
-task's name (``text``, ``prompt``) or any other, of shape [n] or [n, 1]; what it gives stands in ``tasks.py``.
+task's name (``text``, ``prompt``) or any other, of shape [n] or [n, 1]; what it gives stands in ``tasks.py``. One that
+ranks takes and gives none: no tensor of texts says which candidates are a query's.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 
 from llmchain_fl import __version__
 from llmchain_fl.serve import refusals
+from llmchain_fl.serve.answer import Value
 from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.served import Served
 from llmchain_fl.serve.service import Service
-from llmchain_fl.serve.tasks import SERVED, Value
+from llmchain_fl.serve.tasks import SERVED
 from llmchain_fl.serve.tenants import Caller
 
 NAME, PLATFORM = "llmchain-fl", "pytorch_peft"
@@ -81,7 +83,7 @@ def metadata(served: Served) -> dict[str, object]:
     """Of one adapter."""
     task = SERVED[served.task.kind]
     gives = [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in task.gives.items()]
-    takes = [{"name": task.takes, "datatype": BYTES, "shape": [-1]}]
+    takes = [{"name": task.takes, "datatype": BYTES, "shape": [-1]}] if task.takes else []
     told = {"name": served.name, "versions": [served.version], "platform": PLATFORM}
     return {**told, "inputs": takes, "outputs": gives}
 

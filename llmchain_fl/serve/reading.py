@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,21 +24,22 @@ from llmchain_fl.core.base_model import Base
 from llmchain_fl.core.by_row import RowLinear
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.tasks.kind import build_task, task_kind
 from llmchain_fl.core.tasks.span_qa import AskedExamples, SpanQA
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.tasks.tags import spans_at
 from llmchain_fl.core.tasks.token_classification import WORD, TaggedExamples, TokenClassification
 
-SPANS, PIECES = "token-classification", "span-qa"
 
-
-@dataclass(frozen=True)
+@dataclass
 class Computed:
     """What a task of ``core`` asks of a model in memory, where its passes are done: ``hidden`` of each row [T, H]."""
 
     base: Base
     module: Mapping[str, nn.Module]
     hidden: Sequence[Tensor] = ()
+    below_head: bytes = b""
+    head_start: Mapping[str, Any] = field(default_factory=dict)
 
     def forward(self, ids: Tensor, mask: Tensor, _frozen: Any, index: Sequence[int], *, fixed: bool) -> Any:
         """The vectors of the rows ``index``, padded as ``ids`` are."""
@@ -73,19 +74,27 @@ class Piece:
 class Reading:
     """One adapter's task. Safe from several threads: a tokenizer is not shared by two."""
 
-    task: TokenClassification | SpanQA
+    task: Any
     computed: Computed
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def encode(self, row: Mapping[str, str]) -> Examples:
         """The rows of one record."""
         with self._lock:
-            return self.task.encode([row])
+            found: Examples = self.task.encode([row])
+            return found
 
     def _over(self, hidden: Sequence[Tensor]) -> Any:
         task = copy.copy(self.task)
         task.resident = cast(Resident, replace(self.computed, hidden=hidden))
         return task
+
+    def found(self, examples: Examples, hidden: Sequence[Tensor], ask: Callable[[Any], Any]) -> Any:
+        """What ``ask`` finds by the task, to which the one record it encodes is the one of ``examples``."""
+        task = self._over(hidden)
+        task.encode = lambda rows: examples
+        with torch.inference_mode():
+            return ask(task)
 
     def spans(self, text: str, examples: Examples, hidden: Sequence[Tensor]) -> tuple[list[Span], float]:
         """The names in ``text``, and the chance of the least sure tag."""
@@ -124,15 +133,15 @@ def reading_of(spec: TaskSpec, base: Base, arrays: Arrays) -> Reading:
         ModelError: a head that is missing or of another size; a base without a fast tokenizer.
     """
     weight, bias = arrays.get("head.weight"), arrays.get("head.bias")
-    size = (spec.head_size, base.hidden_size)
+    size = (spec.head_size, base.hidden_size * task_kind(spec.kind).vectors)
     if weight is None or bias is None or weight.shape != size or bias.shape != size[:1]:
         raise ModelError(f"the trained head is not of {size[0]} x {size[1]} numbers", remedy="publish the adapter anew")
     head = RowLinear(size[1], size[0])
     head.load_state_dict({"weight": torch.from_numpy(weight.copy()), "bias": torch.from_numpy(bias.copy())})
-    own = replace(base, tokenizer=copy.deepcopy(base.tokenizer), device=torch.device("cpu"))
-    computed = Computed(own, {"head": head})
-    resident = cast(Resident, computed)
-    if spec.kind == SPANS:
-        names = [name for name, _ in spec.labels]
-        return Reading(TokenClassification(resident, names, spec.scale, spec.max_tokens, spec.windows), computed)
-    return Reading(SpanQA(resident, spec.scale, spec.max_tokens, spec.windows), computed)
+    computed = apart(base, {"head": head})
+    return Reading(build_task(spec, cast(Resident, computed)), computed)
+
+
+def apart(base: Base, module: Mapping[str, nn.Module]) -> Computed:
+    """``base`` for threads that are not the model's: with a tokenizer of their own."""
+    return Computed(replace(base, tokenizer=copy.deepcopy(base.tokenizer), device=torch.device("cpu")), module)

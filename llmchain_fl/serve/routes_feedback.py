@@ -8,6 +8,7 @@ the token is a person's own                         the person is this one; nami
 the tenant speaks for its users                     the person is the one it names; none: 400
 neither                                             403: feedback of nobody is taken from nobody
 ``choose`` or ``correct`` outside the label list    400
+a correction that is no target of this task         400: no number, no list of labels
 a person has left as many rows today as may be      429
 other feedback on this answer is there              409
 ==================================================  ====================================================
@@ -16,6 +17,7 @@ other feedback on this answer is there              409
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +26,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from llmchain_fl.core.data.lists import Listed
+from llmchain_fl.core.data.turns import Turns
 from llmchain_fl.core.privacy.units import same_person
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.feedback.edition import settle, withdraw
-from llmchain_fl.feedback.record import CHOOSE, CORRECT, Told
+from llmchain_fl.feedback.record import CHOOSE, COLUMNS, CORRECT, Told, row_of
 from llmchain_fl.feedback.store import TRAIN, Already, Full, Store
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.attend import caller_of
@@ -73,20 +78,20 @@ class Desk:
         Raises:
             ApiError: see the table of this file.
         """
-        said = (caller.tenant, served.address, body.request_id, body.input, body.output)
+        given = as_asked(served, body.input)
+        said = (caller.tenant, served.address, body.request_id, given, body.output)
         if not self.receipts.holds(body.receipt, said):
             raise refusals.ApiError(404, "there is no such answer for this token", "answer_not_found", "receipt")
         corrects = body.kind in (CORRECT, CHOOSE)
         if corrects != bool(body.correction):
             raise refusals.bad("correction", "with correct and choose, and with no other kind")
         labels = self.labels.get(served.label, frozenset())
-        if corrects and labels and body.correction not in labels:
-            raise refusals.bad("correction", "is none of the labels")
+        correction = as_target(served, given, body.correction, labels) if corrects else ""
         if body.kind == CHOOSE and not labels:
             raise refusals.bad("kind", "this model has no labels to choose from")
         person = person_of(caller, body.person)
         told = Told(caller.tenant, person, served.label, served.address, served.task.kind, body.request_id,
-                    body.input, body.output, body.kind, body.correction, now)  # fmt: skip
+                    given, body.output, body.kind, correction, now)  # fmt: skip
         try:
             fresh = self.store.add(told, self.per_day)
         except Full:
@@ -111,6 +116,33 @@ class Desk:
         if body.scope == TRAIN:
             return withdraw(self.store, caller.tenant, person, now)
         return self.store.withdraw(caller.tenant, person, body.scope, now)
+
+
+def as_asked(served: Served, given: str) -> str:
+    """An input as receipts have it: a conversation in one way of writing it; any other text is a turn of the user."""
+    column = task_kind(served.task.kind).columns[0]
+    if not isinstance(column, Turns):
+        return given
+    return column.text(given) or json.dumps([{"role": "user", "content": given}], ensure_ascii=False)
+
+
+def as_target(served: Served, given: str, correction: str, labels: frozenset[str]) -> str:
+    """A correction as a training record has it.
+
+    Raises:
+        ApiError: it is no target of this task.
+    """
+    kind = task_kind(served.task.kind)
+    if kind.labelled and labels and correction not in labels:
+        raise refusals.bad("correction", "is none of the labels")
+    if served.task.kind not in COLUMNS:
+        return correction
+    column = kind.columns[-1]
+    told = column.text(correction) if kind.names and isinstance(column, Listed) else correction
+    fault = "a JSON list of labels" if told is None else kind.fault_of(row_of(served.task.kind, given, told), labels)
+    if told is None or fault:
+        raise refusals.bad("correction", fault)
+    return told
 
 
 def person_of(caller: Caller, named: str) -> str:

@@ -1,4 +1,4 @@
-"""``/v1/classify`` and ``/v1/embeddings``: what an encoder answers; ``/v1/models``: by which adapters."""
+"""``/v1/classify``, ``/v1/score``, ``/v1/embeddings``: what an encoder answers; ``/v1/models``: by which adapters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from fastapi import APIRouter, Request
 
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.attend import attended, caller_of
-from llmchain_fl.serve.bodies import ClassifyBody, EmbeddingsBody
+from llmchain_fl.serve.bodies import ClassifyBody, EmbeddingsBody, ScoreBody
+from llmchain_fl.serve.by_reading import numbers
 from llmchain_fl.serve.passages import Passages
 from llmchain_fl.serve.receipts import Receipts
 from llmchain_fl.serve.service import Service
 
-CLASSIFY, EMBEDDINGS, MODELS = "/v1/classify", "/v1/embeddings", "/v1/models"
+CLASSIFY, SCORE, EMBEDDINGS, MODELS = "/v1/classify", "/v1/score", "/v1/embeddings", "/v1/models"
+SHOWN = 3
+"""Labels where a request says nothing."""
 
 
 def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
@@ -30,26 +33,44 @@ def label_routes(service: Service, receipts: Receipts | None) -> APIRouter:
 
     @router.post(CLASSIFY)
     async def classify(request: Request, body: ClassifyBody) -> dict[str, Any]:
-        """The most probable labels of each text."""
+        """The most probable labels of each text; where it may have several, those that it has, and all by chance."""
         texts = body.texts()
         service.check_texts(texts, "input")
         call = service.call(caller_of(request), body.model, len(texts))
         if not call.task.labels:
             raise refusals.not_for_this(CLASSIFY)
-        answers = await attended(request, call, call.task.answer(service, call, texts, body.top))
+        answers = await attended(request, call, call.task.answer(service, call, texts, body.top or SHOWN))
         differ = await service.arms.differing(service, call, texts, answers) if service.arms else []
         results = []
         for place, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-            told: dict[str, Any] = {"index": place, **answer.values}
-            told["top"] = [{"label": label, "probability": chance} for label, chance in answer.ranked]
+            told: dict[str, Any] = {"index": place, **answer.shown}
+            ranked = answer.ranked[: body.top or len(answer.ranked)]
+            told["top"] = [{"label": label, "probability": chance} for label, chance in ranked]
             if place < len(differ) and differ[place]:
                 told["ask"] = True
             if receipts is not None:
                 told["receipt"] = receipts.receipt(call, text, answer.text)
-            if service.passages is not None and answer.values["abstain"]:
+            if service.passages is not None and answer.values.get("abstain"):
                 told["passages"] = _found(service.passages, text, service.settings.passages.shown)
             results.append(told)
         service.metrics.count("abstained_total", sum(bool(answer.values.get("abstain")) for answer in answers))
+        return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}
+
+    @router.post(SCORE)
+    async def score(request: Request, body: ScoreBody) -> dict[str, Any]:
+        """The number for each text, or for each pair of texts."""
+        records = body.records()
+        for column, param in (("text", "input"), ("text2", "second")):
+            service.check_texts([row[column] for row in records if column in row] or ["-"], param)
+        call = service.call(caller_of(request), body.model, len(records))
+        if not call.task.scores:
+            raise refusals.not_for_this(SCORE)
+        results: list[dict[str, Any]] = []
+        for place, answer in enumerate(await attended(request, call, numbers(service, call, records))):
+            told = {"index": place, **answer.shown}
+            if receipts is not None and "text2" not in records[place]:
+                told["receipt"] = receipts.receipt(call, records[place]["text"], answer.text)
+            results.append(told)
         return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}
 
     @router.post(EMBEDDINGS)

@@ -8,12 +8,12 @@ a question without ``context``, no passages     400: the serve file names no pub
 no passage has a word of the question           it abstains, and shows no passage
 the answer is below ``abstain_below``           it abstains, shows the passage, and not the answer
 ``label`` that is none of the model's           400; only a model over pairs has one
+``ranking``: candidates that are no record      400: fewer than two, one twice, an empty one
 ==============================================  ============================================================
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -21,10 +21,11 @@ from fastapi import APIRouter, Request
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.bodies import AnswerBody, Inputs, RankBody
+from llmchain_fl.serve.by_reading import answers_in
 from llmchain_fl.serve.passages import Passage
 from llmchain_fl.serve.receipts import Receipts
 from llmchain_fl.serve.service import Service
-from llmchain_fl.serve.tasks import PAIRS, SERVED, answers_in, ranked
+from llmchain_fl.serve.tasks import SERVED, by_label
 
 EXTRACT, ANSWER, RANK = "/v1/extract", "/v1/answer", "/v1/rank"
 GIVEN = "context"
@@ -44,9 +45,7 @@ def reading_routes(service: Service, receipts: Receipts | None) -> APIRouter:
         if call.task is not SERVED["token-classification"]:
             raise refusals.not_for_this(EXTRACT)
         answers = await attended(request, call, call.task.answer(service, call, texts, 1))
-        results = [
-            {"index": place, **answer.values, "spans": json.loads(answer.text)} for place, answer in enumerate(answers)
-        ]
+        results = [{"index": place, **answer.shown} for place, answer in enumerate(answers)]
         return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}
 
     @router.post(ANSWER)
@@ -73,12 +72,12 @@ def reading_routes(service: Service, receipts: Receipts | None) -> APIRouter:
         """The candidates by how well they fit the query, the best first; the earlier of equals."""
         service.check_texts([body.query, *body.candidates], "candidates")
         call = service.call(caller_of(request), body.model, len(body.candidates))
-        labels = [name for name, _ in call.served.task.labels] if call.served.task.kind == PAIRS else []
-        if call.task.tokens or call.task.writes:
+        ranks, task = call.task.ranks, call.served.task
+        if ranks is None:
             raise refusals.not_for_this(RANK)
-        if body.label and body.label not in labels:
+        if body.label and (ranks is not by_label or body.label not in dict(task.labels)):
             raise refusals.bad("label", "is none of this model's")
-        scores = await attended(request, call, ranked(service, call, body.query, body.candidates, body.label))
+        scores = await attended(request, call, ranks(service, call, body.query, body.candidates, body.label))
         order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))[: body.top or len(scores)]
         results = [{"index": place, "score": scores[place]} for place in order]
         return {"id": call.request, "model": call.served.label, "adapter": call.served.address, "results": results}

@@ -12,15 +12,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from llmchain_fl.serve import refusals
+from llmchain_fl.serve.asking import Asked
 from llmchain_fl.serve.attend import attended, caller_of
 from llmchain_fl.serve.bodies import ChatBody, CompletionBody, WriteBody
 from llmchain_fl.serve.call import Call
 from llmchain_fl.serve.decoder import Piece
-from llmchain_fl.serve.encoder import Words
-from llmchain_fl.serve.prompts import Writing, chat_ids, check_room, prompt_ids
+from llmchain_fl.serve.prompts import Writing, asked_of, replied_of, writing_of
 from llmchain_fl.serve.receipts import Receipts
 from llmchain_fl.serve.service import Service
-from llmchain_fl.serve.tasks import USUAL_TOKENS
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
@@ -116,9 +115,9 @@ def text_routes(service: Service, receipts: Receipts | None) -> APIRouter:
     """The routes over ``service``."""
     router = APIRouter()
 
-    async def answer(request: Request, body: WriteBody, route: str, ids: Words, call: Call) -> Response:
-        writing = _writing(service, body, ids)
-        told = Answering(service, receipts, call, writing, SHAPES[route], body.texts()[0])
+    async def answer(request: Request, body: WriteBody, route: str, asked: Asked, call: Call) -> Response:
+        writing = _writing(service, body, asked)
+        told = Answering(service, receipts, call, writing, SHAPES[route], asked.given or body.texts()[0])
         if body.stream:
             usage = body.stream_options is not None and body.stream_options.include_usage
             return await told.streamed(usage)
@@ -135,25 +134,24 @@ def text_routes(service: Service, receipts: Receipts | None) -> APIRouter:
     async def completions(request: Request, body: CompletionBody) -> Response:
         """What follows a prompt."""
         call = call_for(request, body, COMPLETIONS)
-        return await answer(request, body, COMPLETIONS, prompt_ids(service.decoder.reader, body.prompt), call)
+        return await answer(request, body, COMPLETIONS, asked_of(service.decoder, call.served, body.prompt), call)
 
     @router.post(CHAT)
     async def chat(request: Request, body: ChatBody) -> Response:
         """What the assistant says next."""
         call = call_for(request, body, CHAT)
         turns = [(message.role, message.content) for message in body.messages]
-        return await answer(request, body, CHAT, chat_ids(service.decoder.reader, turns), call)
+        return await answer(request, body, CHAT, replied_of(service.decoder, call.served, turns), call)
 
     return router
 
 
-def _writing(service: Service, body: WriteBody, ids: Words) -> Writing:
-    bound = service.settings.bounds.new_tokens
-    most = body.most() or min(USUAL_TOKENS, bound)
-    if most > bound:
+def _writing(service: Service, body: WriteBody, asked: Asked) -> Writing:
+    bound, most = service.settings.bounds.new_tokens, body.most()
+    if most is not None and most > bound:
         raise refusals.bad("max_tokens", f"at most {bound}")
-    check_room(service.decoder, ids, most)
-    return Writing(ids, most, body.temperature, body.top_p, body.seed, body.stops())
+    drawn = {"temperature": body.temperature, "top_p": body.top_p, "seed": body.seed, "stop": body.stops()}
+    return writing_of(service.decoder, asked, bound, most, **drawn)
 
 
 async def _behind(first: Piece, more: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +11,15 @@ import numpy as np
 from llmchain_fl.core.adapter.value import KEYS, Arrays
 from llmchain_fl.core.base_model import BaseSpec
 from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.serve.asking import Asking
 from llmchain_fl.serve.bank import Factors, factors_of
 from llmchain_fl.serve.heads import Head
 from llmchain_fl.serve.reading import Reading
+
+WRITES = "generator"
+"""The kind of base that any task which writes stands on."""
 
 
 class Verified(Protocol):
@@ -48,6 +53,7 @@ class Served:
         task: what it answers.
         head: of a task with labels.
         reading: of a task over the vectors of tokens.
+        asking: of a task that makes its own prompts.
     """
 
     number: int
@@ -57,6 +63,7 @@ class Served:
     task: TaskSpec
     head: Head | None = field(default=None, compare=False)
     reading: Reading | None = field(default=None, compare=False)
+    asking: Asking | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -115,12 +122,14 @@ def check_servable(label: str, arrays: Mapping[str, np.ndarray], scale: float) -
 
 
 def one_base(opened: Sequence[Opened]) -> BaseSpec:
-    """The base of all of them.
+    """The base of all of them. One that writes is the same for every kind of task that writes.
 
     Raises:
         ModelError: there is none, or more than one.
     """
     bases = {one.base for one in opened}
+    if len(bases) > 1 and all(task_kind(one.task.kind).writes for one in opened):
+        bases = {replace(base, kind=WRITES) for base in bases}
     if len(bases) != 1:
         names = ", ".join(sorted(f"{one.verified.label}: {one.base.path} ({one.base.dtype})" for one in opened))
         raise ModelError(

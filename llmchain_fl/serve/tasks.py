@@ -6,43 +6,26 @@ here.
 
 from __future__ import annotations
 
-import asyncio
-import json
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llmchain_fl.core.tasks.base import Examples
+from llmchain_fl.core.errors import ModelError
 from llmchain_fl.serve import refusals
-from llmchain_fl.serve.encoder import TOKENS, Row
-from llmchain_fl.serve.passages import Passage
-from llmchain_fl.serve.prompts import Writing, check_room, prompt_ids
-from llmchain_fl.serve.reading import Piece, words_row
+from llmchain_fl.serve.answer import Answer, Value
+from llmchain_fl.serve.by_reading import answered, chances_among, extracted, related, scored, several
+from llmchain_fl.serve.encoder import Row
+from llmchain_fl.serve.prompts import asked_of, writing_of
 
 if TYPE_CHECKING:
     from llmchain_fl.serve.call import Call
+    from llmchain_fl.serve.served import Opened
     from llmchain_fl.serve.service import Service
 
-Value = str | float | bool
-USUAL_TOKENS = 48
-"""Written where a request says nothing of it, as by ``llmchain-fl predict``."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Of one text.
-
-    Attributes:
-        text: the label, or what was written or found.
-        values: by the names of the task's outputs.
-        ranked: labels with their probabilities, most probable first.
-    """
-
-    text: str
-    values: Mapping[str, Value]
-    ranked: tuple[tuple[str, float], ...] = ()
+Ranks = Callable[["Service", "Call", str, Sequence[str], str], Coroutine[Any, Any, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -50,20 +33,26 @@ class ServedTask:
     """How one kind of task is served.
 
     Attributes:
-        takes: what a text is called.
-        gives: name -> data type of the Open Inference Protocol.
+        takes: what a text is called by the Open Inference Protocol; "": it asks by no text alone.
+        gives: name -> data type of this protocol.
         answer: texts -> answers.
         labels: whether answers are labels (``/v1/classify``).
+        scores: whether answers are numbers (``/v1/score``).
         writes: whether texts are written (``/v1/completions``).
+        asks: whether the task itself makes its prompts (``asking.py``).
         tokens: whether the vectors of tokens are read, by a head over them.
+        ranks: (query, candidates, label) -> the score of each candidate (``/v1/rank``); None: it ranks nothing.
     """
 
     takes: str
     gives: Mapping[str, str]
     answer: Callable[[Service, Call, Sequence[str], int], Coroutine[Any, Any, list[Answer]]]
     labels: bool = False
+    scores: bool = False
     writes: bool = False
+    asks: bool = False
     tokens: bool = False
+    ranks: Ranks | None = None
 
 
 async def classified(service: Service, call: Call, texts: Sequence[str], top: int) -> list[Answer]:
@@ -80,98 +69,18 @@ async def classified(service: Service, call: Call, texts: Sequence[str], top: in
 
 
 async def written(service: Service, call: Call, texts: Sequence[str], top: int) -> list[Answer]:
-    """What follows each prompt, without drawing, as ``llmchain-fl predict`` gives it."""
-    decoder, most = service.decoder, min(USUAL_TOKENS, service.settings.bounds.new_tokens)
-    found = []
+    """What is written for each text, without drawing, as ``llmchain-fl predict`` gives it."""
+    decoder, bound, found = service.decoder, service.settings.bounds.new_tokens, []
     for prompt in texts:
-        ids = prompt_ids(decoder.reader, prompt)
-        check_room(decoder, ids, most)
-        text = "".join([piece.text async for piece in service.pieces(call, Writing(ids, most))]).strip()
+        writing = writing_of(decoder, asked_of(decoder, call.served, prompt), bound)
+        alone = replace(call, gone=threading.Event())  # that of a call is set when its text is written
+        text = "".join([piece.text async for piece in service.pieces(alone, writing)]).strip()
         found.append(Answer(text, {"text": text}))
     return found
 
 
-async def extracted(service: Service, call: Call, texts: Sequence[str], top: int) -> list[Answer]:
-    """The names in each text, as JSON; where the least sure tag is below the threshold it abstains."""
-    reading = call.served.reading
-    assert reading is not None
-    read = await _read(service, call, [words_row(text) for text in texts])
-
-    def decode() -> list[Answer]:
-        found = []
-        for text, (examples, hidden) in zip(texts, read, strict=True):
-            spans, chance = reading.spans(text, examples, hidden)
-            told = json.dumps([asdict(span) for span in spans], ensure_ascii=False)
-            found.append(Answer(told, {"spans": told, "probability": chance, "abstain": call.unsure(chance)}))
-        return found
-
-    return await asyncio.to_thread(decode)
-
-
-async def answered(service: Service, call: Call, texts: Sequence[str], top: int) -> list[Answer]:
-    """The answer to each question from the public passages, with the passage it stands in.
-
-    Raises:
-        ApiError: this server has no passages.
-    """
-    if service.passages is None:
-        raise refusals.bad("inputs", "this server has no passages: ask /v1/answer with a context")
-    held = [service.passages.best(text, max(1, service.settings.passages.shown)) for text in texts]
-    asked = [(text, [passage for passage, _ in one]) for text, one in zip(texts, held, strict=True)]
-    found = []
-    for piece, passage in await answers_in(service, call, asked):
-        unsure = piece is None or call.unsure(piece.chance)
-        text = "" if piece is None or unsure else piece.text
-        chance = piece.chance if piece else 0.0
-        values: dict[str, Value] = {"answer": text, "probability": chance, "abstain": unsure}
-        found.append(Answer(text, {**values, "passage": passage.text if passage else ""}))
-    return found
-
-
-async def answers_in(
-    service: Service, call: Call, asked: Sequence[tuple[str, Sequence[Passage]]]
-) -> list[tuple[Piece | None, Passage | None]]:
-    """(question, passages) -> the piece with the largest s + e over its passages, and which it stands in.
-
-    Of equals the earlier one. Without a passage there is no piece; where no passage holds one, the first is shown.
-    """
-    reading = call.served.reading
-    assert reading is not None
-    records = [{"question": question, "context": one.text} for question, held in asked for one in held]
-    read = await _read(service, call, records) if records else []
-
-    def decode() -> list[tuple[Piece | None, Passage | None]]:
-        pieces, found = iter(read), list[tuple[Piece | None, Passage | None]]()
-        for _, held in asked:
-            best: tuple[Piece | None, Passage | None] = None, held[0] if held else None
-            for passage in held:
-                piece = reading.piece(*next(pieces))
-                if piece is not None and (best[0] is None or piece.score > best[0].score):
-                    best = piece, passage
-            found.append(best)
-        return found
-
-    return await asyncio.to_thread(decode)
-
-
-async def _read(
-    service: Service, call: Call, records: Sequence[Mapping[str, str]]
-) -> list[tuple[Examples, Sequence[Any]]]:
-    """Of each record: its rows, and the vectors of their tokens."""
-    reading = call.served.reading
-    assert reading is not None
-    made = await asyncio.to_thread(lambda: [reading.encode(record) for record in records])
-    rows = [Row(ids, call.served.number, TOKENS) for one in made for ids in one.ids]
-    hidden = iter(await service.computed(call, [partial(_same, row) for row in rows]))
-    return [(one, [next(hidden) for _ in one.ids]) for one in made]
-
-
-def _same(row: Row) -> Row:
-    return row
-
-
 async def in_pairs(service: Service, call: Call, texts: Sequence[str], top: int) -> list[Answer]:
-    """Nothing: a pair is asked by ``/v1/rank``.
+    """Nothing: a text with others is asked by ``/v1/rank``.
 
     Raises:
         ApiError: always.
@@ -179,13 +88,15 @@ async def in_pairs(service: Service, call: Call, texts: Sequence[str], top: int)
     raise refusals.not_for_this("with one text: ask /v1/rank")
 
 
-async def ranked(service: Service, call: Call, query: str, candidates: Sequence[str], label: str) -> list[float]:
-    """How well each candidate fits ``query``: p(label) of the pair by an adapter over pairs, else the cosine."""
-    served, task = call.served, call.served.task
-    if task.kind != PAIRS:
-        first, *others = await service.vectors(call, [query, *candidates])
-        return [float(first @ other) for other in others]
-    head = served.head
+async def by_cosine(service: Service, call: Call, query: str, candidates: Sequence[str], label: str) -> list[float]:
+    """How near the vector of each candidate is to that of ``query``."""
+    first, *others = await service.vectors(call, [query, *candidates])
+    return [float(first @ other) for other in others]
+
+
+async def by_label(service: Service, call: Call, query: str, candidates: Sequence[str], label: str) -> list[float]:
+    """p(label) of ``query`` with each candidate; no label: the first one of the list."""
+    served, task, head = call.served, call.served.task, call.served.head
     assert head is not None
 
     def pair(text: str) -> Row:
@@ -197,18 +108,43 @@ async def ranked(service: Service, call: Call, query: str, candidates: Sequence[
 
 
 _LABELS = MappingProxyType({"label": "BYTES", "probability": "FP32", "abstain": "BOOL"})
+_SEVERAL = MappingProxyType({"labels": "BYTES", "probabilities": "BYTES"})
 _SPANS = MappingProxyType({"spans": "BYTES", "probability": "FP32", "abstain": "BOOL"})
 _ANSWER = MappingProxyType({"answer": "BYTES", "probability": "FP32", "abstain": "BOOL", "passage": "BYTES"})
+_NUMBER = MappingProxyType({"value": "FP32"})
 _TEXT = MappingProxyType({"text": "BYTES"})
-PAIRS = "pair-classification"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 SERVED: Mapping[str, ServedTask] = MappingProxyType(
     {
-        "classification": ServedTask("text", _LABELS, classified, labels=True),
+        "classification": ServedTask("text", _LABELS, classified, labels=True, ranks=by_cosine),
+        "relation": ServedTask("text", _LABELS, related, labels=True, tokens=True),
+        "multi-label": ServedTask("text", _SEVERAL, several, labels=True, tokens=True),
+        "regression": ServedTask("text", _NUMBER, scored, scores=True, tokens=True),
         "token-classification": ServedTask("text", _SPANS, extracted, tokens=True),
         "span-qa": ServedTask("question", _ANSWER, answered, tokens=True),
-        PAIRS: ServedTask("text", _LABELS, in_pairs),
+        "pair-classification": ServedTask("", _NOTHING, in_pairs, ranks=by_label),
+        "ranking": ServedTask("", _NOTHING, in_pairs, tokens=True, ranks=chances_among),
         "causal-lm": ServedTask("prompt", _TEXT, written, writes=True),
         "plain-text": ServedTask("text", _TEXT, written, writes=True),
+        "dialogue": ServedTask("message", _TEXT, written, writes=True, asks=True),
+        "summarisation": ServedTask("document", _TEXT, written, writes=True, asks=True),
+        "translation": ServedTask("source", _TEXT, written, writes=True, asks=True),
     }
 )
 """Kind of task -> how it is served."""
+NOT_SERVED: Mapping[str, str] = MappingProxyType(
+    {"masked-lm": "it prepares a base: train a further stage on it and serve that, or ask `llmchain-fl predict`"}
+)
+"""Kind of task that is not served -> what to do."""
+
+
+def check_kinds(opened: Sequence[Opened]) -> None:
+    """Refuse adapters of a kind that is not served.
+
+    Raises:
+        ModelError: the first one.
+    """
+    for one in opened:
+        if (kind := one.task.kind) not in SERVED:
+            remedy = NOT_SERVED.get(kind, f"served: {', '.join(SERVED)}; for others use `llmchain-fl predict`")
+            raise ModelError(f"{one.verified.label} is of the task {kind}, which is not served", remedy=remedy)

@@ -239,10 +239,12 @@ def test_every_hash_is_compared_whether_one_has_matched_or_not(service: Any, mon
 
 def test_routes_are_served_by_the_table_of_tasks(made: Callable[..., list[Opened]]) -> None:
     from llmchain_fl.core.tasks.kind import TASKS
-    from llmchain_fl.serve.tasks import SERVED
+    from llmchain_fl.serve.tasks import NOT_SERVED, SERVED
 
-    assert set(SERVED) <= set(TASKS)
+    assert {*SERVED, *NOT_SERVED} == set(TASKS)
     for name, task in SERVED.items():
-        assert task.labels == (TASKS[name].labelled and TASKS[name].pooled)
-        assert task.writes == (TASKS[name].base_kind == "causal-lm")
+        assert task.labels == bool({"label", "labels"} & set(task.gives))
+        assert not task.labels or TASKS[name].named
+        assert task.writes == TASKS[name].writes
+        assert bool(task.takes) == bool(task.gives)
         assert set(task.gives.values()) <= {"BYTES", "FP32", "BOOL"}
