@@ -158,11 +158,11 @@ async def _by_task(
         raise refusals.bad(param, fault)
     read = await _read(service, call, records)
 
-    def answers() -> list[Any]:
-        pairs = zip(records, read, strict=True)
-        return [reading.found(rows, hidden, lambda task, row=row: ask(task, row)) for row, (rows, hidden) in pairs]
+    def answer(row: Record, rows: Examples, hidden: Sequence[Any]) -> Any:
+        return reading.found(rows, hidden, lambda task: ask(task, row))
 
-    return await asyncio.to_thread(answers)
+    pairs = zip(records, read, strict=True)
+    return await asyncio.to_thread(lambda: [answer(row, *passes) for row, passes in pairs])
 
 
 async def _read(service: Service, call: Call, records: Sequence[Record]) -> list[tuple[Examples, Sequence[Any]]]:
