@@ -100,7 +100,7 @@ def threshold(
 
     folder = find_adapter(adapter)
     kind = task_kind(task_of(folder).kind)
-    if kind.base_kind != "encoder":
+    if kind.writes:
         raise ConfigError([f"{adapter} writes texts, so no answer of it can abstain"])
     mapping = own_columns(folder) | told_columns(columns)
     rows = read_rows(file, mapping=mapping, required=kind.columns, split="test", seed=1, private=False).records
