@@ -1,18 +1,18 @@
 """Text classification by what a decoder would say next: one token for each label of a public list, no head.
 
-    z_l = log p(t_l | prompt) - b_l + constant,   b_l = log of the mean over c of softmax_l(z(prompt of c)),
+    z_l = logit of t_l behind the prompt, less b_l;   b_l = log of the mean over c of softmax_l(the same of c alone),
     c: "N/A", "[MASK]", "" in the frozen base
 
-t_l is the first token of the label's text that tells it apart, b is contextual calibration (Zhao et al. 2021, "Calibrate
-Before Use", section 5, arXiv 2102.09690: dividing by the chances that a text without content has): a function of public
-constants, computed once. The prompt is a conversation of one turn (``chat.py``): the instruction, a line break, the text.
-The loss is the cross entropy over labels. One forward pass a record, of one row; the whole texts of labels would take a
-pass for each of them, or a record's rows would meet in a cache of keys and values.
+t_l is the first token of the label's text that tells it apart. b is contextual calibration (Zhao et al. 2021,
+"Calibrate Before Use", section 5, arXiv 2102.09690, which divides by the chances that texts without content have): a
+function of public constants, computed once. The prompt is a conversation of one turn (``chat.py``): the instruction, a
+line break, the text. The loss is the cross entropy over labels. One row a record and one forward pass; the whole texts
+of labels would take a pass for each label, whose rows together are one record.
 
 | case | result |
 |---|---|
 | all labels begin with the same tokens | these stand behind every prompt; the token behind them is compared |
-| only some of them begin with the same token, or one is the beginning of another without an end | ModelError |
+| only some of them do, or one is the beginning of another and the template has no end of a reply | ModelError |
 | a text that does not fit into a row | it loses its beginning; the question and the opening of the reply stay |
 | a question that leaves no room for a text | ModelError |
 | an empty text | the question alone |
@@ -22,11 +22,12 @@ pass for each of them, or a record's rows would meet in a cache of keys and valu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os.path import commonprefix
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
@@ -55,9 +56,9 @@ class LabelWords(Classification):
         self._instruction = spec.instruction or USUAL
         self._chat = Chat(base.tokenizer, spec.template == "plain", base.public_name)
         said = [self._said(text) for _, text in spec.labels]
-        self._shared = np.array(commonprefix(said) if len(said) > 1 else [], dtype=np.int64)
+        self._shared = np.array(said[0][: _common(said)] if len(said) > 1 else [], dtype=np.int64)
         self.tokens = torch.tensor(self._apart(said), device=base.device)
-        self._front, self._tail = self._around()
+        self._front = self._before()
         self.calibration = torch.zeros(len(said), device=base.device)
         self.calibration = self._of_no_content()
 
@@ -75,29 +76,29 @@ class LabelWords(Classification):
         for label, tokens in zip(self.labels, said, strict=True):
             token = tokens[place] if len(tokens) > place else -1
             if token < 0 or token in first:
-                other = first.get(token, "another one")
+                both = f"{label} and {first.get(token, 'another one')}"
                 raise ModelError(
-                    f"to the tokenizer of {self.resident.base.public_name} the texts of the labels {label} and {other} "
-                    "begin with the same token",
-                    remedy="give each label a text with a first word of its own (task.labels = {NAME = 'text'}), such as "
-                    "a letter that task.instruction explains; or classify with an encoder",
+                    f"to {self.resident.base.public_name} the labels {both} begin with the same token",
+                    remedy="give each label a text with a first word of its own (task.labels = {NAME = 'text'}), or a "
+                    "letter that task.instruction explains; or classify with an encoder",
                 )
             first[token] = label
         return list(first)
 
-    def _around(self) -> tuple[int, int]:
-        """How many tokens of the template stand before a text, and how many behind it."""
+    def _before(self) -> int:
+        """How many tokens of the template stand before a text."""
         one, other = (self._chat.rendered(self._asked(text), reply=True) for text in "ab")
-        before, behind = len(commonprefix([one, other])), len(commonprefix([one[::-1], other[::-1]]))
-        told = self.resident.base.tokenizer(one, add_special_tokens=False, return_offsets_mapping=True)
-        places = told["offset_mapping"]
-        front, tail = sum(end <= before for _, end in places), sum(first >= len(one) - behind for first, _ in places)
-        if front + tail + len(self._shared) >= self._max_tokens:
+        before, behind = _common([one, other]), len(one) - _common([one[::-1], other[::-1]])
+        tokenizer = self.resident.base.tokenizer
+        places = tokenizer(one, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        front = sum(end <= before for _, end in places)
+        question = front + sum(start >= behind for start, _ in places) + len(self._shared)
+        if question >= self._max_tokens:
             raise ModelError(
-                f"the question takes {front + tail + len(self._shared)} tokens of {self._max_tokens}: no text is read",
+                f"the question takes {question} tokens of {self._max_tokens}: no text is read",
                 remedy="raise model.max_tokens, or shorten task.instruction",
             )
-        return front, tail + len(self._shared)
+        return front
 
     def _of_no_content(self) -> Tensor:
         """b: log of the mean chance that each label has for texts without content in the frozen base, [L]."""
@@ -110,20 +111,31 @@ class LabelWords(Classification):
         """Rows with ``text`` (and ``label``): the prompt of each, up to where the label would be said."""
         whole = [np.concatenate([self._chat.opened(self._asked(row["text"])), self._shared]) for row in rows]
         targets = np.array([self._position.get(row.get("label", ""), -1) for row in rows], dtype=np.int64)
-        return Examples([self._cut(ids) for ids in whole], targets, cut=sum(len(ids) > self._max_tokens for ids in whole))
+        cut = sum(len(ids) > self._max_tokens for ids in whole)
+        return Examples([self._fitting(ids) for ids in whole], targets, cut=cut)
 
-    def _cut(self, ids: Numbers) -> Numbers:
+    def _fitting(self, ids: Numbers) -> Numbers:
         over = max(0, len(ids) - self._max_tokens)
         return np.delete(ids, slice(self._front, self._front + over))
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
-        """Logits [n, L] over the whole public label list, at the last token of each prompt."""
+        """Logits [n, L] over the whole public label list, of each prompt's last token alone."""
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
-        fixed = examples.shape is not None
-        said = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).logits
-        here = said[torch.arange(len(index), device=said.device), mask.sum(dim=1) - 1]
+        rows, last = torch.arange(len(index), device=mask.device), mask.sum(dim=1) - 1
+        words: nn.Module = self.resident.base.module.get_output_embeddings()  # type: ignore[operator]
+        hook = words.register_forward_pre_hook(lambda _, given: (given[0][rows, last][:, None],))
+        try:
+            fixed = examples.shape is not None
+            here = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).logits[:, 0]
+        finally:
+            hook.remove()
         logits = here[:, self.tokens].float() - self.calibration
         return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
+
+
+def _common(rows: Sequence[Sequence[Any]]) -> int:
+    """How many first items all have in common."""
+    return sum(1 for _ in takewhile(lambda items: len(set(items)) == 1, zip(*rows, strict=False)))
 
 
 def build(spec: TaskSpec, resident: Resident) -> Task:
