@@ -91,8 +91,8 @@ class LabelWords(Classification):
         before, behind = _common([one, other]), len(one) - _common([one[::-1], other[::-1]])
         tokenizer = self.resident.base.tokenizer
         places = tokenizer(one, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        front = sum(end <= before for _, end in places)
-        question = front + sum(start >= behind for start, _ in places) + len(self._shared)
+        front = sum(int(end <= before) for _, end in places)
+        question = front + sum(int(start >= behind) for start, _ in places) + len(self._shared)
         if question >= self._max_tokens:
             raise ModelError(
                 f"the question takes {question} tokens of {self._max_tokens}: no text is read",
