@@ -21,6 +21,7 @@ of labels would take a pass for each label, whose rows together are one record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -105,7 +106,7 @@ class LabelWords(Classification):
         free = self.encode([{"text": text} for text in FREE])
         with torch.no_grad(), self.resident.swapped(self.resident.bare):
             logs = F.log_softmax(self.forward(free, range(len(FREE))).logits, dim=-1)
-        return logs.logsumexp(dim=0)
+        return logs.logsumexp(dim=0) - math.log(len(FREE))
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> Examples:
         """Rows with ``text`` (and ``label``): the prompt of each, up to where the label would be said."""
