@@ -141,7 +141,7 @@ def _code(work: WorkSpec, facts: Facts) -> str:
             'classifier = lf.Classifier.from_folder("path/of/this/folder")\n'
             'classifier(["a text", "another text"])'
         )
-    prompted = kind.base_kind == "causal-lm" and all(type(column) is str for column in kind.columns)
+    prompted = kind.writes and kind.base_kind == "causal-lm" and all(type(column) is str for column in kind.columns)
     if not prompted or facts.chooses:
         row = json.dumps(dict.fromkeys(kind.asked, "..."))
         call = 'predict(["a text", "another text"])' if len(kind.asked) == 1 else f"answer([{row}])"

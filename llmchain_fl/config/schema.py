@@ -87,8 +87,8 @@ class TaskConfig(Section):
     kind: Annotated[str, AfterValidator(known_task)] = "classification"
     """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
     `span-qa`, `regression`, `ranking`, `masked-lm` (continued pre-training); with a decoder `causal-lm` (instruction
-    tuning: prompt, answer), `plain-text` (continued pre-training), `dialogue`; with a decoder or an encoder-decoder
-    `summarisation`, `translation`; or the name of another package's task (docs/tasks.md)."""
+    tuning: prompt, answer), `plain-text` (continued pre-training), `dialogue`, `label-words`; with a decoder or an
+    encoder-decoder `summarisation`, `translation`; or the name of another package's task (docs/tasks.md)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Head of a classifier of texts or pairs: frozen cosine with the label's text (forgets far less) or a trained
     linear layer. Other kinds with an encoder always have a trained one."""
@@ -108,11 +108,12 @@ class TaskConfig(Section):
     high: Annotated[float, Field(ge=-1e9, le=1e9)] = 1.0
     """`regression`: the largest number there is."""
     template: Literal["base", "plain"] = "base"
-    """How a conversation is written out for a decoder (`dialogue`, `summarisation`, `translation`): by the base's own
-    chat template, or, for a base without one, `plain`: "User: ...", "Assistant: ..." on lines of their own."""
+    """How a conversation is written out for a decoder (`dialogue`, `label-words`, `summarisation`, `translation`): by
+    the base's own chat template, or, for a base without one, `plain`: "User: ...", "Assistant: ..." on lines of their
+    own."""
     instruction: Annotated[str, Field(max_length=2000)] = ""
-    """`summarisation`, `translation`: what stands before each text: with a decoder a line of its own, as in "Translate
-    into Chinese."; with an encoder-decoder a prefix, as in "summarize:"."""
+    """`label-words`, `summarisation`, `translation`: what stands before each text: with a decoder a line of its own, as
+    in "Translate into Chinese."; with an encoder-decoder a prefix, as in "summarize:"."""
 
 
 class DataConfig(Section):

@@ -72,7 +72,7 @@ def _check_tokenizer(base: Base) -> None:
 
 
 def _check_direction(base: Base, task: TaskSpec) -> None:
-    writes = task_kind(task.kind).writes
+    writes = task_kind(task.kind).base_kind != "encoder"
     if writes and base.sees_ahead:
         raise ModelError(
             f"{base.public_name} sees the words that follow: as a language model it would learn to copy them",

@@ -133,7 +133,10 @@ SERVED: Mapping[str, ServedTask] = MappingProxyType(
 )
 """Kind of task -> how it is served."""
 NOT_SERVED: Mapping[str, str] = MappingProxyType(
-    {"masked-lm": "it prepares a base: train a further stage on it and serve that, or ask `llmchain-fl predict`"}
+    {
+        "masked-lm": "it prepares a base: train a further stage on it and serve that, or ask `llmchain-fl predict`",
+        "label-words": "ask `llmchain-fl predict`; a classifier that is served stands on an encoder",
+    }
 )
 """Kind of task that is not served -> what to do."""
 

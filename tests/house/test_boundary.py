@@ -19,7 +19,7 @@ from llmchain_fl.bundle import SERVER, SITE, parts
 from llmchain_fl.cli.apps import app_root
 
 ROOT = app_root()
-ALWAYS, BY_NAME = 9_000, 10_200
+ALWAYS, BY_NAME = 9_000, 10_400
 """Ceilings of client/ and core/, in lines. They may fall; whoever raises one says why in docs/adr/0005."""
 
 

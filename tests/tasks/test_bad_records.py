@@ -22,6 +22,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "span-qa": {"question": "who", "context": f"it was {SECRET}", "answers": [SECRET], "answer_start": [7]},
     "relation": {"text": MARKED, "label": "A(e1,e2)"},
     "pair-classification": {"text": SECRET, "text2": SECRET, "label": "PER"},
+    "label-words": {"text": SECRET, "label": "PER"},
     "multi-label": {"text": SECRET, "labels": ["PER", "ORG"]},
     "regression": {"text": SECRET, "value": 0.5},
     "ranking": {"query": SECRET, "candidates": [f"{SECRET} a", "b"], "grades": [1, 0]},
@@ -104,6 +105,10 @@ BAD["dialogue"] = [
         said(*roles.split())
         for roles in ("user", "user user", "system", "system user", "system assistant", "assistant")
     ],
+]
+BAD["label-words"] = [
+    *[{"text": bad} for bad in NO_TEXT],
+    *[{"label": bad} for bad in ("per", "PER ", "DATE", "", GONE, None, ["PER"], SECRET, 3, {"PER": 1})],
 ]
 CASES = [(kind, number) for kind, told in BAD.items() for number in range(len(told))]
 

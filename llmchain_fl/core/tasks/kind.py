@@ -104,7 +104,7 @@ class TaskKind:
     @property
     def writes(self) -> bool:
         """Whether its answers are texts that a language model writes."""
-        return self.base_kind != "encoder"
+        return self.base_kind != "encoder" and not self.labelled
 
     def faults(self) -> list[str]:
         """What makes it no kind of task, one line each."""
@@ -133,6 +133,7 @@ TASKS: Mapping[str, TaskKind] = Named(
         "dialogue": "llmchain_fl.core.tasks.kinds:DIALOGUE",
         "summarisation": "llmchain_fl.core.tasks.kinds:SUMMARISATION",
         "translation": "llmchain_fl.core.tasks.kinds:TRANSLATION",
+        "label-words": "llmchain_fl.core.tasks.kinds:LABEL_WORDS",
     }
 )
 """What each is stands in ``kinds.py``, and is imported when it is asked for."""

@@ -31,6 +31,9 @@ CLASSIFICATION = TaskKind(
     head=lambda spec: len(spec.labels) if spec.head == "trained" else 0,
     pooled=True,
 )
+LABEL_WORDS = TaskKind(
+    CLASSIFICATION.columns, "causal-lm", CLASSIFICATION.metrics, "llmchain_fl.core.tasks.label_words:build"
+)
 CAUSAL_LM = TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXITY), _LANGUAGE, answers=("answer",))
 TOKEN_CLASSIFICATION = TaskKind(
     (Listed("tokens"), Listed("tags")),
