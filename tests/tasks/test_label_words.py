@@ -261,3 +261,14 @@ def test_it_opens_over_other_decoders(small: Any) -> None:
     task = small.task("label-words", path=str(small.shape("gpt2")))
     assert isinstance(task, LabelWords)
     assert np.isfinite(task.record_scores(task.encode(ROWS))).all()
+
+
+def test_records_whose_frozen_layers_are_known_answer_beside_others_as_alone(small: Any) -> None:
+    task = small.task("label-words", last_layers=1, cache_mb=8)
+    assert task.resident.prefix is not None
+    examples = task.encode(ROWS)
+    with torch.no_grad():
+        alone = [task.forward(task.encode([row]), [0]).logits[0] for row in ROWS]
+        task.forward(examples, [0, 2])
+        together = task.forward(examples, [0, 1, 2, 3]).logits
+    assert torch.allclose(together, torch.stack(alone), atol=1e-4)

@@ -124,7 +124,12 @@ class LabelWords(Classification):
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
         rows, last = torch.arange(len(index), device=mask.device), mask.sum(dim=1) - 1
         words: nn.Module = self.resident.base.module.get_output_embeddings()  # type: ignore[operator]
-        hook = words.register_forward_pre_hook(lambda _, given: (given[0][rows, last][:, None],))
+
+        def last_alone(_layer: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+            hidden = given[0]  # of fewer rows where only outputs of frozen layers are computed
+            return (hidden[rows, last][:, None] if len(hidden) == len(rows) else hidden[:, :1],)
+
+        hook = words.register_forward_pre_hook(last_alone)
         try:
             fixed = examples.shape is not None
             here = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).logits[:, 0]
