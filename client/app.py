@@ -18,7 +18,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import audit, check, outbox, trial
-from client.dataset import Kept, Part, has_records, site_records
+from client.dataset import Cache, Part, has_records, site_records
 from client.opening import opened, seals_of
 from client.outbox import describe
 from client.rounds import Between, loop_of, play_round, stays
@@ -43,7 +43,7 @@ SECURE: Named[Callable[..., Any]] = Named(
     {"masking": "client.secure_sum:masking", "answer": "client.secure_sum:answer"}
 )
 """This site's part in secure sums; imported when a task asks for one."""
-SCORE: Named[Callable[[Site, RecordDict, Kept], RecordDict]] = Named({"score": "client.scores:do_score"})
+SCORE: Named[Callable[[Site, RecordDict, Cache], RecordDict]] = Named({"score": "client.scores:do_score"})
 """Scores on held-out records; imported when a server asks for some."""
 REHEARSAL: Named[Callable[..., Any]] = Named({"chosen": "client.rehearsal:chosen"})
 """Who of an earlier stage is kept; imported when a guard draws them again."""
@@ -74,7 +74,7 @@ def site_of(context: Context) -> Site:
     )
 
 
-def do_train(site: Site, task: TrainTask, cached: Kept, watch: Watch | None, loop: Train | None = None) -> RecordDict:
+def do_train(site: Site, task: TrainTask, cached: Cache, watch: Watch | None, loop: Train | None = None) -> RecordDict:
     """One round at this site: everything that can be judged without a record, then records, ledger, loop, outbox."""
     site.verify()
     work = WorkSpec.from_json(task.work)
@@ -130,7 +130,7 @@ def _between(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, reside
     return Between(stored, left_out, personal, feedback)
 
 
-def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, cached: Kept) -> list[Part]:
+def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task: Task, cached: Cache) -> list[Part]:
     """The records of the round's stage, and with the guard ``rehearsal`` kept units of earlier stages."""
     plan, stages = work.plan, [task.stage_name]
     share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
@@ -152,7 +152,7 @@ def make_app(
     """A ClientApp. ``open_site`` finds a node's site. In a simulation in this process, ``watch`` sees local results
     and ``loop`` replaces the local loop."""
     app = ClientApp()
-    caches: dict[str, Kept] = {}
+    caches: dict[str, Cache] = {}
 
     def answer(message: Message, context: Context, work: Callable[[Site], RecordDict]) -> Message:
         try:

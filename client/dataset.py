@@ -56,7 +56,7 @@ class Part:
     kept: Mask
 
 
-Kept = dict[tuple[str, str, str, ResidentSpec, TaskSpec], SiteRecords]
+Cache = dict[tuple[str, str, str, ResidentSpec, TaskSpec], SiteRecords]
 
 
 def _source(site: Site, stage: str, which: str) -> str:
@@ -77,7 +77,7 @@ def has_records(site: Site, stage: str, which: str) -> bool:
     return bool(source) and (path is None or kind_of(path) != "")
 
 
-def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, cached: Kept) -> SiteRecords:
+def site_records(site: Site, stage: str, which: str, work: WorkSpec, task: Task, cached: Cache) -> SiteRecords:
     """Records of ``stage``, encoded. ``which``: ``train`` or ``held_out``.
 
     ``cached`` holds what was read before for this very model and task; what was read for another one is dropped, and

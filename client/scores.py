@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from client import check, outbox
-from client.dataset import Kept, SiteRecords, has_records, site_records
+from client.dataset import Cache, SiteRecords, has_records, site_records
 from client.opening import opened, seals_of
 from client.site import NO_LEDGER, Site
 from client.steady import Brought
@@ -32,7 +32,7 @@ COUNTED: Named[Callable[..., float]] = Named({"f1": "llmchain_fl.core.privacy.co
 """Scores that are made of counts; imported when a task has them."""
 
 
-def do_score(site: Site, content: RecordDict, cached: Kept) -> RecordDict:
+def do_score(site: Site, content: RecordDict, cached: Cache) -> RecordDict:
     """Score the given adapter on this site's held-out records, if the policy shares scores."""
     site.verify()
     task = read_score_task(content)

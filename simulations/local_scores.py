@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from client.dataset import Kept, has_records, site_records
+from client.dataset import Cache, has_records, site_records
 from client.site import Site
 from llmchain_fl.config.calendar import calendar
 from llmchain_fl.config.schema import RunConfig
@@ -37,7 +37,7 @@ class LocalScores:
     def __init__(self, config: RunConfig) -> None:
         wanted = config.sites.held_out > 0 and not config.privacy.enabled
         self._last = {(span.last, span.stage) for span in calendar(config)} if wanted else set()
-        self._kept: Kept = {}
+        self._cache: Cache = {}
 
     def rows(self, site: Site, task: TrainTask) -> list[dict[str, Any]]:
         """Of the model that is in memory now: the site's, right after its training."""
@@ -45,7 +45,7 @@ class LocalScores:
             return []
         work = WorkSpec.from_json(task.work)
         _, nlp_task = open_work(work.resident, work.task)
-        records = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._kept)
+        records = site_records(site, task.stage_name, "held_out", inference(work), nlp_task, self._cache)
         records.examples.candidate_labels = dict(work.task.candidate_labels).get(task.stage_name)
         metric = nlp_task.metrics[0]
         value = nlp_task.score(records.examples)[metric.name]

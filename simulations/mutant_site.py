@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from client.app import do_train
-from client.dataset import Kept
+from client.dataset import Cache
 from client.scores import do_score
 from client.site import read_site
 from llmchain_fl.core.adapter.value import AdapterSpec
@@ -68,7 +68,7 @@ class MutantSite:
             "max_steps = 3\nmax_rank = 8\nmax_message_mb = 1\n"
         )
         self._site = read_site(folder / "site.toml")
-        self._kept: Kept = {}
+        self._cache: Cache = {}
         self._number = 0
         work = self._work(base)
         resident, _ = open_work(work.resident, work.task)
@@ -103,9 +103,9 @@ class MutantSite:
             config["round"] = self._number
         try:
             if which == len(self.good) - 1:
-                reply = do_score(self._site, content, self._kept)
+                reply = do_score(self._site, content, self._cache)
             else:
-                reply = do_train(self._site, read_train_task(content), self._kept, None)
+                reply = do_train(self._site, read_train_task(content), self._cache, None)
         except LlmchainError as error:
             return error.code
         except Exception as error:

@@ -17,7 +17,7 @@ from flwr.app import RecordDict
 
 from client import outbox
 from client.app import Watch, do_train
-from client.dataset import Kept, SiteRecords, site_records
+from client.dataset import Cache, SiteRecords, site_records
 from client.limits import Unit
 from client.scores import do_score
 from client.site import Site, SiteData, SiteLimits
@@ -42,7 +42,7 @@ LONG = 400
 """Words of a text that is cut at ``max_tokens``."""
 
 
-class Held(Kept):
+class Held(Cache):
     """Records that stay in memory whatever their file is: checks change them there, and the file is seconds old."""
 
     def __delitem__(self, key: object) -> None:
