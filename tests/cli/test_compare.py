@@ -86,6 +86,7 @@ def test_the_shipped_comparisons_are_listed_with_their_size() -> None:
 
 @pytest.mark.parametrize("name", shipped())
 @pytest.mark.part(1)
+@pytest.mark.thorough
 def test_every_shipped_comparison_can_be_read_and_opens_with_its_command(name: str) -> None:
     text = shipped()[name].read_text(encoding="utf-8").splitlines()[0]
     continual = ["--continual"] if head(shipped()[name]).get("continual") else []

@@ -50,6 +50,7 @@ def took_part(run: RunDir, number: int) -> set[str]:
     return {row["site"] for row in run.rows() if row["metric"] == "update_norm" and row["round"] == number}
 
 
+@pytest.mark.thorough
 def test_a_site_that_is_off_is_not_asked_pays_nothing_and_is_back_when_it_is_on(tiny: Any, tmp_path: Path) -> None:
     run = play(tiny, tmp_path / "run", lambda look: {"site-01"} if look in (2, 3) else set(), privacy=PRIVATE)
     assert [len(took_part(run, number)) for number in (1, 2, 3, 4)] == [3, 2, 2, 3]

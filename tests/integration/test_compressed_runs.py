@@ -111,6 +111,7 @@ def test_a_stopped_run_with_a_memory_resumes_to_the_same_result_also_where_the_s
     assert same(again, whole)
 
 
+@pytest.mark.thorough
 def test_a_private_round_that_is_asked_again_is_sent_again_and_leaves_the_memory_alone(
     tiny: Any, tmp_path: Path
 ) -> None:

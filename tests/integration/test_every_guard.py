@@ -128,7 +128,7 @@ def test_a_guarded_run_that_is_extended_twice_ends_as_one_that_was_planned_so(
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))
-@pytest.mark.part(2)
+@pytest.mark.part(1)
 def test_a_guard_costs_what_it_claims_under_privacy(tiny: Any, tmp_path: Path, guard: str) -> None:
     private = {"enabled": True, "noise_multiplier": 1.5, "stages": "disjoint"}
     guarded = play(config(tiny, guard, privacy=private), tmp_path / "guarded")

@@ -304,7 +304,7 @@ def test_report_is_written_anew(
 
 @pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("rule", sorted(name for name, rule in RULES.items() if not rule.schedule(1).keeps))
-@pytest.mark.part(4)
+@pytest.mark.part(2)
 def test_every_rule_of_the_table_plays_a_run(tiny: Any, tmp_path: Path, rule: str, private: bool) -> None:
     privacy = {"enabled": private, "noise_multiplier": 1.0}
     config = tiny.config(

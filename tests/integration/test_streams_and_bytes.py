@@ -295,6 +295,7 @@ def test_a_stopped_compressed_run_goes_on_bit_for_bit(tiny: Any, tmp_path: Path,
     assert same(arrays(play(tiny, tmp_path / "cut", **told)), arrays(whole))
 
 
+@pytest.mark.thorough
 def test_a_private_compressed_round_is_sealed_as_it_is_sent(tiny: Any, tmp_path: Path) -> None:
     privacy = {"enabled": True, "noise_multiplier": 1.0}
     run = play(tiny, tmp_path / "run", privacy=privacy, compression={"up": "int8", "feedback": True})

@@ -182,6 +182,7 @@ def test_the_ledgers_own_curve_gives_the_bound_of_the_gaussian_family_where_it_i
     assert own == pytest.approx(gaussian_epsilon(gaussian_bound(run, 0.05), DELTA), rel=0.02)
 
 
+@pytest.mark.thorough
 def test_the_bound_is_above_the_claim_exactly_if_the_claim_is_refuted() -> None:
     guesses = Guesses(800, 160, 150)
     for z in (1.0, 2.0, 3.0, 4.0, 8.0):

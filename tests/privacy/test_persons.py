@@ -102,6 +102,7 @@ def test_it_is_tighter_than_plain_group_privacy(event: Event, records: int) -> N
     records=st.integers(1, 12),
     delta=st.floats(1e-8, 1e-2),
 )
+@pytest.mark.thorough
 def test_more_records_more_steps_and_a_smaller_delta_cost_more(
     q: float, z: float, steps: int, records: int, delta: float
 ) -> None:
