@@ -193,9 +193,10 @@ def tiny(folder: Path, rounds: int, lockstep: bool, **others: dict[str, object])
     stage = [{"name": "first", "rounds": rounds}]
     names = NAMES if lockstep else NAMES[:2]
     one_step = {"train": {"method": "lockstep", "steps": 1}, "aggregation": {"rule": "ffa"}}
-    sections = (one_step if lockstep else {}) | others
+    told = {name: section for name, section in others.items() if name != "data"}
+    sections = (one_step if lockstep else {}) | told
     sites = {"count": len(names), "held_out": 0.0}
-    data = {"train": "at-the-sites"}
+    data = {"train": "at-the-sites"} | others.get("data", {})
     scenario = made.scenario(folder / "s.toml", sites=sites, privacy=privacy, data=data, stage=stage, **sections)
     files = []
     for name in names:
