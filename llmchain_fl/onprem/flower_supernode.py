@@ -1,4 +1,4 @@
-"""Two places where Flower's SuperNode would wait for ever, mended before it starts; it plays one message at a time.
+"""Where Flower's SuperNode waits for ever, or longer than it need; mended before it starts. One message at a time.
 
 ==============================================  ==============================  ========================================
 what happens                                    Flower alone                    here
@@ -9,6 +9,7 @@ message are fetched                             executor waits for objects      
 an executor is killed between a reply and the   the SuperNode waits for the     after ``PATIENCE`` seconds the reply is
 last of its objects                             one that is missing             dropped, and it goes on; for the server
                                                                                 the site is lost in this round
+there is no message                             it looks again after 3 s        after ``LOOK`` seconds
 ==============================================  ==============================  ========================================
 """
 
@@ -24,7 +25,9 @@ from flwr.supernode import start_client_internal as inside
 T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds without the next object of a reply."""
-TAKES, SENDS = "_pull_and_store_message", "_push_messages"
+LOOK = 1.0
+"""Seconds between two looks for a message: a round waits for one at its start and at its end."""
+TAKES, SENDS, CLOCK = "_pull_and_store_message", "_push_messages", "time"
 
 
 class RunStopped(Exception):
@@ -62,6 +65,17 @@ class PatientStore:
         return getattr(self._store, name)
 
 
+class Watch:
+    """The module ``time`` as Flower sees it: no sleep is longer than ``LOOK``."""
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(min(seconds, LOOK))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+
 def fails_where_stopped(call: Callable[..., T]) -> Callable[..., T]:
     """``call``, with the end of the run as a failure like any other."""
 
@@ -75,7 +89,7 @@ def fails_where_stopped(call: Callable[..., T]) -> Callable[..., T]:
 
 
 def mend() -> None:
-    """Put both in place, for the SuperNode of this process."""
+    """Put all in place, for the SuperNode of this process."""
     take, send = getattr(inside, TAKES), getattr(inside, SENDS)
 
     def taken(*, pull_object: Callable[..., Any], confirm_message_received: Callable[..., Any], **parts: Any) -> Any:
@@ -88,5 +102,6 @@ def mend() -> None:
     def sent(*, object_store: Any, **parts: Any) -> None:
         send(object_store=PatientStore(object_store), **parts)
 
+    setattr(inside, CLOCK, Watch())
     setattr(inside, TAKES, taken)
     setattr(inside, SENDS, sent)

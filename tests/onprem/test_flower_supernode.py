@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,7 @@ def stopped(*_: Any) -> Any:
 
 @pytest.fixture
 def mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (flower_supernode.TAKES, flower_supernode.SENDS):
+    for name in (flower_supernode.TAKES, flower_supernode.SENDS, flower_supernode.CLOCK):
         monkeypatch.setattr(inside, name, getattr(inside, name))  # put back afterwards
     mend()
 
@@ -125,3 +126,19 @@ def test_a_reply_without_all_its_objects_is_dropped_and_the_node_goes_on(
     inside._push_messages(state=node.state, object_store=node.store, send=send, push_object=no_call)
     assert sent == [reply.object_id]
     assert node.state.get_messages_legacy(is_reply=True) == []
+
+
+def test_no_look_for_a_message_waits_longer_than_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    watch = flower_supernode.Watch()
+    watch.sleep(3)
+    watch.sleep(0.5)
+    assert slept == [flower_supernode.LOOK, 0.5]
+    assert watch.monotonic() > 0
+
+
+def test_flower_sleeps_by_its_own_name_for_the_clock() -> None:
+    """Else ``mend`` would shorten nothing."""
+    source = inspect.getsource(inside.start_client_internal)
+    assert "time.sleep(3)" in source
