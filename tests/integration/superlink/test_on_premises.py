@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from llmchain_fl.core.errors import RunError
 from llmchain_fl.run_dir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.timeout(1800)]
@@ -91,6 +92,14 @@ def test_settings_that_cannot_run_end_in_a_failed_run_that_says_why(
     assert text in entry["status-details"]
 
 
+def is_free(out: Path) -> bool:
+    try:
+        with RunDir.open(out).alone():
+            return True
+    except RunError:
+        return False
+
+
 def test_a_stopped_run_goes_on_where_it_was_and_no_site_pays_twice(
     lab: Any, private: Private, wait_until: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -102,6 +111,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_no_site_pays_twice(
     lab.flwr("stop", number, "lab")
     assert lab.entry(number)["status"] == "finished:stopped"
     assert 1 <= max(row["round"] for row in RunDir.open(out).rows()) < 5
+    wait_until(lambda: is_free(out), lab.folder, tmp_path)  # a process whose run was stopped ends when it next looks
     number, said = lab.submit(out=str(out), resume=True)
     assert lab.entry(number)["status"] == "finished:completed", said
     assert "round 5/5 second: 2/2 sites" in said
