@@ -193,11 +193,9 @@ def tiny(folder: Path, rounds: int, lockstep: bool, **others: dict[str, object])
     stage = [{"name": "first", "rounds": rounds}]
     names = NAMES if lockstep else NAMES[:2]
     one_step = {"train": {"method": "lockstep", "steps": 1}, "aggregation": {"rule": "ffa"}}
-    told = {name: section for name, section in others.items() if name != "data"}
-    sections = (one_step if lockstep else {}) | told
-    sites = {"count": len(names), "held_out": 0.0}
-    data = {"train": "at-the-sites"} | others.get("data", {})
-    scenario = made.scenario(folder / "s.toml", sites=sites, privacy=privacy, data=data, stage=stage, **sections)
+    sites, data = {"count": len(names), "held_out": 0.0}, {"train": "at-the-sites", **others.pop("data", {})}
+    sections = {"sites": sites, "privacy": privacy, "data": data, "stage": stage} | (one_step if lockstep else {})
+    scenario = made.scenario(folder / "s.toml", **(sections | others))
     files = []
     for name in names:
         (folder / name).mkdir()

@@ -135,7 +135,8 @@ def _parts(site: Site, ledger: Ledger, task: TrainTask, work: WorkSpec, nlp_task
     plan, stages = work.plan, [task.stage_name]
     share = max((site_half(guard.name).rehearsed(dict(guard.settings)) for guard in work.guards), default=0.0)
     stages += [stage for stage in task.earlier if share and has_records(site, stage, "train")]
-    key, run = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b"", task.run if plan else ""
+    key = ledger.key_for(f"rehearsal/{site.name}") if len(stages) > 1 else b""
+    run = "" if plan is None else task.run  # without privacy a run is repeatable
     parts = []
     for stage in stages:
         records = site_records(site, stage, "train", work, nlp_task, cached)

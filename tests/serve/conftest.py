@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from llmchain_fl.core.adapter.digest import digest
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.base_model import load_base
+from llmchain_fl.serve.decoder import Decoder, Prompt
 from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.service import Service
@@ -90,10 +91,25 @@ def running(
             worker.engine.bank.close()
 
 
+def written(decoder: Decoder, rows: Sequence[Prompt]) -> list[str]:
+    """What prompts that begin together become."""
+    texts = [""] * len(rows)
+    for place, row in enumerate(rows):
+
+        def told(piece: Any, place: int = place) -> None:
+            texts[place] += piece.text
+
+        row.told = told
+    group = decoder.begin(rows)
+    while not group.over:
+        decoder.step(group)
+    return texts
+
+
 class Tools:
     """The functions of this file, for tests."""
 
-    adapters, settings, running = map(staticmethod, (adapters, settings, running))
+    adapters, settings, running, written = map(staticmethod, (adapters, settings, running, written))
     fresh_base = staticmethod(fresh_base)
 
 

@@ -52,25 +52,17 @@ def test_a_vector_is_the_same_alone_and_in_any_company(
     engine.bank.close()
 
 
-def written(engine: Engine, prompts: list[tuple[str, int, int | None]]) -> list[str]:
+def written(tools: Any, engine: Engine, prompts: list[tuple[str, int, int | None]]) -> list[str]:
     """Prompts that begin together -> their texts; (prompt, adapter, seed; None: no drawing)."""
     decoder = engine.decoder
     assert decoder is not None
-    found = [""] * len(prompts)
     rows = []
-    for place, (text, adapter, seed) in enumerate(prompts):
+    for text, adapter, seed in prompts:
         sampler = Sampler(0.0 if seed is None else 1.0, 0.9, seed)
-        row = Prompt(prompt_ids(decoder.reader, text), adapter, 6, sampler, Written(decoder.base.tokenizer))
-
-        def told(piece: Any, place: int = place) -> None:
-            found[place] += piece.text
-
-        row.told = told
-        rows.append(row)
-    group = decoder.begin(rows)
-    while not group.over:
-        decoder.step(group)
-    return found
+        ids, reader = prompt_ids(decoder.reader, text), Written(decoder.base.tokenizer)
+        rows.append(Prompt(ids, adapter, 6, sampler, reader))
+    texts: list[str] = tools.written(decoder, rows)
+    return texts
 
 
 def test_a_text_is_the_same_alone_and_in_any_company_drawn_or_not(
@@ -78,12 +70,12 @@ def test_a_text_is_the_same_alone_and_in_any_company_drawn_or_not(
 ) -> None:
     engine = open_engine(made(3, "causal-lm"), 4, tools.fresh_base)
     asked = [("card lost", 1, None), ("pay", 2, 5), ("why send money", 3, None), ("new loan", 1, 6), ("pin", 2, None)]
-    alone = [written(engine, [one])[0] for one in asked]
+    alone = [written(tools, engine, [one])[0] for one in asked]
     assert len(set(alone)) > 2
     for seed in range(6):
         draw = random.Random(seed)
         places = draw.sample(range(len(asked)), 4)
-        assert written(engine, [asked[place] for place in places]) == [alone[place] for place in places]
+        assert written(tools, engine, [asked[place] for place in places]) == [alone[place] for place in places]
     engine.bank.close()
 
 
