@@ -112,7 +112,7 @@ def _z(epsilon: float, q: float, steps: int) -> float:
 def play(data: Data, point: Point, seed: int) -> tuple[float, float]:
     """Validation score of the last head, and of the mean over the last third of the rounds."""
     rng, people = np.random.default_rng(seed), int(data.person.max()) + 1
-    chosen = _Persons(data, rng.permutation(people)[: point.people])
+    chosen = Persons(data, rng.permutation(people)[: point.people])
     head, optimizer = _started(chosen, data, point, rng), Steps("adam")
     tail, late = np.zeros(head.shape), point.rounds - max(1, point.rounds // 3)
     for number in range(point.rounds):
@@ -129,7 +129,7 @@ def play(data: Data, point: Point, seed: int) -> tuple[float, float]:
     return data.right(head), data.right((tail / (point.rounds - late)).astype(np.float32))
 
 
-def _started(chosen: _Persons, data: Data, point: Point, rng: np.random.Generator) -> Floats:
+def _started(chosen: Persons, data: Data, point: Point, rng: np.random.Generator) -> Floats:
     """The label texts or zeros; with released class sums: those, mixed with the texts by how noisy they are."""
     texts = data.texts if point.named else np.zeros_like(data.texts)
     if not point.first:
@@ -144,7 +144,7 @@ def _started(chosen: _Persons, data: Data, point: Point, rng: np.random.Generato
     return np.pad(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), ((0, 0), (0, 1))).astype(np.float32)
 
 
-def _local(chosen: _Persons, head: Floats, point: Point, lr: float, rng: np.random.Generator) -> Floats:
+def _local(chosen: Persons, head: Floats, point: Point, lr: float, rng: np.random.Generator) -> Floats:
     """One round of ``point.steps`` steps at each site, persons dealt alike; the mean of what comes of them."""
     each = point.people // point.sites
     found = np.zeros(head.shape)
@@ -159,7 +159,7 @@ def _local(chosen: _Persons, head: Floats, point: Point, lr: float, rng: np.rand
     return found.astype(np.float32)
 
 
-class _Persons:
+class Persons:
     """The records of some persons, padded to MOST each, with the products of their vectors."""
 
     def __init__(self, data: Data, people: Whole) -> None:
@@ -171,14 +171,17 @@ class _Persons:
         self._x, self._y = data.x[at], data.y[at]
         self._across = self._x @ self._x.transpose(0, 2, 1)
 
-    def clipped(self, head: Floats, drawn: Whole, point: Point) -> NDArray[np.float64]:
+    def clipped(self, head: Floats, drawn: Whole, point: Point, among: Whole | None = None) -> NDArray[np.float64]:
         """Sum over the drawn persons of min(1, C / |g|) g, g: the gradient of a person's loss by the head [L, H + 1].
+
+        ``among``: the labels of the softmax; None: all.
 
         |g|^2 = sum_ij (r_i . r_j)(h_i . h_j), r = softmax - one-hot, h = SCALE x: no person's gradient is written down.
         """
         there, x = self._there[drawn], self._x[drawn]
         rest = np.zeros((*there.shape, len(head)), dtype=np.float32)
-        rest[there] = _softmax(SCALE * x[there] @ head.T)
+        labels = np.arange(len(head)) if among is None else among
+        rest[(*(part[:, None] for part in np.nonzero(there)), labels)] = _softmax(SCALE * x[there] @ head[labels].T)
         rest[(*np.nonzero(there), self._y[drawn][there])] -= 1.0
         if point.unit == "mean":
             rest /= there.sum(axis=1)[:, None, None]
@@ -207,7 +210,7 @@ class _Persons:
 
 def same_clipping(data: Data) -> float:
     """Largest difference of a clipped sum of 50 persons from that of ``clipped_sum``, over the largest entry."""
-    chosen, drawn = _Persons(data, np.arange(50)), np.arange(50)
+    chosen, drawn = Persons(data, np.arange(50)), np.arange(50)
     whole, _ = clipped_sum(chosen.rows(data.texts, drawn), 1.0)
     short = chosen.clipped(data.texts, drawn, Point()).reshape(-1)
     return float(np.abs(short - whole.numpy()).max() / np.abs(whole.numpy()).max())

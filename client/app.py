@@ -21,7 +21,7 @@ from client import audit, check, outbox, trial
 from client.dataset import Cache, Part, has_records, site_records
 from client.opening import opened, seals_of
 from client.outbox import describe
-from client.rounds import Between, loop_of, play_round, stays
+from client.rounds import SUMS, Between, loop_of, play_round, stays
 from client.site import Site, memory_file, read_site
 from client.steady import Brought
 from client.training import LocalResult, Train
@@ -97,7 +97,7 @@ def do_train(site: Site, task: TrainTask, cached: Cache, watch: Watch | None, lo
     nlp_task, shape, micro = opened(site, work, task.trains or work.adapter.trained, brought)
     between = replace(_between(site, ledger, task, work, nlp_task.resident), masking=masking)
     if plan is not None:
-        trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(work.train.method))
+        trial.try_out(task, work, nlp_task, between.personal, shape, loop_of(SUMS if task.sums else work.train.method))
     parts = _parts(site, ledger, task, work, nlp_task, cached)
     for part in parts:
         part.records.examples.fix(shape)

@@ -20,6 +20,7 @@ from llmchain_fl.core.base_model import KNOWN, locate
 from llmchain_fl.core.errors import SAME, ModelError, PrivacyError, WireError
 from llmchain_fl.core.guards import SITE_GUARDS, GuardSpec, site_half
 from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.core.plugins import Named
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, PrivacyPlan
 from llmchain_fl.core.ranges import Range, range_faults
@@ -211,12 +212,10 @@ def check_train(site: Site, task: TrainTask) -> None:
 
 
 def check_payload(task: TrainTask, work: WorkSpec) -> None:
-    """Refuse arrays for guards where the work has none; a table of slots stands beside the adapter and is no guard's.
-
-    Raises:
-        WireError: there are some.
-    """
+    """Refuse (WireError) arrays for guards where the work has none, slots aside, and sums out of lockstep."""
     stray = [name for name in task.guard_arrays if not is_beside(name)]
+    if task.sums and work.train.method != LOCKSTEP:
+        raise WireError("sums by label are of rounds in lockstep", remedy=SAME)
     if stray and not work.guards:
         raise WireError(f"{len(stray)} arrays for guards, and the work has no guard", remedy=SAME)
 

@@ -36,6 +36,7 @@ def gradient_sum(
     plan: PrivacyPlan | None,
     guards: SiteGuards,
     lr: float,
+    loss: LossFn | None = None,
 ) -> LocalResult:
     """The direction of one step, ``u_k = -(g_k / b + p)``, as arrays of the trained names.
 
@@ -47,7 +48,8 @@ def gradient_sum(
     Where noise is shared it is ``-g_k`` as integers (``client/shared_noise.py``), without p: guards that add a
     gradient of their own are refused before round 1.
 
-    ``lr`` is not used: no step is taken here, so the adapter in memory stays the global one.
+    ``lr`` is not used: no step is taken here, so the adapter in memory stays the global one. ``loss``: another one than
+    the task's and the guards' (``client/class_sums.py``).
 
     ==================================  ===============================================================
     case                                result
@@ -59,7 +61,7 @@ def gradient_sum(
     a sum that is not finite            :class:`TrainingError`
     ==================================  ===============================================================
     """
-    resident, loss = task.resident, loss_of(task, examples, guards)
+    resident, loss = task.resident, loss or loss_of(task, examples, guards)
     per_unit = plan if plan is not None and plan.unit != "site" else None
     (batch,) = _only(list(batches))
     strength = Strength()

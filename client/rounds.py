@@ -101,7 +101,8 @@ def _trained(
     drawn = units.batches(spec.sampling_rate, spec.steps, most, _draws(plan, spec.seed, site, task.round))
     batches = ([examples.rows_of(records) for records in batch] for batch in drawn)
     guards = SiteGuards(work.guards, task.guard_arrays, work.task.taught(task.stage_name, task.earlier))
-    result = (loop or loop_of(spec.method))(nlp_task, examples, batches, spec, plan, guards, task.lr)
+    learn = loop or loop_of(SUMS if task.sums else spec.method)
+    result = learn(nlp_task, examples, batches, spec, plan, guards, task.lr)
     _tell(site, task, work, result)
     if watch is not None:
         watch(task, result)
@@ -121,16 +122,16 @@ def _trained(
     return packed
 
 
+SUMS = "sums"
 LOOPS: Named[Train] = Named(
     {
         LOCAL: "client.local:train_round",
         LOCKSTEP: "client.lockstep:gradient_sum",
+        SUMS: "client.class_sums:class_sums",
         CLOSED_FORM: "client.closed_form:head_sums",
     }
 )
-"""What a site does in a round, by ``train.method``."""
-
-
+"""What a site does in a round, by ``train.method``, or by what the task asks for in its place."""
 REHEARSAL: Named[Callable[..., tuple[Examples, Units]]] = Named({"mixed": "client.rehearsal:mixed"})
 """Records of several stages as those of one round."""
 
@@ -143,7 +144,7 @@ def mixed(parts: Sequence[Part], allowed: Sequence[Mask]) -> tuple[Examples, Uni
 
 
 def loop_of(method: str) -> Train:
-    """The loop that a task names."""
+    """The loop of this name."""
     return LOOPS[method]
 
 

@@ -27,6 +27,7 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "trains": list(task.trains),
             "keeps": list(task.keeps),
             "earlier": list(task.earlier),
+            "sums": task.sums,
         }
     )
     content = RecordDict({"arrays": pack(task.arrays), "config": config})

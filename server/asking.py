@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmchain_fl.aggregation.rule import Adapter, FactorSchedule, Rule, SiteShape
 from llmchain_fl.config.schema import RunConfig
@@ -13,6 +13,7 @@ from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.planning.work import work_at
 from server.handing import kept_at_sites, shapes, travelling, travelling_payload, work_for
+from server.label_rounds import label_round
 from server.schedule import ScheduledRound, site_round
 
 
@@ -62,13 +63,17 @@ class Asker:
         own = {site: site_round(self.config, site, planned.round, ended) for site in ordered if site in arrivals}
         others = next((site for site in ordered if site not in arrivals), None)
         usual = None if others is None else site_round(self.config, others, planned.round, ended)
+        summed = label_round(self.config, [name for name, _ in self.work.task.labels], planned.round, ended) is not None
         plans = {site: own.get(site, usual) or planned for site in ordered}
         kinds = {site: (plans[site].stage_name, self.shapes[site]) for site in ordered}
         works = {
             (stage, shape): work_for(self._work_in(stage), shape).to_json() for stage, shape in set(kinds.values())
         }
         return {
-            site: self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guard_arrays)
+            site: replace(
+                self._task(plans[site], works[kinds[site]], schedule, sent[self.shapes[site]], guard_arrays),
+                sums=summed,
+            )
             for site in ordered
         }
 

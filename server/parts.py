@@ -8,11 +8,10 @@ from pathlib import Path
 from llmchain_fl.adapter.files import read_adapter
 from llmchain_fl.aggregation import RULES
 from llmchain_fl.aggregation.closed_form_rule import ClosedForm
-from llmchain_fl.aggregation.lockstep import Late, Lockstep, Rate
+from llmchain_fl.aggregation.lockstep import Late, Lockstep, Rate, Sums
 from llmchain_fl.aggregation.optimizers import ServerOptimizer, Settings
 from llmchain_fl.aggregation.rule import CORE, Rule
 from llmchain_fl.aggregation.singular_start import singular_start
-from llmchain_fl.config.calendar import Ended
 from llmchain_fl.config.schema import PISSA, AggregationConfig, RunConfig
 from llmchain_fl.core.adapter.dense import frozen_weight
 from llmchain_fl.core.adapter.value import Arrays
@@ -24,6 +23,7 @@ from llmchain_fl.core.tasks.random_features import features_version
 from llmchain_fl.core.work import WorkSpec
 from llmchain_fl.robust import ROBUST, Robust, RobustSettings
 from server.handing import shapes, without_head
+from server.label_rounds import label_round
 from server.quarantine import Quarantine, QuarantineSettings
 from server.schedule import late_of, rate_of
 from server.scoring import Scorer
@@ -44,16 +44,19 @@ def make_rule(config: RunConfig, state: RunState | None = None) -> Rule:
     if train.method == CLOSED_FORM:
         return rule  # until the features are known (closed_form_rule)
     if train.method == LOCKSTEP:
-        ended = {} if state is None else state.ended
-        return Lockstep(rule, train.optimizer, train.momentum, *_calendar(config, ended))
+        return Lockstep(rule, train.optimizer, train.momentum, *_calendar(config, state or RunState("")))
     if section.optimizer == "none":
         return rule
     settings = Settings(section.optimizer_lr, section.optimizer_beta1, section.optimizer_beta2, section.optimizer_tau)
     return ServerOptimizer(rule, section.optimizer, settings)
 
 
-def _calendar(config: RunConfig, ended: Ended) -> tuple[Rate, Late]:
-    return lambda number: rate_of(config, number, ended), lambda number: late_of(config, number, ended)
+def _calendar(config: RunConfig, state: RunState) -> tuple[Rate, Late, Sums]:
+    return (
+        lambda number: rate_of(config, number, state.ended),
+        lambda number: late_of(config, number, state.ended),
+        lambda number: label_round(config, list(state.labels), number, state.ended),
+    )
 
 
 def closed_form_rule(work: WorkSpec, scorer: Scorer, start: Arrays) -> ClosedForm:

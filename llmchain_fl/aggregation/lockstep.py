@@ -5,6 +5,9 @@
     x  <- x + lr m,  m <- momentum m + D       (sgd)
     M  <- M + (x - M) / k          over the k late rounds of a stage so far (``train.average``); its last one leaves M
 
+In the first rounds of a stage of new labels (``train.sums``) sites send sums over each label's records instead, and the
+head's rows follow from these (``class_sums.py``); no optimizer is in it.
+
 n: sites that answered; b: ``train.batch_size``, the units that a site draws in a step on average. So n b stands for
 the batch of the federation, and the sequence of x is that of large-batch training with all units in one place, for any
 split over the sites: sums of gradients at one point add up (McMahan et al. 2017, arXiv 1602.05629, FedSGD; with clipped
@@ -23,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmchain_fl.aggregation import DEFAULT
+from llmchain_fl.aggregation.class_sums import WEIGHT, LabelRound, LabelSums
 from llmchain_fl.aggregation.optimizers import Settings, Stepping
 from llmchain_fl.aggregation.rule import (
     Accumulator,
@@ -44,11 +48,17 @@ Rate = Callable[[int], float]
 """Round -> learning rate."""
 Late = Callable[[int], tuple[int, bool]]
 """Round -> the first of the late rounds of its stage (0: it is none of them), and whether it is the last one."""
-_MEAN, _COUNTED = "mean/", "counted"
+Sums = Callable[[int], LabelRound | None]
+"""Round -> what the sums of a round over labels are for; None: a round of gradients."""
+_MEAN, _COUNTED, _SUMS = "mean/", "counted", "sums/"
 
 
 def _never(_number: int) -> tuple[int, bool]:
     return 0, False
+
+
+def _no_sums(_number: int) -> LabelRound | None:
+    return None
 
 
 def lacks(rule: Rule) -> str:
@@ -77,7 +87,9 @@ class Lockstep(Stepping):
 
     direct = True
 
-    def __init__(self, rule: Rule, kind: str, momentum: float, rate: Rate, late: Late = _never) -> None:
+    def __init__(
+        self, rule: Rule, kind: str, momentum: float, rate: Rate, late: Late = _never, sums: Sums = _no_sums
+    ) -> None:
         if lacks(rule):
             message = f'lockstep steps along one shared factor, but rule "{rule.name}" {lacks(rule)}'
             raise ModelError(message, remedy=f'set aggregation.rule = "{DEFAULT}", or train.method = "local"')
@@ -86,6 +98,7 @@ class Lockstep(Stepping):
         self._late: Late = late
         self._mean: dict[str, NDArray[np.float64]] = {}
         self._counted = (0, 0)
+        self._sums_of, self._sums = sums, LabelSums()
 
     def check(self, arrays: Arrays, sites: Mapping[str, SiteShape]) -> None:
         """The rule's; and all sites alike."""
@@ -99,14 +112,23 @@ class Lockstep(Stepping):
     def start(self, global_arrays: Arrays, scale: float, number: int = 1) -> Accumulator:
         """Open a round; sites bring directions, not trained factors."""
         names = sent_names(self, global_arrays, number)
+        asked = self._sums_of(number)
+        if asked is not None:
+            return _Directions(global_arrays, scale, names, lambda mean, done: self._with_rows(asked, mean, done))
         given = Settings(self._rate(number), self._momentum, BETA2, EPSILON)
-        return _Directions(
-            global_arrays,
-            scale,
-            names,
-            lambda name, delta: self._steps.along(name, delta, given),
-            lambda done: self.averaged(number, names, done),
-        )
+
+        def stepped(mean: Adapter, done: Adapter) -> Adapter:
+            for name in names:
+                step = self._steps.along(name, mean[name].astype(np.float64), given)
+                done[name] = (done[name] + step).astype(np.float32)
+            return self.averaged(number, names, done)
+
+        return _Directions(global_arrays, scale, names, stepped)
+
+    def _with_rows(self, asked: LabelRound, mean: Adapter, done: Adapter) -> Adapter:
+        """The adapter whose head has the rows of the stage's labels from their sums so far."""
+        head = self._sums.with_round(done[WEIGHT].astype(np.float64), mean[WEIGHT].astype(np.float64), asked)
+        return {**done, WEIGHT: head.astype(np.float32)}
 
     def averaged(self, number: int, names: list[str], done: Adapter) -> Adapter:
         """What round ``number`` leaves of ``done``: itself, or the mean at the end of the late rounds of a stage."""
@@ -121,12 +143,16 @@ class Lockstep(Stepping):
         return {**done, **{name: self._mean[name].astype(np.float32) for name in names}} if last else done
 
     def state(self) -> Arrays:
-        """The moments, and the mean so far."""
+        """The moments, the mean and the sums so far."""
         mean = {f"{_MEAN}{name}": array.copy() for name, array in self._mean.items()}
-        return {**super().state(), **mean, **({_COUNTED: np.array(self._counted, np.float64)} if mean else {})}
+        sums = {f"{_SUMS}{name}": array for name, array in self._sums.state().items()}
+        return {**super().state(), **mean, **sums, **({_COUNTED: np.array(self._counted, np.float64)} if mean else {})}
 
     def load_state(self, state: Arrays) -> None:
         """Take up what :meth:`state` gave."""
+        sums = {name: array for name, array in state.items() if name.startswith(_SUMS)}
+        self._sums.load_state({name.removeprefix(_SUMS): array for name, array in sums.items()})
+        state = {name: array for name, array in state.items() if name not in sums}
         own = {name: array for name, array in state.items() if name.startswith(_MEAN) or name == _COUNTED}
         first, count = own.pop(_COUNTED, np.zeros(2))
         self._mean = {name.removeprefix(_MEAN): array.astype(np.float64) for name, array in own.items()}
@@ -135,19 +161,13 @@ class Lockstep(Stepping):
 
 
 class _Directions:
-    """The mean of what sites send, then one step; closed once."""
+    """The mean of what sites send, then what ``close`` makes of it and of the global arrays; closed once."""
 
     def __init__(
-        self,
-        start: Arrays,
-        scale: float,
-        names: list[str],
-        along: Callable[[str, NDArray[np.float64]], NDArray[np.float64]],
-        averaged: Callable[[Adapter], Adapter],
+        self, start: Arrays, scale: float, names: list[str], close: Callable[[Adapter, Adapter], Adapter]
     ) -> None:
         self._start = {name: np.array(array, dtype=np.float32) for name, array in start.items()}
-        self._mean = FactorMean(start, scale, names)
-        self._names, self._along, self._averaged = names, along, averaged
+        self._mean, self._close = FactorMean(start, scale, names), close
         self._done: Adapter | None = None
 
     def add(self, site: SiteFactors) -> None:
@@ -157,9 +177,5 @@ class _Directions:
         if self._done is None:
             if not self._mean.counted:
                 return dict(self._start)
-            mean, done = self._mean.finish(noise), dict(self._start)
-            for name in self._names:
-                step = self._along(name, mean[name].astype(np.float64))
-                done[name] = (self._start[name] + step).astype(np.float32)
-            self._done = self._averaged(done)
+            self._done = self._close(dict(self._mean.finish(noise)), dict(self._start))
         return {name: array.copy() for name, array in self._done.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmchain_fl.aggregation import RULES
+from llmchain_fl.aggregation import HEAD_ONLY, RULES
 from llmchain_fl.aggregation.rule import Rule
 from llmchain_fl.config.closed_form_faults import closed_form_faults
 from llmchain_fl.config.schema import PISSA, RunConfig
@@ -15,6 +15,7 @@ from llmchain_fl.core.adapter.variants import VARIANTS
 from llmchain_fl.core.methods import LOCAL, LOCKSTEP
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
+from llmchain_fl.guards import MASK
 from llmchain_fl.planning.compatible import Parts, faults
 from llmchain_fl.robust import ROBUST, RobustSettings
 
@@ -35,6 +36,9 @@ def cross_faults(run: RunConfig) -> list[str]:
          f'train.proximal acts on local steps: set it to 0 with train.method = "{run.train.method}"'),
         (run.train.method != LOCKSTEP and run.train.average > 0,
          'train.average is of adapters that the server steps to: set it to 0, or train.method = "lockstep"'),
+        (run.train.sums > 0 and not _has_label_rounds(run),
+         'train.sums starts the rows of a head from sums by label: set it to 0, or train.method = "lockstep", '
+         f'aggregation.rule = "{HEAD_ONLY}" and continual.guards = ["{MASK}"]'),
         (run.train.method == LOCKSTEP and bool(weights),
          "aggregation.weights must be empty in lockstep: each unit counts once, wherever it is"),
         (bool(weights) and len(weights) != sites.count,
@@ -75,6 +79,12 @@ def cross_faults(run: RunConfig) -> list[str]:
         + [*stage_task_faults(run)]
         + part_faults(run)
     )
+
+
+def _has_label_rounds(run: RunConfig) -> bool:
+    """Whether rounds may be sums over labels: each label in a row of the head, of a stage, and nothing else added."""
+    heads = run.aggregation.rule == HEAD_ONLY
+    return run.train.method == LOCKSTEP and heads and run.continual.guards == [MASK]
 
 
 def dev_faults(run: RunConfig) -> list[str]:

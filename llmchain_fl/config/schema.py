@@ -206,6 +206,10 @@ class TrainConfig(Section):
     average: Annotated[float, Field(ge=0, le=1)] = 0.0
     """`lockstep`: a stage leaves the mean of its adapters over this share of its rounds, the last ones; 0: the last
     adapter. Post-processing: it costs no epsilon."""
+    sums: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """`lockstep` under guard `mask`: in this share of a stage's rounds, the first ones, sites sum up each label's
+    records, and the head's rows of the stage start from these sums; 0: from the label texts. With privacy a stream of
+    new labels gets 0.25 where it names no way to train (docs/operating-points.md)."""
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx mu: keeps a site near the global adapter (mu/2 ||theta - theta_global||^2); 0 switches it off."""
 

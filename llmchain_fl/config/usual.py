@@ -5,7 +5,7 @@ Whoever names no way to train a classifier gets the one that measured best (docs
 | asked for | what is usual |
 |---|---|
 | privacy of persons or records | a head in lockstep; from 3 sites on noise on their masked sum |
-| the same, and new labels in every stage | guard `mask` as well |
+| the same, and new labels in every stage | guard `mask` as well, and first sums over each label's records |
 | new labels in every stage, no privacy | heads in closed form, one round a stage whatever `rounds` says |
 | anything else | every setting's own default |
 | one of :data:`CHOICES` is made (a rule, a method, guards, an adapter ...) | every setting's own default |
@@ -32,6 +32,8 @@ MASKED = 3
 """Fewest sites of a masked sum."""
 RATE, LR, ROUNDS = 1.0, 0.01, 30
 """Of a private head: q, learning rate, rounds of a stage (``planning/recommend.py`` says where they are from)."""
+SUMS = 0.25
+"""Of the rounds of a stage of new labels under privacy: first ones, in which its labels' records are summed up."""
 CHOICES = (
     "train.method",
     "train.steps",
@@ -76,7 +78,8 @@ def _method(tree: Tree) -> Tree:
     incremental = _at(tree, "stream.kind") == "class-incremental"
     if _at(tree, "privacy.enabled") is True:
         persons = _at(tree, "privacy.unit") in (None, "person", "record")
-        return _filled(tree, _private(_many(tree), incremental), {"rounds": ROUNDS}) if persons else tree
+        masked = incremental and _at(tree, "continual.guards") is None
+        return _filled(tree, _private(_many(tree), masked), {"rounds": ROUNDS}) if persons else tree
     if not incremental:
         return tree
     return {**_filled(tree, {"train": {"method": CLOSED_FORM}}), **_stages(tree, lambda one: {**one, "rounds": 1})}
@@ -88,14 +91,14 @@ def _several(tree: Tree) -> bool:
     return isinstance(stages, list) and any(isinstance(one, Mapping) and one.get("task") for one in stages)
 
 
-def _private(many: bool, incremental: bool) -> Mapping[str, Mapping[str, object]]:
-    masked: Mapping[str, Mapping[str, object]] = {"secure": {"sum": True}, "privacy": {"noise": "sum"}} if many else {}
+def _private(many: bool, new_labels: bool) -> Mapping[str, Mapping[str, object]]:
+    summed: Mapping[str, Mapping[str, object]] = {"secure": {"sum": True}, "privacy": {"noise": "sum"}} if many else {}
     return {
-        "train": {"method": LOCKSTEP, "sampling_rate": RATE, "lr": LR},
+        "train": {"method": LOCKSTEP, "sampling_rate": RATE, "lr": LR, "sums": SUMS if new_labels else 0.0},
         "task": {"head": "trained"},
         "aggregation": {"rule": HEAD_ONLY},
-        "continual": {"guards": [MASK] if incremental else []},
-        **masked,
+        "continual": {"guards": [MASK] if new_labels else []},
+        **summed,
     }
 
 

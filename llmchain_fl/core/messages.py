@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from llmchain_fl import __version__
 from llmchain_fl.core.adapter.value import Arrays
 
-PROTOCOL = 8
+PROTOCOL = 9
 MAX_BYTES = 2**31
 MAX_ARRAYS = 100_000
 """Most arrays of one reply."""
@@ -46,7 +46,8 @@ class TrainTask:
     ``receipt``: the last one this site gave; ``federation``: who asks; ``clip``: this round's clip norm of the whole
     update with the privacy unit ``site`` (0: the plan's); ``trains``: which factors this round trains (empty: all that
     the work description names); ``keeps``: which of them stay at the site, so are not sent back;
-    ``earlier``: the stages this site has been through, for the guard ``rehearsal``; ``secure``: for a masked sum.
+    ``earlier``: the stages this site has been through, for the guard ``rehearsal``; ``secure``: for a masked sum;
+    ``sums``: in lockstep, sums over each label's records in place of the gradient.
     """
 
     run: str
@@ -64,6 +65,7 @@ class TrainTask:
     keeps: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
     secure: SecureTask | None = None
+    sums: bool = False
 
     @property
     def key(self) -> str:

@@ -27,7 +27,7 @@ from llmchain_fl.core.errors import SAME, WireError
 from llmchain_fl.core.messages import HelloReply, SecureReply, SecureTask, TrainTask
 
 T = TypeVar("T")
-KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number"}
+KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "yes or no"}
 LISTS: Mapping[type, str] = {str: "a list of texts", bytes: "a list of bytes"}
 
 
@@ -88,6 +88,7 @@ def read_train_task(content: RecordDict) -> TrainTask:
         secure=SecureTask(some(secure, "directory", bytes), some(secure, "shared", str), some(secure, "shares", bytes))
         if isinstance(secure, ConfigRecord)
         else None,
+        sums=one(config, "sums", bool),
     )
 
 

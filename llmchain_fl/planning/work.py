@@ -50,7 +50,7 @@ def work_from(
             model.pooling,
             model.max_tokens,
             _candidate_labels(config, list(labels)),
-            _stage_labels(config, list(labels)),
+            labels_by_stage(config, list(labels)),
             task.features,
             config.seed,
             windows_of(config),
@@ -101,7 +101,7 @@ def _candidate_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, 
     return tuple((name, tuple(positions)) for name, positions in pairs if positions is not None)
 
 
-def _stage_labels(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def labels_by_stage(config: RunConfig, labels: list[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The labels of each stage that names some, where a guard asks; with ``play = "joint"`` of all stages together."""
     if not any(guard.asks_labels for guard, _ in config.continual.composed):
         return ()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmchain_fl.config.read import build, parse
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.config.usual import CHOICES, with_usual
+from llmchain_fl.core.errors import ConfigError
 
 DATA = {"train": "a.csv", "test": "b.csv"}
 PRIVATE = {"enabled": True, "epsilon": 3.0}
@@ -57,7 +58,8 @@ def test_two_sites_have_no_sum_to_hide_in_and_each_adds_its_own_noise() -> None:
 
 def test_a_private_stream_of_new_labels_is_masked_to_the_labels_of_its_stage() -> None:
     got = run(privacy=PRIVATE, **NEW_LABELS)
-    assert got.continual.guards == ["mask"]
+    assert (got.continual.guards, got.train.sums) == (["mask"], 0.25)
+    assert run(privacy=PRIVATE).train.sums == 0
     assert [stage.rounds for stage in got.stage] == [30, 30]
 
 
@@ -102,7 +104,26 @@ def test_who_names_a_way_to_train_gets_no_other(key: str, private: bool) -> None
 
 def test_no_guards_is_no_choice_of_a_method_and_leaves_none() -> None:
     got = run(privacy=PRIVATE, continual={"guards": []}, **NEW_LABELS)
-    assert (got.train.method, got.continual.guards) == ("lockstep", [])
+    assert (got.train.method, got.continual.guards, got.train.sums) == ("lockstep", [], 0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train": {"method": "local", "sums": 0.2}},
+        {"aggregation": {"rule": "ffa"}},
+        {"continual": {"guards": ["mask", "ema"]}},
+        {"continual": {"guards": []}},
+    ],
+    ids=str,
+)
+def test_sums_by_label_are_refused_where_rounds_cannot_be_of_them(changed: dict[str, Any]) -> None:
+    good = {"train": {"method": "lockstep", "sums": 0.2}, "aggregation": {"rule": "head-only"}}
+    told = {**good, "task": {"labels": ["a", "b", "c", "d"], "head": "trained"}, "data": DATA, **NEW_LABELS}
+    told["continual"] = {"guards": ["mask"]}
+    assert build(told).train.sums == 0.2
+    with pytest.raises(ConfigError, match=r"train\.sums starts the rows of a head"):
+        build({**told, **changed})
 
 
 @pytest.mark.parametrize(

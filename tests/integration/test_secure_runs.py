@@ -54,6 +54,35 @@ def test_shared_noise_keeps_every_site_within_the_budget(tiny: Any, tmp_path: Pa
     assert all(2.9 <= value <= 3.0 for value in found)
 
 
+SUMS = {
+    **LOCKSTEP,
+    "aggregation": {"rule": "head-only"},
+    "train": {"method": "lockstep", "steps": 1, "sampling_rate": 1.0, "batch_size": 8.0, "lr": 0.02, "sums": 0.5},
+    "continual": {"guards": ["mask"]},
+    "stage": [{"name": "ab"[i], "rounds": 2, "labels": labels} for i, labels in enumerate(("0:2", "2:4"))],
+}
+
+
+def test_rows_that_start_from_sums_by_label_are_the_same_for_any_split_masked_or_not(tiny: Any, tmp_path: Path) -> None:
+    """The divisor of a site's sum is public, and a direction has no length: nothing of the split is left."""
+    first = {**SUMS, "stage": [SUMS["stage"][0]], "train": {**SUMS["train"], "sums": 0.99}}
+    one = tiny.played(tmp_path / "one", **{**first, "sites": {"count": 1, "held_out": 0.0}})[1]
+    for name, secure in (("three", {}), ("masked", {"secure": {"sum": True}})):
+        other = tiny.played(tmp_path / name, **first, **secure)[1]
+        np.testing.assert_allclose(other["head.weight"], one["head.weight"], rtol=1e-3, atol=1e-4)
+        assert not other["head.bias"].any()
+
+
+def test_shared_noise_and_sums_by_label_are_booked_as_any_other_round(tiny: Any, tmp_path: Path) -> None:
+    privacy = {"enabled": True, "epsilon": 3.0, "noise": "sum", "stages": "disjoint"}
+    told = {**SUMS, "data": {"made_up_persons": 1}, "secure": {"sum": True}, "privacy": privacy}
+    run, adapter = tiny.played(tmp_path / "sums", **told)
+    plain, _ = tiny.played(tmp_path / "plain", **{**told, "train": {**SUMS["train"], "sums": 0.0}})
+    booked = [[row["value"] for row in one.rows() if row["metric"] == "epsilon"] for one in (run, plain)]
+    assert booked[0] == booked[1]
+    assert np.isfinite(adapter["head.weight"]).all()
+
+
 @pytest.mark.parametrize("rule", ["ffa", "fedit"])
 @pytest.mark.part(1)
 def test_local_steps_may_be_masked_too(tiny: Any, tmp_path: Path, rule: str) -> None:
