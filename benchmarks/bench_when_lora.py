@@ -41,7 +41,7 @@ SITES = ["data.made_up_persons=4", "secure.survivors=9", "data.test_every=1000",
 LOCKSTEP = ["train.method=lockstep", "train.steps=1", "task.head=trained", "aggregation.rule=ffa"]
 LORA = [*LOCKSTEP, "adapter.rank=8", "adapter.alpha=16", "train.sampling_rate=0.02", "stage.rounds=150"]
 SMALL = ["adapter.rank=4", "adapter.alpha=8", "adapter.last_layers=2", 'adapter.targets=["query","value"]']
-BESIDE = [*LOCKSTEP, *SMALL, "train.sampling_rate=0.5", "stage.rounds=30", "secure.sum=true", "privacy.noise=sum"]
+BESIDE = [*LOCKSTEP, *SMALL, "train.sampling_rate=0.2", "stage.rounds=30", "secure.sum=true", "privacy.noise=sum"]
 PLAIN = ["secure.sum=false"]
 LR = {"LoRA": "0.002", "head + LoRA": "0.01"}
 
