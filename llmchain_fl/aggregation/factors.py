@@ -211,7 +211,8 @@ def check_adapter(arrays: Arrays, scale: float) -> None:
     if odd:
         raise ModelError(f"{min(odd)!r} is not part of a pair of factors or of a head", remedy=_REMEDY)
     for module in modules(arrays):
-        _check_shapes({n.rpartition(".")[2]: a.shape for n, a in arrays.items() if n.startswith(f"{module}.")}, module)
+        names = ((ending, f"{module}.{ending}") for ending in (LORA_A, LORA_B, CORE, FOLD_A, FOLD_B))
+        _check_shapes({ending: arrays[name].shape for ending, name in names if name in arrays}, module)
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], module: str) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.aggregation.factors import SiteShape, product_pair, rescaled, sliced
+from llmchain_fl.aggregation.factors import SiteShape, rescaled, sliced
 from llmchain_fl.aggregation.mean import Noise, no_noise
 from llmchain_fl.aggregation.rule import (
     FOLD_A,
@@ -21,7 +21,7 @@ from llmchain_fl.aggregation.rule import (
     WeightOf,
     modules,
 )
-from llmchain_fl.aggregation.stack import ProductRound, folded
+from llmchain_fl.aggregation.stack import ProductRound, folded, folded_matrix
 
 
 class Flora(Rule):
@@ -70,8 +70,7 @@ class Flora(Rule):
         for module in modules(arrays):
             name = f"{module}.{LORA_B}"
             if start[name].any():
-                pair = {n: start[n] for n in (name, f"{module}.{LORA_A}")}
-                start |= folded(start, module, *product_pair(pair, module, scale))
+                start |= folded(start, module, [(1.0, scale, start[name], start[f"{module}.{LORA_A}"])])
                 start[name] = np.zeros_like(start[name])
         return start
 
@@ -93,7 +92,11 @@ class _Stacked(ProductRound):
         result = {n: a for n, a in arrays.items() if not n.endswith((FOLD_A, FOLD_B))}
         for module in modules(arrays):
             a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
-            result |= folded(arrays, module, *self._products.pair(module))
+            terms = self._products.terms(module)
+            if terms is None:
+                result |= folded_matrix(arrays, module, self._products.matrix(module))
+            else:
+                result |= folded(arrays, module, terms)
             result[a], result[b] = drawn_anew(a, arrays[a]), np.zeros_like(arrays[b])
         return result
 

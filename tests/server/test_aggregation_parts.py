@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.aggregation.factors import SiteFactors, SiteShape, check_adapter, rank_of, serving
-from llmchain_fl.aggregation.mean import BLOCK, FactorMean, blend, fits
+from llmchain_fl.aggregation.mean import FactorMean, fits
 from llmchain_fl.aggregation.rule import names_of
-from llmchain_fl.aggregation.stack import ProductMean, best_pair, leading_pair, tidy
+from llmchain_fl.aggregation.pairs import best_pair, leading_pair
+from llmchain_fl.aggregation.site_pairs import Packings
+from llmchain_fl.aggregation.stack import ProductMean, folded, pair_of, product
 from llmchain_fl.continual.merge import truncate
 from llmchain_fl.core.errors import ModelError
 
@@ -93,21 +95,6 @@ def test_an_adapter_of_several_ranks_has_no_rank():
         rank_of({})
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (BLOCK + 3,), (2, BLOCK + 1), (BLOCK // 2 + 7, 3)])
-def test_the_blocked_mean_is_the_plain_one_for_every_shape(shape):
-    rng = np.random.default_rng(4)
-    mean, array = np.asarray(rng.standard_normal(shape)), np.asarray(rng.standard_normal(shape), np.float32)
-    want = mean + 0.3 * (1.7 * array.astype(np.float64) - mean)
-    blend(mean, array, 0.3, 1.7)
-    np.testing.assert_allclose(mean, want, rtol=1e-15, atol=1e-15)
-
-
-def test_a_ratio_is_applied_in_float64():
-    mean, array = np.zeros(1), np.array([1.0], np.float32)
-    blend(mean, array, 1.0, 1 / 3)
-    assert mean[0] == 1 / 3
-
-
 @pytest.mark.parametrize(
     ("values", "ratio", "good"),
     [
@@ -181,26 +168,6 @@ def test_spare_rows_that_are_of_no_use_still_leave_orthonormal_rows():
         b, a = best_pair(left, right, 3, spare)
         np.testing.assert_allclose(a @ a.T, np.eye(3), atol=1e-9)
         np.testing.assert_allclose(b @ a, np.ones((8, 6)), atol=1e-9)
-
-
-@given(seed=SEEDS, rank=st.integers(1, 5))
-def test_tidying_keeps_the_product_at_its_true_rank_in_balanced_factors(seed, rank):
-    rng = np.random.default_rng(seed)
-    left, right = rng.standard_normal((9, rank)), rng.standard_normal((rank, 7))
-    b, a = tidy(np.hstack([left, left]), np.vstack([right, 2 * right]))
-    assert b.shape[1] == a.shape[0] == rank
-    want = 3 * left @ right
-    np.testing.assert_allclose(b.astype(np.float64) @ a, want, atol=1e-6 * np.linalg.norm(want))
-    np.testing.assert_allclose(b.T @ b, a @ a.T, atol=1e-4 * np.linalg.norm(want))
-
-
-def test_terms_that_cancel_leave_nothing_and_small_directions_stay():
-    rng = np.random.default_rng(6)
-    left, right = rng.standard_normal((9, 3)), rng.standard_normal((3, 7))
-    b, a = tidy(np.hstack([left, -left]), np.vstack([right, right]))
-    assert (b.shape, a.shape) == ((9, 0), (0, 7))
-    b, _ = tidy(left * [1.0, 1.0, 1e-5], right)
-    assert b.shape == (9, 3)
 
 
 @given(seed=SEEDS)
