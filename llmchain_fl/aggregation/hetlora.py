@@ -97,7 +97,9 @@ class _NormWeighted:
     def _length(self, packed: PackedSite) -> float:
         """``||B_k A_k||`` over all modules."""
         packing, wide = self._packings.of(packed.rank), packed.vector.astype(np.float64)
-        pairs = [(packing.view(wide, f"{m}.{LORA_B}"), packing.view(wide, f"{m}.{LORA_A}")) for m in modules(self._global)]
+        pairs = [
+            (packing.view(wide, f"{m}.{LORA_B}"), packing.view(wide, f"{m}.{LORA_A}")) for m in modules(self._global)
+        ]
         return math.hypot(*(product_norm(*pair) for pair in pairs))
 
     def _count(self, mean: RunningMean, weight: float, site: SiteFactors, packed: PackedSite) -> None:

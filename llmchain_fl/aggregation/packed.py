@@ -1,4 +1,4 @@
-"""Many small arrays as one vector, and the streaming mean of such vectors. Numpy only.
+"""Many small arrays as one vector, and the streaming mean of such vectors. Numpy and scipy only.
 
 An adapter is hundreds of arrays of a few thousand numbers. A call of numpy for each of them costs more than its numbers
 do, so they are laid side by side once, and what is done to them is done to the one vector.
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dgemv
 
 ROWS = 4
 """Replies that are copied before they are summed: one pass over the mean serves all of them."""
-COLUMNS = 16_384
-"""Numbers of a reply handled at once: ROWS of them in float64 fit a core's second cache."""
+COLUMNS = 32_768
+"""Numbers of a reply handled at once, so that no temporary is as large as a reply."""
 
 Vector = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -101,14 +102,9 @@ class RunningMean:
 
     def _blend(self, where: slice, shares: NDArray[np.float64], rest: float) -> None:
         """``mean <- rest mean + shares rows`` in place; no temporary is as large as a row."""
-        wide, step = np.empty((len(shares), COLUMNS)), np.empty(COLUMNS)
+        wide = np.empty(len(shares) * COLUMNS)
         for start in range(where.start, where.stop, COLUMNS):
             part = self._mean[start : min(start + COLUMNS, where.stop)]
-            block, move = wide[:, : len(part)], step[: len(part)]
+            block = wide[: len(shares) * len(part)].reshape(len(shares), -1)
             block[...] = self._rows[: len(shares), start : start + len(part)]
-            np.dot(shares, block, out=move)
-            if rest:
-                part *= rest
-                part += move
-            else:
-                part[...] = move
+            dgemv(1.0, block.T, shares, beta=rest, y=part, overwrite_y=1)

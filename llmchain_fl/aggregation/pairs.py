@@ -17,7 +17,7 @@ NEARLY = 0.1
 def best_pair(left: Floats, right: Floats, rank: int, spare: NDArray[np.floating]) -> Pair:
     """The best rank-``rank`` approximation of ``left @ right`` (Eckart & Young 1936): ``B = U S``, ``A = V^T``.
 
-    With ``right = T Q``, Q orthonormal (:func:`orthonormal_rows`), the n x n matrix ``C = (left T)^T (left T)`` has the
+    With ``right = T Q``, Q orthonormal (:func:`orthonormal_rows`), the n x n matrix ``C = T^T (left^T left) T`` has the
     squared singular values and ``V^T = Z^T Q`` with Z its leading eigenvectors: O((d_out + d_in) n^2 + n^3), in large
     products. Directions below 1e-8 of the largest value come in any order; float32 holds no more.
 
@@ -29,10 +29,9 @@ def best_pair(left: Floats, right: Floats, rank: int, spare: NDArray[np.floating
     """
     if left.shape[1] > min(left.shape[0], right.shape[1]):
         return best_pair_of(left @ right, rank, spare)
-    lower, rows = orthonormal_rows(right)
-    inner = left @ lower
-    turn = leading_vectors(inner.T @ inner, rank)
-    return _filled(inner @ turn, turn.T @ rows, rank, spare)
+    lower, near, rows = orthonormal_rows(right)
+    turn = leading_vectors(lower.T @ (left.T @ left) @ lower, rank)
+    return _filled(left @ (lower @ turn), (turn.T @ near) @ rows, rank, spare)
 
 
 def best_pair_of(matrix: Floats, rank: int, spare: NDArray[np.floating]) -> Pair:
@@ -55,11 +54,12 @@ def leading_vectors(gram: Floats, count: int) -> Floats:
     return np.asarray(vectors[:, ::-1])
 
 
-def orthonormal_rows(right: Floats) -> Pair:
-    """T (n x n) and Q (n x d_in, orthonormal rows) with ``T Q = right``, n <= d_in.
+def orthonormal_rows(right: Floats) -> tuple[Floats, Floats, Floats]:
+    """T, S (n x n) and P (n x d_in) with ``T S P = right`` and orthonormal rows ``Q = S P``, n <= d_in.
 
-    Cholesky QR, twice (Yamamoto, Nakatsukasa, Yanagisawa & Fukaya 2015): ``right right^T = T T^T``, ``Q = T^-1 right``,
-    and the same of Q. Exact to rounding wherever the Gram matrix of the first Q is near 1, which is looked at.
+    Cholesky QR, twice (Yamamoto, Nakatsukasa, Yanagisawa & Fukaya 2015): ``right right^T = T_1 T_1^T``,
+    ``P = T_1^-1 right``; the same of P gives ``T_2``, ``S = T_2^-1`` and ``T = T_1 T_2``. Exact to rounding wherever
+    ``P P^T`` is near 1, which is looked at.
 
     | right | way |
     |---|---|
@@ -72,11 +72,11 @@ def orthonormal_rows(right: Floats) -> Pair:
         gram = rows @ rows.T
         if np.abs(gram - np.eye(len(gram))).max(initial=0.0) < NEARLY:
             second = np.linalg.cholesky(gram)
-            return first @ second, np.linalg.inv(second) @ rows
+            return first @ second, np.linalg.inv(second), rows
     except np.linalg.LinAlgError:
         pass
     q, r = np.linalg.qr(right.T)
-    return r.T, q.T
+    return r.T, np.eye(len(right)), q.T
 
 
 def _filled(b: Floats, a: Floats, rank: int, spare: NDArray[np.floating]) -> Pair:

@@ -158,16 +158,20 @@ def folded(arrays: Arrays, module: str, terms: Sequence[Term]) -> dict[str, NDAr
     | more | the sum itself, and the identity on the shorter side |
     """
     names = f"{module}.{FOLD_B}", f"{module}.{FOLD_A}"
-    live = [term for term in terms if term[2].any() and term[3].any()]
+    live = [term for term in terms if not (_zero(term[2]) or _zero(term[3]))]
     if names[0] in arrays:
         live.append((1.0, 1.0, arrays[names[0]], arrays[names[1]]))
     if not live:
         return {}
     d_out, d_in = live[0][2].shape[0], live[0][3].shape[1]
-    if sum(b.shape[1] for _, _, b, _ in live) > min(d_out, d_in):
+    rank = sum(b.shape[1] for _, _, b, _ in live)
+    if rank > min(d_out, d_in):
         return folded_matrix({}, module, _plain_sum(live))
-    b = np.concatenate([b if weight * scale == 1 else np.float32(weight * scale) * b for weight, scale, b, _ in live], 1)
-    return {names[0]: b, names[1]: np.concatenate([a for _, _, _, a in live])}
+    left, start = np.empty((d_out, rank), dtype=np.float32), 0
+    for weight, scale, b, _ in live:
+        np.multiply(b, np.float32(weight * scale), out=left[:, start : start + b.shape[1]])
+        start += b.shape[1]
+    return {names[0]: left, names[1]: np.concatenate([a for _, _, _, a in live], dtype=np.float32)}
 
 
 def folded_matrix(arrays: Arrays, module: str, matrix: Floats) -> dict[str, NDArray[np.float32]]:
@@ -180,6 +184,10 @@ def folded_matrix(arrays: Arrays, module: str, matrix: Floats) -> dict[str, NDAr
     one, whole = np.eye(min(matrix.shape), dtype=np.float32), matrix.astype(np.float32)
     b, a = (whole, one) if matrix.shape[1] <= matrix.shape[0] else (one, whole)
     return {names[0]: b, names[1]: a}
+
+
+def _zero(array: NDArray[np.floating]) -> bool:
+    return not np.vdot(array, array) and not array.any()
 
 
 def _plain_sum(terms: Sequence[Term]) -> Floats:
