@@ -5,12 +5,12 @@
 * minilm    all linear layers of MiniLM-L6, rank 8: 36 matrices, 332 thousand numbers.
 * smollm2   all linear layers of SmolLM2-135M, rank 8: 210 matrices, 2.4 million numbers.
 * large     153 matrices 2048 x 2048, rank 16: 10 million numbers; rules that are linear in what is sent alone.
-* plain     total += weight * array, float32, then one division, over just what the rule's sites send: no check, no scale,
-            no float64. The baseline.
+* plain     total += weight * array, float32, then one division, over just what the rule's sites send: no check, no
+            scale, no float64. The baseline.
 
 A round is: open, add every reply, close. Replies are made beforehand (twelve, used in turn), so memory is what a round
-itself needs above them: the peak of tracemalloc in a separate pass. Times are CPU times of the process. In each repeat a
-rule and its plain mean take turns; the ratio is that of the medians (in brackets: of the shortest).
+itself needs above them: the peak of tracemalloc in a separate pass. Times are CPU times of the process. In each repeat
+a rule and its plain mean take turns; the ratio is that of the medians (in brackets: of the shortest).
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class _WithResidual:
 def covariance(terms: Sequence[Term], mean: NDArray[np.float32]) -> list[Term]:
     """``sum_k w_k (x_k - x_K) (A_k - A)`` with x_k = s_k B_k: K - 1 terms whose sum is what fedit loses.
 
-    ``sum_k w_k x_k (A_k - A) = sum_k w_k x_k A_k - x A``, for ``sum_k w_k = 1`` and A is the mean; taking x_K from every
+    ``sum_k w_k x_k (A_k - A) = sum_k w_k x_k A_k - x A``, for the w_k sum to 1 and A is the mean; taking x_K from every
     x_k adds ``- x_K sum_k w_k (A_k - A) = 0``. So one term less, and equal sites leave exact zeros. A is taken as it is
     stored: the rounding of A and B, 2^-24 of the product, is not in the sum.
 

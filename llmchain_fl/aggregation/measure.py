@@ -29,7 +29,7 @@ def product_norm(left: NDArray[np.float64], right: NDArray[np.float64]) -> float
     """
     lefts, rights = left.T @ left, right @ right.T
     square = float(np.vdot(lefts, rights))
-    if square > CLEAR**2 * float(np.trace(lefts)) * float(np.trace(rights)):
+    if square > CLEAR**2 * float(np.vdot(left, left)) * float(np.vdot(right, right)):
         return math.sqrt(square)
     small_left = np.linalg.qr(left).R
     small_right = np.linalg.qr(right.T).R

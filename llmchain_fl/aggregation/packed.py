@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ COLUMNS = 32_768
 
 Vector = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
+Number = TypeVar("Number", bound=np.floating)
 
 
 class Packing:
@@ -46,7 +48,7 @@ class Packing:
             with np.errstate(over="ignore"):  # infinity is looked for afterwards
                 np.concatenate(parts, out=vector, casting="same_kind")
 
-    def view(self, vector: Vector, name: str) -> Vector:
+    def view(self, vector: NDArray[Number], name: str) -> NDArray[Number]:
         """One array, not copied."""
         return vector[self._places[name]].reshape(self.shapes[name])
 

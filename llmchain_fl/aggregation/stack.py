@@ -137,7 +137,7 @@ class ProductRound:
 def pair_of(terms: Sequence[Term]) -> Pair:
     """One or more terms side by side, float64: the sum is the product of the two."""
     left = np.concatenate([b for _, _, b, _ in terms], axis=1, dtype=np.float64)
-    left *= np.repeat([weight * scale for weight, scale, _, _ in terms], [b.shape[1] for _, _, b, _ in terms])
+    left *= _factors(terms)
     return left, np.concatenate([a for _, _, _, a in terms], axis=0, dtype=np.float64)
 
 
@@ -167,10 +167,8 @@ def folded(arrays: Arrays, module: str, terms: Sequence[Term]) -> dict[str, NDAr
     rank = sum(b.shape[1] for _, _, b, _ in live)
     if rank > min(d_out, d_in):
         return folded_matrix({}, module, _plain_sum(live))
-    left, start = np.empty((d_out, rank), dtype=np.float32), 0
-    for weight, scale, b, _ in live:
-        np.multiply(b, np.float32(weight * scale), out=left[:, start : start + b.shape[1]])
-        start += b.shape[1]
+    left = np.concatenate([b for _, _, b, _ in live], axis=1, dtype=np.float32)
+    left *= np.float32(_factors(live))
     return {names[0]: left, names[1]: np.concatenate([a for _, _, _, a in live], dtype=np.float32)}
 
 
@@ -184,6 +182,11 @@ def folded_matrix(arrays: Arrays, module: str, matrix: Floats) -> dict[str, NDAr
     one, whole = np.eye(min(matrix.shape), dtype=np.float32), matrix.astype(np.float32)
     b, a = (whole, one) if matrix.shape[1] <= matrix.shape[0] else (one, whole)
     return {names[0]: b, names[1]: a}
+
+
+def _factors(terms: Sequence[Term]) -> Floats:
+    """w s of each column."""
+    return np.repeat([weight * scale for weight, scale, _, _ in terms], [b.shape[1] for _, _, b, _ in terms])
 
 
 def _zero(array: NDArray[np.floating]) -> bool:

@@ -14,7 +14,7 @@ from llmchain_fl.aggregation.measure import product_norm
 from llmchain_fl.aggregation.pairs import best_pair, best_pair_of, leading_pair, orthonormal_rows
 from llmchain_fl.aggregation.rule import SiteFactors
 from llmchain_fl.aggregation.site_pairs import Packings
-from llmchain_fl.aggregation.stack import ProductMean, folded, pair_of, product
+from llmchain_fl.aggregation.stack import ProductMean, folded, product
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIDES = st.integers(1, 9)
