@@ -32,11 +32,10 @@ ROUNDING = 2.0**-25
 class FedEx(Rule):
     """A and B as in fedit; the fold grows by the residual:
 
-        fold <- fold + sum_k w_k s_k B_k A_k - s B A                  rank <= K r + r each round, dropped where it is 0
+        fold <- fold + sum_k w_k s_k B_k A_k - s B A                  rank (K - 1) r each round, dropped where it is 0
 
-    Exact. The residual is a pair of factors (the stack of the sites' factors and -B, A), reduced by QR and a small
-    SVD to its true rank, never a d_out x d_in matrix. It is taken against B and A as they are stored (float32), so it
-    mends their rounding too.
+    Exact. The residual is the covariance of the factors (:func:`covariance`): K - 1 blocks of r columns beside each
+    other, without a factorisation. Where that would be wider than the matrix, the sum itself is kept.
 
     How the residual travels: as the fold, cumulated over all rounds, with the pair, to every site asked. A site adds
     it to W0 (or carries it as a second frozen pair) for the round and keeps nothing: any cohort can be asked, a site
@@ -60,7 +59,7 @@ class FedEx(Rule):
     |---|---|
     | no site | the global adapter |
     | one site, or equal sites, of the global scale | fedit's pair, no fold |
-    | more than m = min(d_out, d_in) directions | their sum is kept itself; memory stays bounded |
+    | more than m = min(d_out, d_in) columns | their sum is kept itself, beside the identity; memory stays bounded |
     """
 
     name = "fedex"

@@ -24,8 +24,8 @@ class FlexLora(Rule):
     """``sum_k w_k s_k B_k A_k = U S V^T``; the global pair is ``B = U_r S_r / s``, ``A = V_r^T``, r the global rank.
 
     A site of rank r_k is handed the first r_k directions, the best approximation of that rank. The sum is a stack of
-    factors; QR of the stack and the SVD of a small matrix, O((d_out + d_in) n^2 + n^3) with n = min(sum_k r_k, m),
-    m = min(d_out, d_in).
+    factors; their Gram matrices and the r leading eigenvectors of a small one (:mod:`.pairs`), O((d_out + d_in) n^2 +
+    n^3) with n = min(sum_k r_k, m), m = min(d_out, d_in).
 
     | asked of the rule | answer |
     |---|---|

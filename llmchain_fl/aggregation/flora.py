@@ -49,7 +49,8 @@ class Flora(Rule):
     | no site | the global adapter; A is not drawn again |
     | nothing learnt (B_k = 0 everywhere) | the fold as it was, none in the first round |
     | the global B is not 0 (an earlier adapter) | ``begin`` moves its product into the fold |
-    | more than m = min(d_out, d_in) directions | their sum is kept itself; memory stays bounded |
+    | equal sites | the product of one; each has its columns, for nothing is factorised |
+    | more than m = min(d_out, d_in) columns | their sum is kept itself, beside the identity; memory stays bounded |
     """
 
     name = "flora"

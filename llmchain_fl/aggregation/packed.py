@@ -73,7 +73,7 @@ class RunningMean:
         self._mean, self._scaled = np.zeros(size), scaled
         self._rows = np.empty((ROWS, size), dtype=np.float32)
         self._waiting: list[tuple[float, float]] = []
-        self.total = 0.0
+        self._total = 0.0
 
     @property
     def row(self) -> Vector:
@@ -94,17 +94,17 @@ class RunningMean:
         return self._mean
 
     def _sum(self) -> None:
-        total = self.total + math.fsum(weight for weight, _ in self._waiting)
+        total = self._total + sum(weight for weight, _ in self._waiting)
         shares = np.array([weight / total for weight, _ in self._waiting])
         scaled = shares * [ratio for _, ratio in self._waiting]
-        self._blend(slice(0, self._scaled), scaled, self.total / total)
-        self._blend(slice(self._scaled, len(self._mean)), shares, self.total / total)
-        self.total = total
+        self._blend(slice(0, self._scaled), scaled, self._total / total)
+        self._blend(slice(self._scaled, len(self._mean)), shares, self._total / total)
+        self._total = total
         self._waiting.clear()
 
     def _blend(self, where: slice, shares: NDArray[np.float64], rest: float) -> None:
         """``mean <- rest mean + shares rows`` in place; no temporary is as large as a row."""
-        wide = np.empty(len(shares) * COLUMNS)
+        wide = np.empty(len(shares) * min(COLUMNS, where.stop - where.start))
         for start in range(where.start, where.stop, COLUMNS):
             part = self._mean[start : min(start + COLUMNS, where.stop)]
             block = wide[: len(shares) * len(part)].reshape(len(shares), -1)

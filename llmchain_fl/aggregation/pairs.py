@@ -25,7 +25,10 @@ def best_pair(left: Floats, right: Floats, rank: int, spare: NDArray[np.floating
     approximation. Where the product has fewer directions, B gets zeros and A orthonormal rows taken from ``spare``
     (rank x d_in): a direction that is zero in both factors could never be trained again.
 
-    Needs rank <= d_in. Raises LinAlgError where a number is not finite.
+    Needs rank <= d_in.
+
+    Raises:
+        LinAlgError: a number is not finite.
     """
     if left.shape[1] > min(left.shape[0], right.shape[1]):
         return best_pair_of(left @ right, rank, spare)
@@ -46,8 +49,14 @@ def best_pair_of(matrix: Floats, rank: int, spare: NDArray[np.floating]) -> Pair
 
 
 def leading_vectors(gram: Floats, count: int) -> Floats:
-    """The eigenvectors (n x min(count, n)) of the largest eigenvalues of a symmetric n x n matrix, falling."""
+    """The eigenvectors (n x min(count, n)) of the largest eigenvalues of a symmetric n x n matrix, falling.
+
+    Raises:
+        LinAlgError: a number is not finite.
+    """
     size = len(gram)
+    if not np.isfinite(gram).all():
+        raise np.linalg.LinAlgError("no eigenvectors of numbers that are not finite")
     if count >= size:
         return np.asarray(np.linalg.eigh(gram)[1][:, ::-1])
     vectors = eigh(gram, subset_by_index=[size - count, size - 1], check_finite=False)[1]
