@@ -50,7 +50,7 @@ def adapter(rng: np.random.Generator, shapes: list[tuple[int, int]], rank: int) 
 
 
 def rounds_of(rule: Rule, start: Arrays, moves: list[Arrays], rank: int) -> tuple[Round, Round]:
-    """A round of this rule over a number of replies, and the plain mean of the same; ``moves``: where the sites went."""
+    """A round of this rule over a number of replies, and the plain mean of them; ``moves``: where the sites went."""
 
     def weight_of(module: str) -> Any:
         shape = start[f"{module}.lora_B"].shape[0], start[f"{module}.lora_A"].shape[1]

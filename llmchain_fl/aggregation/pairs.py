@@ -76,7 +76,8 @@ def orthonormal_rows(right: Floats) -> tuple[Floats, Floats, Floats]:
     | condition below some 1e7 | both turns: a fifth of the time of Householder's QR |
     | above, dependent or zero rows | Householder's QR |
     """
-    lower, rows = np.eye(len(right)), right
+    lower: Floats = np.eye(len(right))
+    rows = right
     try:
         for _ in range(2):
             gram = rows @ rows.T
