@@ -85,7 +85,7 @@ def orthonormal_rows(right: Floats) -> tuple[Floats, Floats, Floats]:
             inverse = np.linalg.inv(factor)
             if np.abs(gram - np.eye(len(gram))).max(initial=0.0) < NEARLY:
                 return lower @ factor, inverse, rows
-            lower, rows = factor, inverse @ rows
+            lower, rows = np.asarray(factor), np.asarray(inverse @ rows)
     except np.linalg.LinAlgError:
         pass
     q, r = np.linalg.qr(right.T)
