@@ -210,8 +210,12 @@ def check_adapter(arrays: Arrays, scale: float) -> None:
     odd = set(arrays) ^ expected
     if odd:
         raise ModelError(f"{min(odd)!r} is not part of a pair of factors or of a head", remedy=_REMEDY)
+    more = [ending for ending in (CORE, FOLD_A, FOLD_B) if any(name.endswith(f".{ending}") for name in arrays)]
     for module in modules(arrays):
-        _check_shapes({n.rpartition(".")[2]: a.shape for n, a in arrays.items() if n.startswith(f"{module}.")}, module)
+        a, b = arrays[f"{module}.{LORA_A}"].shape, arrays[f"{module}.{LORA_B}"].shape
+        if more or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+            names = [(ending, f"{module}.{ending}") for ending in (LORA_A, LORA_B, *more)]
+            _check_shapes({ending: arrays[name].shape for ending, name in names if name in arrays}, module)
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], module: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmchain_fl.aggregation.factors import SiteShape, check_thin
+from llmchain_fl.aggregation.pairs import leading_pair
 from llmchain_fl.aggregation.rule import (
     CORE,
     LORA_A,
@@ -20,7 +21,6 @@ from llmchain_fl.aggregation.rule import (
     modules,
     sent_names,
 )
-from llmchain_fl.aggregation.stack import leading_pair
 from llmchain_fl.core.errors import ModelError
 
 

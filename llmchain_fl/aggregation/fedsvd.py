@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmchain_fl.aggregation.factors import check_thin
+from llmchain_fl.aggregation.pairs import best_pair
 from llmchain_fl.aggregation.rule import (
     LORA_A,
     LORA_B,
@@ -21,7 +22,6 @@ from llmchain_fl.aggregation.rule import (
     modules,
     sent_names,
 )
-from llmchain_fl.aggregation.stack import best_pair
 
 
 class FedSvd(Rule):

@@ -8,6 +8,7 @@ import numpy as np
 
 from llmchain_fl.aggregation.factors import SiteShape, check_thin, rank_of, rescaled, sliced
 from llmchain_fl.aggregation.mean import Noise, no_noise
+from llmchain_fl.aggregation.pairs import best_pair, best_pair_of
 from llmchain_fl.aggregation.rule import (
     LORA_A,
     LORA_B,
@@ -16,15 +17,15 @@ from llmchain_fl.aggregation.rule import (
     Rule,
     modules,
 )
-from llmchain_fl.aggregation.stack import ProductRound, best_pair
+from llmchain_fl.aggregation.stack import ProductRound, pair_of
 
 
 class FlexLora(Rule):
     """``sum_k w_k s_k B_k A_k = U S V^T``; the global pair is ``B = U_r S_r / s``, ``A = V_r^T``, r the global rank.
 
     A site of rank r_k is handed the first r_k directions, the best approximation of that rank. The sum is a stack of
-    factors; QR of the stack and the SVD of a small matrix, O((d_out + d_in) n^2 + n^3) with n = min(sum_k r_k, m),
-    m = min(d_out, d_in).
+    factors; their Gram matrices and the r leading eigenvectors of a small one (:mod:`.pairs`), O((d_out + d_in) n^2 +
+    n^3) with n = min(sum_k r_k, m), m = min(d_out, d_in).
 
     | asked of the rule | answer |
     |---|---|
@@ -84,6 +85,10 @@ class _Truncated(ProductRound):
         arrays = self._head.finish()
         for module in modules(arrays) if self._head.counted else ():
             a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
-            left, right = best_pair(*self._products.pair(module), arrays[a].shape[0], arrays[a])
+            terms, rank = self._products.terms(module), arrays[a].shape[0]
+            if terms is None:
+                left, right = best_pair_of(self._products.matrix(module), rank, arrays[a])
+            else:
+                left, right = best_pair(*pair_of(terms), rank, arrays[a])
             arrays[b], arrays[a] = (left / self._scale).astype(np.float32), right.astype(np.float32)
         return arrays

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.aggregation.factors import SiteShape, product_pair, rescaled, sliced
+from llmchain_fl.aggregation.factors import SiteShape, rescaled, sliced
 from llmchain_fl.aggregation.mean import Noise, no_noise
 from llmchain_fl.aggregation.rule import (
     FOLD_A,
@@ -21,7 +21,7 @@ from llmchain_fl.aggregation.rule import (
     WeightOf,
     modules,
 )
-from llmchain_fl.aggregation.stack import ProductRound, folded
+from llmchain_fl.aggregation.stack import ProductRound, folded, folded_matrix
 
 
 class Flora(Rule):
@@ -49,7 +49,8 @@ class Flora(Rule):
     | no site | the global adapter; A is not drawn again |
     | nothing learnt (B_k = 0 everywhere) | the fold as it was, none in the first round |
     | the global B is not 0 (an earlier adapter) | ``begin`` moves its product into the fold |
-    | more than m = min(d_out, d_in) directions | their sum is kept itself; memory stays bounded |
+    | equal sites | the product of one; each has its columns, for nothing is factorised |
+    | more than m = min(d_out, d_in) columns | their sum is kept itself, beside the identity; memory stays bounded |
     """
 
     name = "flora"
@@ -70,8 +71,7 @@ class Flora(Rule):
         for module in modules(arrays):
             name = f"{module}.{LORA_B}"
             if start[name].any():
-                pair = {n: start[n] for n in (name, f"{module}.{LORA_A}")}
-                start |= folded(start, module, *product_pair(pair, module, scale))
+                start |= folded(start, module, [(1.0, scale, start[name], start[f"{module}.{LORA_A}"])])
                 start[name] = np.zeros_like(start[name])
         return start
 
@@ -93,7 +93,11 @@ class _Stacked(ProductRound):
         result = {n: a for n, a in arrays.items() if not n.endswith((FOLD_A, FOLD_B))}
         for module in modules(arrays):
             a, b = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
-            result |= folded(arrays, module, *self._products.pair(module))
+            terms = self._products.terms(module)
+            if terms is None:
+                result |= folded_matrix(arrays, module, self._products.matrix(module))
+            else:
+                result |= folded(arrays, module, terms)
             result[a], result[b] = drawn_anew(a, arrays[a]), np.zeros_like(arrays[b])
         return result
 

@@ -7,13 +7,12 @@ import math
 import numpy as np
 
 from llmchain_fl.aggregation.admission import refuse
-from llmchain_fl.aggregation.factors import SiteShape, names_of, product_pair, rank_of, rescaled, sliced
-from llmchain_fl.aggregation.mean import Noise, blend, no_noise
+from llmchain_fl.aggregation.factors import SiteShape, names_of, rank_of, rescaled, sliced
+from llmchain_fl.aggregation.mean import Noise, no_noise
 from llmchain_fl.aggregation.measure import product_norm
+from llmchain_fl.aggregation.packed import RunningMean
 from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Adapter, Arrays, FactorMean, Rule, SiteFactors, modules
-from llmchain_fl.aggregation.stack import check_pairs
-
-Means = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]
+from llmchain_fl.aggregation.site_pairs import PackedSite, Packings
 
 
 class HetLora(Rule):
@@ -68,43 +67,52 @@ class _NormWeighted:
     def __init__(self, global_arrays: Arrays, scale: float) -> None:
         self._head = FactorMean(global_arrays, scale, names_of((), global_arrays))
         self._global, self._scale = self._head.finish(), scale
-        names = [name for name in self._global if name.endswith((LORA_A, LORA_B))]
-        self._by_norm: Means = {name: np.zeros(self._global[name].shape) for name in names}
-        self._plain: Means = {name: np.zeros(self._global[name].shape) for name in names}
-        self._mass = self._weights = 0.0
-        self._rank = 0
+        self._packings = Packings(self._global, scale, rank_of(self._global))
+        self._whole = self._packings.of(rank_of(self._global))
+        lefts = sum(array.size for name, array in self._global.items() if name.endswith(LORA_B))
+        self._by_norm, self._plain = (RunningMean(self._whole.size, lefts) for _ in range(2))
+        self._mass, self._rank = 0.0, 0
 
     def add(self, site: SiteFactors) -> None:
-        rank = check_pairs(site, self._global, self._scale, rank_of(self._global))
-        pairs = (product_pair(site.arrays, module, site.scale) for module in modules(self._global))
-        mass = site.weight * math.hypot(*(product_norm(*pair) for pair in pairs))
+        packed = self._packings.packed(site)
+        mass = site.weight * site.scale * self._length(packed)
         if not math.isfinite(self._mass + mass):
             raise refuse("weight", "a weight times a norm is not finite", remedy="use weights of a smaller unit")
         self._head.add(site)
-        self._rank = max(self._rank, rank)
-        self._mass, self._weights = self._mass + mass, self._weights + site.weight
+        self._rank, self._mass = max(self._rank, packed.rank), self._mass + mass
         if mass > 0:
-            self._blend(self._by_norm, site, rank, mass / self._mass)
-        if self._mass == 0:
-            self._blend(self._plain, site, rank, site.weight / self._weights)
+            self._count(self._by_norm, mass, site, packed)
+        elif self._mass == 0:
+            self._count(self._plain, site.weight, site, packed)
 
     def finish(self, noise: Noise | None = None) -> Adapter:
         no_noise(noise)
         arrays = self._head.finish()
-        means = self._by_norm if self._mass > 0 else self._plain
-        for name, mean in means.items() if self._head.counted else ():
+        mean = (self._by_norm if self._mass > 0 else self._plain).value().astype(np.float32)
+        for name in self._whole.shapes if self._head.counted else ():
             cut = (slice(self._rank),) if name.endswith(LORA_A) else (slice(None), slice(self._rank))
-            arrays[name][cut] = mean[cut].astype(np.float32)
+            arrays[name][cut] = self._whole.view(mean, name)[cut]
         return arrays
 
-    def _blend(self, means: Means, site: SiteFactors, rank: int, share: float) -> None:
-        for name, mean in means.items():
-            if name.endswith(LORA_A):
-                blend(mean[:rank], site.arrays[name], share)
-                mean[rank:] *= 1 - share
-            else:
-                blend(mean[:, :rank], site.arrays[name], share, site.scale / self._scale)
-                mean[:, rank:] *= 1 - share
+    def _length(self, packed: PackedSite) -> float:
+        """``||B_k A_k||`` over all modules."""
+        packing, wide = self._packings.of(packed.rank), packed.vector.astype(np.float64)
+        pairs = [
+            (packing.view(wide, f"{m}.{LORA_B}"), packing.view(wide, f"{m}.{LORA_A}")) for m in modules(self._global)
+        ]
+        return math.hypot(*(product_norm(*pair) for pair in pairs))
+
+    def _count(self, mean: RunningMean, weight: float, site: SiteFactors, packed: PackedSite) -> None:
+        """With zeros up to the global rank."""
+        row, packing = mean.row, self._packings.of(packed.rank)
+        if packing is self._whole:
+            row[...] = packed.vector
+        else:
+            row[...] = 0.0
+            for name in packing.shapes:
+                cut = (slice(packed.rank),) if name.endswith(LORA_A) else (slice(None), slice(packed.rank))
+                self._whole.view(row, name)[cut] = packing.view(packed.vector, name)
+        mean.count(weight, site.scale / self._scale)
 
 
 def self_pruned_rank(before: Arrays, after: Arrays, gamma: float) -> int:

@@ -11,14 +11,26 @@ from numpy.typing import NDArray
 from llmchain_fl.aggregation.admission import refuse
 from llmchain_fl.aggregation.factors import CORE, LORA_B, Arrays, SiteFactors, modules, product_pair
 
+CLEAR = 1e-3
+"""Part of ``||left|| ||right||`` above which the square of the product is known to 1e-9."""
+
 
 def product_norm(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     """Frobenius norm of ``left @ right`` without forming it.
 
-    left (d_out x R), right (R x d_in): with left = Q_l R_l and right^T = Q_r R_r, the norm is that of the small
-    R_l R_r^T. O((d_out + d_in) R^2). The Gram form tr(left^T left right right^T) costs the same but squares first:
-    it cannot see an error below 1e-8 of the factors; this one sees 1e-15.
+    left (d_out x R), right (R x d_in). O((d_out + d_in) R^2) in both ways:
+
+    | product | way |
+    |---|---|
+    | at least CLEAR of the factors' norms | ``tr(left^T left right right^T)``: one product for each factor |
+    | shorter (terms that cancel) | left = Q_l R_l, right^T = Q_r R_r: the norm of R_l R_r^T |
+
+    The first squares before it sums, so it cannot see below 1e-8 of the factors; the second sees 1e-15.
     """
+    lefts, rights = left.T @ left, right @ right.T
+    square = float(np.vdot(lefts, rights))
+    if square > CLEAR**2 * float(np.vdot(left, left)) * float(np.vdot(right, right)):
+        return math.sqrt(square)
     small_left = np.linalg.qr(left).R
     small_right = np.linalg.qr(right.T).R
     return float(np.linalg.norm(small_left @ small_right.T))

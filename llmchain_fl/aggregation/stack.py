@@ -1,11 +1,13 @@
-"""Sums of products, kept as factors while these are the smaller, and their singular values. Numpy only."""
+"""Sums of products, kept as factors while these are the smaller. Numpy only."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llmchain_fl.aggregation.admission import refuse
 from llmchain_fl.aggregation.factors import (
     FOLD_A,
     FOLD_B,
@@ -13,84 +15,107 @@ from llmchain_fl.aggregation.factors import (
     LORA_B,
     Arrays,
     SiteFactors,
-    modules,
     names_of,
     rank_of,
 )
-from llmchain_fl.aggregation.mean import FactorMean, fits
-from llmchain_fl.core.errors import ModelError
+from llmchain_fl.aggregation.mean import FactorMean
+from llmchain_fl.aggregation.site_pairs import PackedSite, Packings
 
 Floats = NDArray[np.float64]
 Pair = tuple[Floats, Floats]
-ROUNDING = 2.0**-25
-"""Half a unit of float32: what is smaller, relative to the terms of a sum, is rounding and not a direction."""
-_LARGEST = float(np.finfo(np.float32).max)
+Term = tuple[float, float, NDArray[np.floating], NDArray[np.floating]]
+"""w, s, B (d_out x r) and A (r x d_in): the product ``w s B A``."""
 
 
-def check_pairs(site: SiteFactors, global_arrays: Arrays, scale: float, largest: int | None = None) -> int:
-    """The rank of a site that brings a whole pair for each module; ranks may differ from the global one.
+@dataclass(frozen=True)
+class _Block:
+    """What one site brought."""
 
-    Raises:
-        AdmissionError: a factor is missing, the pair does not fit the module or has a rank above ``largest``, or the
-            product does not fit float32.
-    """
-    ranks = set()
-    for module in modules(global_arrays):
-        names = f"{module}.{LORA_A}", f"{module}.{LORA_B}"
-        missing = [name for name in names if name not in site.arrays]
-        if missing:
-            raise refuse("missing-name", f"a site brings no {missing[0]!r}", remedy="ask the sites for both factors")
-        a, b = (site.arrays[name] for name in names)
-        ranks.add(b.shape[-1] if b.ndim else 0)
-        rank = max(ranks)
-        wanted = (rank, global_arrays[names[0]].shape[1]), (global_arrays[names[1]].shape[0], rank)
-        if (a.shape, b.shape) != wanted or not 1 <= rank <= (largest or rank) or len(ranks) > 1:
-            message = f"the factors of {module!r} have the shapes {a.shape} and {b.shape}; {wanted} would fit"
-            raise refuse("wrong-shape", message, remedy="give the site one rank, at most that of the global adapter")
-        ratio = site.scale / scale
-        if not (fits(a) and fits(b, ratio) and _length(a) * _length(b) * ratio <= _LARGEST):
-            raise refuse("not-finite", f"the product of {module!r} does not fit float32", remedy="lower its lr")
-    return max(ranks, default=0)
+    weight: float
+    scale: float
+    packed: PackedSite
 
 
-def _length(array: NDArray[np.floating]) -> float:
-    return float(np.linalg.norm(array.astype(np.float64)))
+@dataclass
+class _Waiting:
+    """Modules of one shorter side m: how many blocks are in their sums, and the columns of those that are not."""
+
+    shorter: int
+    modules: list[str]
+    summed: int = 0
+    columns: int = 0
 
 
 class ProductMean:
     """Streaming ``sum_k w_k s_k B_k A_k / sum_k w_k`` of every module, as a stack of factors of any ranks.
 
-    The stack grows by r_k with each site. Once it is longer than m = min(d_out, d_in) the sum itself is the smaller:
-    the blocks are multiplied out, all at once, and added to it; the next ones are stacked again. So a site costs
-    2 d_out d_in r_k operations in large products, and no factorisation before the round is closed. Memory: m + r_k
-    columns and the d_out x d_in sum (which is as many numbers as at most m columns), whatever the number of sites.
+    A site is copied, and that is all: r_k (d_out + d_in) numbers. The stack of a module grows by r_k with each site.
+    Once it is longer than m = min(d_out, d_in) the sum itself is the smaller: the waiting blocks are multiplied out in
+    one product, 2 d_out d_in r_k operations a site, and added to it. No factorisation before the round is closed.
+    Memory: m + r_k columns and the d_out x d_in sum, whatever the number of sites.
 
-    ================================  =====================================================
-    sites                             pair
-    ================================  =====================================================
-    ranks that sum to at most m       their factors side by side
-    more                              the sum, and the identity on the shorter side
-    ================================  =====================================================
+    | sites | what stands for them |
+    |---|---|
+    | none | no terms: 0 |
+    | ranks that sum to at most m | their factors, as they came (:meth:`terms`) |
+    | more | the mean itself (:meth:`matrix`) |
 
     Args:
-        global_arrays: the adapter of the last round, for names and dimensions.
+        packings: how the sites lie in vectors.
+        global_arrays: the adapter of the last round, for dimensions.
     """
 
-    def __init__(self, global_arrays: Arrays) -> None:
-        shapes = {
-            module: (global_arrays[f"{module}.{LORA_B}"].shape[0], global_arrays[f"{module}.{LORA_A}"].shape[1])
-            for module in modules(global_arrays)
-        }
-        self._stacks = {module: _Stack(*shape) for module, shape in shapes.items()}
+    def __init__(self, packings: Packings, global_arrays: Arrays) -> None:
+        self._packings, self._total = packings, 0.0
+        sides: dict[int, list[str]] = {}
+        for module in packings.modules:
+            d_out, d_in = global_arrays[f"{module}.{LORA_B}"].shape[0], global_arrays[f"{module}.{LORA_A}"].shape[1]
+            sides.setdefault(min(d_out, d_in), []).append(module)
+        self._waiting = [_Waiting(shorter, names) for shorter, names in sides.items()]
+        self._side = {name: waiting for waiting in self._waiting for name in waiting.modules}
+        self._blocks: list[_Block] = []
+        self._gone = 0
+        """Blocks that are in all sums, and no longer held."""
+        self._sums: dict[str, Floats] = {}
 
-    def add(self, site: SiteFactors) -> None:
-        """Count one site in; it must have passed :func:`check_pairs`."""
-        for module, stack in self._stacks.items():
-            stack.add(site.arrays[f"{module}.{LORA_B}"], site.arrays[f"{module}.{LORA_A}"], site.scale, site.weight)
+    def add(self, site: SiteFactors, packed: PackedSite) -> None:
+        """Count one site in, as :meth:`Packings.packed` made it."""
+        self._blocks.append(_Block(site.weight, site.scale, packed))
+        self._total += site.weight
+        for waiting in self._waiting:
+            waiting.columns += packed.rank
+            if waiting.columns > waiting.shorter:
+                self._multiply_out(waiting)
+        gone = min((waiting.summed for waiting in self._waiting), default=0)
+        del self._blocks[: gone - self._gone]
+        self._gone = gone
 
-    def pair(self, module: str) -> Pair:
-        """The mean of one module, float64: d_out x n and n x d_in, n <= the sum of the ranks and <= m."""
-        return self._stacks[module].pair()
+    def terms(self, module: str) -> list[Term] | None:
+        """The products whose sum the mean is, or None: there are so many that :meth:`matrix` is the smaller."""
+        return None if module in self._sums else self._stacked(module, self._total)
+
+    def matrix(self, module: str) -> Floats:
+        """The mean of one module, d_out x d_in, where :meth:`terms` has none; the caller's own."""
+        mean, waiting = self._sums[module] / self._total, self._stacked(module, self._total)
+        return mean + product(waiting) if waiting else mean
+
+    def _stacked(self, module: str, total: float) -> list[Term]:
+        b, a = f"{module}.{LORA_B}", f"{module}.{LORA_A}"
+        terms: list[Term] = []
+        for block in self._blocks[self._side[module].summed - self._gone :]:
+            packing = self._packings.of(block.packed.rank)
+            left, right = packing.view(block.packed.vector, b), packing.view(block.packed.vector, a)
+            terms.append((block.weight / total, block.scale, left, right))
+        return terms
+
+    def _multiply_out(self, waiting: _Waiting) -> None:
+        for module in waiting.modules:
+            summed = product(self._stacked(module, 1.0))
+            if module in self._sums:
+                self._sums[module] += summed
+            else:
+                self._sums[module] = summed
+        waiting.summed, waiting.columns = self._gone + len(self._blocks), 0
 
 
 class ProductRound:
@@ -99,119 +124,86 @@ class ProductRound:
     def __init__(self, global_arrays: Arrays, scale: float) -> None:
         self._head = FactorMean(global_arrays, scale, names_of((), global_arrays))
         self._global, self._scale = self._head.finish(), scale
-        self._products = ProductMean(global_arrays)
+        self._packings = Packings(self._global, scale, rank_of(self._global))
+        self._products = ProductMean(self._packings, self._global)
 
     def add(self, site: SiteFactors) -> None:
         """Count one site in, or raise AdmissionError and count nothing of it."""
-        check_pairs(site, self._global, self._scale, rank_of(self._global))
+        packed = self._packings.packed(site)
         self._head.add(site)
-        self._products.add(site)
+        self._products.add(site, packed)
 
 
-class _Stack:
-    """The blocks of one module: (weight, scale, left, right), and what they summed up to before; their mean is the
-    value."""
-
-    def __init__(self, d_out: int, d_in: int) -> None:
-        self._shape, self._shorter = (d_out, d_in), min(d_out, d_in)
-        self._blocks: list[tuple[float, float, NDArray[np.floating], NDArray[np.floating]]] = []
-        self._length, self._total = 0, 0.0
-        self._sum: Floats | None = None
-
-    def add(self, left: NDArray[np.floating], right: NDArray[np.floating], scale: float, weight: float) -> None:
-        self._blocks.append((weight, scale, left.astype(np.float32), right.astype(np.float32)))
-        self._length += right.shape[0]
-        self._total += weight
-        if self._length > self._shorter:
-            self._multiply_out()
-
-    def pair(self) -> Pair:
-        if self._sum is None:
-            return self._stacked(self._total or 1.0)
-        self._multiply_out()
-        mean, one = self._sum / self._total, np.eye(self._shorter)
-        return (mean, one) if self._shorter == self._shape[1] else (one, mean)
-
-    def _stacked(self, total: float) -> Pair:
-        if not self._blocks:
-            return np.zeros((self._shape[0], 0)), np.zeros((0, self._shape[1]))
-        left = np.hstack([block.astype(np.float64) * (w / total * s) for w, s, block, _ in self._blocks])
-        return left, np.vstack([block.astype(np.float64) for _, _, _, block in self._blocks])
-
-    def _multiply_out(self) -> None:
-        left, right = self._stacked(1.0)
-        self._sum = left @ right if self._sum is None else self._sum + left @ right
-        self._blocks.clear()
-        self._length = 0
+def pair_of(terms: Sequence[Term]) -> Pair:
+    """One or more terms side by side, float64: the sum is the product of the two."""
+    left = np.concatenate([b for _, _, b, _ in terms], axis=1, dtype=np.float64)
+    left *= _factors(terms)
+    return left, np.concatenate([a for _, _, _, a in terms], axis=0, dtype=np.float64)
 
 
-def thin_svd(left: Floats, right: Floats) -> tuple[Floats, Floats, Floats]:
-    """U (d_out x k), S (k), V^T (k x d_in) of ``left @ right``, k = min(n, d_out, d_in).
+def product(terms: Sequence[Term]) -> Floats:
+    """The sum of one or more terms, d_out x d_in."""
+    left, right = pair_of(terms)
+    return left @ right
 
-    ``left = Q_l R_l``, ``right^T = Q_r R_r``, SVD of the small ``R_l R_r^T``: O((d_out + d_in) n^2 + n^3).
+
+def folded(arrays: Arrays, module: str, terms: Sequence[Term]) -> dict[str, NDArray[np.float32]]:
+    """The fold of one module after the terms went into it, two arrays by name: side by side while they are the smaller.
+
+    | terms, with the fold of before | fold |
+    |---|---|
+    | 0 on one side (nothing learnt, nothing lost) | left out |
+    | none, or all left out | as it was; no arrays if there was none |
+    | ranks that sum to at most m = min(d_out, d_in) | each with its own columns, nothing is factorised |
+    | more | the sum itself, and the identity on the shorter side |
     """
-    out, into = np.linalg.qr(left), np.linalg.qr(right.T)
-    u, values, vt = np.linalg.svd(out.R @ into.R.T, full_matrices=False)
-    return out.Q @ u, values, vt @ into.Q.T
+    names = f"{module}.{FOLD_B}", f"{module}.{FOLD_A}"
+    live = [term for term in terms if not (_zero(term[2]) or _zero(term[3]))]
+    if names[0] in arrays:
+        live.append((1.0, 1.0, arrays[names[0]], arrays[names[1]]))
+    if not live:
+        return {}
+    d_out, d_in = live[0][2].shape[0], live[0][3].shape[1]
+    rank = sum(b.shape[1] for _, _, b, _ in live)
+    if rank > min(d_out, d_in):
+        return folded_matrix({}, module, _plain_sum(live))
+    left = np.concatenate([b for _, _, b, _ in live], axis=1, dtype=np.float32)
+    left *= np.float32(_factors(live))
+    return {names[0]: left, names[1]: np.concatenate([a for _, _, _, a in live], dtype=np.float32)}
 
 
-def best_pair(left: Floats, right: Floats, rank: int, spare: NDArray[np.floating]) -> Pair:
-    """The best rank-``rank`` approximation of ``left @ right`` (Eckart & Young 1936): ``B = U S``, ``A = V^T``.
-
-    The rows of A are orthonormal and in the order of falling S, so the first r_k of them are the best rank-r_k
-    approximation. Where the product has fewer directions, B gets zeros and A orthonormal rows taken from ``spare``
-    (rank x d_in): a direction that is zero in both factors could never be trained again.
-
-    Needs rank <= d_in.
-    """
-    u, values, vt = thin_svd(left, right)
-    count = min(rank, len(values))
-    b, a = np.zeros((left.shape[0], rank)), np.zeros((rank, right.shape[1]))
-    b[:, :count], a[:count] = u[:, :count] * values[:count], vt[:count]
-    if count < rank:
-        q = np.linalg.qr(np.vstack([a[:count], spare[:rank].astype(np.float64)]).T).Q
-        a[count:] = q[:, count:rank].T
-    return b, a
-
-
-def tidy(left: Floats, right: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """``left @ right`` as a balanced float32 pair of the least rank: ``U S^(1/2)``, ``S^(1/2) V^T``.
-
-    Directions below ``ROUNDING`` of the largest term (column norm x row norm) are what rounding left of terms that
-    cancel; they are dropped. Nothing else is truncated: rank <= min(n, d_out, d_in).
-    """
-    terms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=1)
-    u, values, vt = thin_svd(left, right)
-    rank = int(np.sum(values > ROUNDING * max(terms, default=0.0)))
-    root = np.sqrt(values[:rank])
-    return (u[:, :rank] * root).astype(np.float32), (root[:, None] * vt[:rank]).astype(np.float32)
-
-
-def leading_pair(weight: NDArray[np.floating], start: NDArray[np.floating], turns: int = 8) -> Pair:
-    """Near the first r singular directions of ``weight`` (d_out x d_in): U (d_out x r), V^T (r x d_in), orthonormal.
-
-    Subspace iteration from ``start`` (r x d_in; Halko, Martinsson & Tropp 2011, algorithm 4.4): O(turns d_out d_in r),
-    no full SVD. The same start gives the same directions.
-
-    Raises:
-        ModelError: ``weight`` has another d_in than ``start``, or is not finite.
-    """
-    if weight.ndim != 2 or weight.shape[1] != start.shape[1] or not np.isfinite(weight).all():
-        message = f"no singular directions of an array of shape {weight.shape} for d_in = {start.shape[1]}"
-        raise ModelError(message, remedy="give the finite d_out x d_in matrix of this module")
-    matrix = weight.astype(np.float64)
-    q = np.linalg.qr(matrix @ start.astype(np.float64).T).Q
-    for _ in range(turns):
-        q = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ q).Q).Q
-    u, _, vt = np.linalg.svd(q.T @ matrix, full_matrices=False)
-    return q @ u, vt
-
-
-def folded(arrays: Arrays, module: str, left: Floats, right: Floats) -> dict[str, NDArray[np.float32]]:
-    """The fold of one module after ``left @ right`` went into it: two arrays by name, none when it comes out as 0."""
+def folded_matrix(arrays: Arrays, module: str, matrix: Floats) -> dict[str, NDArray[np.float32]]:
+    """:func:`folded` of a matrix that is there itself."""
     names = f"{module}.{FOLD_B}", f"{module}.{FOLD_A}"
     if names[0] in arrays:
-        left = np.hstack([left, arrays[names[0]].astype(np.float64)])
-        right = np.vstack([right, arrays[names[1]].astype(np.float64)])
-    b, a = tidy(left, right)
-    return {names[0]: b, names[1]: a} if b.shape[1] else {}
+        matrix = matrix + _plain_sum([(1.0, 1.0, arrays[names[0]], arrays[names[1]])])
+    if not matrix.any():
+        return {}
+    one, whole = np.eye(min(matrix.shape), dtype=np.float32), matrix.astype(np.float32)
+    b, a = (whole, one) if matrix.shape[1] <= matrix.shape[0] else (one, whole)
+    return {names[0]: b, names[1]: a}
+
+
+def _factors(terms: Sequence[Term]) -> Floats:
+    """w s of each column."""
+    return np.repeat([weight * scale for weight, scale, _, _ in terms], [b.shape[1] for _, _, b, _ in terms])
+
+
+def _zero(array: NDArray[np.floating]) -> bool:
+    return not np.vdot(array, array) and not array.any()
+
+
+def _plain_sum(terms: Sequence[Term]) -> Floats:
+    """The sum of the terms; one with the identity on a side, as :func:`folded_matrix` makes it, is not multiplied."""
+    whole = [_matrix(term) for term in terms]
+    others = [term for term, matrix in zip(terms, whole, strict=True) if matrix is None]
+    matrices = [matrix for matrix in whole if matrix is not None] + ([product(others)] if others else [])
+    return sum(matrices[1:], start=matrices[0])
+
+
+def _matrix(term: Term) -> Floats | None:
+    weight, scale, b, a = term
+    for one, whole in ((a, b), (b, a)):
+        if one.shape[0] == one.shape[1] and np.array_equal(one, np.eye(len(one))):
+            return whole.astype(np.float64) * (weight * scale)
+    return None

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from llmchain_fl.aggregation.pairs import leading_pair
 from llmchain_fl.aggregation.rule import LORA_A, LORA_B, Arrays, SiteFactors
-from llmchain_fl.aggregation.stack import leading_pair
 from llmchain_fl.robust.align import Coordinates
 from llmchain_fl.robust.gram import inner, stacked_gram
 from llmchain_fl.robust.moving import Floats, Pair, Path, Rows, within

@@ -1,4 +1,4 @@
-"""The parts rules are made of: how an adapter is read, the streaming mean, stacks and their singular values."""
+"""The parts rules are made of: how an adapter is read, and the streaming mean."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchain_fl.aggregation.factors import SiteFactors, SiteShape, check_adapter, rank_of, serving
-from llmchain_fl.aggregation.mean import BLOCK, FactorMean, blend, fits
+from llmchain_fl.aggregation.mean import FactorMean, fits, short
+from llmchain_fl.aggregation.packed import ROWS, Packing, RunningMean
 from llmchain_fl.aggregation.rule import names_of
-from llmchain_fl.aggregation.stack import ProductMean, best_pair, leading_pair, tidy
 from llmchain_fl.continual.merge import truncate
 from llmchain_fl.core.errors import ModelError
 
@@ -93,21 +93,6 @@ def test_an_adapter_of_several_ranks_has_no_rank():
         rank_of({})
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (BLOCK + 3,), (2, BLOCK + 1), (BLOCK // 2 + 7, 3)])
-def test_the_blocked_mean_is_the_plain_one_for_every_shape(shape):
-    rng = np.random.default_rng(4)
-    mean, array = np.asarray(rng.standard_normal(shape)), np.asarray(rng.standard_normal(shape), np.float32)
-    want = mean + 0.3 * (1.7 * array.astype(np.float64) - mean)
-    blend(mean, array, 0.3, 1.7)
-    np.testing.assert_allclose(mean, want, rtol=1e-15, atol=1e-15)
-
-
-def test_a_ratio_is_applied_in_float64():
-    mean, array = np.zeros(1), np.array([1.0], np.float32)
-    blend(mean, array, 1.0, 1 / 3)
-    assert mean[0] == 1 / 3
-
-
 @pytest.mark.parametrize(
     ("values", "ratio", "good"),
     [
@@ -125,6 +110,74 @@ def test_what_does_not_fit_float32_is_seen(values, ratio, good):
     assert fits(np.array(values, np.float32), ratio) is good
 
 
+@pytest.mark.parametrize(
+    ("values", "ratio", "good"),
+    [
+        ([], 1.0, True),
+        ([], np.inf, False),
+        ([1e15, -1e15], 1.0, True),
+        ([1e15], 1e10, False),
+        ([3e38], 1.0, False),
+        ([np.nan, 1.0], 1.0, False),
+        ([1.0, -np.inf], 1e-9, False),
+        ([0.0], np.inf, False),
+    ],
+)
+def test_a_vector_that_is_called_short_holds_nothing_that_leaves_float32(values, ratio, good):
+    assert short(np.array(values, np.float32), ratio) is good
+
+
+def test_arrays_of_any_strides_and_dtypes_lie_side_by_side_and_come_back():
+    rng = np.random.default_rng(7)
+    arrays = {
+        "turned": rng.standard_normal((3, 5)).astype(np.float32).T,
+        "cut": rng.standard_normal((4, 6))[:, ::2],
+        "short": np.float16(rng.standard_normal(3)),
+        "one": np.array(2.5, np.float32),
+        "none": np.zeros((0, 4), np.float32),
+    }
+    packing = Packing({name: array.shape for name, array in arrays.items()})
+    vector = np.empty(packing.size, np.float32)
+    packing.fill(vector, arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(packing.view(vector, name), array.astype(np.float32))
+    Packing({}).fill(np.empty(0, np.float32), {})
+
+
+@pytest.mark.parametrize("columns", [1, 4, 1000])
+@given(
+    seed=SEEDS, count=st.integers(0, 2 * ROWS + 1), size=st.integers(0, 11), weight=st.sampled_from([1e-300, 1, 1e300])
+)
+def test_the_mean_by_rows_is_the_plain_one_for_every_size_and_weight(columns, seed, count, size, weight):
+    rng = np.random.default_rng(seed)
+    scaled = int(rng.integers(0, size + 1))
+    rows, weights, ratios = rng.standard_normal((count, size)), rng.uniform(0.5, 2.0, count), rng.uniform(0.5, 2, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llmchain_fl.aggregation.packed.COLUMNS", columns)
+        mean = RunningMean(size, scaled)
+        for row, share, ratio in zip(rows.astype(np.float32), weights, ratios, strict=True):
+            mean.row[...] = np.nan  # a reply that is refused
+            mean.row[...] = row
+            mean.count(share * weight, ratio)
+            if rng.random() < 0.3:
+                mean.value()
+        value = mean.value()
+    wide = rows.astype(np.float32).astype(np.float64)
+    wide[:, :scaled] *= ratios[:, None]
+    want = np.average(wide, axis=0, weights=weights) if count else np.zeros(size)
+    np.testing.assert_allclose(value, want, rtol=1e-13, atol=1e-14)
+
+
+@given(seed=SEEDS, weights=st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=3 * ROWS))
+def test_equal_rows_leave_their_own_bits_after_rounding(seed, weights):
+    rows = np.float32(np.random.default_rng(seed).standard_normal(7) * 10.0 ** np.arange(-42, 42, 12))
+    mean = RunningMean(7)
+    for weight in weights:
+        mean.row[...] = rows
+        mean.count(weight)
+    np.testing.assert_array_equal(mean.value().astype(np.float32), rows)
+
+
 @given(seed=SEEDS, count=st.integers(0, 5))
 def test_the_streaming_mean_is_the_plain_mean(seed, count):
     rng = np.random.default_rng(seed)
@@ -139,75 +192,3 @@ def test_the_streaming_mean_is_the_plain_mean(seed, count):
         parts = [ratio * site.arrays[name].astype(np.float64) for ratio, site in zip(ratios, sites, strict=True)]
         want = np.average(parts, axis=0, weights=[site.weight for site in sites]) if sites else start[name]
         np.testing.assert_allclose(array, want, rtol=1e-6, atol=1e-7)
-
-
-@given(seed=SEEDS, count=st.integers(1, 30), d_out=st.integers(1, 9), d_in=st.integers(1, 9))
-def test_a_stack_is_the_sum_of_its_products_also_after_it_was_multiplied_out_and_stays_short(seed, count, d_out, d_in):
-    rng = np.random.default_rng(seed)
-    start = pair(rng, d_out, d_in)
-    stack, want, total = ProductMean(start), np.zeros((d_out, d_in)), 0.0
-    for _ in range(count):
-        site = SiteFactors(
-            pair(rng, d_out, d_in, int(rng.integers(1, 4))), float(rng.uniform(0.5, 2)), rng.uniform(1, 3)
-        )
-        stack.add(site)
-        want += site.weight * site.scale * site.arrays["q.lora_B"].astype(np.float64) @ site.arrays["q.lora_A"]
-        total += site.weight
-        left, right = stack.pair("q")
-        assert left.shape[1] == right.shape[0] <= min(d_out, d_in)
-    np.testing.assert_allclose(left @ right, want / total, atol=1e-10 * max(1.0, np.linalg.norm(want)))
-
-
-def test_an_empty_stack_is_zero():
-    left, right = ProductMean(pair(np.random.default_rng(5))).pair("q")
-    assert (left @ right).shape == (8, 6)
-    assert not (left @ right).any()
-
-
-@given(seed=SEEDS, rank=st.integers(1, 6), have=st.integers(0, 8))
-def test_the_best_pair_is_that_of_the_dense_svd_with_orthonormal_rows_whatever_the_rank(seed, rank, have):
-    rng = np.random.default_rng(seed)
-    left, right = rng.standard_normal((8, have)), rng.standard_normal((have, 6))
-    b, a = best_pair(left, right, rank, rng.standard_normal((rank, 6)))
-    assert (b.shape, a.shape) == ((8, rank), (rank, 6))
-    u, s, vt = np.linalg.svd(left @ right, full_matrices=False)
-    np.testing.assert_allclose(b @ a, (u[:, :rank] * s[:rank]) @ vt[:rank], atol=1e-9)
-    np.testing.assert_allclose(a @ a.T, np.eye(rank), atol=1e-9)
-
-
-def test_spare_rows_that_are_of_no_use_still_leave_orthonormal_rows():
-    left, right = np.ones((8, 1)), np.ones((1, 6))
-    for spare in (np.ones((3, 6)), np.zeros((3, 6))):
-        b, a = best_pair(left, right, 3, spare)
-        np.testing.assert_allclose(a @ a.T, np.eye(3), atol=1e-9)
-        np.testing.assert_allclose(b @ a, np.ones((8, 6)), atol=1e-9)
-
-
-@given(seed=SEEDS, rank=st.integers(1, 5))
-def test_tidying_keeps_the_product_at_its_true_rank_in_balanced_factors(seed, rank):
-    rng = np.random.default_rng(seed)
-    left, right = rng.standard_normal((9, rank)), rng.standard_normal((rank, 7))
-    b, a = tidy(np.hstack([left, left]), np.vstack([right, 2 * right]))
-    assert b.shape[1] == a.shape[0] == rank
-    want = 3 * left @ right
-    np.testing.assert_allclose(b.astype(np.float64) @ a, want, atol=1e-6 * np.linalg.norm(want))
-    np.testing.assert_allclose(b.T @ b, a @ a.T, atol=1e-4 * np.linalg.norm(want))
-
-
-def test_terms_that_cancel_leave_nothing_and_small_directions_stay():
-    rng = np.random.default_rng(6)
-    left, right = rng.standard_normal((9, 3)), rng.standard_normal((3, 7))
-    b, a = tidy(np.hstack([left, -left]), np.vstack([right, right]))
-    assert (b.shape, a.shape) == ((9, 0), (0, 7))
-    b, _ = tidy(left * [1.0, 1.0, 1e-5], right)
-    assert b.shape == (9, 3)
-
-
-@given(seed=SEEDS)
-def test_subspace_iteration_finds_what_the_dense_svd_finds(seed):
-    rng = np.random.default_rng(seed)
-    u, v = (np.linalg.qr(rng.standard_normal((n, 10))).Q for n in (14, 12))
-    values = 0.5 ** np.arange(10)
-    left, right = leading_pair((u * values) @ v.T, rng.standard_normal((4, 12)))
-    np.testing.assert_allclose(left @ left.T, u[:, :4] @ u[:, :4].T, atol=5e-3)
-    np.testing.assert_allclose(right.T @ right, v[:, :4] @ v[:, :4].T, atol=5e-3)
