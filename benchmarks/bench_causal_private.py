@@ -5,8 +5,10 @@
 `instructions` with one stage: clerks' answers to generated messages, five sites, persons of 1 to 4 dialogues, delta
 1e-5, PLD; factor B of LoRA (rule ``ffa``), rank 8. Held-out loss in nats a token of the answer.
 
-* lockstep   30 rounds of one step, everybody in every step; with privacy noise on the masked sum of five sites
-* local      6 rounds of 5 steps at each site, q 0.3; with privacy each site adds the whole noise
+* lockstep   15 rounds of one step; with privacy noise on the masked sum of five sites
+* local      3 rounds of 5 steps at each site; with privacy each site adds the whole noise
+
+Both draw three tenths of the persons for a step, so both see as many dialogues.
 
 Learning rates: the best of three for each arm on dialogues of another seed (``--choose``), which no table shows.
 """
@@ -30,10 +32,10 @@ COMMON = [
 ]
 STAGES = 'stage=[{name="all",rounds=%d}]'
 ARMS = {
-    "lockstep": ["train.method=lockstep", "train.steps=1", "train.sampling_rate=1.0", "train.batch_size=240"],
+    "lockstep": ["train.method=lockstep", "train.steps=1", "train.sampling_rate=0.3", "train.batch_size=72"],
     "local": ["train.steps=5", "train.sampling_rate=0.3", "train.batch_size=72"],
 }
-ROUNDS = {"lockstep": 30, "local": 6}
+ROUNDS = {"lockstep": 15, "local": 3}
 SUM = ["secure.sum=true", "privacy.noise=sum", "secure.survivors=5"]
 LR = {"lockstep": 0.03, "local": 0.03}
 RATES = (0.01, 0.03, 0.1)
