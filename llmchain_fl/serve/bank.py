@@ -2,16 +2,17 @@
 
     y_n = W0 x_n + s_k B_k A_k x_n,   k = adapter of row n
 
-A layer's factors stand in A [K, r, d_in] and B [K, d_out, r], the scale in B, a smaller rank filled up with zeros; a
-pass gathers A[k_n] and B[k_n] and adds two products a layer (LoRAX and vLLM do the same on a GPU). Number 0 is the bare
-base, for what belongs to no adapter (label texts): no request can name it.
+A layer's factors stand in A [K, r, d_in] and B [K, d_out, r], the scale in B, a smaller rank filled up with zeros. A
+padded pass gathers A[k_n] and B[k_n] and adds two products a layer (LoRAX and vLLM do the same on a GPU); a packed one
+(``packed.py``) adds them for the tokens of one adapter after the other. Number 0 is the bare base, for what belongs to
+no adapter (label texts): no request can name it.
 
 ====================================================  =======================================
 case                                                  result
 ====================================================  =======================================
 a layer that an adapter does not change               zeros: the row passes as in the base
 a layer that no adapter changes                       no product at all
-a pass outside :meth:`Bank.rows`                      ModelError: never the base in silence
+a pass outside ``Bank.rows`` and ``Bank.segments``    ModelError: never the base in silence
 a layer that does not keep the rows apart             ModelError
 ====================================================  =======================================
 """
@@ -54,6 +55,15 @@ class Factors:
         )
 
 
+@dataclass(frozen=True)
+class Segment:
+    """The tokens of one adapter in a packed pass, from ``start`` to before ``end``."""
+
+    adapter: int
+    start: int
+    end: int
+
+
 class Bank:
     """The adapters of one base, as many as were given; numbers from 1 in their order.
 
@@ -68,6 +78,7 @@ class Bank:
     def __init__(self, base: Base, held: Sequence[Factors]) -> None:
         self.base, self.count = base, len(held)
         self._index: Tensor | None = None
+        self._segments: Sequence[Segment] = ()
         self._hooks = []
         modules = dict(base.module.named_modules())
         for path in sorted(set().union(*(one.paths() for one in held)) if held else ()):
@@ -86,6 +97,15 @@ class Bank:
         finally:
             self._index = None
 
+    @contextmanager
+    def segments(self, segments: Sequence[Segment]) -> Iterator[None]:
+        """Passes of one row of tokens, which these segments cover."""
+        self._segments = segments
+        try:
+            yield
+        finally:
+            self._segments = ()
+
     def close(self) -> None:
         """Leave the base as it was."""
         for hook in self._hooks:
@@ -93,7 +113,9 @@ class Bank:
 
     def _hook(self, path: str, first: Tensor, second: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         def add(_layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            index, x = self._index, inputs[0]
+            index, x, packed = self._index, inputs[0], self._segments
+            if packed and x.dim() == 3 and x.shape[:2] == (1, packed[-1].end):
+                return _in_segments(x[0], output, first, second, packed)
             if index is None or x.dim() != 3 or len(x) != len(index):
                 what = f"the layer {path} was given {tuple(x.shape)} for {0 if index is None else len(index)} rows"
                 raise ModelError(what, remedy="this architecture does not keep rows apart: serve it one by one")
@@ -101,6 +123,16 @@ class Bank:
             return torch.baddbmm(output.float(), hidden, second[index].transpose(1, 2)).to(output.dtype)
 
         return add
+
+
+def _in_segments(x: Tensor, output: Tensor, first: Tensor, second: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """``output`` [1, T, d_out] with the product of each segment's adapter added to its tokens ``x`` [T, d_in]."""
+    for one in segments:
+        if one.adapter != BARE:
+            hidden = x[one.start : one.end].float() @ first[one.adapter].t()
+            part = output[0, one.start : one.end]
+            part.copy_(torch.addmm(part.float(), hidden, second[one.adapter].t()))
+    return output
 
 
 def _stack(path: str, layer: nn.Module, held: Sequence[Factors]) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
 """Texts -> one vector each, or one for each token, for many adapters in one pass, over an encoder.
 
-A row goes through beside rows of its own kind (``core/tasks/passes.py``), in passes of a number of rows that was found
-to change no bit (``steady.py``).
+Rows go through end to end, without padding, where that was found to change no bit (``packed.py``). Elsewhere a row goes
+through beside rows of its own kind (``core/tasks/passes.py``), in passes of a number of rows that was found to change
+none (``steady.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +21,12 @@ from llmchain_fl.core.tasks.classification import POOLINGS
 from llmchain_fl.core.tasks.passes import Kind, Shape
 from llmchain_fl.core.tasks.text import token_ids
 from llmchain_fl.serve.bank import BARE, Bank
+from llmchain_fl.serve.packed import Packing, packing_for
 from llmchain_fl.serve.steady import Compute, filled, steady_sizes
 
 Words = npt.NDArray[np.int64]
+PACKED: Kind = (0, False)
+"""The kind of every row where rows are packed."""
 TOKENS = "tokens"
 """In place of a pooling: the vector of each token, as the base gives it."""
 
@@ -44,12 +48,14 @@ class Encoder:
         bank: the base with its adapters.
         longest: most tokens of any adapter's task.
         rows: most rows of a pass.
-        sizes: kind of length -> numbers of rows that change no bit.
+        packing: how rows are packed; None: they are padded.
+        sizes: of padded passes, kind of length -> numbers of rows that change no bit.
     """
 
     bank: Bank
     longest: int
     rows: int
+    packing: Packing | None = None
     sizes: dict[Kind, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -68,14 +74,22 @@ class Encoder:
 
     def kind(self, row: Row) -> Kind:
         """Only rows of one kind stand in one pass."""
+        if self.packing is not None:
+            return PACKED
         return Shape(self.rows, self.longest).kind(len(row.ids))
 
     def room(self, kind: Kind) -> int:
         """Most rows of a pass of this kind."""
+        if kind == PACKED:
+            return self.rows
         return self.sizes.get(kind, (1,))[-1]
 
     def vectors(self, rows: Sequence[Row]) -> list[Tensor]:
         """float32 [H] at unit length of each row, or [T, H]. ``rows``: of one kind, not more than there is room for."""
+        if self.packing is not None:
+            with torch.inference_mode():
+                packed = self.packing.hidden(self.bank, rows)
+                return [_vector(row, own, own.new_ones(len(own))).cpu() for row, own in zip(rows, packed, strict=True)]
         sizes = self.sizes.get(self.kind(rows[0]), (1,))
         whole = [*rows, *([rows[0]] * (filled(len(rows), sizes) - len(rows)))]
         with torch.inference_mode():
@@ -88,13 +102,17 @@ class Encoder:
         found = [self.vectors([row])[0] for row in rows]
         return torch.stack(found) if found else torch.zeros(0, self.base.hidden_size)
 
-    def try_sizes(self) -> Mapping[Kind, tuple[int, ...]]:
-        """Find for every kind of length how many rows a pass may have; see ``steady.py``."""
+    def try_passes(self) -> None:
+        """Find how rows may go through: packed, or for every kind of length how many of them; see ``steady.py``."""
+        lengths = np.linspace(2, self.longest, self.rows).round().astype(int)
+        with torch.inference_mode():
+            made_up = [Row(self._ids(int(n)), k % (self.bank.count + 1), "mean") for k, n in enumerate(lengths)]
+            self.packing = packing_for(self.bank, made_up)
+        if self.packing is not None:
+            return
         shape = Shape(self.rows, self.longest)
-        lengths = {shape.kind(length): length for length in range(2, self.longest + 1)}
-        for kind, length in lengths.items():
+        for kind, length in {shape.kind(length): length for length in range(2, self.longest + 1)}.items():
             self.sizes[kind] = steady_sizes(self._over(self._made_up(length)), self.rows)
-        return self.sizes
 
     def _over(self, made_up: Sequence[Row]) -> Compute:
         """Every token's vector, so that whatever is made of a row is the same too; 0 behind a row's end."""
@@ -107,14 +125,16 @@ class Encoder:
         return compute
 
     def _made_up(self, length: int) -> list[Row]:
-        draw = np.random.default_rng(length)
-        known = np.array(sorted(set(self.base.tokenizer.get_vocab().values()) - {self.base.tokenizer.pad_token_id}))
         shape = Shape(self.rows, self.longest)
         shorter = [n for n in range(max(2, length - 7), length + 1) if shape.kind(n) == shape.kind(length)]
         return [
-            Row(draw.choice(known, size=shorter[-1 - k % len(shorter)]), k % (self.bank.count + 1), "mean")
+            Row(self._ids(shorter[-1 - k % len(shorter)], k), k % (self.bank.count + 1), "mean")
             for k in range(self.rows)
         ]
+
+    def _ids(self, length: int, seed: int = 0) -> Words:
+        known = np.array(sorted(set(self.base.tokenizer.get_vocab().values()) - {self.base.tokenizer.pad_token_id}))
+        return np.random.default_rng((length, seed)).choice(known, size=length).astype(np.int64)
 
     def _pass(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """(vectors of tokens [n, T, H], mask [n, T])."""

@@ -55,7 +55,7 @@ def open_engine(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], 
         decoder.check()
         return Engine(spec, tuple(_with_asking(one, bank.base) for one in told), bank, decoder=decoder)
     encoder = Encoder(bank, max(one.task.max_tokens for one in opened), rows)
-    encoder.try_sizes()
+    encoder.try_passes()
     return Engine(
         spec, tuple(_with_head(one, had, encoder) for one, had in zip(told, opened, strict=True)), bank, encoder
     )
