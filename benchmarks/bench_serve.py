@@ -1,16 +1,16 @@
-"""Load on a server over loopback: 64 clients over 8 adapters, against the same server with one row a pass.
+"""Load on a server over loopback: 64 clients over 8 adapters, against one request at a time.
 
-    python benchmarks/bench_serve.py                             # 64 clients, 60 s each
+    python benchmarks/bench_serve.py                             # 64 clients, 60 s each of three servers
     python benchmarks/bench_serve.py --seconds 5 --clients 16
     python benchmarks/bench_serve.py --engine    # no server: processor time of a row, on a machine that others use too
 
 Signed folders of made-up adapters over MiniLM-L6 (rank 8, all linear layers), a process for the server, one for the
-clients, who send made-up texts of 4 to 40 words as fast as they are answered. Printed for each: requests a second, p50
-and p99, the server's processor time of an answer, memory of the server before and after, its growth, answers by status.
-`--engine` also has peft's own way, a request at a time with its adapter switched to, as a server without a bank would.
-Exit code 1
-where an answer is neither 200 nor 429, where memory grows by more than 5 %, or where batching is less than 3 times one
-row a pass.
+clients, who send made-up texts of 4 to 40 words as fast as they are answered. The servers differ in what the model's
+thread does: peft's own way, a request at a time with its adapter switched to, as a server without a bank would; ours
+with one row a pass; ours with BATCH rows. Printed for each: requests a second, p50 and p99, the server's processor time
+of an answer, memory of the server before and after, its growth, answers by status. `--engine` has the same without a
+server, and padded passes beside packed ones. Exit code 1 where an answer is neither 200 nor 429, where memory grows by
+more than 5 %, or where batching is less than 3 times peft's one request at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,20 +41,26 @@ from llmchain_fl.core.adapter.value import AdapterSpec
 from llmchain_fl.core.base_digest import base_digest
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base, locate
 from llmchain_fl.core.secure.identity import Identity
+from llmchain_fl.core.tasks.passes import Kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import TrainSpec, WorkSpec, open_work
 from llmchain_fl.hub import layout
 from llmchain_fl.hub.sealing import seal
 from llmchain_fl.hub.trust import trust_publisher
+from llmchain_fl.serve import up
+from llmchain_fl.serve.bank import BARE
 from llmchain_fl.serve.door import open_adapters
 from llmchain_fl.serve.encoder import Encoder, Row
-from llmchain_fl.serve.engine import open_engine
+from llmchain_fl.serve.engine import Engine, open_engine
 from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.settings import read_settings
+from llmchain_fl.serve.steady import sizes_up_to
 from llmchain_fl.serve.tokens import new_token, token_hash
 
 ADAPTERS, RANK = 8, 8
-BATCHES = {"one row a pass": 1, "16 rows a pass": 16}
+BATCH = 32
+SWITCHED = "peft, switched"
+WAYS = {SWITCHED: 1, "one row a pass": 1, f"{BATCH} rows a pass": BATCH}
 WORDS = [
     *["card", "account", "transfer", "limit", "loan", "rate", "pin", "lost", "stolen", "payment", "refund", "fee"],
     *["charge", "balance", "statement", "exchange", "currency", "wallet", "top", "up", "pending", "declined"],
@@ -123,7 +129,7 @@ def work() -> WorkSpec:
 
 
 def serve_file(folder: Path, batch: int, token: str) -> Path:
-    """The serve file of one of the two servers."""
+    """The serve file of one of the servers."""
     names = [f"a{number}" for number in range(1, ADAPTERS + 1)]
     adapters = "".join(f'[[adapter]]\nfolder = "{name}"\n' for name in names)
     text = f'port = 0\nbase = "minilm"\n{adapters}[tenant.bench]\ntokens = ["{token_hash(token)}"]\n'
@@ -166,10 +172,12 @@ async def press(port: int, clients: int, seconds: float, token: str, server: psu
     return load
 
 
-def measured(folder: Path, batch: int, clients: int, seconds: float) -> Load:
+def measured(folder: Path, way: str, clients: int, seconds: float) -> Load:
     """A server of its own process under load."""
     token = new_token()
-    words = [sys.executable, "-m", "llmchain_fl", "serve", "up", str(serve_file(folder, batch, token))]
+    file = str(serve_file(folder, WAYS[way], token))
+    ours = ["-m", "llmchain_fl", "serve", "up", file]
+    words = [sys.executable, *([__file__, "--switched", file] if way == SWITCHED else ours)]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -184,66 +192,97 @@ def measured(folder: Path, batch: int, clients: int, seconds: float) -> Load:
 
 
 def engine() -> int:
-    """Processor time of a row: one a pass, 16 a pass of rows of one kind and of 8 adapters, the base alone, peft."""
+    """Processor time of a row: packed, padded, one at a time, the base alone, peft."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
-        opened = open_adapters(read_settings(serve_file(Path(place), 16, new_token())))
-        made = open_engine(opened, 16, load_base.__wrapped__)
-        assert made.encoder is not None
-        rows = alike(made.encoder)
-        bare = [replace(row, adapter=0) for row in rows]
-        ways = {"base alone, 16": (bare, 16), "one row a pass": (rows, 1), "16 rows a pass": (rows, 16)}
-        cost = {name: passed(made.encoder, part, size) for name, (part, size) in ways.items()}
-        made.bank.close()
-        cost["peft, one at a time"] = switched(made.encoder.base, opened, rows)
+        opened = open_adapters(read_settings(serve_file(Path(place), BATCH, new_token())))
+        made = open_engine(opened, BATCH, load_base.__wrapped__)
+        encoder = made.encoder
+        assert encoder is not None
+        rows = mixed(encoder)
+        padded = replace(encoder, packing=None)
+        padded.sizes = {padded.kind(row): tuple(sizes_up_to(BATCH)) for row in rows}
+        peft = Switched.over(encoder, opened)
+        bare = [replace(row, adapter=BARE) for row in rows]
+        ways: dict[str, tuple[Encoder, list[Row], int]] = {
+            SWITCHED: (peft, rows, 1),
+            "padded, one row": (padded, rows, 1),
+            "packed, one row": (encoder, rows, 1),
+            **{f"padded, {size} rows": (padded, rows, size) for size in (16, BATCH)},
+            **{f"packed, {size} rows": (encoder, rows, size) for size in (16, BATCH, 64)},
+            f"packed, base alone, {BATCH} rows": (encoder, bare, BATCH),
+        }
+        cost = times(ways)
+    print(f"{len(rows)} rows of {np.mean([len(row.ids) for row in rows]):.1f} tokens, {ADAPTERS} adapters, rank {RANK}")
     for name, seconds in cost.items():
-        print(f"{name:20} {1000 * seconds:7.2f} ms a row")
-    for name in ("one row a pass", "peft, one at a time"):
-        print(f"batched over {name}: {cost[name] / cost['16 rows a pass']:.2f}x")
+        print(f"{name:28} {1000 * seconds:7.2f} ms a row, {cost[SWITCHED] / seconds:.2f}x of {SWITCHED}")
     return 0
 
 
-def alike(encoder: Encoder) -> list[Row]:
-    """Up to 32 rows of one kind, of all adapters in turn."""
+def mixed(encoder: Encoder) -> list[Row]:
+    """64 rows of the lengths that clients send, of all adapters in turn."""
     draw = random.Random(1)
-    texts = [" ".join(draw.choices(WORDS, k=draw.randint(20, 22))) for _ in range(64)]
-    rows = [encoder.encode(text, 1 + n % ADAPTERS, "mean", 64) for n, text in enumerate(texts)]
-    kind = max({encoder.kind(row) for row in rows}, key=lambda one: sum(encoder.kind(row) == one for row in rows))
-    rows = [row for row in rows if encoder.kind(row) == kind][:32]
-    print(
-        f"{len(rows)} rows of {kind[0]} tokens, {ADAPTERS} adapters, rank {RANK}; passes may have {encoder.sizes[kind]}"
-    )
-    return rows
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(4, 40))) for _ in range(64)]
+    return [encoder.encode(text, 1 + n % ADAPTERS, "mean", 64) for n, text in enumerate(texts)]
 
 
-def passed(encoder: Encoder, rows: Sequence[Row], size: int) -> float:
-    """Processor time of a row in passes of ``size``, median of five."""
-    spent = []
+def times(ways: Mapping[str, tuple[Encoder, Sequence[Row], int]]) -> dict[str, float]:
+    """Processor time of a row each way, median of five turns through all of them."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(5):
-        before = time.process_time()
-        for start in range(0, len(rows), size):
-            encoder.vectors(rows[start : start + size])
-        spent.append(time.process_time() - before)
-    return float(np.median(spent)) / len(rows)
+        for name, (encoder, rows, size) in ways.items():
+            kinds: dict[Kind, list[Row]] = {}
+            for row in rows:
+                kinds.setdefault(encoder.kind(row), []).append(row)
+            before = time.process_time()
+            for part in kinds.values():
+                for start in range(0, len(part), size):
+                    encoder.vectors(part[start : start + size])
+            spent[name].append((time.process_time() - before) / len(rows))
+    return {name: float(np.median(seconds)) for name, seconds in spent.items()}
 
 
-def switched(base: Base, opened: Sequence[Opened], rows: Sequence[Row]) -> float:
-    """Processor time of a row where peft holds the adapters and switches to that of each request."""
-    first, *others = [str(one.verified.folder) for one in opened]
-    model = PeftModel.from_pretrained(base.module, first, adapter_name="1").eval()
-    for number, folder in enumerate(others, 2):
-        model.load_adapter(folder, adapter_name=str(number))
-    spent = []
-    for _ in range(3):
-        before = time.process_time()
+class Switched(Encoder):
+    """An encoder over peft, which holds the adapters and switches to that of each row."""
+
+    model: PeftModel
+
+    @classmethod
+    def over(cls, encoder: Encoder, opened: Sequence[Opened]) -> Switched:
+        """The same adapters over a base of its own."""
+        made = cls(encoder.bank, encoder.longest, 1)
+        first, *others = [str(one.verified.folder) for one in opened]
+        base = load_base.__wrapped__(opened[0].base)
+        made.model = PeftModel.from_pretrained(base.module, first, adapter_name="1").eval()
+        for number, folder in enumerate(others, 2):
+            made.model.load_adapter(folder, adapter_name=str(number))
+        return made
+
+    def vectors(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Row after row."""
+        found = []
         for row in rows:
-            model.set_adapter(str(row.adapter))
+            self.model.set_adapter(str(row.adapter))
             ids = torch.from_numpy(row.ids)[None]
             with torch.inference_mode():
-                model(input_ids=ids, attention_mask=torch.ones_like(ids))
-        spent.append(time.process_time() - before)
-    return float(np.median(spent)) / len(rows)
+                hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            found.append(torch.nn.functional.normalize(hidden[0].mean(0), dim=-1))
+        return found
+
+
+def switched_server(file: str) -> int:
+    """The server with peft's way in place of the bank; everything else is ours."""
+
+    def over_peft(opened: Sequence[Opened], rows: int, load: Callable[[BaseSpec], Base]) -> Engine:
+        made = open_engine(opened, rows, load)
+        assert made.encoder is not None
+        return replace(made, encoder=Switched.over(made.encoder, opened))
+
+    up.open_engine = over_peft
+    settings = read_settings(Path(file))
+    up.open_server(settings, told=lambda http, grpc: print(f"ready: {http}, {grpc}", flush=True)).run()
+    return 0
 
 
 def main() -> int:
@@ -252,22 +291,26 @@ def main() -> int:
     told.add_argument("--seconds", type=float, default=60.0, help="of load, each")
     told.add_argument("--clients", type=int, default=64)
     told.add_argument("--engine", action="store_true", help="no server: processor time of a row")
+    told.add_argument("--switched", default="", help=argparse.SUPPRESS)
     asked = told.parse_args()
+    if asked.switched:
+        return switched_server(asked.switched)
     if asked.engine:
         return engine()
     clients, seconds = asked.clients, asked.seconds
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
         print(f"{clients} clients, {ADAPTERS} adapters, {seconds:.0f} s each, {os.cpu_count()} cores")
-        loads = {name: measured(Path(place), batch, clients, seconds) for name, batch in BATCHES.items()}
+        loads = {way: measured(Path(place), way, clients, seconds) for way in WAYS}
     for name, load in loads.items():
         print(load.line(name))
-    one, many = loads.values()
-    print(f"batched over one row a pass: {many.rate / one.rate:.2f}x")
+    many = loads[f"{BATCH} rows a pass"]
+    for name in (SWITCHED, "one row a pass"):
+        print(f"batched over {name}: {many.rate / loads[name].rate:.2f}x")
     faults = [
         (any(set(load.status) - {200, 429} for load in loads.values()), "an answer is neither 200 nor 429"),
         (many.growth() > 0.05, "memory grows"),
-        (many.rate < 3 * one.rate, "less than 3 times one row a pass"),
+        (many.rate < 3 * loads[SWITCHED].rate, f"less than 3 times {SWITCHED}"),
     ]
     for wrong, what in faults:
         if wrong:
