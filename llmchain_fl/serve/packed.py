@@ -44,6 +44,8 @@ TRIALS = 16
 ATTENTION = "llmchain-fl-packed"
 """Under this name transformers finds :func:`attend_packed`."""
 
+_CHOSEN = "_attn_implementation"
+
 
 class Tokens(Protocol):
     """A row as it is packed."""
@@ -135,11 +137,18 @@ def attend_packed(
     _, heads, total, width = query.shape
     out = query.new_zeros(1, total, heads, width)
     for span in packed_spans:
-        shape = (-1, span.count, span.length, width)
-        three = (part[0, :, span.start : span.end].reshape(shape).transpose(0, 1) for part in (query, key, value))
-        found = F.scaled_dot_product_attention(*three, scale=scaling, enable_gqa=key.shape[1] != heads)
+        of_rows = [_by_row(part, span) for part in (query, key, value)]
+        found = F.scaled_dot_product_attention(
+            of_rows[0], of_rows[1], of_rows[2], scale=scaling, enable_gqa=key.shape[1] != heads
+        )
         out[0, span.start : span.end] = found.transpose(1, 2).reshape(-1, heads, width)
     return out, None
+
+
+def _by_row(part: Tensor, span: Span) -> Tensor:
+    """Of [1, heads, T, d] the tokens of ``span``, as [rows, heads, length, d]."""
+    _, heads, _, width = part.shape
+    return part[0, :, span.start : span.end].reshape(heads, span.count, span.length, width).transpose(0, 1)
 
 
 AttentionInterface.register(ATTENTION, attend_packed)
@@ -148,12 +157,12 @@ AttentionInterface.register(ATTENTION, attend_packed)
 @contextmanager
 def _attention(module: nn.Module) -> Iterator[None]:
     config = module.config
-    usual = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    usual = getattr(config, _CHOSEN)
+    setattr(config, _CHOSEN, ATTENTION)
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        setattr(config, _CHOSEN, usual)
 
 
 def packing_for(bank: Bank, rows: Sequence[Tokens]) -> Packing | None:
