@@ -39,11 +39,12 @@ def check(file: Annotated[Path, typer.Argument(help="The serve file (serve.toml)
     from llmchain_fl.core.errors import ConfigError
     from llmchain_fl.serve.door import open_adapters
     from llmchain_fl.serve.settings import read_settings
-    from llmchain_fl.serve.tasks import check_kinds
+    from llmchain_fl.serve.tasks import check_kinds, check_thresholds
 
     settings = read_settings(file)
     opened = open_adapters(settings)
     check_kinds(opened)
+    check_thresholds(opened, settings.adapter)
     labels = {one.verified.label for one in opened}
     for one in opened:
         one.factors()

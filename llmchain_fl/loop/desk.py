@@ -13,7 +13,7 @@ from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import RunError
 from llmchain_fl.feedback.teller import Teller
-from llmchain_fl.serve.settings import read_settings
+from llmchain_fl.serve.settings import ServeSettings, read_settings
 from llmchain_fl.serve.tokens import new_token, token_hash
 from llmchain_fl.serve.up import open_server
 
@@ -104,19 +104,27 @@ def bare_base() -> Any:
 
 @contextmanager
 def serving(folder: Path, site: str, settings: Mapping[str, Any], load: Any) -> Iterator[Desk]:
-    """A server on a thread of this process, over loopback, until the block ends.
+    """A server of one site, as :func:`listening` makes it, over a file that is written here."""
+    token = new_token()
+    with listening(read_settings(write_serve_file(folder, site, token, settings)), load) as address:
+        yield Desk(Teller(address, token))
+
+
+@contextmanager
+def listening(settings: ServeSettings, load: Any) -> Iterator[str]:
+    """The address of a server on a thread of this process, over loopback, until the block ends.
 
     Raises:
         HubError, ModelError: an adapter that does not hold, or cannot be served.
         RunError: it was not ready in time.
     """
-    token, there, address, faults = new_token(), threading.Event(), list[str](), list[BaseException]()
+    there, address, faults = threading.Event(), list[str](), list[BaseException]()
 
     def ready(http_address: str, _grpc: str) -> None:
         address.append(http_address)
         there.set()
 
-    running = open_server(read_settings(write_serve_file(folder, site, token, settings)), told=ready, load=load)
+    running = open_server(settings, told=ready, load=load)
 
     def run() -> None:
         try:
@@ -130,7 +138,7 @@ def serving(folder: Path, site: str, settings: Mapping[str, Any], load: Any) -> 
     try:
         if not there.wait(LOADING_S) or faults:
             raise faults[0] if faults else RunError("the server was not ready in time", remedy="play it again")
-        yield Desk(Teller(address[0], token))
+        yield address[0]
     finally:
         running.stop()
         thread.join(60)

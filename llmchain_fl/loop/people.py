@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from llmchain_fl.cli.trained import open_trained
 from llmchain_fl.core.errors import DataError
 from llmchain_fl.core.privacy.units import same_person
-from llmchain_fl.data.generated import bank_passages
+from llmchain_fl.data.generated import bank_passages, leaflets
 from llmchain_fl.data.source import read_rows
 from llmchain_fl.data.stages import Sources, public_labels
 from llmchain_fl.evaluation.abstain import Threshold, abstain_below
@@ -17,7 +18,8 @@ from llmchain_fl.loop.desk import User
 from llmchain_fl.loop.settings import Loop
 from llmchain_fl.run_dir import RunDir
 
-BANK = "generated:bank-passages"
+MADE_UP = MappingProxyType({"generated:bank-passages": bank_passages, "generated:leaflets": leaflets})
+"""Passages that this project writes itself."""
 MESSAGES = 4
 """Of a user, so many are made up for each that is asked for: some users write more than others."""
 
@@ -54,16 +56,15 @@ def _read(spec: Loop, split: str, size: int) -> list[tuple[str, str, str]]:
     return [(row["text"], row["label"], row["person"]) for row in rows.records if row["label"] in labels]
 
 
-def passages_of(spec: Loop, file: Path) -> tuple[str, dict[str, str]]:
+def passages_of(source: str, file: Path) -> tuple[str, dict[str, str]]:
     """The file of the passages ("": none; made-up ones are written to ``file``), and id -> label where it says which.
 
     Raises:
         DataError: it cannot be read.
     """
-    source = spec.loop.passages
     rows: Sequence[Mapping[str, str]]
-    if source == BANK:
-        rows, source = bank_passages(), str(file.absolute())
+    if source in MADE_UP:
+        rows, source = MADE_UP[source](), str(file.absolute())
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     elif source:
         rows = read_rows(source, mapping={}, required=("text",), split="train", seed=1, private=False).records

@@ -66,11 +66,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def read_loop(name: str, given: Sequence[str] = ()) -> Loop:
-    """A shipped loop, or a TOML file, with ``--set`` values laid over it.
+def loop_tree(name: str, given: Sequence[str] = ()) -> dict[str, Any]:
+    """A shipped file, or one by its path, with ``--set`` values laid over it.
 
     Raises:
-        ConfigError: there is none of this name, or it has faults.
+        ConfigError: there is none of this name.
     """
     known, path = shipped(), Path(name)
     if name not in known and path.suffix != ".toml":
@@ -78,8 +78,16 @@ def read_loop(name: str, given: Sequence[str] = ()) -> Loop:
             [f"there is no loop {name!r}{nearest(name, list(known))}"],
             remedy=f"choose one of {', '.join(known)}, or give the path of a .toml file",
         )
-    tree = apply_settings(read_toml(known.get(name, path)), list(given))
-    return _checked(tree, name)
+    return apply_settings(read_toml(known.get(name, path)), list(given))
+
+
+def read_loop(name: str, given: Sequence[str] = ()) -> Loop:
+    """A turn of corrections.
+
+    Raises:
+        ConfigError: there is none of this name, or it has faults.
+    """
+    return _checked(loop_tree(name, given), name)
 
 
 def _checked(tree: Mapping[str, Any], name: str) -> Loop:

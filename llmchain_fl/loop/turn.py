@@ -164,7 +164,7 @@ class Turn:
             choice = threshold_of(self.told, run)
             threshold = choice.threshold
             self._did("calibrated", abstain_below=round(threshold, 4), coverage=round(choice.coverage, 4))
-        passages, topics = passages_of(self.told, self.out / "passages.jsonl")
+        passages, topics = passages_of(self.told.loop.passages, self.out / "passages.jsonl")
         for place, (site, own) in enumerate(users.items()):
             settings = self._desk(label, site, threshold, passages)
             with serving(self.out / "desks" / site, site, settings, self._load) as desk:

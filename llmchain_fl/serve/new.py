@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from llmchain_fl.config.read import read_config
 from llmchain_fl.config.write import table_to_toml
@@ -46,5 +48,12 @@ def make_server(run: RunDir, folder: Path, name: str, statement: Statement, pers
         "tenant": {"desk": {"adapters": [manifest.label], "persons": {person: token_hash(token)}}},
         "feedback": {"store": "kept/feedback.sqlite"},
     }
-    (folder / "serve.toml").write_text(table_to_toml(tree), encoding="utf-8")
+    write_serve_file(folder, tree)
     return token
+
+
+def write_serve_file(folder: Path, tree: Mapping[str, Any]) -> Path:
+    """``serve.toml`` in ``folder``, in place of what was there."""
+    file = folder / "serve.toml"
+    file.write_text(table_to_toml(tree), encoding="utf-8")
+    return file

@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llmchain_fl.core.errors import ModelError
+from llmchain_fl.core.errors import ConfigError, ModelError
 from llmchain_fl.serve import refusals
 from llmchain_fl.serve.answer import Answer, Value
 from llmchain_fl.serve.by_reading import answered, chances_among, extracted, related, scored, several
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmchain_fl.serve.call import Call
     from llmchain_fl.serve.served import Opened
     from llmchain_fl.serve.service import Service
+    from llmchain_fl.serve.settings import ServedAdapter
 
 Ranks = Callable[["Service", "Call", str, Sequence[str], str], Coroutine[Any, Any, list[float]]]
 
@@ -151,3 +152,22 @@ def check_kinds(opened: Sequence[Opened]) -> None:
         if (kind := one.task.kind) not in SERVED:
             remedy = NOT_SERVED.get(kind, f"served: {', '.join(SERVED)}; for others use `llmchain-fl predict`")
             raise ModelError(f"{one.verified.label} is of the task {kind}, which is not served", remedy=remedy)
+
+
+def check_thresholds(opened: Sequence[Opened], adapters: Sequence[ServedAdapter]) -> None:
+    """Refuse ``abstain_below`` for an adapter no answer of which abstains.
+
+    Args:
+        adapters: of the serve file, in the order of ``opened``.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    silent = [
+        f"{one.verified.label}: abstain_below = {told.abstain_below}, but no answer of {one.task.kind} abstains"
+        for one, told in zip(opened, adapters, strict=False)
+        if told.abstain_below and (task := SERVED.get(one.task.kind)) and "abstain" not in task.gives
+    ]
+    if silent:
+        able = ", ".join(kind for kind, task in SERVED.items() if "abstain" in task.gives)
+        raise ConfigError(silent, remedy=f"take the line out; kinds of task that abstain: {able}")

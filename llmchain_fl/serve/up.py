@@ -32,6 +32,7 @@ from llmchain_fl.serve.routes_feedback import Desk, feedback_routes
 from llmchain_fl.serve.served import Opened
 from llmchain_fl.serve.service import Service
 from llmchain_fl.serve.settings import ServeSettings
+from llmchain_fl.serve.tasks import check_thresholds
 from llmchain_fl.serve.worker import Worker
 
 LOOK_S = 0.05
@@ -143,7 +144,7 @@ def open_server(
 
     Raises:
         HubError: an adapter that does not hold.
-        ModelError: a label that is served twice.
+        ConfigError: a label that is served twice; a threshold of an adapter that cannot abstain.
         DataError: the passages cannot be read.
     """
     adapters = open_adapters(settings) if opened is None else opened()
@@ -151,6 +152,7 @@ def open_server(
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ConfigError([f"{twice[0]} is served twice"], remedy="name each adapter once under [[adapter]]")
+    check_thresholds(adapters, settings.adapter)
     metrics = Metrics()
 
     def engine() -> Engine:

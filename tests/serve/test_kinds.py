@@ -346,3 +346,26 @@ def test_a_correction_becomes_a_record_of_its_task_or_is_refused(
     told = Told("north", "ann", "m@1", "a", kind, "req-1", given, "x", "correct", target, 1.0)
     rules = Rules(labels=labels if "label" in str(row) else frozenset())
     assert judged([Record(1, told, ACCEPTED, 0)], rules, 2.0) == {1: ""}
+
+
+def test_a_threshold_of_a_kind_that_cannot_abstain_is_refused_with_the_kinds_that_can(small: Any, tools: Any) -> None:
+    from llmchain_fl.core.errors import ConfigError
+    from llmchain_fl.serve.settings import ServedAdapter
+    from llmchain_fl.serve.up import open_server
+
+    def refusal(kind: str, **more: Any) -> str:
+        opened = [replace(one, task=replace(one.task, kind=kind)) for one in tools.adapters(small, 2)]
+        told = [ServedAdapter(folder="x"), ServedAdapter(folder="y", abstain_below=0.5)]
+        settings = tools.settings({"north": ["a1@1"]}, adapter=told)
+        try:
+            open_server(settings, opened=lambda: opened)
+        except ConfigError as refused:
+            return str(refused)
+        return ""
+
+    for kind in ("regression", "multi-label", "dialogue", "ranking"):
+        words = refusal(kind)
+        assert f"a2@1: abstain_below = 0.5, but no answer of {kind} abstains" in words
+        assert "classification, relation, token-classification, span-qa" in words
+        assert "a1@1" not in words
+    assert [refusal(kind) for kind in ("classification", "span-qa")] == ["", ""]

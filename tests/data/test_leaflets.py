@@ -1,0 +1,57 @@
+"""Made-up leaflets: each answer stands where it is said to, nothing is shared by both splits, some questions have none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.data.generated import SPLITS, generate, leaflets
+
+each_split = pytest.mark.parametrize("split", SPLITS)
+
+
+@each_split
+def test_every_answer_stands_in_its_context_behind_the_name_that_is_asked_for(split: str) -> None:
+    kind = task_kind("span-qa")
+    for row in generate("leaflet-questions", 3, 200, split):
+        assert kind.fault_of(row, {}) == ""
+        (piece,), (begin,) = json.loads(row["answers"]), json.loads(row["answer_start"])
+        assert row["context"][begin : begin + len(piece)] == piece
+        before = row["context"][:begin].rpartition(": information for patients.")[0]
+        assert before.rpartition(" ")[2] in row["question"]
+
+
+def test_the_splits_share_neither_a_medicine_nor_the_words_of_a_question() -> None:
+    def parts(split: str) -> tuple[set[str], set[str]]:
+        rows = generate("leaflet-questions", 1, 600, split)
+        words = [word.strip("?.,") for row in rows for word in row["question"].split()]
+        count = Counter(words)
+        names = {word for word in words if f"{word}: information" in " ".join(row["context"] for row in rows)}
+        assert all(count[name] for name in names)
+        patterns = set()
+        for row in rows:
+            (name,) = {word.strip("?.,") for word in row["question"].split()} & names
+            patterns.add(row["question"].replace(name, "N"))
+        return names, patterns
+
+    (names, questions), (other_names, other_questions) = parts("train"), parts("test")
+    assert not names & other_names
+    assert not questions & other_questions
+
+
+def test_a_person_belongs_to_one_ward() -> None:
+    rows = generate("leaflet-questions", 1, 300, "train")
+    assert len({(row["person"], row["ward"]) for row in rows}) == len({row["person"] for row in rows}) > 50
+
+
+def test_no_leaflet_answers_an_unanswerable_question() -> None:
+    """Every other one names a medicine without a leaflet; the rest ask for the one thing that their leaflet leaves out."""
+    texts = {row["text"].partition(":")[0]: row["text"] for row in leaflets()}
+    rows = generate("leaflet-unanswerable", 2, 120, "test")
+    known = [row for row in rows if any(name in row["question"] for name in texts)]
+    assert len(known) == 60
+    answered = {row["question"] for row in generate("leaflet-questions", 9, 4000, "test")}
+    assert not answered & {row["question"] for row in rows}
