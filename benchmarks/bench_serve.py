@@ -25,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,7 +61,10 @@ from llmchain_fl.serve.tokens import new_token, token_hash
 ADAPTERS, RANK = 8, 8
 BATCH = 32
 SWITCHED = "peft, switched"
-WAYS = {SWITCHED: 1, "one row a pass": 1, f"{BATCH} rows a pass": BATCH}
+OURS = f"{BATCH} rows a pass"
+WAYS = {SWITCHED: 1, "one row a pass": 1, OURS: BATCH}
+TURNS = 6
+"""Of each server under load, after one another."""
 WORDS = [
     *["card", "account", "transfer", "limit", "loan", "rate", "pin", "lost", "stolen", "payment", "refund", "fee"],
     *["charge", "balance", "statement", "exchange", "currency", "wallet", "top", "up", "pending", "declined"],
@@ -85,6 +89,11 @@ class Load:
         """Answers with status 200 a second."""
         return self.status[200] / self.took
 
+    @property
+    def cost(self) -> float:
+        """Processor seconds of an answer."""
+        return self.processor / max(1, self.status[200])
+
     def growth(self) -> float:
         """Mean memory of the last quarter over that of the second one: the first fills what is kept."""
         quarter = max(1, len(self.memory) // 4)
@@ -95,7 +104,7 @@ class Load:
         low, high = np.percentile(self.seconds, [50, 99]) * 1000
         told = " ".join(f"{status}: {count}" for status, count in sorted(self.status.items()))
         memory = f"{self.memory[0] / 2**20:.0f} -> {self.memory[-1] / 2**20:.0f} MiB ({self.growth():+.1%})"
-        cost = f"{1000 * self.processor / max(1, self.status[200]):6.2f} ms processor"
+        cost = f"{1000 * self.cost:6.2f} ms processor"
         return f"{name:16} {self.rate:8.1f} /s  p50 {low:7.1f} ms  p99 {high:7.1f} ms  {cost}  {memory}  {told}"
 
 
@@ -128,13 +137,13 @@ def work() -> WorkSpec:
     )
 
 
-def serve_file(folder: Path, batch: int, token: str) -> Path:
+def serve_file(folder: Path, way: str, token: str) -> Path:
     """The serve file of one of the servers."""
     names = [f"a{number}" for number in range(1, ADAPTERS + 1)]
     adapters = "".join(f'[[adapter]]\nfolder = "{name}"\n' for name in names)
     text = f'port = 0\nbase = "minilm"\n{adapters}[tenant.bench]\ntokens = ["{token_hash(token)}"]\n'
-    text += f"adapters = {json.dumps([f'{name}@1' for name in names])}\n[queue]\nbatch = {batch}\nrows = 256\n"
-    file = folder / f"serve-{batch}.toml"
+    text += f"adapters = {json.dumps([f'{name}@1' for name in names])}\n[queue]\nbatch = {WAYS[way]}\nrows = 256\n"
+    file = folder / f"serve-{list(WAYS).index(way)}.toml"
     file.write_text(text)
     return file
 
@@ -157,25 +166,36 @@ async def client(number: int, port: int, token: str, until: float, load: Load) -
     writer.close()
 
 
-async def press(port: int, clients: int, seconds: float, token: str, server: psutil.Process) -> Load:
+async def press(server: Server, clients: int, seconds: float, load: Load) -> None:
     """So many clients for so long; a first second that is not counted."""
+    port, token = server.port, server.token
     await asyncio.gather(*(client(k, port, token, time.perf_counter() + 1, Load()) for k in range(clients)))
-    load, started, before = Load(), time.perf_counter(), sum(server.cpu_times()[:2])
+    started, before = time.perf_counter(), sum(server.process.cpu_times()[:2])
 
     async def watch() -> None:
         while time.perf_counter() < started + seconds:
-            load.memory.append(server.memory_info().rss)
-            await asyncio.sleep(seconds / 40)
+            load.memory.append(server.process.memory_info().rss)
+            await asyncio.sleep(seconds / 10)
 
     await asyncio.gather(watch(), *(client(k, port, token, started + seconds, load) for k in range(clients)))
-    load.took, load.processor = time.perf_counter() - started, sum(server.cpu_times()[:2]) - before
-    return load
+    load.took += time.perf_counter() - started
+    load.processor += sum(server.process.cpu_times()[:2]) - before
 
 
-def measured(folder: Path, way: str, clients: int, seconds: float) -> Load:
-    """A server of its own process under load."""
+@dataclass(frozen=True)
+class Server:
+    """One that answers, in a process of its own."""
+
+    port: int
+    token: str
+    process: psutil.Process
+
+
+@contextmanager
+def standing(folder: Path, way: str) -> Iterator[Server]:
+    """A server that answers in this way."""
     token = new_token()
-    file = str(serve_file(folder, WAYS[way], token))
+    file = str(serve_file(folder, way, token))
     ours = ["-m", "llmchain_fl", "serve", "up", file]
     words = [sys.executable, *([__file__, "--switched", file] if way == SWITCHED else ours)]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
@@ -185,10 +205,21 @@ def measured(folder: Path, way: str, clients: int, seconds: float) -> Load:
         if not ready.startswith("ready: "):
             raise SystemExit(f"the server did not start: {ready}")
         port = int(ready.split()[1].rstrip(",").rpartition(":")[2])
-        return asyncio.run(press(port, clients, seconds, token, psutil.Process(server.pid)))
+        yield Server(port, token, psutil.Process(server.pid))
     finally:
         server.terminate()
         server.wait(60)
+
+
+def pressed(folder: Path, clients: int, seconds: float) -> dict[str, Load]:
+    """All servers at once, pressed in turns: what else the machine does comes to all of them."""
+    loads = {way: Load() for way in WAYS}
+    with ExitStack() as stack:
+        servers = {way: stack.enter_context(standing(folder, way)) for way in WAYS}
+        for _ in range(TURNS):
+            for way, server in servers.items():
+                asyncio.run(press(server, clients, seconds / TURNS, loads[way]))
+    return loads
 
 
 def engine() -> int:
@@ -196,7 +227,7 @@ def engine() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
-        opened = open_adapters(read_settings(serve_file(Path(place), BATCH, new_token())))
+        opened = open_adapters(read_settings(serve_file(Path(place), OURS, new_token())))
         made = open_engine(opened, BATCH, load_base.__wrapped__)
         encoder = made.encoder
         assert encoder is not None
@@ -301,12 +332,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         make_hub(Path(place))
         print(f"{clients} clients, {ADAPTERS} adapters, {seconds:.0f} s each, {os.cpu_count()} cores")
-        loads = {way: measured(Path(place), way, clients, seconds) for way in WAYS}
+        loads = pressed(Path(place), clients, seconds)
     for name, load in loads.items():
         print(load.line(name))
-    many = loads[f"{BATCH} rows a pass"]
+    many = loads[OURS]
     for name in (SWITCHED, "one row a pass"):
-        print(f"batched over {name}: {many.rate / loads[name].rate:.2f}x")
+        rates, costs = many.rate / loads[name].rate, loads[name].cost / many.cost
+        print(f"batched over {name}: {rates:.2f}x, by processor time {costs:.2f}x")
     faults = [
         (any(set(load.status) - {200, 429} for load in loads.values()), "an answer is neither 200 nor 429"),
         (many.growth() > 0.05, "memory grows"),

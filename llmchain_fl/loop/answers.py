@@ -25,7 +25,7 @@ from llmchain_fl.api.run import run as simulate
 from llmchain_fl.atomic_file import write_json
 from llmchain_fl.config.read import build
 from llmchain_fl.config.schema import RunConfig
-from llmchain_fl.core.data.lists import items_of
+from llmchain_fl.core.data.lists import Listed, items_of
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.section import NAME, Section, faults_in
 from llmchain_fl.core.tasks.answers import exact
@@ -43,7 +43,6 @@ from llmchain_fl.serve.settings import read_settings
 Say = Callable[[str], None]
 PERSON = "nurse"
 """To whom the token of the server belongs."""
-DECIMALS = 4
 
 
 class AnswersConfig(Section):
@@ -144,11 +143,12 @@ def play(spec: Answers, out: Path, say: Say = lambda line: None) -> tuple[Outcom
     tree = {**read_toml(file, "serve file", remedy="play it again"), "passages": {"file": passages}}
     tree["threads"] = spec.config.model.threads
     write_serve_file(desk, tree)
-    known, unknown = questions_of(spec, told.questions), questions_of(spec, told.unanswerable)
+    known = questions_of(spec, told.questions, ("question", Listed("answers")))
+    unknown = questions_of(spec, told.unanswerable, ("question",))
     load = bare_base()
     public = _ask(file, token, [*known[::2], *unknown[::2]], load)
     choice = abstain_below([one.chance for one in public], [one.correct for one in public], told.accuracy)
-    tree["adapter"] = [{**tree["adapter"][0], "abstain_below": round(choice.threshold, DECIMALS)}]
+    tree["adapter"] = [{**tree["adapter"][0], "abstain_below": choice.threshold}]
     write_serve_file(desk, tree)
     say(f"abstain_below = {choice.threshold:.4f}: {choice.accuracy:.1%} of {choice.coverage:.1%} answered rightly")
     outcome = outcome_of(choice.threshold, _ask(file, token, [*known[1::2], *unknown[1::2]], load, say))
@@ -156,16 +156,15 @@ def play(spec: Answers, out: Path, say: Say = lambda line: None) -> tuple[Outcom
     return outcome, token
 
 
-def questions_of(spec: Answers, source: str) -> list[Question]:
-    """Public questions of one kind; a record without ``answers`` has none.
+def questions_of(spec: Answers, source: str, columns: tuple[str, ...]) -> list[Question]:
+    """Public questions of one kind; without ``answers`` among ``columns`` they have none.
 
     Raises:
         DataError: it cannot be read.
     """
     size, seed = spec.answers.count, spec.config.seed
-    rows = read_rows(
-        source, mapping={}, required=("question",), split="test", seed=seed, size=size, private=False
-    ).records
+    found = read_rows(source, mapping={}, required=columns, split="test", seed=seed, size=size, private=False)
+    rows = found.records
     return [Question(row["question"], tuple(map(str, items_of(row.get("answers", "[]"))))) for row in rows]
 
 
