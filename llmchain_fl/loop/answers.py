@@ -134,20 +134,20 @@ def play(spec: Answers, out: Path, say: Say = lambda line: None) -> tuple[Outcom
         ConfigError: no threshold makes answers so often right.
         LlmchainError: what is wrong and what to do; whatever was done until then stays.
     """
-    told, desk = spec.answers, out / "desk"
+    asks, desk = spec.answers, out / "desk"
     out.mkdir(parents=True, exist_ok=True)
     run = simulate(spec.config, out=out / "run").run
-    token = make_server(run, desk, told.name, spec.statement, PERSON)
-    passages, _ = passages_of(told.passages, desk / "passages.jsonl")
+    token = make_server(run, desk, asks.name, spec.statement, PERSON)
+    passages, _ = passages_of(asks.passages, desk / "passages.jsonl")
     file = desk / "serve.toml"
     tree = {**read_toml(file, "serve file", remedy="play it again"), "passages": {"file": passages}}
     tree["threads"] = spec.config.model.threads
     write_serve_file(desk, tree)
-    known = questions_of(spec, told.questions, ("question", Listed("answers")))
-    unknown = questions_of(spec, told.unanswerable, ("question",))
+    known = questions_of(spec, asks.questions, ("question", Listed("answers")))
+    unknown = questions_of(spec, asks.unanswerable, ("question",))
     load = bare_base()
     public = _ask(file, token, [*known[::2], *unknown[::2]], load)
-    choice = abstain_below([one.chance for one in public], [one.correct for one in public], told.accuracy)
+    choice = abstain_below([one.chance for one in public], [one.correct for one in public], asks.accuracy)
     tree["adapter"] = [{**tree["adapter"][0], "abstain_below": choice.threshold}]
     write_serve_file(desk, tree)
     say(f"abstain_below = {choice.threshold:.4f}: {choice.accuracy:.1%} of {choice.coverage:.1%} answered rightly")
@@ -163,8 +163,8 @@ def questions_of(spec: Answers, source: str, columns: tuple[str, ...]) -> list[Q
         DataError: it cannot be read.
     """
     size, seed = spec.answers.count, spec.config.seed
-    found = read_rows(source, mapping={}, required=columns, split="test", seed=seed, size=size, private=False)
-    rows = found.records
+    source_rows = read_rows(source, mapping={}, required=columns, split="test", seed=seed, size=size, private=False)
+    rows = source_rows.records
     return [Question(row["question"], tuple(map(str, items_of(row.get("answers", "[]"))))) for row in rows]
 
 

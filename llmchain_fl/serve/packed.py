@@ -80,24 +80,24 @@ class Packing:
     def passes(self, rows: Sequence[Tokens]) -> list[list[int]]:
         """Places of rows, sorted by adapter and length, in passes of at most MOST_TOKENS tokens or one row."""
         order = sorted(range(len(rows)), key=lambda k: (rows[k].adapter, len(rows[k].ids)))
-        found: list[list[int]] = [[]]
+        passes: list[list[int]] = [[]]
         tokens = 0
         for place in order:
             length = len(rows[place].ids)
-            if found[-1] and tokens + length > MOST_TOKENS:
-                found.append([])
+            if passes[-1] and tokens + length > MOST_TOKENS:
+                passes.append([])
                 tokens = 0
-            found[-1].append(place)
+            passes[-1].append(place)
             tokens += length
-        return found
+        return passes
 
     def hidden(self, bank: Bank, rows: Sequence[Tokens]) -> list[Tensor]:
         """[T, H] of each row: the vectors of its tokens."""
-        found: dict[int, Tensor] = {}
+        vectors: dict[int, Tensor] = {}
         for places in self.passes(rows):
             part = self._pass(bank, [rows[place] for place in places])
-            found.update(zip(places, part, strict=True))
-        return [found[place] for place in range(len(rows))]
+            vectors.update(zip(places, part, strict=True))
+        return [vectors[place] for place in range(len(rows))]
 
     def _pass(self, bank: Bank, rows: Sequence[Tokens]) -> list[Tensor]:
         """Of rows sorted by adapter and length."""
@@ -116,9 +116,11 @@ class Packing:
                 positions.append(np.full(filler, self.first))
                 total += filler
             segments.append(Segment(adapter, start, total))
-        given, told = (torch.from_numpy(np.concatenate(part)[None]).to(bank.base.device) for part in (ids, positions))
+        tokens, places = (
+            torch.from_numpy(np.concatenate(part)[None]).to(bank.base.device) for part in (ids, positions)
+        )
         with bank.segments(segments), _attention(bank.base.module):
-            hidden = bank.base.module(input_ids=given, position_ids=told, packed_spans=spans).last_hidden_state[0]
+            hidden = bank.base.module(input_ids=tokens, position_ids=places, packed_spans=spans).last_hidden_state[0]
         return [part for span in spans for part in hidden[span.start : span.end].split(span.length)]
 
 
@@ -138,10 +140,10 @@ def attend_packed(
     out = query.new_zeros(1, total, heads, width)
     for span in packed_spans:
         of_rows = [_by_row(part, span) for part in (query, key, value)]
-        found = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             of_rows[0], of_rows[1], of_rows[2], scale=scaling, enable_gqa=key.shape[1] != heads
         )
-        out[0, span.start : span.end] = found.transpose(1, 2).reshape(-1, heads, width)
+        out[0, span.start : span.end] = attended.transpose(1, 2).reshape(-1, heads, width)
     return out, None
 
 

@@ -164,9 +164,9 @@ def check_thresholds(opened: Sequence[Opened], adapters: Sequence[ServedAdapter]
         ConfigError: all of them.
     """
     silent = [
-        f"{one.verified.label}: abstain_below = {told.abstain_below}, but no answer of {one.task.kind} abstains"
-        for one, told in zip(opened, adapters, strict=False)
-        if told.abstain_below and (task := SERVED.get(one.task.kind)) and "abstain" not in task.gives
+        f"{one.verified.label}: abstain_below = {listed.abstain_below}, but no answer of {one.task.kind} abstains"
+        for one, listed in zip(opened, adapters, strict=False)
+        if listed.abstain_below and (task := SERVED.get(one.task.kind)) and "abstain" not in task.gives
     ]
     if silent:
         able = ", ".join(kind for kind, task in SERVED.items() if "abstain" in task.gives)

@@ -62,7 +62,7 @@ def tree(small: Any, folder: Path, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Played:
-    told: Answers
+    spec: Answers
     out: Path
     outcome: Outcome
     token: str
@@ -73,9 +73,9 @@ class Played:
 def played(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder = tmp_path_factory.mktemp("ward")
     (folder / "ward.toml").write_text(tomli_w.dumps(tree(small, folder)), encoding="utf-8")
-    told, lines = read_answers(str(folder / "ward.toml")), list[str]()
-    outcome, token = play(told, folder / "out", lines.append)
-    return Played(told, folder / "out", outcome, token, lines)
+    spec, lines = read_answers(str(folder / "ward.toml")), list[str]()
+    outcome, token = play(spec, folder / "out", lines.append)
+    return Played(spec, folder / "out", outcome, token, lines)
 
 
 def test_what_is_left_is_a_server_that_answers_with_the_passage_or_not_at_all(played: Played) -> None:
@@ -117,13 +117,13 @@ def test_a_wrong_answer_and_an_answer_to_what_has_none_are_not_right() -> None:
 
 def test_a_file_of_another_task_or_with_an_unknown_key_is_refused(small: Any, tmp_path: Path) -> None:
     file = tmp_path / "ward.toml"
-    told = tree(small, tmp_path, acuracy=0.5)
-    file.write_text(tomli_w.dumps(told), encoding="utf-8")
+    spec = tree(small, tmp_path, acuracy=0.5)
+    file.write_text(tomli_w.dumps(spec), encoding="utf-8")
     with pytest.raises(ConfigError, match="accuracy"):
         read_answers(str(file))
-    told = tree(small, tmp_path)
-    told["task"] = {"kind": "plain-text"}
-    file.write_text(tomli_w.dumps(told), encoding="utf-8")
+    spec = tree(small, tmp_path)
+    spec["task"] = {"kind": "plain-text"}
+    file.write_text(tomli_w.dumps(spec), encoding="utf-8")
     with pytest.raises(ConfigError, match="span-qa"):
         read_answers(str(file))
 
@@ -139,7 +139,7 @@ def test_an_accuracy_that_no_threshold_reaches_leaves_the_server_and_says_so(sma
 
 
 def test_the_shipped_file_is_read_whole() -> None:
-    told = read_answers("medical-questions")
+    spec = read_answers("medical-questions")
     assert "medical-questions" in shipped()
-    assert told.config.task.kind == "span-qa"
-    assert told.answers.accuracy >= 0.5
+    assert spec.config.task.kind == "span-qa"
+    assert spec.answers.accuracy >= 0.5

@@ -52,7 +52,7 @@ def test_each_row_attends_to_its_own_tokens_and_filler_is_zero() -> None:
     draw = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(1, 2, 12, 4, generator=draw) for _ in range(3))
     spans = [Span(0, 2, 3), Span(6, 1, 5)]
-    found, _ = attend_packed(nn.Identity(), query, key, value, None, packed_spans=spans, scaling=0.7)
+    attended, _ = attend_packed(nn.Identity(), query, key, value, None, packed_spans=spans, scaling=0.7)
     expected = torch.zeros(1, 12, 2, 4)
     for start, end in ((0, 3), (3, 6), (6, 11)):
         for head in range(2):
@@ -61,8 +61,8 @@ def test_each_row_attends_to_its_own_tokens_and_filler_is_zero() -> None:
                     [0.7 * query[0, head, token] @ key[0, head, other] for other in range(start, end)]
                 )
                 expected[0, token, head] = weights.softmax(0) @ value[0, head, start:end]
-    assert torch.allclose(found, expected, atol=1e-6)
-    assert not found[0, 11].any()
+    assert torch.allclose(attended, expected, atol=1e-6)
+    assert not attended[0, 11].any()
 
 
 @pytest.mark.parametrize(("name", "first"), [("bert", 0), ("roberta", 1), ("deberta", None)])
