@@ -133,7 +133,7 @@ def attend_packed(
     *,
     packed_spans: Sequence[Span],
     scaling: float | None = None,
-    **_: object,
+    **others: object,
 ) -> tuple[Tensor, None]:
     """Each row's tokens attend to themselves. ``query``: [1, heads, T, d]; gives [1, T, heads, d]; 0 for filler."""
     _, heads, total, width = query.shape
