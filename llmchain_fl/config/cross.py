@@ -12,7 +12,7 @@ from llmchain_fl.config.secure_faults import secure_faults
 from llmchain_fl.config.stage_task import stage_task_faults
 from llmchain_fl.config.stream_faults import labels_named, stream_faults
 from llmchain_fl.core.adapter.variants import VARIANTS
-from llmchain_fl.core.methods import LOCAL, LOCKSTEP
+from llmchain_fl.core.methods import CLOSED_FORM, LOCAL, LOCKSTEP
 from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.guards import MASK
@@ -62,6 +62,8 @@ def cross_faults(run: RunConfig) -> list[str]:
          "data.one_record_per_person and data.made_up_persons contradict each other"),
         (kind.named and not run.task.labels,
          f"task.labels is empty: {run.task.kind} needs a public label list (never collected from the sites)"),
+        (run.task.head == "trained" and run.train.method != CLOSED_FORM and not _has_head(run),
+         f'task.head = "trained": {run.task.kind} has no head to train, its adapter is all it trains; leave it out'),
         (run.task.low >= run.task.high, f"task.low = {run.task.low:g} is not below task.high = {run.task.high:g}"),
         (len({s.name for s in run.stage}) != len(run.stage), "two stages have the same name"),
         (len(set(guards)) != len(guards), "continual.guards names a guard twice"),
@@ -85,6 +87,11 @@ def _has_label_rounds(run: RunConfig) -> bool:
     """Whether rounds may be sums over labels: each label in a row of the head, of a stage, and nothing else added."""
     heads = run.aggregation.rule == HEAD_ONLY
     return run.train.method == LOCKSTEP and heads and run.continual.guards == [MASK]
+
+
+def _has_head(run: RunConfig) -> bool:
+    """Whether the task, with the head that it names, trains one."""
+    return TaskSpec(run.task.kind, run.task.head, (("a", "a"),)).head_size > 0
 
 
 def dev_faults(run: RunConfig) -> list[str]:

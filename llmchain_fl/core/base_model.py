@@ -35,6 +35,7 @@ KNOWN: Named[Callable[[], Located]] = Named(
     }
 )
 """Bases by a name of their own -> where each is read from."""
+GGUF: Named[Callable[[str], dict[str, Any]]] = Named({"options": "llmchain_fl.core.known_bases:gguf_options"})
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def load_base(spec: BaseSpec) -> Base:
         raise ModelError(f"model.dtype = {spec.dtype!r} is not known", remedy=f"set it to one of {known}")
     located = locate(spec.path)
     device = choose_device(spec.device)
-    options: dict[str, Any] = {"trust_remote_code": False, **({"gguf_file": located.file} if located.file else {})}
+    options: dict[str, Any] = {"trust_remote_code": False, **(GGUF["options"](located.file) if located.file else {})}
     if spec.revision and not located.local:
         options["revision"] = spec.revision
     try:

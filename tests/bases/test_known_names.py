@@ -82,6 +82,15 @@ def test_the_chat_model_of_the_package_is_opened_and_writes() -> None:
     assert following.strip() == "Paris"
 
 
+def test_a_file_of_weights_is_read_without_a_bar_of_progress(capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    for _ in range(2):
+        assert known_bases.gguf_options("weights.gguf") == {"gguf_file": "weights.gguf"}
+        assert list(reader.tqdm([1, 2], desc="read")) == [1, 2]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_of_weights_that_is_damaged_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, tmp_path)
     (tmp_path / locate("smollm2").file).write_bytes(b"GGUF damaged")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmchain_fl.config.read import apply_settings, build, known_keys, parse_setting, read_config
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.words import nearest
 
 GOOD = {"task": {"labels": ["a", "b"]}, "data": {"train": "x.jsonl"}}
@@ -103,6 +104,18 @@ def test_a_bad_value_gives_one_error_that_names_value_and_bound(name: str) -> No
     assert "must be Input" not in said
     assert "must be String" not in said
     assert "must be List" not in said
+
+
+HEADLESS = {"causal-lm", "plain-text", "masked-lm", "dialogue", "summarisation", "translation", "label-words"}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_head_to_train_is_refused_where_the_task_has_none(kind: str) -> None:
+    tree = merged(task={"kind": kind, "head": "trained"})
+    if kind in HEADLESS:
+        assert f'task.head = "trained": {kind} has no head' in "\n".join(faults_of(tree))
+    else:
+        assert build(tree).task.head == "trained"
 
 
 def test_a_label_list_of_the_wrong_type_is_told_in_one_line() -> None:
