@@ -275,10 +275,11 @@ def test_what_is_not_served_is_refused_in_words(small: Any, tools: Any, made: Ca
     from llmchain_fl.serve.served import one_base
     from llmchain_fl.serve.tasks import check_kinds
 
-    (one,) = made(1, "masked-lm")
-    with pytest.raises(ModelError, match="masked-lm") as error:
-        check_kinds([one])
-    assert "train a further stage" in str(error.value.remedy)
+    for kind, remedy in (("masked-lm", "train a further stage"), ("label-words", "ask `llmchain-fl predict`")):
+        (one,) = made(1, kind)
+        with pytest.raises(ModelError, match=f"of the task {kind}, which is not served") as error:
+            check_kinds([one])
+        assert remedy in str(error.value.remedy)
     base = tools.fresh_base(small.base("generator", path=str(small.shape("bart"))))
     base.module.generation_config.num_beams = 4
     with pytest.raises(ModelError, match="num_beams"):
