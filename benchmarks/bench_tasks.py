@@ -12,8 +12,8 @@ The scenarios `entities` (wikigold), `relations` (SemEval-2010 task 8) and `ques
 * central      LoRA beside the head by local steps, all records in one place
 * sites        the same of 5 sites: as many steps, as many records a step over all sites
 
-`--choose`: four fifths of the training records, scored on the last fifth of them. What stands in `KINDS` was chosen by
-it; no test record was looked at for that.
+`--choose`: four fifths of the training records, scored on the last fifth of them: settings (`--set`) are chosen without
+a look at a test record. Those of `KINDS` are the scenarios' own, with the rates of 5 sites; none was searched for.
 """
 
 from __future__ import annotations
