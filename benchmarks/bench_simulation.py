@@ -4,7 +4,7 @@
 
 * short     MiniLM, 100 sites with 20 short texts each: what a round costs beside training shows most.
 * long      MiniLM, 4 sites with 100 texts of 64 tokens: training is nearly all of it.
-* causal    a tiny Llama, 20 sites, instruction tuning.
+* causal    a tiny Llama, 10 sites with 40 dialogues each: instruction tuning.
 
 * bare      a for-loop over the same sites, batches, micro-batches and kept frozen layers: no Flower, no messages, no
             admission, no records on disk. The baseline of the ratios.
@@ -44,7 +44,10 @@ SHAPES = {
         "demo-lora",
         ["sites.count=4", "data.train_size=400", "train.steps=8", "train.sampling_rate=0.16", "model.max_tokens=64"],
     ),
-    "causal": ("instructions", ["sites.count=20", "data.train_size=1000", "train.steps=4", "train.sampling_rate=0.32"]),
+    "causal": (
+        "instructions",
+        ["sites.count=10", "data.train_size=400", "train.steps=2", "train.sampling_rate=0.4", "model.max_tokens=96"],
+    ),
 }
 
 

@@ -114,11 +114,11 @@ def _trained(
     packing = outbox.Packing(work.codec, draw, between.left_out)
     change = leaving if result.direct else outbox.delta(task, leaving)
     packed, left_out = outbox.packed(outbox.bounded(task, plan, change), packing)
-    payload = outbox.payload(packed)
     if between.personal_file is not None:
-        between.personal_file.keep(task.round, payload, between.personal, {**between.personal, **staying})
+        kept = {**between.personal, **staying}
+        between.personal_file.keep(task.round, outbox.payload(packed), between.personal, kept)
     if between.left_out_file is not None:
-        between.left_out_file.keep(task.round, payload, between.left_out, left_out)
+        between.left_out_file.keep(task.round, outbox.payload(packed), between.left_out, left_out)
     return packed
 
 

@@ -132,6 +132,7 @@ class Resident:
 
     def _lay_out(self, parameters: Mapping[str, nn.Parameter], trained: tuple[str, ...]) -> None:
         self._trained = trained
+        self._origin: tuple[Arrays, Tensor] | None = None
         names = sorted(parameters, key=lambda name: (not is_trained(name, trained), name))
         self.shapes = {name: tuple(parameters[name].shape) for name in names}
         self.trained_names = tuple(name for name in names if is_trained(name, trained))
@@ -186,8 +187,12 @@ class Resident:
 
     def reset(self) -> None:
         """Back to the start: the base as it is."""
-        self.beside.state = {}, None
-        self.load(self.fresh())
+        self.beside.state, self._below = ({}, None), b""
+        if self._origin is not None and self._origin[0] is self.head_start:
+            self.theta.copy_(self._origin[1])
+        else:
+            self.load(self.fresh())
+            self._origin = self.head_start, self.theta.clone()  # every round at every simulated site begins here
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Copy arrays in; names that are not given keep their value. The pairs of a fold come all or none, as does the

@@ -41,13 +41,17 @@ def tighten(path: Path) -> None:
 
 
 def append(path: Path, size: int, line: bytes) -> None:
-    """Put ``line`` at offset ``size`` of ``path``, cutting off whatever (torn) bytes stood there; makes the file."""
+    """Put ``line`` at offset ``size`` of ``path``, cutting off whatever (torn) bytes stood there; makes the file.
+
+    Its name is on the disk before the first byte of it is written, so that a file with a line in it has one for good.
+    """
     with _opened(path, os.O_WRONLY | os.O_CREAT) as descriptor:
+        if not size:
+            sync(path.parent)
         os.ftruncate(descriptor, size)
         os.lseek(descriptor, size, os.SEEK_SET)
         _write(descriptor, line)
         os.fsync(descriptor)
-    sync(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
