@@ -13,8 +13,8 @@
 * ray       the same run on Flower's Ray simulation.
 
 "whole" is the wall time of the process, imports and model load included, "rounds" that of the rounds alone, "CPU" what
-it and its workers computed; memory is the highest sum of PSS over all of them, polled every 0.2 s. Each way runs in its
-own process, in turn, `--repeats` times; medians are compared.
+it and its workers computed; memory is the highest sum of PSS over all of them, polled every second (a look at it is not free).
+Each way runs in its own process, in turn, `--repeats` times; medians are compared. Each run is told as it ends.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def measure(shape: str, way: str) -> Cost:
     def poll() -> None:
         nonlocal peak
         process = psutil.Process(child.pid)
-        while not stop.wait(0.2):
+        while not stop.wait(1.0):
             try:
                 peak = max(peak, family_memory(process))
             except psutil.Error:
@@ -210,6 +210,7 @@ def main() -> None:
     for _ in range(given.repeats):
         for shape, way in found:
             found[shape, way].append(measure(shape, way))
+            print(f"{shape}/{way}: {found[shape, way][-1]}", file=sys.stderr, flush=True)
     middle = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in found.items()}
     lines = []
     for (shape, way), values in middle.items():
