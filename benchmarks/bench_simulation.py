@@ -13,8 +13,9 @@
 * ray       the same run on Flower's Ray simulation.
 
 "whole" is the wall time of the process, imports and model load included, "rounds" that of the rounds alone, "CPU" what
-it and its workers computed; memory is the highest sum of PSS over all of them, polled every second (a look at it is not free).
-Each way runs in its own process, in turn, `--repeats` times; medians are compared. Each run is told as it ends.
+it and its workers computed; memory is the highest sum of PSS over all of them, looked at every second (a
+look is not free). Each way runs in its own process, in turn, `--repeats` times; medians are compared. Each run is told
+as it ends.
 """
 
 from __future__ import annotations

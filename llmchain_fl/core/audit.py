@@ -37,13 +37,14 @@ the log is cut or gone                     a new one begins; what the ledger and
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmchain_fl.core.chain import GENESIS, checked, line_and_head
+from llmchain_fl.core.chain import GENESIS, checked, new_line
 from llmchain_fl.core.errors import PrivacyError
 from llmchain_fl.core.privacy.durable import append, disk_errors, locked, make_folder
 
@@ -87,8 +88,8 @@ class AuditLog:
                 events.append((kind, values, stands))
             seq, head = (0, GENESIS) if last is None else (int(last["seq"]), str(last["hash"]))
             for number, (name, fields, state) in enumerate(events, seq + 1):
-                line, head = line_and_head(number, head, name, {**fields, "policy": policy, "ledger": state})
-                lines.append(line)
+                lines.append(new_line(number, head, name, {**fields, "policy": policy, "ledger": state}))
+                head = json.loads(lines[-1])["hash"]
             append(self.file, size, b"".join(lines))
 
     @contextmanager

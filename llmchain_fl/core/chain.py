@@ -28,14 +28,8 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 
 def new_line(seq: int, prev: str, kind: str, values: Mapping[str, Any]) -> bytes:
     """Line ``seq`` after the line with hash ``prev``, with its end."""
-    return line_and_head(seq, prev, kind, values)[0]
-
-
-def line_and_head(seq: int, prev: str, kind: str, values: Mapping[str, Any]) -> tuple[bytes, str]:
-    """:func:`new_line`, and its hash."""
     time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    line, own = _encoded({"seq": seq, "time": time, "type": kind, **values}, prev)
-    return line + b"\n", own
+    return _encoded({"seq": seq, "time": time, "type": kind, **values}, prev) + b"\n"
 
 
 def checked(line: bytes) -> dict[str, Any]:
@@ -48,7 +42,7 @@ def checked(line: bytes) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ValueError("no entry")
     content = {name: value for name, value in entry.items() if name not in ("prev", "hash")}
-    if line != _encoded(content, entry["prev"])[0]:
+    if line != _encoded(content, entry["prev"]):
         raise ValueError("the chain is broken")
     if type(entry["seq"]) is not int or not _TIME.fullmatch(entry["time"]):
         raise ValueError("out of order")
@@ -93,6 +87,6 @@ class Chain:
         self.raw += line + b"\n"
 
 
-def _encoded(content: Mapping[str, Any], prev: str) -> tuple[bytes, str]:
+def _encoded(content: Mapping[str, Any], prev: str) -> bytes:
     own = hashlib.sha256(f"{prev}\n{_canonical(content)}".encode()).hexdigest()
-    return _canonical({**content, "prev": prev, "hash": own}).encode(), own
+    return _canonical({**content, "prev": prev, "hash": own}).encode()

@@ -171,12 +171,7 @@ class Resident:
 
     def fresh(self) -> Arrays:
         """The start of the adapter (a public function of names, shapes, seed, base, and the task's start of a head)."""
-        return self._drawn | self._start | self.head_start
-
-    @functools.cached_property
-    def _drawn(self) -> Arrays:
-        """Drawn once: every round at every simulated site begins with it."""
-        return fresh_arrays(self.shapes, self.spec.adapter.seed)
+        return fresh_arrays(self.shapes, self.spec.adapter.seed) | self._start | self.head_start
 
     @property
     def bare(self) -> Tensor:
