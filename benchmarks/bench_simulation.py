@@ -163,8 +163,8 @@ class Cost(NamedTuple):
     peak_mb: float
 
 
-def measure(shape: str, way: str) -> Cost:
-    """Play it, and look on."""
+def measure(shape: str, way: str) -> Cost | None:
+    """Play it, and look on; None: it failed (Ray gives up where the machine is too busy to start its processes)."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     child = subprocess.Popen(
         [sys.executable, __file__, "--one", f"{shape}/{way}"],
@@ -190,7 +190,7 @@ def measure(shape: str, way: str) -> Cost:
     stop.set()
     watcher.join()
     if child.returncode:
-        sys.exit(f"{shape} by {way} failed")
+        return None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(time.monotonic() - started, float(json.loads(out.strip().splitlines()[-1])), cpu, peak)
@@ -210,9 +210,11 @@ def main() -> None:
     found: dict[tuple[str, str], list[Cost]] = {(shape, way): [] for shape in shapes for way in ways}
     for _ in range(given.repeats):
         for shape, way in found:
-            found[shape, way].append(measure(shape, way))
-            print(f"{shape}/{way}: {found[shape, way][-1]}", file=sys.stderr, flush=True)
-    middle = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in found.items()}
+            cost = measure(shape, way)
+            print(f"{shape}/{way}: {cost or 'failed'}", file=sys.stderr, flush=True)
+            found[shape, way] += [] if cost is None else [cost]
+    whole = {key: runs for key, runs in found.items() if runs and found[key[0], ways[0]]}
+    middle = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in whole.items()}
     lines = []
     for (shape, way), values in middle.items():
         ratios = [f"{value / base:.2f}x" for value, base in zip(values, middle[shape, ways[0]], strict=True)]

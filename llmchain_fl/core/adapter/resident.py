@@ -183,11 +183,10 @@ class Resident:
     def reset(self) -> None:
         """Back to the start: the base as it is."""
         self.beside.state, self._below = ({}, None), b""
-        if self._origin is not None and self._origin[0] is self.head_start:
-            self.theta.copy_(self._origin[1])
-        else:
+        if self._origin is None or self._origin[0] is not self.head_start:
             self.load(self.fresh())
             self._origin = self.head_start, self.theta.clone()  # every round at every simulated site begins here
+        self.theta.copy_(self._origin[1])
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Copy arrays in; names that are not given keep their value. The pairs of a fold come all or none, as does the
