@@ -4,7 +4,7 @@
 
 * short     MiniLM, 100 sites with 20 short texts each: what a round costs beside training shows most.
 * long      MiniLM, 4 sites with 100 texts of 64 tokens: training is nearly all of it.
-* causal    a tiny Llama, 20 sites, instruction tuning.
+* causal    a tiny Llama, 10 sites with 40 dialogues each: instruction tuning.
 
 * bare      a for-loop over the same sites, batches, micro-batches and kept frozen layers: no Flower, no messages, no
             admission, no records on disk. The baseline of the ratios.
@@ -13,8 +13,9 @@
 * ray       the same run on Flower's Ray simulation.
 
 "whole" is the wall time of the process, imports and model load included, "rounds" that of the rounds alone, "CPU" what
-it and its workers computed; memory is the highest sum of PSS over all of them, polled every 0.2 s. Each way runs in its
-own process, in turn, `--repeats` times; medians are compared.
+it and its workers computed; memory is the highest sum of PSS over all of them, looked at every second (a
+look is not free). Each way runs in its own process, in turn, `--repeats` times; medians are compared. Each run is told
+as it ends.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ SHAPES = {
         "demo-lora",
         ["sites.count=4", "data.train_size=400", "train.steps=8", "train.sampling_rate=0.16", "model.max_tokens=64"],
     ),
-    "causal": ("instructions", ["sites.count=20", "data.train_size=1000", "train.steps=4", "train.sampling_rate=0.32"]),
+    "causal": (
+        "instructions",
+        ["sites.count=10", "data.train_size=400", "train.steps=2", "train.sampling_rate=0.4", "model.max_tokens=96"],
+    ),
 }
 
 
@@ -159,8 +163,8 @@ class Cost(NamedTuple):
     peak_mb: float
 
 
-def measure(shape: str, way: str) -> Cost:
-    """Play it, and look on."""
+def measure(shape: str, way: str) -> Cost | None:
+    """Play it, and look on; None: it failed (Ray gives up where the machine is too busy to start its processes)."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     child = subprocess.Popen(
         [sys.executable, __file__, "--one", f"{shape}/{way}"],
@@ -174,7 +178,7 @@ def measure(shape: str, way: str) -> Cost:
     def poll() -> None:
         nonlocal peak
         process = psutil.Process(child.pid)
-        while not stop.wait(0.2):
+        while not stop.wait(1.0):
             try:
                 peak = max(peak, family_memory(process))
             except psutil.Error:
@@ -186,7 +190,7 @@ def measure(shape: str, way: str) -> Cost:
     stop.set()
     watcher.join()
     if child.returncode:
-        sys.exit(f"{shape} by {way} failed")
+        return None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(time.monotonic() - started, float(json.loads(out.strip().splitlines()[-1])), cpu, peak)
@@ -206,8 +210,11 @@ def main() -> None:
     found: dict[tuple[str, str], list[Cost]] = {(shape, way): [] for shape in shapes for way in ways}
     for _ in range(given.repeats):
         for shape, way in found:
-            found[shape, way].append(measure(shape, way))
-    middle = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in found.items()}
+            cost = measure(shape, way)
+            print(f"{shape}/{way}: {cost or 'failed'}", file=sys.stderr, flush=True)
+            found[shape, way] += [] if cost is None else [cost]
+    whole = {key: runs for key, runs in found.items() if runs and found[key[0], ways[0]]}
+    middle = {key: [statistics.median(column) for column in zip(*runs, strict=True)] for key, runs in whole.items()}
     lines = []
     for (shape, way), values in middle.items():
         ratios = [f"{value / base:.2f}x" for value, base in zip(values, middle[shape, ways[0]], strict=True)]

@@ -114,11 +114,11 @@ def _trained(
     packing = outbox.Packing(work.codec, draw, between.left_out)
     change = leaving if result.direct else outbox.delta(task, leaving)
     packed, left_out = outbox.packed(outbox.bounded(task, plan, change), packing)
-    payload = outbox.payload(packed)
     if between.personal_file is not None:
-        between.personal_file.keep(task.round, payload, between.personal, {**between.personal, **staying})
+        kept = {**between.personal, **staying}
+        between.personal_file.keep(task.round, outbox.payload(packed), between.personal, kept)
     if between.left_out_file is not None:
-        between.left_out_file.keep(task.round, payload, between.left_out, left_out)
+        between.left_out_file.keep(task.round, outbox.payload(packed), between.left_out, left_out)
     return packed
 
 
@@ -161,11 +161,8 @@ def _allowed(site: str, ledger: Ledger, release: Release | None, parts: Sequence
     allowed = [mask_of.get(id(part), np.ones(len(part.records.units), dtype=np.bool_)) for part in parts]
     here, may = len(allowed[0]), int(allowed[0].sum())
     if here and may < FEW * here:
-        log.warning(
-            "%s: %d of %d persons of stage %s may take part: the others belong to another stage or to the held-out "
-            "records, or have no budget left",
-            *(site, may, here, parts[0].stage),
-        )
+        text = "%s: %d of %d persons of stage %s may take part: others are of another stage, held out, or out of budget"
+        log.warning(text, site, may, here, parts[0].stage)
     return allowed
 
 

@@ -122,7 +122,7 @@ def check_memory(work: WorkSpec, resident: Resident, rows: int, allowed_mb: int,
     config = text_config(resident.base.module)
     layers, width = int(getattr(config, "num_hidden_layers", 1) or 1), resident.base.hidden_size
     layers *= 1 + resident.base.two_stacks
-    weights = sum(value.numel() * value.element_size() for value in resident.base.module.parameters())
+    weights = found_once(resident, "weights", lambda: sum(value.nbytes for value in resident.base.module.parameters()))
     tokens = rows * work.task.max_tokens
     need = PROCESS_MB + (weights + TOKEN_BYTES * layers * width * tokens + 4 * trained * (rows + SPARE_ROWS)) / 2**20
     if need > allowed_mb:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flwr.app import ConfigRecord, RecordDict
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import pack
@@ -11,8 +13,21 @@ from llmchain_fl.core.score_task import ScoreTask
 from llmchain_fl.core.secure.query import SecureQuery
 
 
-def write_train_task(task: TrainTask) -> RecordDict:
-    """``TrainTask`` -> records."""
+class Packed:
+    """Arrays as records, each written once: all sites of a shape are sent the same."""
+
+    def __init__(self) -> None:
+        self._records: dict[int, tuple[Arrays, ArrayRecord]] = {}
+
+    def __call__(self, arrays: Arrays) -> ArrayRecord:
+        """The record of these very arrays, which nobody changes any more."""
+        if id(arrays) not in self._records:
+            self._records[id(arrays)] = arrays, pack(arrays)
+        return self._records[id(arrays)][1]
+
+
+def write_train_task(task: TrainTask, packed: Callable[[Arrays], ArrayRecord] = pack) -> RecordDict:
+    """``TrainTask`` -> records; ``packed`` writes its arrays."""
     config = ConfigRecord(
         {
             "run": task.run,
@@ -30,9 +45,9 @@ def write_train_task(task: TrainTask) -> RecordDict:
             "sums": task.sums,
         }
     )
-    content = RecordDict({"arrays": pack(task.arrays), "config": config})
+    content = RecordDict({"arrays": packed(task.arrays), "config": config})
     if task.guard_arrays:
-        content["guard"] = pack(task.guard_arrays)
+        content["guard"] = packed(task.guard_arrays)
     if task.secure is not None:
         lists = {"directory": list(task.secure.directory), "shares": list(task.secure.shares)}
         content["secure"] = ConfigRecord({**lists, "shared": list(task.secure.shared)})

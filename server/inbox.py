@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from flwr.app import Message
 
 from llmchain_fl.aggregation.admission import Schema, admit, refuse, update_norm
-from llmchain_fl.aggregation.rule import Rule, SiteFactors
+from llmchain_fl.aggregation.rule import Rule, SiteFactors, SiteShape
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.compression.update import decode
@@ -69,6 +69,7 @@ class Inbox:
         self._config, self._work, self._rule, self._asker = config, work, rule, asker
         self._weights = weights(sites, config.aggregation.weights)
         self._tasks, self._number, self._central, self._outcome = tasks, number, central, outcome
+        self._bounds: dict[tuple[SiteShape, float], float] = {}
         self.receipts: dict[str, str] = {}
         """Site -> the receipt it gave, of those whose reply could be read."""
 
@@ -142,9 +143,12 @@ class Inbox:
         )
 
     def bound(self, site: str) -> float:
-        """Longest update that is admitted."""
-        handed = self._asker.handed[self._asker.shapes[site]]
-        return longest(self._config, self._work, self._expected(site), handed, self._tasks[site].lr)
+        """Longest update that is admitted; the same for sites that were handed and told the same."""
+        shape, lr = self._asker.shapes[site], self._tasks[site].lr
+        if (shape, lr) not in self._bounds:
+            handed = self._asker.handed[shape]
+            self._bounds[shape, lr] = longest(self._config, self._work, self._expected(site), handed, lr)
+        return self._bounds[shape, lr]
 
     def _expected(self, site: str) -> dict[str, tuple[int, ...]]:
         """Name -> shape of what this site sends in this round."""

@@ -21,7 +21,8 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.errors import AdmissionError, LlmchainError
 from llmchain_fl.core.messages import SecureTask, TrainTask
 from llmchain_fl.core.work import WorkSpec
-from llmchain_fl.requests import size_of, write_train_task
+from llmchain_fl.metrics_file import MOST_SITES
+from llmchain_fl.requests import Packed, size_of, write_train_task
 from llmchain_fl.robust import Robust
 from server.asking import Asker
 from server.bound import longest
@@ -125,9 +126,10 @@ class FederatedLora:
             )
             for site, task in tasks.items()
         }
+        packed = Packed()
         return (
             Message(
-                write_train_task(task),
+                write_train_task(task, packed),
                 dst_node_id=state.nodes[site],
                 message_type=MessageType.TRAIN,
                 group_id=str(planned.round),
@@ -244,9 +246,12 @@ class FederatedLora:
         return dict(self._central.noised(total.finish) if self._central else total.finish())
 
     def _measures_error(self, planned: ScheduledRound) -> bool:
-        """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product."""
-        stepped = self._config.aggregation.optimizer != "none" or self.rule.direct
-        return not (self.rule.exact or self._central or stepped or self.rule.schedule(planned.round).keeps)
+        """Whether the round's sum is compared with the ideal: where it may differ, and there is a common product.
+
+        It takes all sites' factors at once: of more than ``MOST_SITES`` nobody holds them.
+        """
+        stepped, many = self._config.aggregation.optimizer != "none" or self.rule.direct, len(self._asked) > MOST_SITES
+        return not (many or self.rule.exact or self._central or stepped or self.rule.schedule(planned.round).keeps)
 
 
 def _added(total: Accumulator, site: str, factors: SiteFactors, outcome: RoundOutcome) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from llmchain_fl.core.score_task import ScoreTask, read_score_task
 from llmchain_fl.core.section import NAME
 from llmchain_fl.core.wire import read_train_task, write_hello, write_refusal, write_scores, write_update
 from llmchain_fl.replies import MAX_RECEIPT, MAX_SCORES, Refusal, Scores, Update, read_hello, read_reply
-from llmchain_fl.requests import size_of, write_score_task, write_train_task
+from llmchain_fl.requests import Packed, size_of, write_score_task, write_train_task
 
 ARRAYS = {"x.lora_B": np.arange(6, dtype=np.float32).reshape(3, 2), "head.bias": np.array([np.nan, -0.0], np.float32)}
 TASK = TrainTask(
@@ -55,6 +56,17 @@ def test_a_train_task_survives_the_wire() -> None:
     assert digest(back.guard_arrays) == digest(TASK.guard_arrays)
     assert (back.receipt, back.federation, back.clip) == ("abc", "north", 0.25)
     assert back.key == TASK.key == "r/3"
+
+
+def test_arrays_that_many_sites_are_sent_are_written_once_and_are_the_same_bytes() -> None:
+    packed = Packed()
+    tasks = [replace(TASK, receipt=receipt) for receipt in "abc"]
+    contents = [write_train_task(task, packed) for task in tasks]
+    assert contents == [write_train_task(task) for task in tasks]
+    assert all(content["arrays"] is contents[0]["arrays"] for content in contents)
+    assert contents[0]["guard"] is not contents[0]["arrays"]
+    other = write_train_task(replace(TASK, arrays={"x": np.ones(2, np.float32)}), packed)
+    assert digest(read_train_task(other).arrays) == digest({"x": np.ones(2, np.float32)})
 
 
 def test_a_train_task_without_guard_arrays_has_none() -> None:

@@ -98,6 +98,21 @@ def test_names_that_are_not_given_keep_their_value_and_reset_goes_back_to_the_st
     assert digest(resident.arrays()) == digest(resident.fresh())
 
 
+def test_the_start_that_is_kept_follows_what_is_trained_and_the_start_of_the_head(small: Any) -> None:
+    resident = load_resident(spec_of(small, head_size=2))
+    head = {"head.weight": np.full(resident.shapes["head.weight"], 3.0, np.float32)}
+    try:
+        for trained in (("lora_A", "lora_B"), ("lora_B",), ("lora_A", "lora_B")):
+            resident.focus(trained)
+            for resident.head_start in (head, {}):
+                for _ in range(2):
+                    resident.theta.fill_(7.0)
+                    resident.reset()
+                    assert digest(resident.arrays()) == digest(resident.fresh())
+    finally:
+        resident.head_start = {}
+
+
 def test_a_load_that_does_not_fit_changes_nothing(small: Any) -> None:
     resident = load_resident(spec_of(small))
     resident.reset()

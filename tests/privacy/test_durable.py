@@ -84,7 +84,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_content_is_flushed_before_its_name_and_the_name_before_the_return(
+def test_a_replaced_file_is_flushed_before_its_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "state"
@@ -92,9 +92,17 @@ def test_content_is_flushed_before_its_name_and_the_name_before_the_return(
     calls = recorded(monkeypatch)
     durable.replace(folder / "key", b"x")
     assert calls == ["write .key.draft", "fsync .key.draft", "replace", "fsync state"]
-    calls.clear()
+
+
+def test_the_name_of_a_log_is_on_the_disk_before_its_first_line_and_is_not_flushed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    calls = recorded(monkeypatch)
     durable.append(folder / "log", 0, b"x\n")
-    assert calls == ["write log", "fsync log", "fsync state"]
+    durable.append(folder / "log", 2, b"y\n")
+    assert calls == ["fsync state", "write log", "fsync log", "write log", "fsync log"]
 
 
 def test_every_folder_that_is_made_is_flushed_in_the_one_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,7 @@ class Resident:
 
     def _lay_out(self, parameters: Mapping[str, nn.Parameter], trained: tuple[str, ...]) -> None:
         self._trained = trained
+        self._origin: tuple[Arrays, Tensor] | None = None
         names = sorted(parameters, key=lambda name: (not is_trained(name, trained), name))
         self.shapes = {name: tuple(parameters[name].shape) for name in names}
         self.trained_names = tuple(name for name in names if is_trained(name, trained))
@@ -170,12 +171,7 @@ class Resident:
 
     def fresh(self) -> Arrays:
         """The start of the adapter (a public function of names, shapes, seed, base, and the task's start of a head)."""
-        return self._drawn | self._start | self.head_start
-
-    @functools.cached_property
-    def _drawn(self) -> Arrays:
-        """Drawn once: every round at every simulated site begins with it."""
-        return fresh_arrays(self.shapes, self.spec.adapter.seed)
+        return fresh_arrays(self.shapes, self.spec.adapter.seed) | self._start | self.head_start
 
     @property
     def bare(self) -> Tensor:
@@ -186,8 +182,11 @@ class Resident:
 
     def reset(self) -> None:
         """Back to the start: the base as it is."""
-        self.beside.state = {}, None
-        self.load(self.fresh())
+        self.beside.state, self._below = ({}, None), b""
+        if self._origin is None or self._origin[0] is not self.head_start:
+            self.load(self.fresh())
+            self._origin = self.head_start, self.theta.clone()  # every round at every simulated site begins here
+        self.theta.copy_(self._origin[1])
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Copy arrays in; names that are not given keep their value. The pairs of a fold come all or none, as does the

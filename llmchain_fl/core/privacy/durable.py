@@ -43,11 +43,12 @@ def tighten(path: Path) -> None:
 def append(path: Path, size: int, line: bytes) -> None:
     """Put ``line`` at offset ``size`` of ``path``, cutting off whatever (torn) bytes stood there; makes the file."""
     with _opened(path, os.O_WRONLY | os.O_CREAT) as descriptor:
+        if not size:  # a file with a line in it has its name for good
+            sync(path.parent)
         os.ftruncate(descriptor, size)
         os.lseek(descriptor, size, os.SEEK_SET)
         _write(descriptor, line)
         os.fsync(descriptor)
-    sync(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
