@@ -29,18 +29,21 @@ from llmchain_fl.core.data.lists import Listed, items_of
 from llmchain_fl.core.errors import ConfigError
 from llmchain_fl.core.section import NAME, Section, faults_in
 from llmchain_fl.core.tasks.answers import exact
+from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.toml_file import read_toml
 from llmchain_fl.data.source import read_rows
 from llmchain_fl.evaluation.abstain import abstain_below
 from llmchain_fl.feedback.teller import Teller
 from llmchain_fl.hub.evidence import Statement
-from llmchain_fl.loop.desk import bare_base, listening
+from llmchain_fl.loop.desk import bare_base, listening, rounds_told
 from llmchain_fl.loop.people import passages_of
 from llmchain_fl.loop.settings import loop_tree
 from llmchain_fl.serve.new import make_server, write_serve_file
 from llmchain_fl.serve.settings import read_settings
 
 Say = Callable[[str], None]
+PLACE = "answer_start"
+"""The column of a kind of task whose answers are pieces of a passage."""
 PERSON = "nurse"
 """To whom the token of the server belongs."""
 
@@ -122,8 +125,8 @@ def read_answers(name: str, given: Sequence[str] = ()) -> Answers:
         statement = Statement.model_validate(answers.statement)
     except pydantic.ValidationError as error:
         raise ConfigError(faults_in(error, (AnswersConfig, Statement), f"{name}: [answers]")) from None
-    if config.task.kind != "span-qa":
-        raise ConfigError([f"task.kind is {config.task.kind}: answers are pieces of passages (span-qa)"])
+    if PLACE not in task_kind(config.task.kind).columns:
+        raise ConfigError([f"task.kind = {config.task.kind!r}: answers must be pieces of passages (column {PLACE})"])
     return Answers(config, answers, statement)
 
 
@@ -136,7 +139,7 @@ def play(spec: Answers, out: Path, say: Say = lambda line: None) -> tuple[Outcom
     """
     asks, desk = spec.answers, out / "desk"
     out.mkdir(parents=True, exist_ok=True)
-    run = simulate(spec.config, out=out / "run").run
+    run = simulate(spec.config, out=out / "run", callbacks=[rounds_told(say)]).run
     token = make_server(run, desk, asks.name, spec.statement, PERSON)
     passages, _ = passages_of(asks.passages, desk / "passages.jsonl")
     file = desk / "serve.toml"
@@ -189,7 +192,7 @@ def _ask(file: Path, token: str, questions: Sequence[Question], load: Any, say: 
     settings = read_settings(file).model_copy(update={"port": 0})
     with listening(settings, load) as address:
         teller = Teller(address, token)
-        asked = [_asked(one, teller.post("/v1/answer", {"question": one.text})) for one in questions]
+        asked = [_asked(one, teller.post("/v1/answer", {"question": one.text, "passages": 1})) for one in questions]
     first = {bool(one.question.right): one for one in reversed(asked)}
     for one in first.values():
         say(f"{one.question.text}\n  {one.piece or 'no answer'} ({one.chance:.2f}), passage {one.passage or 'none'}")

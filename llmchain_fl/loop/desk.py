@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmchain_fl.api.watching import Callback
 from llmchain_fl.config.write import table_to_toml
 from llmchain_fl.core.base_model import Base, BaseSpec, load_base
 from llmchain_fl.core.errors import RunError
@@ -21,6 +22,11 @@ CONSENT = "made-up-users"
 TOGETHER = 32
 """Texts of one request."""
 LOADING_S = 600.0
+
+
+def rounds_told(say: Callable[[str], None]) -> Callback:
+    """Says of each round that it is done."""
+    return lambda report, _rows: say(f"round {report.round} of {report.total}: {report.seconds:.0f} s")
 
 
 @dataclass(frozen=True)

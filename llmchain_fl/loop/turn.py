@@ -39,7 +39,7 @@ from llmchain_fl.hub.publish import Offer, publish
 from llmchain_fl.hub.pull import Wanted, pull
 from llmchain_fl.hub.signing import sha256
 from llmchain_fl.hub.trust import own_identity, read_trust, trust_publisher
-from llmchain_fl.loop.desk import Talk, User, bare_base, serving
+from llmchain_fl.loop.desk import Talk, User, bare_base, rounds_told, serving
 from llmchain_fl.loop.people import answered, held_out_of, passages_of, threshold_of, users_of
 from llmchain_fl.loop.settings import Loop
 from llmchain_fl.progress import Progress, Silent
@@ -106,7 +106,7 @@ class Turn:
         """
         loop = self.told.loop
         self.out.mkdir(parents=True, exist_ok=True)
-        run = simulate(self.told.config, out=self.out / "run").run
+        run = simulate(self.told.config, out=self.out / "run", callbacks=[rounds_told(self.say)]).run
         self._did("trained", stages=len(self.told.config.stage), config=sha256(run.config.read_bytes()))
         trust_publisher(self.home, "self", own_identity(self.home, make=True).public)
         label, verdict = self._promoted(run, 1)

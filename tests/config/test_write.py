@@ -52,7 +52,7 @@ def changed(value: Any, annotation: Any) -> Any:
 FITTING: dict[str, dict[str, dict[str, Any]]] = {
     "persons, stage by stage": {
         "privacy": {"unit": "person", "clip_quantile": 0.0, "noise": "site"},
-        "train": {"method": "local", "average": 0.0},
+        "train": {"method": "local", "average": 0.0, "sums": 0.0},
         "secure": {"sum": False},
         "data": {"one_record_per_person": False},
         "aggregation": {"weights": [1.5] * 3, "personal_head": False},
@@ -69,10 +69,10 @@ FITTING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "whole sites": {
         "privacy": {"unit": "site", "stages": "shared", "noise": "site"},
-        "train": {"method": "local", "average": 0.0},
+        "train": {"method": "local", "average": 0.0, "sums": 0.0},
         "secure": {"sum": False},
         "data": {"made_up_persons": 0},
-        "task": {"kind": "plain-text"},
+        "task": {"kind": "relation"},
         "aggregation": {"robust": "none"},
         "stream": {
             "play": "sequence",
@@ -90,7 +90,7 @@ FITTING["noise on the sum"] = {
     "privacy": {"unit": "person", "stages": "shared", "noise": "sum", "clip_quantile": 0.0},
     "data": {"one_record_per_person": False},
     "task": {"kind": "classification"},
-    "train": {"method": "lockstep", "steps": 1, "proximal": 0.0},
+    "train": {"method": "lockstep", "steps": 1, "proximal": 0.0, "sums": 0.0},
     "secure": {"sum": True, "survivors": 2},
     "sites": {"cohort": 0},
     "adapter": {"site_ranks": [], "site_alphas": []},
@@ -105,6 +105,12 @@ FITTING["no product"] = {
     },
     "aggregation": FITTING["noise on the sum"]["aggregation"] | {"rule": "fedit"},
 }  # fmt: skip
+FITTING["sums by label"] = {
+    **FITTING["noise on the sum"],
+    "train": {"method": "lockstep", "steps": 1, "proximal": 0.0},
+    "aggregation": FITTING["noise on the sum"]["aggregation"] | {"rule": "head-only"},
+    "continual": {"guards": ["mask"]},
+}
 """Settings that contradict each other, in sets that do not; together they hold every setting."""
 
 
@@ -124,8 +130,8 @@ def other_settings(fitting: dict[str, dict[str, Any]]) -> dict[str, Any]:
     tree["aggregation"] |= {"rule": "fedit", "robust": "median", "hostile": 0}
     tree["continual"]["guards"] = ["rehearsal"]
     tree["stage"] = [
-        {"name": "a", "labels": "0:1", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3},
-        {"name": "b", "labels": ["ü"]},
+        {"name": "a", "labels": "0:2", "where": {"x y": 'z"'}, "train": "t", "test": "e", "rounds": 3},
+        {"name": "b", "labels": ["b", "ü"]},
     ]
     for name, section in fitting.items():
         tree[name] |= section

@@ -124,7 +124,7 @@ def test_a_file_of_another_task_or_with_an_unknown_key_is_refused(small: Any, tm
     spec = tree(small, tmp_path)
     spec["task"] = {"kind": "plain-text"}
     file.write_text(tomli_w.dumps(spec), encoding="utf-8")
-    with pytest.raises(ConfigError, match="span-qa"):
+    with pytest.raises(ConfigError, match="pieces of passages"):
         read_answers(str(file))
 
 

@@ -133,7 +133,10 @@ def test_every_step_is_a_line_of_the_chain_and_no_line_holds_a_text_or_a_person(
     assert kinds == ["trained", "published", "promoted", *sites, "learned", "published", "promoted", "ended"]
     text = (played.out / "loop.jsonl").read_text()
     assert not any(word in text for word in ("user0", "card lost", *played.told.config.task.labels))
-    assert [line.split(":")[0] for line in played.lines] == kinds
+    said = [line.split(":")[0] for line in played.lines]
+    rounds = [line for line in said if line.startswith("round ")]
+    assert said == [*rounds, *kinds]
+    assert rounds == [f"round {number} of {len(rounds)}" for number in range(1, len(rounds) + 1)]
     (played.out / "torn.jsonl").write_text(text.replace("learned", "earned", 1))
     with pytest.raises(RunError, match="was changed"):
         ChainedFile(played.out / "torn.jsonl", "none").lines()

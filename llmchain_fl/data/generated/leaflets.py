@@ -2,7 +2,7 @@
 
 A leaflet says five of six facts, in sentences of any order; which one is missing is drawn. Both splits have medicines
 of their own, and questions in words of their own (``leaflets.toml``). Persons ask; each belongs to one ward. The
-context of a question is its leaflet beside BESIDE others: whoever does not look for the name is wrong.
+context of a question is its leaflet, beside BESIDE others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEDICINES = {"train": 120, "test": 40}
 WARDS = ("ward-a", "ward-b", "ward-c")
 PER_PERSON = 3
 """Questions of one person, about."""
-BESIDE = 1
+BESIDE = 0
 _FIRST = ("Ama", "Belo", "Cori", "Dexa", "Ena", "Fluvi", "Gala", "Hydro", "Ivo", "Keto", "Lumi", "Mori", "Nava", "Oxi")
 _SECOND = ("lant", "mab", "nil", "prax", "quin", "rol", "sept", "tide", "vir", "xan", "zole", "dene")
 
