@@ -8,7 +8,7 @@ from llmchain_fl.aggregation.class_sums import LabelRound
 from llmchain_fl.config.calendar import NONE, Ended, stages_in_order, taught_in
 from llmchain_fl.config.schema import RunConfig
 from llmchain_fl.planning.work import labels_by_stage
-from server.schedule import schedule
+from server.schedule import schedule, stage_rounds
 
 
 def label_round(config: RunConfig, labels: Sequence[str], number: int, ended: Ended = NONE) -> LabelRound | None:
@@ -26,13 +26,12 @@ def label_round(config: RunConfig, labels: Sequence[str], number: int, ended: En
     """
     if not config.train.sums:
         return None
-    planned = list(schedule(config, ended))
-    stage = next(one.stage for one in planned if one.round == number)
-    rounds = [one.round for one in planned if one.stage == stage]
+    rounds = stage_rounds(config, number, ended)
     if number not in rounds[: round(config.train.sums * len(rounds))]:
         return None
     positions = dict(labels_by_stage(config, list(labels)))
     order = [one.name for one in stages_in_order(config)]
+    stage = next(one.stage for one in schedule(config, ended) if one.round == number)
     earlier = {label for name in order[:stage] for label in positions.get(name, ())}
     rows = [label for label in positions.get(order[stage], ()) if label not in earlier]
     taught = {label for name in taught_in(config, number, ended) for label in positions.get(name, ())}

@@ -73,6 +73,13 @@ def rate_of(config: RunConfig, number: int, ended: Ended = NONE) -> float:
     return next(planned.lr for planned in schedule(config, ended) if planned.round == number)
 
 
+def stage_rounds(config: RunConfig, number: int, ended: Ended = NONE) -> list[int]:
+    """All rounds of the stage of round ``number``, by the run's calendar."""
+    planned = list(schedule(config, ended))
+    stage = next(one.stage for one in planned if one.round == number)
+    return [one.round for one in planned if one.stage == stage]
+
+
 def late_of(config: RunConfig, number: int, ended: Ended = NONE) -> tuple[int, bool]:
     """The first of the late rounds of the stage of round ``number``, over which its adapters are averaged, and whether
     it is the last one; ``(0, False)`` for a round before them. ``train.average`` of a stage's rounds are late.
@@ -85,9 +92,7 @@ def late_of(config: RunConfig, number: int, ended: Ended = NONE) -> tuple[int, b
     average = 1       the first round of the stage
     ================  =======================================
     """
-    planned = list(schedule(config, ended))
-    stage = next(one.stage for one in planned if one.round == number)
-    rounds = [one.round for one in planned if one.stage == stage]
+    rounds = stage_rounds(config, number, ended)
     late = rounds[len(rounds) - round(config.train.average * len(rounds)) :]
     return (late[0], number == late[-1]) if number in late else (0, False)
 

@@ -89,6 +89,8 @@ def test_the_optimiser_takes_its_first_step_after_the_sums() -> None:
     )
     now = {WEIGHT: head, "head.bias": np.zeros(5, np.float32)}
     for number in (1, 2, 3):
+        void = lockstep.start(now, 1.0, number).finish()
+        assert np.array_equal(void[WEIGHT], now[WEIGHT])  # a round that does not come about counts in no mean
         total = lockstep.start(now, 1.0, number)
         total.add(SiteFactors({WEIGHT: sums, "head.bias": np.ones(5, np.float32)}, 1.0, 1.0))
         before, now = now, dict(total.finish())

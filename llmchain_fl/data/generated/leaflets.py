@@ -2,7 +2,7 @@
 
 A leaflet says five of six facts, in sentences of any order; which one is missing is drawn. Both splits have medicines
 of their own, and questions in words of their own (``leaflets.toml``). Persons ask; each belongs to one ward. The
-context of a question is its leaflet, beside BESIDE others.
+context of a question is its leaflet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ MEDICINES = {"train": 120, "test": 40}
 WARDS = ("ward-a", "ward-b", "ward-c")
 PER_PERSON = 3
 """Questions of one person, about."""
-BESIDE = 0
 _FIRST = ("Ama", "Belo", "Cori", "Dexa", "Ena", "Fluvi", "Gala", "Hydro", "Ivo", "Keto", "Lumi", "Mori", "Nava", "Oxi")
 _SECOND = ("lant", "mab", "nil", "prax", "quin", "rol", "sept", "tide", "vir", "xan", "zole", "dene")
 
@@ -98,12 +97,8 @@ def leaflet_questions(seed: int, size: int, split: str) -> list[dict[str, str]]:
         number = draw.choice(sorted(one.answers))
         piece, begin = one.answers[number]
         question = draw.choice(_facts()[number].asked(split)).replace("{name}", one.name)
-        others = draw.sample([other.text for other in _leaflets(split) if other is not one], BESIDE)
-        place = draw.randint(0, BESIDE)
-        texts = [*others[:place], one.text, *others[place:]]
-        begin += sum(len(text) + 1 for text in texts[:place])
         where = {"answers": json.dumps([piece]), "answer_start": json.dumps([begin])}
-        rows.append({"question": question, "context": " ".join(texts), **where, **asker})
+        rows.append({"question": question, "context": one.text, **where, **asker})
     return rows
 
 
