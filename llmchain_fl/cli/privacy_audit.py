@@ -80,7 +80,7 @@ def own_settings(config: RunConfig) -> Sequence[Any]:
     plan = app_module("server.privacy_book").make_plan(config)
     work = work_from(config, public_labels(config), rule.trained, plan)
     schedule, of_run = rule.schedule(1), app_module("simulations.audit.own_run").of_run
-    settings: Sequence[Any] = of_run(work, tuple(schedule.trains), tuple(schedule.keeps))
+    settings: Sequence[Any] = of_run(work, tuple(schedule.trains), tuple(schedule.keeps), sums=config.train.sums > 0)
     return settings
 
 

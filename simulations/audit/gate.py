@@ -27,6 +27,7 @@ from types import MappingProxyType
 import torch
 
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.methods import LOCKSTEP
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import Finding
 from simulations.audit.accounts import accounts
@@ -37,6 +38,7 @@ from simulations.audit.effort import EFFORTS, Effort
 from simulations.audit.entropy import entropy
 from simulations.audit.hostile_arrays import ARRAYS
 from simulations.audit.integer_noise import CHECKS as INTEGERS
+from simulations.audit.integer_noise import of_plan
 from simulations.audit.own_noise import own_noise
 from simulations.audit.own_people import own_people
 from simulations.audit.own_rows import own_rows
@@ -115,6 +117,11 @@ SMALL: Checks = MappingProxyType(
         "own people: rounding": _people("overflowing", lambda: Setting(small(width=NARROW), name="narrow")),
         "own people: layer norm": _people("ordinary", lambda: Setting(small(variant="layer-norm"), name="layer norm")),
         "own people: kept outputs": _people("ordinary", lambda: Setting(small(last_layers=1), name="kept outputs")),
+        "own people: head in lockstep": _people(
+            "ordinary",
+            lambda: Setting(small(head="trained", method=LOCKSTEP, head_alone=True), name="head in lockstep"),
+        ),
+        "own people: sums by label": _people("ordinary", partial(setting, "sums by label")),
         "own rows": _on(own_rows, lambda: Setting(small(guards=(DISTILL,)), name="small")),
         "own scores": _on(own_scores, lambda: Setting(small(), name="small")),
     }
@@ -135,8 +142,12 @@ def checks_of(settings: Sequence[Setting]) -> Checks:
     if plan is None or not plan.is_private or plan.unit == "site":
         raise ConfigError(["the run adds no noise at its sites: there is nothing that the audit could check"])
     checks: dict[str, Check] = {**PRACTICE, **INTEGERS, **RULES}
+    if settings[0].shared is not None:
+        checks.update(of_plan(settings[0].shared))
     for own in settings:
         checks[f"own noise: {own.name}"] = _on(own_noise, partial(_same, own))
+        if own.sums:
+            checks[f"own people: {own.name}"] = _people("ordinary", partial(_same, own))
     plain = partial(_same, settings[0])
     for kind in ARRAYS:
         checks[f"own people: {kind}"] = _people(kind, plain)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +24,7 @@ from llmchain_fl.core.privacy import integer_noise, integers
 from llmchain_fl.core.privacy.accounting import epsilon
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.integers import Integers
+from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.privacy.audit import noise_law
 from llmchain_fl.privacy.audit.conformance import never
 from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
@@ -37,7 +39,8 @@ Check = Callable[[Path, Effort], list[Finding]]
 
 SMALL = (1, 2, 7)
 """Variances at which each value of the law is counted."""
-PLANS = ((1.1, 10, 3, 5), (0.7, 12, 7, 10), (3.3, 10, 2, 2))
+Plans = tuple[tuple[float, int, int, int], ...]
+PLANS: Plans = ((1.1, 10, 3, 5), (0.7, 12, 7, 10), (3.3, 10, 2, 2))
 """(z, k, m, n): noise multiplier, grid, fewest sites that are opened, sites."""
 COARSE = ((0.249, 10, 3), (0.9, 8, 1), (60.0, 2, 2), (0.255, 10, 5000))
 """(z, k, m) whose sum has a variance below 2^16, or the last, whose shares have one below 16."""
@@ -85,14 +88,14 @@ def shape(drawn: Integers, variance: int, alpha: float, name: str) -> Finding:
     )
 
 
-def share_law(folder: Path, effort: Effort) -> list[Finding]:
+def share_law(folder: Path, effort: Effort, plans: Plans = PLANS) -> list[Finding]:
     """The law of one share, at small variances value by value, at those of real plans as a whole."""
     count, findings = 100 * effort.draws, []
     for variance in SMALL:
         drawn = integer_noise.discrete_gaussians(count, variance)
         findings.append(counted_law(drawn, variance, ALPHA / len(SMALL), f"share law (variance {variance})"))
-    for z, bits, fewest, _ in PLANS:
-        variance, alpha = _share(z, bits, fewest), ALPHA / len(PLANS)
+    for z, bits, fewest, _ in plans:
+        variance, alpha = _share(z, bits, fewest), ALPHA / len(plans)
         drawn = integer_noise.discrete_gaussians(count, variance)
         real, std, name = np.asarray(drawn, dtype=np.float64), math.sqrt(variance), f"({z:g}, {bits} bits)"
         tails, repeats = noise_law.noise_tails, noise_law.noise_repeats
@@ -118,10 +121,10 @@ def _claimed(z: float, bits: int) -> Fraction:
     return std * std
 
 
-def noise_of_the_sum(folder: Path, effort: Effort) -> list[Finding]:
+def noise_of_the_sum(folder: Path, effort: Effort, plans: Plans = PLANS) -> list[Finding]:
     """Shares of m, m + 1, ... n sites added up: of the noise that is accounted, or more, never less."""
-    findings = []
-    for z, bits, fewest, members in PLANS:
+    findings, sums = [], sum(1 + members - fewest for _, _, fewest, members in plans)
+    for z, bits, fewest, members in plans:
         variance, claimed = integer_noise.share_variance(z, bits, fewest), _claimed(z, bits)
         name = f"(z {z:g}, {fewest} of {members})"
         short = sum(sites * variance < claimed for sites in range(fewest, members + 1))
@@ -130,7 +133,7 @@ def noise_of_the_sum(folder: Path, effort: Effort) -> list[Finding]:
         shares = [integer_noise.noised_share(empty, box, variance) for _ in range(members)]
         for sites in range(fewest, members + 1):
             total = np.stack(shares[:sites]).sum(axis=0).astype(np.float64)
-            std, alpha = math.sqrt(float(claimed) * sites / fewest), ALPHA / (len(PLANS) * 5)
+            std, alpha = math.sqrt(float(claimed) * sites / fewest), ALPHA / sums
             findings.append(noise_law.noise_size(total, std, alpha, f"noise of the sum of {sites} {name}"))
     accepted = 0
     for plan in COARSE:
@@ -205,6 +208,12 @@ def integer_accounts(folder: Path, effort: Effort) -> list[Finding]:
         judge("largest epsilon of integer noise", max(shares), (1.0, 1.02), f"{words} a second accountant."),
         judge("epsilon of rounded noise", min(made_from), (1.0, 1.001), f"{words} the noise that is rounded."),
     ]
+
+
+def of_plan(plan: PrivacyPlan) -> Mapping[str, Check]:
+    """The checks of the integers that depend on a plan, of one whose sites share the noise."""
+    own = ((plan.noise_multiplier, plan.grid, plan.shares, plan.members),)
+    return {"own shares": partial(share_law, plans=own), "own sums": partial(noise_of_the_sum, plans=own)}
 
 
 CHECKS: Mapping[str, Check] = MappingProxyType(

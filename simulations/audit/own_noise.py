@@ -7,9 +7,10 @@ sigma = z C / divisor,
     adam, beta m:     theta_0 - theta_T = lr / e sum_t c_t g_t    c_t = sum_(s >= t) (1 - m) m^(s - t) / (1 - m^(s + 1))
 
 the second as long as sigma is far below Adam's constant e = 1e-8 (its step is linear in g then; here sigma / e = 1e-4).
-So each number of the update is N(0, (lr sigma |c|)^2), exactly, and independent of all others. Guards pull after the
-noise by public values; they stay on, so weak that they move less than a part in 1,000 of it. A third site has one
-person, who adds at most T C / |noise| to it. What a codec left out is added back from the site's own memory.
+So each number of the update is N(0, (lr sigma |c|)^2), exactly, and independent of all others. In lockstep T = 1, and
+what is sent is g_0 itself: lr and the constant e stand outside. Guards pull after the noise by public values; they stay
+on, so weak that they move less than a part in 1,000 of it. A third site has one person, who adds at most T C / |noise|
+to it. What a codec left out is added back from the site's own memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from llmchain_fl.privacy.audit.finding import ALPHA, Finding, judge
 from simulations.audit.effort import Effort
 from simulations.audit.own_codec import ideal_energies
 from simulations.audit.own_guards import QUIET
-from simulations.audit.own_reading import joined, vector
+from simulations.audit.own_reading import is_direct, joined, vector
 from simulations.audit.own_run import FIRST, SECOND, Setting
 from simulations.audit.own_site import OwnSite, made_up_rows
 from simulations.audit.practice import Floats
@@ -42,8 +43,8 @@ ADAM = 1e-8
 """The constant e of torch's Adam."""
 READ = 2.0**-6
 """About the size of an update's numbers that is aimed at: float32 rounds it far below the noise."""
-SHARE = ALPHA / 10
-"""Of the false alarm rate of a kind of check: there are ten settings of our own."""
+SHARE = ALPHA / 11
+"""Of the false alarm rate of a kind of check: there are eleven settings of our own."""
 WEAK = 1e-6
 """A guard's strength, in units of sigma."""
 MOMENTUM = 0.25
@@ -63,13 +64,14 @@ def readable(setting: Setting) -> Reading:
     """The same settings, with clip norm, learning rate and strength of guards such that the noise can be read."""
     plan, train = setting.plan, setting.work.train
     train = replace(train, momentum=min(train.momentum, MOMENTUM))
-    adam = train.optimizer == "adam"
+    direct = is_direct(train)
+    adam = train.optimizer == "adam" and not direct
     pulled = bool(setting.work.guards) or train.proximal > 0
     sigma = 1e-12 if adam else READ * (1e5 if pulled else 1.0)
     clip = sigma * plan.divisor / plan.noise_multiplier
     clip = min(max(clip, MIN_CLIP_NORM), MAX_CLIP_NORM)
     sigma = clip * plan.noise_multiplier / plan.divisor
-    lr = 1e-5 if pulled and not adam else 1.0
+    lr = 1e-5 if pulled and not (adam or direct) else 1.0
     if adam:
         lr = min(READ * ADAM / sigma, 1e3)
     work = replace(

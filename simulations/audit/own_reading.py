@@ -16,7 +16,8 @@ from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.array_record import unpack
 from llmchain_fl.core.codec_spec import CodecSpec
 from llmchain_fl.core.compression.update import decode
-from llmchain_fl.core.work import GuardSpec, open_work
+from llmchain_fl.core.methods import LOCKSTEP
+from llmchain_fl.core.work import GuardSpec, TrainSpec, open_work
 from llmchain_fl.guards import GUARDS
 from llmchain_fl.replies import Update, read_reply
 from simulations.audit.own_run import Setting
@@ -88,9 +89,17 @@ def sums_of(reply: RecordDict, setting: Setting, sent: Arrays) -> Sums | None:
     update = vector(reply, setting)
     if update is None:
         return None
+    rounding = np.spacing(np.abs(update).astype(np.float32))
+    if is_direct(setting.work.train):
+        return Sums(-update / CLIP, rounding.astype(np.float64) / CLIP)
     start = joined({name: sent[name] for name in unpack(reply.array_records["arrays"])})
-    rounding = np.spacing(np.abs(start + update).astype(np.float32)) + np.spacing(np.abs(update).astype(np.float32))
+    rounding += np.spacing(np.abs(start + update).astype(np.float32))
     return Sums(-update / (RATE * CLIP), rounding.astype(np.float64) / (RATE * CLIP))
+
+
+def is_direct(train: TrainSpec) -> bool:
+    """Whether what a site sends is the mean gradient itself, and no step of its optimiser."""
+    return train.method == LOCKSTEP
 
 
 def apart(one: Sums | None, *others: Sums | None) -> float:

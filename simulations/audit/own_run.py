@@ -24,6 +24,7 @@ from llmchain_fl.core.guards.olora import OloraSite
 from llmchain_fl.core.guards.rehearsal import RehearsalSite
 from llmchain_fl.core.guards.replay import ReplaySite
 from llmchain_fl.core.messages import TrainTask
+from llmchain_fl.core.methods import LOCAL, LOCKSTEP
 from llmchain_fl.core.privacy.plan import PrivacyPlan
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.work import GuardSpec, TrainSpec, WorkSpec, open_work
@@ -48,6 +49,8 @@ class Setting:
         keeps: trained factors that stay at the site.
         again: whether the stage before is rehearsed.
         zero: the adapter that is sent is all zeros, so that the update is made of the step's own digits.
+        sums: the round asks for sums over each label's records (``client/class_sums.py``).
+        shared: the run's plan where its sites share the noise; ``work`` has one then with the whole noise at each.
         name: in the findings.
     """
 
@@ -56,6 +59,8 @@ class Setting:
     keeps: tuple[str, ...] = ()
     again: bool = False
     zero: bool = False
+    sums: bool = False
+    shared: PrivacyPlan | None = None
     name: str = "own run"
 
     @property
@@ -96,6 +101,7 @@ class Setting:
             trains=self.trains,
             keeps=self.keeps,
             earlier=((FIRST,) if self.again else ()) if earlier is None else earlier,
+            sums=self.sums,
         )
 
     def resident(self) -> Resident:
@@ -111,19 +117,40 @@ class Setting:
         return {name: value * 0 for name, value in start.items()} if self.zero else start
 
 
-def of_run(work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] = ()) -> tuple[Setting, ...]:
-    """The settings of a run of one's own: as it is, and with its codec off where it has one, to read the noise by.
+def of_run(
+    work: WorkSpec, trains: tuple[str, ...] = (), keeps: tuple[str, ...] = (), *, sums: bool = False
+) -> tuple[Setting, ...]:
+    """The settings of a run of one's own: as it is, then what else has to be played to see all of it.
+
+    Its first stage and its last have the names that the gate's files have. Whole sites are played without masks, and
+    where noise is shared with the whole noise at each: they pass the records through the same code, and what they send
+    can be read. The integers of the run's own plan are looked at by themselves (``gate.checks_of``).
 
     Args:
         work: its work description.
         trains: which factors a round of its rule trains; empty: all that the description names.
         keeps: which of them stay at the sites.
+        sums: whether some rounds ask for sums by label.
     """
     again = any(site_half(guard.name).rehearsed(dict(guard.settings)) > 0 for guard in work.guards)
-    own = Setting(replace(work, threads=1), trains, keeps, again)
-    if work.codec.name == "none":
-        return (own,)
-    return own, replace(own, work=replace(own.work, codec=CodecSpec()), name="own run, not compressed")
+    shared = work.plan if work.plan is not None and work.plan.is_shared else None
+    plan = work.plan if shared is None else replace(shared, shares=1, members=1, grid=0)
+    plain = replace(work, threads=1, task=_named(work.task), plan=plan, secure=None)
+    own = Setting(plain, trains, keeps, again, shared=shared)
+    settings = [own]
+    if work.codec.name != "none":
+        settings.append(replace(own, work=replace(own.work, codec=CodecSpec()), name="own run, not compressed"))
+    if sums:
+        settings.append(replace(own, sums=True, name="own run, sums by label"))
+    return tuple(settings)
+
+
+def _named(task: TaskSpec) -> TaskSpec:
+    """The labels of its first stage and of its last under the names of the gate's own stages."""
+    if not task.stage_labels:
+        return task
+    (_, first), (_, last) = task.stage_labels[0], task.stage_labels[-1]
+    return replace(task, stage_labels=((FIRST, first), (SECOND, last)))
 
 
 def _plan(steps: int, **changes: object) -> PrivacyPlan:
@@ -152,18 +179,22 @@ def small(
     last_layers: int = 0,
     width: int = WIDE,
     variant: str = LORA,
+    method: str = LOCAL,
+    head_alone: bool = False,
     **plan: object,
 ) -> WorkSpec:
     """A work description over the tiny base: 13,312 trained values, more with a trained head."""
     privacy = _plan(steps, **plan)
     adapter = AdapterSpec(rank=8, alpha=16.0, last_layers=last_layers, seed=5)
-    if not VARIANTS[variant].product:
+    if head_alone:
+        adapter = replace(adapter, trained=())
+    elif not VARIANTS[variant].product:
         adapter = replace(adapter, variant=variant, trained=VARIANTS[variant].trained)
     return WorkSpec(
         base=BaseSpec(str(tiny_base(width)), dtype=dtype, device="cpu"),
         adapter=adapter,
         task=TaskSpec("classification", head, LABELS, 20.0, "mean", MAX_TOKENS),
-        train=TrainSpec(steps, privacy.sampling_rate, privacy.divisor, 8, optimizer, momentum, 1, proximal),
+        train=TrainSpec(steps, privacy.sampling_rate, privacy.divisor, 8, optimizer, momentum, 1, proximal, method),
         guards=guards,
         plan=privacy,
         codec=CodecSpec() if codec is None else codec,
@@ -201,6 +232,7 @@ SETTINGS: Mapping[str, Callable[[], Setting]] = MappingProxyType(
         "disjoint, rehearsal": lambda: Setting(
             small(steps=2, guards=(REHEARSAL,), stages="disjoint", rehearsal="earlier"), again=True
         ),
+        "sums by label": lambda: Setting(small(head="trained", method=LOCKSTEP, head_alone=True), sums=True),
         "unit record": lambda: Setting(small(steps=2, unit="record", records_per_unit=1)),
     }
 )

@@ -30,6 +30,7 @@ from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.requests import write_score_task, write_train_task
+from simulations.audit.own_guards import STAGES
 from simulations.audit.replies import Seen
 from simulations.audit.tiny_base import WORDS
 
@@ -163,9 +164,13 @@ class Watched:
 def made_up_rows(
     spec: TaskSpec, people: Sequence[str], seed: int = 1, lengths: Sequence[int] = LENGTHS
 ) -> list[dict[str, str]]:
-    """A record for each of ``people``, with a column for the person; ``lengths``: words of its texts, taken in turn."""
+    """A record for each of ``people``, with a column for the person; ``lengths``: words of its texts, taken in turn.
+
+    Labels are those that the second stage teaches, where the work says which: records of others may add nothing.
+    """
     draw = np.random.default_rng(seed)
-    labels = [name for name, _ in spec.labels]
+    taught = spec.taught(STAGES[1])
+    labels = [name for name, _ in spec.labels] if taught is None else [spec.labels[at][0] for at in taught.own]
     rows = []
     for number, person in enumerate(people):
         row = {column: text(draw, lengths[number % len(lengths)]) for column in task_kind(spec.kind).columns}

@@ -20,6 +20,7 @@ from client.gradients import gradient_of
 from client.local import OPTIMIZERS
 from llmchain_fl.core.array_record import pack, unpack
 from llmchain_fl.core.errors import ConfigError
+from llmchain_fl.core.guards.mask import MaskSite
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import secure_uniform
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, MIN_CLIP_NORM
@@ -27,7 +28,7 @@ from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.work import TrainSpec, open_work
 from simulations.audit import own_run
 from simulations.audit.entropy import Recorded, source_is
-from simulations.audit.gate import EFFORTS, checks_of, run_check
+from simulations.audit.gate import EFFORTS, checks_of, run_check, run_gate
 from simulations.audit.hostile_arrays import ARRAYS
 from simulations.audit.own_noise import MOMENTUM, coefficients, own_noise, readable
 from simulations.audit.own_people import own_people
@@ -36,6 +37,7 @@ from simulations.audit.own_run import SECOND, Setting, of_run, small
 from simulations.audit.own_site import OwnSite, made_up_rows
 from simulations.audit.replies import Seen
 from simulations.audit.second_accountant import second_epsilon
+from simulations.guard_specs import spec_of
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -214,6 +216,23 @@ def test_a_run_of_ones_own_is_played_with_and_without_its_codec() -> None:
     assert as_is.again
     assert as_is.trains == ("lora_B",)
     assert {"own noise: own run", "own noise: own run, not compressed"} <= set(checks_of((as_is, plain)))
+
+
+def test_a_run_in_lockstep_with_shared_noise_sums_and_a_mask_passes_as_it_is_shipped() -> None:
+    labels = (("first", (0, 1)), ("middle", (1,)), ("last", (1, 2)))
+    made = small(head="trained", method="lockstep", head_alone=True, guards=(spec_of(MaskSite, others=0.0),))
+    task = dataclasses.replace(made.task, stage_labels=labels)
+    plan = dataclasses.replace(made.plan, shares=3, members=5, grid=10)  # type: ignore[type-var]
+    settings = of_run(dataclasses.replace(made, task=task, plan=plan), sums=True)
+    assert [own.name for own in settings] == ["own run", "own run, sums by label"]
+    assert settings[0].work.task.stage_labels == (("first", (0, 1)), (SECOND, (1, 2)))
+    own = [name for name in checks_of(settings) if name.startswith("own ")]
+    assert {"own shares", "own sums", "own noise: own run, sums by label", "own people: own run, sums by label"} <= set(
+        own
+    )
+    findings = run_gate("quick", tuple(own), settings)
+    assert [str(finding) for finding in findings if not finding.passed] == []
+    assert any(finding.name == "sums with too little noise (z 2, 3 of 5)" for finding in findings)
 
 
 @pytest.mark.parametrize("kind", ["plain-text", "causal-lm"])

@@ -129,13 +129,20 @@ class Classification:
                 kept[i] = known
         missing = list(dict.fromkeys(i for i in index if i not in kept))
         if missing:
-            asked = examples.whole_pass(missing, kept, len(index))
-            with torch.no_grad():
-                found = self._pooled(examples, asked)
+            asked, found = self._computed(examples, missing, examples.whole_pass(missing, kept, len(index)))
             kept.update((record, found[row].clone()) for row, record in enumerate(asked))
             for i in asked if remembered.limit_mb else ():
                 remembered.put(self._key(examples, i, version), kept[i])
         return torch.stack([kept[i] for i in index])
+
+    @torch.no_grad()
+    def _computed(self, examples: Examples, missing: list[int], asked: list[int]) -> tuple[list[int], Tensor]:
+        """(records, their features): of ``asked``, or if that pass raises of ``missing`` alone, in the same shape."""
+        try:
+            return asked, self._pooled(examples, asked)
+        except Exception:
+            own = missing + missing[:1] * (len(asked) - len(missing))
+            return own, self._pooled(examples, own)
 
     def _key(self, examples: Examples, i: int, version: bytes) -> Key:
         """What another run knows this record's features by: the shape of its pass is a part of it."""

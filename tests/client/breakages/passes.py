@@ -151,6 +151,16 @@ def teacher_of_the_batch(patch: Patch) -> None:
     patch.setattr(DistillSite, "example_loss", loss)
 
 
+def fails_with_its_fillers(patch: Patch) -> None:
+    """A pass over frozen layers is filled up with records that nobody asked for, and fails if one of them does."""
+
+    def computed(self: Any, examples: Any, missing: Any, asked: Any) -> Any:
+        with torch.no_grad():
+            return asked, self._pooled(examples, asked)
+
+    patch.setattr(Classification, "_computed", computed)
+
+
 BREAKAGES: dict[str, tuple[Break, str, str]] = {
     "units beyond the first part left out": (gradient_is(first_part_only), "used once", "a crowd in parts"),
     "units beyond the first part not clipped": (gradient_is(clipped_part_by_part), "used once", "a crowd in parts"),
@@ -193,6 +203,11 @@ BREAKAGES: dict[str, tuple[Break, str, str]] = {
         "own people: kept outputs",
         "others untouched (kept outputs, ordinary arrays)",
     ),
+    "a pass fails with the records that fill it up": (
+        fails_with_its_fillers,
+        "own people: head in lockstep",
+        "others untouched (head in lockstep, ordinary arrays)",
+    ),
 }
 """what is broken -> how, the check that must find it, the finding that must say so."""
 MISSED = (
@@ -201,5 +216,6 @@ MISSED = (
     "a guard's loss over the mean of the pass",
     "a pass fails as a whole",
     "kept outputs by place, not by record",
+    "a pass fails with the records that fill it up",
 )
 """What no check found when the list was first tried."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import dataset, gradients, outbox, rounds
+from client import class_sums, dataset, gradients, outbox, rounds
 from client.local import train_round
 from llmchain_fl.core.privacy.noise import SecureNoise
 from llmchain_fl.core.privacy.units import Units
@@ -25,6 +25,7 @@ REAL_ADDED = SecureNoise.added
 REAL_SUM = gradients.clipped_sum
 REAL_CALL = gradients.PrivateGradient.__call__
 REAL_TRAIN = train_round
+REAL_GRADIENT = class_sums.gradient_sum
 
 
 def real(self: SecureNoise, values: torch.Tensor, std: float) -> torch.Tensor:
@@ -116,6 +117,15 @@ def clip_of_the_task(patch: Patch) -> None:
     patch.setattr(rounds, "loop_of", {**rounds.LOOPS, "local": train}.__getitem__)
 
 
+def sums_with(changed: Callable[[Any], Any]) -> Break:
+    """Sums by label are made under another plan than that of the work."""
+
+    def made(task: Any, examples: Any, batches: Any, spec: Any, plan: Any, *rest: Any) -> Any:
+        return REAL_GRADIENT(task, examples, batches, spec, changed(plan), *rest)
+
+    return lambda patch: patch.setattr(class_sums, "gradient_sum", made)
+
+
 BREAKAGES: dict[str, tuple[Break, str, str]] = {
     "no clipping": (sum_is(lambda rows, norm: rows.float().sum(dim=0)), "sensitivity", "sensitivity"),
     "the whole batch clipped at once": (sum_is(whole_batch), "neighbours", "others untouched (8 records)"),
@@ -158,7 +168,21 @@ BREAKAGES: dict[str, tuple[Break, str, str]] = {
         "whole updates",
         "sensitivity",
     ),
+    "sums by label not clipped": (
+        sums_with(lambda plan: replace(plan, clip_norm=9 * plan.clip_norm, noise_multiplier=plan.noise_multiplier / 9)),
+        "own people: sums by label",
+        "neighbours (sums by label, ordinary arrays)",
+    ),
+    "sums by label with half of the noise": (
+        sums_with(lambda plan: replace(plan, noise_multiplier=plan.noise_multiplier / 2)),
+        "own noise: sums by label",
+        "noise size (sums by label)",
+    ),
 }
 """what is broken -> how, the check that must find it, the finding that must say so."""
-MISSED = ("clipped at what the task says",)
+MISSED = (
+    "clipped at what the task says",
+    "sums by label not clipped",
+    "sums by label with half of the noise",
+)
 """What no check found when the list was first tried."""
