@@ -69,8 +69,20 @@ def _public_rows(spec: TaskSpec) -> list[dict[str, str]]:
     labels = [name for name, _ in spec.labels]
     rows = []
     for number in range(PUBLIC):
-        row = {column: " ".join(draw.choice(WORDS, size=4)) for column in task_kind(spec.kind).columns}
-        if labels:
-            row["label"] = labels[number % len(labels)]
-        rows.append({**row, "stage": STAGES[number % 2]})
+        label = labels[number % len(labels)] if labels else ""
+        rows.append({**made_up_row(spec, draw, 4, label), "stage": STAGES[number % 2]})
     return rows
+
+
+def made_up_row(spec: TaskSpec, draw: np.random.Generator, words: int, label: str) -> dict[str, str]:
+    """A record of the kind of ``spec``: so many words in each column, or whatever the kind makes of them."""
+    kind = task_kind(spec.kind)
+    if kind.made_up is not None:
+        return kind.made_up_row(text(draw, words), label)
+    row = {column: text(draw, words) for column in kind.columns}
+    return row | {"label": label} if "label" in row else row
+
+
+def text(draw: np.random.Generator, words: int) -> str:
+    """So many words."""
+    return " ".join(str(word) for word in draw.choice(WORDS, size=words))

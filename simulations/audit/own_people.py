@@ -26,7 +26,7 @@ from simulations.audit.effort import Effort
 from simulations.audit.hostile_arrays import ARRAYS
 from simulations.audit.own_reading import RATE, Sums, apart, for_people, sums_of
 from simulations.audit.own_run import SECOND, Setting
-from simulations.audit.own_site import LONG, OwnSite, Row, made_up_rows, text
+from simulations.audit.own_site import LONG, OwnSite, Row, made_up_rows
 from simulations.audit.replies import Seen
 
 CROWD = ("ann", "bob", "bob", "eve", "eve", "eve", "kim", "lea", "max")
@@ -50,9 +50,7 @@ def _alike(count: int, names: Sequence[str]) -> Callable[[TaskSpec], Rows]:
 
 def _long(spec: TaskSpec) -> Rows:
     """A text that is cut at ``max_tokens``."""
-    (row,) = made_up_rows(spec, ["watched"])
-    draw = np.random.default_rng(3)
-    return [{key: text(draw, LONG) if key in ("text", "prompt", "answer") else value for key, value in row.items()}]
+    return made_up_rows(spec, ["watched"], seed=3, lengths=(LONG,))
 
 
 def _some(spec: TaskSpec) -> Rows:

@@ -3,6 +3,9 @@
 With the noise almost off the score of n people with votes a_i is their mean; with one more, of vote v, it must be
 (n a + v) / (n + 1). Each vote is read from a site where that person is alone. A person whose records cannot be computed
 has no vote (the site's score is 1/2 then) and takes nobody else's.
+
+A score that is made of counts is no mean. There it must be F1 of the sum of all people's counts, each clipped as one,
+with the counts of each read from an encoding in which that person is alone.
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ import numpy as np
 from flwr.app import RecordDict
 
 from llmchain_fl.core.adapter.value import Arrays
+from llmchain_fl.core.privacy.counts import f1_of
 from llmchain_fl.core.score_task import ScoreTask
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.passes import Shape
+from llmchain_fl.core.work import open_work
 from llmchain_fl.privacy.audit.conformance import equal_counts
 from llmchain_fl.privacy.audit.finding import Finding, judge
 from llmchain_fl.replies import Scores, read_reply
@@ -24,6 +31,7 @@ from simulations.audit.own_people import PEOPLE, Rows
 from simulations.audit.own_reading import for_people
 from simulations.audit.own_run import SECOND, Setting
 from simulations.audit.own_site import OwnSite, made_up_rows
+from simulations.audit.practice import Floats
 from simulations.audit.replies import Seen
 
 HELD_OUT = ".held-out"
@@ -61,15 +69,35 @@ def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
             return score_of(site.score(score_task(noiseless, sent)))
 
         votes = [mean([row]) for row in crowd]
-        gaps[f"nobody more, {kind}"] = _gap(mean(crowd), votes)
-        for name, make in PEOPLE.items():
-            rows = make(spec)
-            gaps[f"{name}, {kind}"] = _gap(mean([*crowd, *rows]), [*votes, mean(rows)])
+        counts = [_counts(noiseless, arrays, [row]) for row in crowd]
+        for name, rows in {"nobody more": [], **{name: make(spec) for name, make in PEOPLE.items()}}.items():
+            score, more = mean([*crowd, *rows]), [rows] if rows else []
+            if task_kind(spec.kind).counts:
+                told = np.sum([*counts, *(_counts(noiseless, arrays, one) for one in more)], axis=0)
+                # nobody can be computed: F1 of the noise alone, any number
+                gaps[f"{name}, {kind}"] = abs(score - f1_of(*told)) * len(crowd) * bool(told.any())
+            else:
+                gaps[f"{name}, {kind}"] = _gap(score, [*votes, *map(mean, more)])
     return [
         _judged(f"votes ({setting.name})", gaps),
         _booked(folder / "booked", noiseless, seen),
         seen.finding(f"scores, {setting.name}"),
     ]
+
+
+def _counts(setting: Setting, arrays: Arrays, rows: Rows) -> Floats:
+    """(right, wrong, missed) of one person who is alone, clipped by our own arithmetic; zeros for another kind."""
+    spec, bound = setting.work.task, task_kind(setting.work.task.kind).counts
+    if not bound:
+        return np.zeros(3)
+    resident, task = setting.resident(), open_work(setting.work.resident, spec)[1]
+    resident.reset()
+    resident.load(arrays)
+    examples = task.encode(rows)
+    examples.fix(Shape(1, spec.max_tokens))
+    counts = np.nan_to_num(task.record_counts(examples)).sum(axis=0)  # type: ignore[attr-defined]
+    length = float(np.linalg.norm(counts))
+    return np.asarray(counts * min(1.0, bound / length) if length else counts, dtype=np.float64)
 
 
 def _gap(score: float, votes: Sequence[float]) -> float:

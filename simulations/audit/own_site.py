@@ -25,14 +25,12 @@ from client.training import LocalResult
 from llmchain_fl.core.messages import TrainTask
 from llmchain_fl.core.privacy.accounting import Spent
 from llmchain_fl.core.score_task import ScoreTask, read_score_task
-from llmchain_fl.core.tasks.kind import task_kind
 from llmchain_fl.core.tasks.spec import TaskSpec
 from llmchain_fl.core.wire import read_train_task
 from llmchain_fl.core.work import WorkSpec, open_work
 from llmchain_fl.requests import write_score_task, write_train_task
-from simulations.audit.own_guards import STAGES
+from simulations.audit.own_guards import STAGES, made_up_row
 from simulations.audit.replies import Seen
-from simulations.audit.tiny_base import WORDS
 
 Row = Mapping[str, str]
 UNITS: list[Unit] = ["person", "record", "site"]
@@ -173,13 +171,6 @@ def made_up_rows(
     labels = [name for name, _ in spec.labels] if taught is None else [spec.labels[at][0] for at in taught.own]
     rows = []
     for number, person in enumerate(people):
-        row = {column: text(draw, lengths[number % len(lengths)]) for column in task_kind(spec.kind).columns}
-        if labels:
-            row["label"] = labels[int(draw.integers(len(labels)))]
-        rows.append({**row, "person": person})
+        label = labels[int(draw.integers(len(labels)))] if labels else ""
+        rows.append({**made_up_row(spec, draw, lengths[number % len(lengths)], label), "person": person})
     return rows
-
-
-def text(draw: np.random.Generator, words: int) -> str:
-    """So many words."""
-    return " ".join(str(word) for word in draw.choice(WORDS, size=words))

@@ -24,14 +24,14 @@ from llmchain_fl.core.guards.mask import MaskSite
 from llmchain_fl.core.privacy.events import Event
 from llmchain_fl.core.privacy.noise import secure_uniform
 from llmchain_fl.core.privacy.plan import MAX_CLIP_NORM, MIN_CLIP_NORM
+from llmchain_fl.core.tasks.kind import TASKS
 from llmchain_fl.core.tasks.passes import Shape
 from llmchain_fl.core.work import TrainSpec, open_work
 from simulations.audit import own_run
 from simulations.audit.entropy import Recorded, source_is
 from simulations.audit.gate import EFFORTS, checks_of, run_check, run_gate
 from simulations.audit.hostile_arrays import ARRAYS
-from simulations.audit.own_noise import MOMENTUM, coefficients, own_noise, readable
-from simulations.audit.own_people import own_people
+from simulations.audit.own_noise import MOMENTUM, coefficients, readable
 from simulations.audit.own_reading import CLIP, READABLE, Sums, apart, for_people
 from simulations.audit.own_run import SECOND, Setting, of_run, small
 from simulations.audit.own_site import OwnSite, made_up_rows
@@ -227,23 +227,22 @@ def test_a_run_in_lockstep_with_shared_noise_sums_and_a_mask_passes_as_it_is_shi
     assert [own.name for own in settings] == ["own run", "own run, sums by label"]
     assert settings[0].work.task.stage_labels == (("first", (0, 1)), (SECOND, (1, 2)))
     own = [name for name in checks_of(settings) if name.startswith("own ")]
-    assert {"own shares", "own sums", "own noise: own run, sums by label", "own people: own run, sums by label"} <= set(
-        own
-    )
+    sums = "own run, sums by label"
+    assert {"own shares", "own sums", f"own noise: {sums}", f"own people: {sums}"} <= set(own)
     findings = run_gate("quick", tuple(own), settings)
     assert [str(finding) for finding in findings if not finding.passed] == []
     assert any(finding.name == "sums with too little noise (z 2, 3 of 5)" for finding in findings)
 
 
-@pytest.mark.parametrize("kind", ["plain-text", "causal-lm"])
-@pytest.mark.part(1)
-def test_other_tasks_and_bases_are_played_too(kind: str, small: Any, tmp_path: Path) -> None:
-    made = small.work(kind, train={"optimizer": "adam", "steps": 3})
+@pytest.mark.parametrize("kind", sorted(TASKS))
+@pytest.mark.part(2)
+def test_every_kind_of_task_passes_as_a_run_of_ones_own(kind: str, small: Any) -> None:
+    made = small.work(kind, train={"optimizer": "adam", "steps": 2})
     plan = small.plan(made, unit="person", records_per_unit=8, noise_multiplier=2.0)
-    (own,) = of_run(dataclasses.replace(made, plan=plan))
-    found = own_noise(tmp_path / "noise", EFFORTS["quick"], own)
-    found += own_people(tmp_path / "people", EFFORTS["quick"], own, "ordinary")
-    assert [str(one) for one in found if not one.passed] == []
+    settings = of_run(dataclasses.replace(made, plan=plan))
+    own = tuple(name for name in checks_of(settings) if name.startswith("own "))
+    findings = run_gate("quick", own, settings)
+    assert [str(finding) for finding in findings if not finding.passed] == []
 
 
 def test_a_made_up_site_has_its_own_files_alone(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from llmchain_fl.core.tasks.kind import task_kind
+from llmchain_fl.core.tasks.passes import Shape
+
 
 def tokens(task: Any, text: str) -> list[int]:
     """Token ids without the beginning of a text."""
@@ -35,13 +38,37 @@ def test_a_loss_counts_only_answer_tokens_and_equals_a_hand_computation(small: A
 
 
 def test_the_prompt_itself_is_not_learned(small: Any) -> None:
-    """The weight is 1 on the answer and its end, 0 on prompt and padding."""
+    """The weight is 1 on the answer and its end, 0 elsewhere; by length answers alone are computed."""
     task = small.task("causal-lm")
-    output = task.forward(
-        task.encode([{"prompt": "my card", "answer": "lost it now"}, {"prompt": "why", "answer": "fee"}]), [0, 1]
-    )
-    assert output.weight.tolist() == [[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0]]
-    assert output.logits.shape[:2] == output.targets.shape == output.weight.shape
+    examples = task.encode([{"prompt": "my card", "answer": "lost it now"}, {"prompt": "why", "answer": "fee"}])
+    by_length = task.forward(examples, [0, 1])
+    assert by_length.weight.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    examples.fix(Shape(2, 7))
+    fixed = task.forward(examples, [0, 1])
+    assert fixed.weight.tolist() == [[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0]]
+    for output in (by_length, fixed):
+        assert output.logits.shape[:2] == output.targets.shape == output.weight.shape
+
+
+@pytest.mark.parametrize("cache_mb", [0, 16])
+@pytest.mark.parametrize("kind", ["causal-lm", "plain-text", "dialogue", "summarisation"])
+def test_answers_alone_give_the_losses_and_gradients_of_whole_rows(kind: str, cache_mb: int, small: Any) -> None:
+    """Also where outputs of frozen layers are kept, at the first pass and at the next."""
+    task = small.task(kind, last_layers=1 if cache_mb else 0, cache_mb=cache_mb)
+    resident = task.resident
+    rows = [task_kind(kind).made_up_row(words, "") for words in ("my card", "lost my card was", "fee")]
+    results = []
+    for shape in (None, Shape(3, 16)):
+        examples = task.encode(rows)
+        examples.fix(shape)
+        for index in ([0, 1, 2], [2, 0, 1]):
+            losses = task.losses(task.forward(examples, index))
+            trained = [resident.parameters[name] for name in resident.trained_names]
+            gradient = torch.cat([part.flatten() for part in torch.autograd.grad(losses.sum(), trained)])
+            results.append((losses.detach()[np.argsort(index)], gradient))
+    for losses, gradient in results[1:]:
+        assert torch.allclose(losses, results[0][0], atol=1e-6)
+        assert torch.allclose(gradient, results[0][1], atol=2e-5)
 
 
 def test_plain_text_is_learned_from_its_first_token(small: Any) -> None:

@@ -10,11 +10,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.tasks.base import Output
+
+
+@contextmanager
+def words_at(resident: Resident, places: Tensor) -> Iterator[None]:
+    """The base's next words are computed at ``places`` [n, K] alone while this is open: logits [n, K, V]."""
+    words: nn.Module | None = resident.base.module.get_output_embeddings()  # type: ignore[operator]
+
+    def some(_layer: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        hidden = given[0]  # of fewer rows where only outputs of frozen layers are computed
+        alike = len(hidden) == len(places)
+        return (hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])) if alike else hidden[:, :1],)
+
+    assert words is not None, "a base that writes has an output layer"
+    hook = words.register_forward_pre_hook(some)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def token_mean(values: Tensor, weight: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
-from llmchain_fl.core.tasks.by_token import TokenLosses
+from llmchain_fl.core.tasks.by_token import TokenLosses, words_at
 from llmchain_fl.core.tasks.metric import Metric
 from llmchain_fl.core.tasks.passes import each_record
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -83,17 +83,25 @@ class CausalLM(TokenLosses):
         return rows, sizes, done < len(whole) or len(head) > len(prompt)
 
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
-        """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer."""
+        """Logits [n, T-1, V] of the next token; weight 1 where that token belongs to the answer.
+
+        By length, so many of a row's tokens as the longest answer has, its answer's first: the others' logits, most of
+        the work of a small base, are not computed. In fixed shapes all, for neighbours must not decide how many.
+        """
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
         answer = mask * self.answers(examples, index, ids.shape[1]).to(ids.device)
         prompt = torch.where(answer.any(dim=1), answer.argmax(dim=1), 0)
         deciding = torch.where(prompt > 0, prompt, DECIDING)[:, None]
         asked = mask * (torch.arange(ids.shape[1], device=ids.device)[None, :] < deciding)
-        fixed = examples.shape is not None
-        logits = (
-            self.resident.forward(ids, mask, examples.frozen_outputs, index, asked, fixed=fixed).logits[:, :-1].float()
-        )
-        return Output(logits, ids[:, 1:], answer[:, 1:].float())
+        targets, weight, fixed = ids[:, 1:], answer[:, 1:], examples.shape is not None
+        if fixed or not weight.any():
+            output = self.resident.forward(ids, mask, examples.frozen_outputs, index, asked, fixed=fixed)
+            return Output(output.logits[:, :-1].float(), targets, weight.float())
+        most = int(weight.sum(dim=1).max())
+        places = weight.argsort(dim=1, descending=True, stable=True)[:, :most]
+        with words_at(self.resident, places):
+            output = self.resident.forward(ids, mask, examples.frozen_outputs, index, asked)
+        return Output(output.logits.float(), targets.gather(1, places), weight.gather(1, places).float())
 
     def answers(self, examples: Examples, index: Sequence[int], width: int) -> Tensor:
         """int64 [n, width], 1 from a row's first token of an answer on."""

@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.errors import ModelError
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
+from llmchain_fl.core.tasks.by_token import words_at
 from llmchain_fl.core.tasks.chat import ASSISTANT, USER, Chat
 from llmchain_fl.core.tasks.classification import Classification
 from llmchain_fl.core.tasks.spec import TaskSpec
@@ -122,19 +123,9 @@ class LabelWords(Classification):
     def forward(self, examples: Examples, index: Sequence[int]) -> Output:
         """Logits [n, L] over the whole public label list, of each prompt's last token alone."""
         ids, mask = examples.batch(index, self.resident.base.tokenizer.pad_token_id or 0, self.resident.base.device)
-        rows, last = torch.arange(len(index), device=mask.device), mask.sum(dim=1) - 1
-        words: nn.Module = self.resident.base.module.get_output_embeddings()  # type: ignore[operator]
-
-        def last_alone(_layer: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
-            hidden = given[0]  # of fewer rows where only outputs of frozen layers are computed
-            return (hidden[rows, last][:, None] if len(hidden) == len(rows) else hidden[:, :1],)
-
-        hook = words.register_forward_pre_hook(last_alone)
-        try:
+        with words_at(self.resident, mask.sum(dim=1, keepdim=True) - 1):
             fixed = examples.shape is not None
             here = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).logits[:, 0]
-        finally:
-            hook.remove()
         logits = here[:, self.tokens].float() - self.calibration
         return Output(logits, torch.from_numpy(examples.targets[list(index)]).to(logits.device))
 

@@ -129,6 +129,9 @@ class Ranking:
         fixed = examples.shape is not None
         hidden = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).last_hidden_state.float()
         note = torch.from_numpy(examples.noted(index, ids.shape[1], 0)).to(ids.device)
+        if not examples.notes:  # made-up tokens: a query of one, and two candidates in turn, the second one right
+            note = torch.where(mask == 1, GRADES * (1 + (turn := torch.arange(ids.shape[1])) % 2) + turn % 2, 0)
+            note[:, 0] = -1
         place = torch.div(note, GRADES, rounding_mode="floor").clamp(0, MOST)
         query = F.normalize((hidden * (note < 0)[:, :, None]).sum(dim=1), dim=-1)
         held = F.one_hot(place, MOST + 1).to(hidden.dtype)
