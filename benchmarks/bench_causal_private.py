@@ -37,7 +37,7 @@ ARMS = {
 }
 ROUNDS = {"lockstep": 15, "local": 3}
 SUM = ["secure.sum=true", "privacy.noise=sum", "secure.survivors=5"]
-LR = {"lockstep": 0.03, "local": 0.03}
+LR = {"lockstep": 0.01, "local": 0.03}
 RATES = (0.01, 0.03, 0.1)
 
 

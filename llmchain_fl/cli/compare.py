@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,6 +86,15 @@ def _check_records(checked: Checked) -> None:
     check_cells(checked.configs.values())
 
 
+def _load_base(checked: Checked) -> None:
+    """That of the first cell, once for all processes; where it cannot be loaded each cell says so itself."""
+    from llmchain_fl.cli.apps import simulator
+    from llmchain_fl.core.errors import LlmchainError
+
+    with contextlib.suppress(LlmchainError):
+        simulator().share_outputs(next(iter(checked.configs.values())))
+
+
 def _play(comparison: Comparison, checked: Checked, folder: Path, jobs: int, again: str) -> Sequence[Outcome]:
     from llmchain_fl.cli.compare_view import watching
     from llmchain_fl.compare.check import lacking
@@ -98,9 +109,8 @@ def _play(comparison: Comparison, checked: Checked, folder: Path, jobs: int, aga
         )
     try:
         with watching(comparison, checked, folder, jobs) as watch:
-            return play_comparison(
-                comparison, checked, folder, in_processes(jobs, folder / "logs"), play_cell, watch, again
-            )
+            runner = in_processes(jobs, folder / "logs", partial(_load_base, checked))
+            return play_comparison(comparison, checked, folder, runner, play_cell, watch, again)
     except KeyboardInterrupt:
         typer.secho(f"stopped; finished cells and rounds are kept. Go on with: {again}", err=True)
         raise

@@ -1,7 +1,8 @@
 """Many cells in a few processes, each with one thread; a process that dies loses its own cell only.
 
-A worker is started fresh ("spawn"), keeps its base model from cell to cell, hears nothing of Ctrl-C (the parent ends
-it), and ends by itself when the parent is gone, so that nobody is left behind who writes in the same folder.
+A worker is forked once the base of the first cell is in memory: all have the same pages, and own what they write. It
+keeps its base from cell to cell, hears nothing of Ctrl-C (the parent ends it), and ends by itself when the parent is
+gone, so that nobody is left behind who writes in the same folder.
 
 | what happens in a cell | outcome |
 |---|---|
@@ -17,13 +18,17 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
+from threadpoolctl import threadpool_limits
 
 from llmchain_fl.compare.outcome import Outcome, missed
 from llmchain_fl.compare.play import Job, Tell
@@ -56,12 +61,17 @@ def one_by_one(jobs: Sequence[Job], play: Play, watch: Watch) -> list[Outcome]:
     return outcomes
 
 
-def in_processes(count: int, logs: Path) -> Runner:
-    """A runner with ``count`` worker processes, whose words go to ``logs``. ``play`` must be a module's function."""
+def in_processes(count: int, logs: Path, warm: Callable[[], None]) -> Runner:
+    """A runner with ``count`` worker processes, whose words go to ``logs``.
+
+    ``warm``: called before the first of them is forked, to load what all of them will need.
+    """
 
     def run(jobs: Sequence[Job], play: Play, watch: Watch) -> list[Outcome]:
         waiting, outcomes = list(reversed(jobs)), list[Outcome]()
         with contextlib.ExitStack() as ending, _one_thread():
+            if jobs:
+                warm()
             workers = [_Worker(play, logs / f"worker-{n + 1}.log") for n in range(min(count, len(jobs)))]
             for worker in workers:
                 ending.callback(worker.end)
@@ -90,9 +100,9 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
-        self._process: SpawnProcess = context.Process(target=_serve, args=(theirs, self._play, self._log), daemon=True)
+        self._process: ForkProcess = context.Process(target=_serve, args=(theirs, self._play, self._log), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -148,6 +158,8 @@ def _serve(connection: Connection, play: Play, log: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _speak_into(log)
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     with contextlib.suppress(EOFError, OSError):
         while True:
             job = connection.recv()
@@ -168,6 +180,8 @@ def _speak_into(log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
+    # the parent's display may stand in front of its own
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _safely(job: Job, play: Play, tell: Tell) -> Outcome:

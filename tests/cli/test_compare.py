@@ -43,7 +43,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands in for the worker processes; ``status`` by slug, ``jobs`` as asked for."""
     seen: dict[str, Any] = {"slugs": [], "status": {}}
 
-    def in_processes(count: int, logs: Path) -> Any:
+    def in_processes(count: int, logs: Path, warm: Any) -> Any:
         def run(jobs: Sequence[Job], play: Any, watch: Any) -> list[Outcome]:
             seen["jobs"] = count
             return [one(job, watch) for job in jobs]

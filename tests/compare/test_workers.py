@@ -23,6 +23,8 @@ import os, sys, time
 from pathlib import Path
 from llmchain_fl.compare.outcome import Outcome
 
+BASE = []
+
 def play(job, tell):
     tell(1, 2)
     what = job.cell.labels["rule"]
@@ -34,7 +36,7 @@ def play(job, tell):
         (job.folder / "pid").write_text(str(os.getpid()))
         time.sleep(120)
     print("said by", what)
-    numbers = {"pid": float(os.getpid()), "threads": float(os.environ["OMP_NUM_THREADS"])}
+    numbers = {"loaded": float(len(BASE)), "pid": float(os.getpid()), "threads": float(os.environ["OMP_NUM_THREADS"])}
     return Outcome(job.cell.labels, job.cell.seed, job.cell.settings, "finished", numbers=numbers)
 """
 SCRIPT = """
@@ -55,7 +57,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests in the background ignores it
     folders = [Path(sys.argv[1]), Path(sys.argv[2])]
     jobs = [Job(Cell({"rule": "sleeps"}, n, ()), folder, "") for n, folder in enumerate(folders)]
-    in_processes(2, Path(sys.argv[3]))(jobs, players.play, Nobody())
+    in_processes(2, Path(sys.argv[3]), dict)(jobs, players.play, Nobody())
 """
 
 
@@ -99,7 +101,7 @@ def jobs(folder: Path, *rules: str) -> list[Job]:
 def test_an_error_loses_its_cell_only_and_leaves_its_trace(
     processes: bool, play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = in_processes(1, tmp_path / "logs") if processes else one_by_one
+    runner = in_processes(1, tmp_path / "logs", dict) if processes else one_by_one
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = Seen()
     outcomes = runner(jobs(tmp_path, "a", "error", "b"), play, seen)
@@ -111,7 +113,7 @@ def test_an_error_loses_its_cell_only_and_leaves_its_trace(
 
 
 def test_a_killed_process_loses_its_cell_only_and_is_replaced(play: Any, tmp_path: Path) -> None:
-    outcomes = in_processes(1, tmp_path / "logs")(jobs(tmp_path, "a", "killed", "b"), play, Seen())
+    outcomes = in_processes(1, tmp_path / "logs", dict)(jobs(tmp_path, "a", "killed", "b"), play, Seen())
     assert [outcome.status for outcome in outcomes] == ["finished", "failed", "finished"]
     assert "exit code -9" in outcomes[1].reason
     assert outcomes[0].numbers["pid"] != outcomes[2].numbers["pid"]
@@ -122,7 +124,7 @@ def test_workers_keep_their_process_have_one_thread_and_speak_into_a_file(
     play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    outcomes = in_processes(2, tmp_path / "logs")(jobs(tmp_path, *"abcdef"), play, Seen())
+    outcomes = in_processes(2, tmp_path / "logs", dict)(jobs(tmp_path, *"abcdef"), play, Seen())
     pids = {outcome.numbers["pid"] for outcome in outcomes}
     assert len(outcomes) == 6
     assert 1 <= len(pids) <= 2
@@ -133,8 +135,20 @@ def test_workers_keep_their_process_have_one_thread_and_speak_into_a_file(
     assert "said by" in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
 
 
+def test_what_is_loaded_before_the_first_cell_is_there_in_every_process(play: Any, tmp_path: Path) -> None:
+    players, calls = importlib.import_module("players"), list[int]()
+
+    def warm() -> None:
+        calls.append(os.getpid())
+        players.BASE.append("loaded")
+
+    outcomes = in_processes(2, tmp_path / "logs", warm)(jobs(tmp_path, "a", "killed", "b", "c"), play, Seen())
+    assert calls == [os.getpid()]
+    assert {outcome.numbers["loaded"] for outcome in outcomes if outcome.status == "finished"} == {1}
+
+
 def test_no_jobs_start_no_process(play: Any, tmp_path: Path) -> None:
-    assert in_processes(2, tmp_path / "logs")([], play, Seen()) == []
+    assert in_processes(2, tmp_path / "logs", dict)([], play, Seen()) == []
     assert not (tmp_path / "logs").exists()
 
 
