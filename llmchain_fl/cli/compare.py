@@ -87,12 +87,19 @@ def _check_records(checked: Checked) -> None:
 
 
 def _load_base(checked: Checked) -> None:
-    """That of the first cell, once for all processes; where it cannot be loaded each cell says so itself."""
+    """That of the first cell, once for all processes; where it cannot be loaded each cell says so itself.
+
+    Not onto a GPU, for CUDA does not survive a fork: there each process loads its own.
+    """
+    import torch
+
     from llmchain_fl.cli.apps import simulator
     from llmchain_fl.core.errors import LlmchainError
 
-    with contextlib.suppress(LlmchainError):
-        simulator().share_outputs(next(iter(checked.configs.values())))
+    config = next(iter(checked.configs.values()))
+    if config.model.device == "cpu" or not torch.cuda.device_count():
+        with contextlib.suppress(LlmchainError):
+            simulator().share_outputs(config)
 
 
 def _play(comparison: Comparison, checked: Checked, folder: Path, jobs: int, again: str) -> Sequence[Outcome]:
