@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 from llmchain_fl.core.data.lists import Listed
@@ -124,6 +125,9 @@ SPAN_QA = TaskKind(
         "answers": _json([words]),
         "answer_start": "[0]",
     },
+)
+SPAN_QA_OR_NONE = replace(
+    SPAN_QA, build="llmchain_fl.core.tasks.span_qa:build_or_none", fault="llmchain_fl.core.tasks.answers:fault_or_none"
 )
 PLAIN_TEXT = TaskKind(
     ("text",),
