@@ -39,6 +39,21 @@ def test_the_splits_share_neither_a_medicine_nor_the_words_of_a_question() -> No
     assert not questions & other_questions
 
 
+@each_split
+def test_every_other_question_has_no_answer_over_the_leaflet_that_it_stands_over(split: str) -> None:
+    kind, plain = task_kind("span-qa-or-none"), generate("leaflet-questions", 3, 400, split)
+    rows = generate("leaflet-questions-or-none", 3, 400, split)
+    assert rows[::2] == plain[::2]
+    assert all(kind.fault_of(row, {}) == "" for row in rows)
+    assert [row["answers"] == "[]" for row in rows] == [False, True] * 200
+    own = [row["context"].partition(":")[0] in row["question"] for row in rows[1::2]]
+    assert own == [False, True] * 100
+    answered = {(row["question"], row["context"]) for row in generate("leaflet-questions", 9, 4000, split)}
+    assert not answered & {(row["question"], row["context"]) for row in rows[1::2]}
+    others = {row["context"].partition(":")[0] for row in generate("leaflet-questions", 9, 4000, split)}
+    assert all(any(name in row["question"] for name in others) for row in rows), "medicines of its own split"
+
+
 def test_a_person_belongs_to_one_ward() -> None:
     rows = generate("leaflet-questions", 1, 300, "train")
     assert len({(row["person"], row["ward"]) for row in rows}) == len({row["person"] for row in rows}) > 50
