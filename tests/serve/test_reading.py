@@ -141,7 +141,9 @@ def test_where_the_model_says_that_there_is_no_answer_it_abstains_and_shows_the_
     assert 0 < sum(one["abstain"] for one in found) < len(found)
     for row, one, told in zip(asked, found, piece, strict=True):
         assert one["passage"]["text"] == row["context"]
-        assert one["probability"] == (0.0 if one["abstain"] else pytest.approx(dict(told)[one["answer"].strip()], abs=1e-4))
+        assert one["probability"] == (
+            0.0 if one["abstain"] else pytest.approx(dict(told)[one["answer"].strip()], abs=1e-4)
+        )
 
 
 @pytest.mark.parametrize(("fixture", "route"), [("names", "/v1/answer"), ("answers", "/v1/extract")])

@@ -116,7 +116,7 @@ def test_a_question_without_a_text_and_rows_too_short_for_both_are_refused(small
         small.task("span-qa", max_tokens=12)
 
 
-# -- questions without an answer ----------------------------------------------------------------------------------------
+# -- questions without an answer ---------------------------------------------------------------------------------------
 
 
 NONE = {"answers": "[]", "answer_start": "[]"}

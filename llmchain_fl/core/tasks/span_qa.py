@@ -6,8 +6,8 @@ of a row is the piece i .. j of its text with the largest s_i + e_j, i <= j < i 
 
 A long text is read in windows, each behind the whole question, that overlap by a quarter of ``max_tokens``. The loss of
 a record is the mean over its rows of (CE(s) + CE(e)) / 2; a row without the whole answer points at its first token.
-With ``none`` a question may have no answer: the empty piece, whose number is the smallest s_0 + e_0 of the record's rows
-(section 4.3), stands among the others and is the answer where it is larger than all of them.
+With ``none`` a question may have no answer: the empty piece, with the smallest s_0 + e_0 of the record's rows for its
+number (section 4.3), stands among the others and is the answer where it is larger than all of them.
 
 | case | result |
 |---|---|

@@ -9,7 +9,7 @@
     generate("bank-pairs", seed=0, size=2000, split="train")       # {"text", "text2", "label", ...}
     generate("bank-conversations", seed=0, size=2000, split="train")   # {"messages", ...}
     generate("leaflet-questions", seed=0, size=2000, split="train")    # {"question", "context", "answers", ...}
-    generate("leaflet-questions-or-none", seed=0, size=2000, split="train")   # the same; every other one has no answer
+    generate("leaflet-questions-or-none", seed=0, size=2000, split="train")   # the same; every third has no answer
     generate("leaflet-unanswerable", seed=0, size=500, split="test")   # {"question", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.

@@ -108,12 +108,12 @@ def leaflet_questions(seed: int, size: int, split: str) -> list[dict[str, str]]:
 
 
 def leaflet_questions_or_none(seed: int, size: int, split: str) -> list[dict[str, str]]:
-    """The same, and every other row has no answer, ``[]``: in turns its leaflet leaves out what is asked for, or says it
-    and is of another medicine than the one that is asked about."""
+    """The same, and every third row has no answer (in SQuAD 2 a third has none, too): in turns its leaflet says what is
+    asked for and is of another medicine, or leaves it out."""
     rows = leaflet_questions(seed, size, split)
     for place, (draw, one, _) in enumerate(_asked(seed, size, split)):
-        if place % 2:
-            other = place % 4 == 1
+        if place % 3 == 2:
+            other = place % 2 == 0
             number = draw.choice(sorted(one.answers)) if other else one.missing
             name = draw.choice([name for name in _names(split) if name != one.name]) if other else one.name
             question = draw.choice(_facts()[number].asked(split)).replace("{name}", name)
