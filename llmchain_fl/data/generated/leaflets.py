@@ -122,12 +122,13 @@ def leaflet_questions_or_none(seed: int, size: int, split: str) -> list[dict[str
 
 
 def leaflet_unanswerable(seed: int, size: int, split: str) -> list[dict[str, str]]:
-    """Rows with ``question``, ``person``, ``ward``: every other one asks for the fact that its leaflet leaves out, the
-    rest for a medicine without a leaflet."""
+    """Rows with ``question``, ``person``, ``ward``: two ask for the fact that their leaflet leaves out, the next two for
+    a medicine without a leaflet, and so on: both halves of a set that is dealt out in turns have as many of each."""
     rows = []
     for place, (draw, one, asker) in enumerate(_asked(seed, size, split)):
-        number = draw.randrange(len(_facts())) if place % 2 else one.missing
-        name = draw.choice(_SECOND).capitalize() + draw.choice(_FIRST).lower() if place % 2 else one.name
+        other = place % 4 > 1
+        number = draw.randrange(len(_facts())) if other else one.missing
+        name = draw.choice(_SECOND).capitalize() + draw.choice(_FIRST).lower() if other else one.name
         question = draw.choice(_facts()[number].asked(split)).replace("{name}", name)
         rows.append({"question": question, **asker})
     return rows
