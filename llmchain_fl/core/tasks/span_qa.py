@@ -7,14 +7,13 @@ of a row is the piece i .. j of its text with the largest s_i + e_j, i <= j < i 
 A long text is read in windows, each behind the whole question, that overlap by a quarter of ``max_tokens``. The loss of
 a record is the mean over its rows of (CE(s) + CE(e)) / 2; a row without the whole answer points at its first token.
 With ``none`` a question may have no answer: the empty piece, with the smallest s_0 + e_0 of the record's rows for its
-number (section 4.3), stands among the others and is the answer where it is larger than all of them.
+number (section 4.3), stands among the others and is the answer where it is larger; it alone is right where none is.
 
 | case | result |
 |---|---|
 | a question longer than a quarter of a row | its end is cut; the record counts as cut |
-| the answer lies beyond the rows that a record may have | all its rows point at their first token |
+| the answer lies beyond the rows that a record may have; there is none | all its rows point at their first token |
 | several right answers | the first is trained on, all are right in scores |
-| ``none``: no right answer | all its rows point at their first token, "" is right and nothing else |
 | ``none``: as large as the best piece | the piece |
 | a row without any token of the text | never an answer |
 """
@@ -67,8 +66,8 @@ class SpanQA:
     counts: float = 0.0
 
     def __init__(self, resident: Resident, scale: float, max_tokens: int, windows: int, none: bool = False) -> None:
-        self.resident, self._scale, self._max_tokens, self._windows = resident, scale, max_tokens, windows
-        self._none = none
+        self.resident, self._scale, self._none = resident, scale, none
+        self._max_tokens, self._windows = max_tokens, windows
         if not getattr(resident.base.tokenizer, "is_fast", False):
             raise ModelError(
                 "the base's tokenizer does not say where its tokens stand", remedy="use a base with a fast tokenizer"
@@ -78,8 +77,7 @@ class SpanQA:
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> AskedExamples:
         """Rows with ``question``, ``context`` (and ``answers``, ``answer_start``)."""
-        parts: list[list[Numbers]] = []
-        notes, offsets, cut = list[Numbers](), list[Numbers](), 0
+        parts, notes, offsets, cut = list[list[Numbers]](), list[Numbers](), list[Numbers](), 0
         for row in rows:
             question = self._asked(row["question"])
             windows = list(self._read(question, row["context"]))
@@ -91,9 +89,8 @@ class SpanQA:
         made = of_records(parts, cut)
         found = AskedExamples(made.ids, made.targets, owner=made.owner, weights=made.weights, notes=notes, cut=cut)
         found.contexts, found.offsets = [row["context"] for row in rows], offsets
-        found.right = [words_of(row["answers"]) if "answers" in row else [] for row in rows]
-        if self._none:
-            found.right = [[text for text in right if units(text)] or [""] for right in found.right]
+        right = [words_of(row.get("answers", "[]")) for row in rows]
+        found.right = [[text for text in one if units(text)] or [""] for one in right] if self._none else right
         return found
 
     def _asked(self, question: str) -> str:
@@ -152,7 +149,8 @@ class SpanQA:
             known = [(row, told) for row in rows if (told := logits[row]) is not None]
             pieces = [piece for row, told in known for piece in best_pieces(told, examples.offsets[row], row, top)]
             if self._none:
-                pieces += sorted(no_piece(told, row) for row, told in known)[:1]
+                first = np.where(np.arange(self._max_tokens)[:, None], -1, 0)
+                pieces += sorted(best_pieces(one, first[: one.shape[1]], row, 1)[0] for row, one in known)[:1]
             pieces.sort(key=lambda piece: -piece[0])
             found.append(pieces if len(known) == len(rows) else None)
         return found
@@ -176,8 +174,9 @@ class SpanQA:
     def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
         """Means over all records."""
         assert isinstance(examples, AskedExamples)
-        pairs = [pair for pair in zip(self.found(examples, batch), examples.right, strict=True) if pair[0] is not None]
-        losses = each_row(examples, batch, lambda index: list(self._row_losses(examples, index)))
+        said = zip(self.found(examples, batch), examples.right, strict=True)
+        pairs = [(text, right) for text, right in said if text is not None]
+        losses = each_row(examples, batch, lambda index: list(self.losses(self.forward(examples, index)).cpu().numpy()))
         mean = examples.by_record(np.array([np.nan if one is None else float(one) for one in losses])).mean()
         count = max(1, examples.records)
         return {
@@ -185,9 +184,6 @@ class SpanQA:
             "exact_match": sum(exact(text, right) for text, right in pairs) / count,
             "loss": float(mean),
         }
-
-    def _row_losses(self, examples: Examples, index: Sequence[int]) -> Floats:
-        return np.asarray(self.losses(self.forward(examples, index)).double().cpu().numpy())
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
         """A question alone has no answer here.
@@ -240,13 +236,6 @@ def best_pieces(logits: Floats, places: Numbers, row: int, top: int) -> list[Pla
     order = np.argsort(-sums, axis=None, kind="stable")[:top]
     pieces = [(int(k) // len(text), int(k) % len(text)) for k in order if np.isfinite(sums.flat[k])]
     return [(float(sums[i, j]), row, i, j, float(np.exp(logs[0, i] + logs[1, j]))) for i, j in pieces]
-
-
-def no_piece(logits: Floats, row: int) -> Place:
-    """The empty piece of a row: its number is s_0 + e_0."""
-    first, last = logits[:, 0]
-    shares = logits[:, 0] - np.logaddexp.reduce(logits, axis=1)
-    return float(first + last), row, 0, 0, float(np.exp(shares.sum()))
 
 
 def build(spec: TaskSpec, resident: Resident, none: bool = False) -> Task:

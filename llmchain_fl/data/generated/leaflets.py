@@ -122,8 +122,9 @@ def leaflet_questions_or_none(seed: int, size: int, split: str) -> list[dict[str
 
 
 def leaflet_unanswerable(seed: int, size: int, split: str) -> list[dict[str, str]]:
-    """Rows with ``question``, ``person``, ``ward``: two ask for the fact that their leaflet leaves out, the next two for
-    a medicine without a leaflet, and so on: both halves of a set that is dealt out in turns have as many of each."""
+    """Rows with ``question``, ``person``, ``ward``: two ask for the fact that their leaflet leaves out, the next two
+    for a medicine without a leaflet, and so on: both halves of a set that is dealt out in turns have as many of each.
+    """
     rows = []
     for place, (draw, one, asker) in enumerate(_asked(seed, size, split)):
         other = place % 4 > 1
