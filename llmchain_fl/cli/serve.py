@@ -111,8 +111,11 @@ def threshold(
     rows = read_rows(file, mapping=mapping, required=kind.columns, split="test", seed=1, private=False).records
     _, task = open_trained(folder)
     answers = task.answer(rows, 1)  # type: ignore[attr-defined]
-    right = task.record_scores(task.encode(rows)) >= 1.0
-    choice = abstain_below([answer[0][1] for answer in answers], list(right), accuracy)
+    said = [answer[0][0] != "" for answer in answers]  # where a task finds no answer, none is given
+    right = (task.record_scores(task.encode(rows)) >= 1.0) & said
+    choice = abstain_below(
+        [answer[0][1] * is_said for answer, is_said in zip(answers, said, strict=True)], list(right), accuracy
+    )
     typer.echo(f"abstain_below = {choice.threshold:.4f}")
     typer.echo(
         f"answers {choice.coverage:.1%} of {len(answers)} public records, {choice.accuracy:.1%} of them right", err=True

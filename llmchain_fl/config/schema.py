@@ -86,9 +86,10 @@ class TaskConfig(Section):
 
     kind: Annotated[str, AfterValidator(known_task)] = "classification"
     """With an encoder `classification`, `pair-classification`, `multi-label`, `token-classification`, `relation`,
-    `span-qa`, `regression`, `ranking`, `masked-lm` (continued pre-training); with a decoder `causal-lm` (instruction
-    tuning: prompt, answer), `plain-text` (continued pre-training), `dialogue`, `label-words`; with a decoder or an
-    encoder-decoder `summarisation`, `translation`; or the name of another package's task (docs/tasks.md)."""
+    `span-qa`, `span-qa-or-none`, `regression`, `ranking`, `masked-lm` (continued pre-training); with a decoder
+    `causal-lm` (instruction tuning: prompt, answer), `plain-text` (continued pre-training), `dialogue`, `label-words`;
+    with a decoder or an encoder-decoder `summarisation`, `translation`; or the name of another package's task
+    (docs/tasks.md)."""
     head: Literal["label-text", "trained"] = "label-text"
     """Head of a classifier of texts or pairs: frozen cosine with the label's text (forgets far less) or a trained
     linear layer. Other kinds with an encoder always have a trained one."""

@@ -8,7 +8,7 @@
 
 Half of the questions are public ones from which ``abstain_below`` is found (:func:`abstain_below`: the share of right
 answers among those that are given); a question that no passage answers is right if nothing is answered, so whatever is
-answered to it is wrong. The other half is asked of the server with that threshold, as anybody would.
+answered to it is wrong. What is new in the other half is asked of the server with that threshold, as anybody would.
 """
 
 from __future__ import annotations
@@ -149,12 +149,14 @@ def play(spec: Answers, out: Path, say: Say = lambda line: None) -> tuple[Outcom
     known = questions_of(spec, asks.questions, ("question", Listed("answers")))
     unknown = questions_of(spec, asks.unanswerable, ("question",))
     load = bare_base()
-    public = _ask(file, token, [*known[::2], *unknown[::2]], load)
+    first = [*known[::2], *unknown[::2]]
+    public, seen = _ask(file, token, first, load), {one.text for one in first}
     choice = abstain_below([one.chance for one in public], [one.correct for one in public], asks.accuracy)
     tree["adapter"] = [{**tree["adapter"][0], "abstain_below": choice.threshold}]
     write_serve_file(desk, tree)
     say(f"abstain_below = {choice.threshold:.4f}: {choice.accuracy:.1%} of {choice.coverage:.1%} answered rightly")
-    outcome = outcome_of(choice.threshold, _ask(file, token, [*known[1::2], *unknown[1::2]], load, say))
+    others = [one for one in (*known[1::2], *unknown[1::2]) if one.text not in seen]
+    outcome = outcome_of(choice.threshold, _ask(file, token, others, load, say))
     write_json(out / "outcome.json", asdict(outcome))
     return outcome, token
 

@@ -109,7 +109,7 @@ class Reading:
         return [Span(name, text[a:b], a, b) for name, a, b in told], float(np.exp(logs.min())) if len(logs) else 1.0
 
     def piece(self, examples: Examples, hidden: Sequence[Tensor]) -> Piece | None:
-        """The best answer in the one passage of ``examples``; None: there is none."""
+        """The best answer in the one passage of ``examples``; None: there is none, or the task says so."""
         task: SpanQA = self._over(hidden)
         asked = cast(AskedExamples, examples)
         with torch.inference_mode():
@@ -118,6 +118,8 @@ class Reading:
             return None
         score, row, first, last, chance = found[0]
         a, b = int(asked.offsets[row][first, 0]), int(asked.offsets[row][last, 1])
+        if a < 0:
+            return None
         return Piece(asked.contexts[0][a:b], a, b, score, chance)
 
 

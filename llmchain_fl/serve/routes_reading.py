@@ -7,6 +7,7 @@ a model of another kind of task                 400
 a question without ``context``, no passages     400: the serve file names no public passages
 no passage has a word of the question           it abstains, and shows no passage
 the answer is below ``abstain_below``           it abstains, shows the passage, and not the answer
+the model itself says that none is there        the same; the probability is 0
 ``label`` that is none of the model's           400; only a model over pairs has one
 ``ranking``: candidates that are no record      400: fewer than two, one twice, an empty one
 ==============================================  ============================================================

@@ -115,6 +115,7 @@ _ANSWER = MappingProxyType({"answer": "BYTES", "probability": "FP32", "abstain":
 _NUMBER = MappingProxyType({"value": "FP32"})
 _TEXT = MappingProxyType({"text": "BYTES"})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_PIECES = ServedTask("question", _ANSWER, answered, tokens=True)
 SERVED: Mapping[str, ServedTask] = MappingProxyType(
     {
         "classification": ServedTask("text", _LABELS, classified, labels=True, ranks=by_cosine),
@@ -122,7 +123,8 @@ SERVED: Mapping[str, ServedTask] = MappingProxyType(
         "multi-label": ServedTask("text", _SEVERAL, several, labels=True, tokens=True),
         "regression": ServedTask("text", _NUMBER, scored, scores=True, tokens=True),
         "token-classification": ServedTask("text", _SPANS, extracted, tokens=True),
-        "span-qa": ServedTask("question", _ANSWER, answered, tokens=True),
+        "span-qa": _PIECES,
+        "span-qa-or-none": _PIECES,
         "pair-classification": ServedTask("", _NOTHING, in_pairs, ranks=by_label),
         "ranking": ServedTask("", _NOTHING, in_pairs, tokens=True, ranks=chances_among),
         "causal-lm": ServedTask("prompt", _TEXT, written, writes=True),

@@ -25,14 +25,15 @@ TEXTS = {"a": "card lost pay fee", "b": "loan rate money", "c": "pin swap limit"
 
 def tree(small: Any, folder: Path, **more: Any) -> dict[str, Any]:
     """A file over the tiny model. Half of the unanswerable questions have no word of any passage."""
-    rows = []
-    for text in TEXTS.values():
-        for word in text.split():
-            where = {"answers": [word], "answer_start": [text.index(word)]}
-            rows.append({"question": f"why {word}", "context": text, **where})
-    questions = "".join(json.dumps(row) + "\n" for row in rows * 4)
-    (folder / "questions.jsonl").write_text(questions, encoding="utf-8")
-    (folder / "none.jsonl").write_text('{"question": "why stolen"}\n{"question": "balance"}\n' * 10, encoding="utf-8")
+    rows, none = [], []
+    for times in range(1, 11):
+        none += [{"question": "why " * times + "stolen"}, {"question": "balance " * times}]
+        for text in TEXTS.values():
+            for word in text.split():
+                where = {"answers": [word], "answer_start": [text.index(word)]}
+                rows.append({"question": "why " * times + word, "context": text, **where})
+    for name, some in (("questions.jsonl", rows), ("none.jsonl", none)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
     passages = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in TEXTS.items())
     (folder / "passages.jsonl").write_text(passages, encoding="utf-8")
     statement = {"data": "made-up", "intended_use": "tests", "refused_use": "all else", "licence": "Apache-2.0"}
@@ -103,6 +104,29 @@ def test_the_outcome_counts_questions_that_no_threshold_was_taken_from(played: P
     assert any("no answer" in line and "passage none" in line for line in played.lines)
 
 
+def test_a_question_from_which_the_threshold_was_taken_is_not_asked_again(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmchain_fl.loop import answers
+
+    asked: list[list[str]] = []
+
+    def ask(file: Path, token: str, questions: Any, *more: Any) -> list[Asked]:
+        asked.append([one.text for one in questions])
+        return [Asked(one, "".join(one.right) or None, 0.5, "a") for one in questions]
+
+    spec = tree(small, tmp_path)
+    file = tmp_path / "questions.jsonl"
+    rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join([*(row for row in rows[:5] for _ in range(2)), *rows[5:15]]), encoding="utf-8")
+    (tmp_path / "ward.toml").write_text(tomli_w.dumps(spec), encoding="utf-8")
+    monkeypatch.setattr(answers, "_ask", ask)
+    outcome, _ = play(read_answers(str(tmp_path / "ward.toml")), tmp_path / "out")
+    public, others = asked
+    assert not set(public) & set(others)
+    assert (outcome.answerable, outcome.unanswerable) == (5, 10)
+
+
 def test_a_wrong_answer_and_an_answer_to_what_has_none_are_not_right() -> None:
     known, unknown = Question("where", ("in the fridge",)), Question("what", ())
     asked = [
@@ -141,5 +165,5 @@ def test_an_accuracy_that_no_threshold_reaches_leaves_the_server_and_says_so(sma
 def test_the_shipped_file_is_read_whole() -> None:
     spec = read_answers("medical-questions")
     assert "medical-questions" in shipped()
-    assert spec.config.task.kind == "span-qa"
+    assert spec.config.task.kind == "span-qa-or-none"
     assert spec.answers.accuracy >= 0.5

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -65,3 +68,32 @@ def test_the_command_line_imports_neither_the_server_nor_the_store() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_threshold_counts_no_answer_of_the_model_as_none_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five silences, all right and surer than any piece, do not stand for right pieces."""
+    from llmchain_fl.cli import trained
+
+    class Doubting:
+        def answer(self, rows: Any, top: int) -> list[list[tuple[str, float]]]:
+            return [[("", 0.99)]] * 5 + [[("card", 0.9)]] + [[("card", 0.3)]]
+
+        def encode(self, rows: Any) -> Any:
+            return rows
+
+        def record_scores(self, rows: Any) -> Any:
+            return np.array([1.0] * 6 + [0.0])
+
+    row = {"question": "why", "context": "card", "answers": ["card"], "answer_start": [0]}
+    (tmp_path / "asked.jsonl").write_text((json.dumps(row) + "\n") * 7, encoding="utf-8")
+    monkeypatch.setattr(trained, "find_adapter", lambda path: path)
+    monkeypatch.setattr(trained, "own_columns", lambda path: {})
+    monkeypatch.setattr(trained, "task_of", lambda path: trained.TaskRead("span-qa-or-none", []))
+    monkeypatch.setattr(trained, "open_trained", lambda path: (None, Doubting()))
+    told = ["threshold", str(tmp_path), "--file", str(tmp_path / "asked.jsonl"), "--accuracy"]
+    done = CliRunner().invoke(app, [*told, "0.2"])
+    assert "abstain_below = 0.9000" in done.output
+    assert "14.3%" in done.output
+    assert isinstance(CliRunner().invoke(app, [*told, "0.4"]).exception, ConfigError)

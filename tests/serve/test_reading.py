@@ -128,6 +128,24 @@ def test_it_abstains_below_the_threshold_and_where_no_passage_has_a_word(small: 
         assert "no passages" in sure.post("/v2/models/a1/infer", {"inputs": [tensor]}, 400)["error"]
 
 
+def test_where_the_model_says_that_there_is_no_answer_it_abstains_and_shows_the_passage(small: Any, tools: Any) -> None:
+    """Of many questions some have an answer and some none; what is served is what the run itself says."""
+    words = sorted(set(TEXT.replace(",", "").split()))
+    asked = [{"question": f"why {word}", "context": other} for word in words[:4] for other in words]
+    with Asked(small, tools, "span-qa-or-none", windows=2) as doubting:
+        found = [doubting.post("/v1/answer", row) for row in asked]
+        expected = [told[0][0] for told in doubting.task.answer(asked, 1)]
+        piece = doubting.task.answer(asked, 500)
+    assert [(one["answer"] or "").strip() for one in found] == expected
+    assert [one["abstain"] for one in found] == [not text for text in expected]
+    assert 0 < sum(one["abstain"] for one in found) < len(found)
+    for row, one, told in zip(asked, found, piece, strict=True):
+        assert one["passage"]["text"] == row["context"]
+        assert one["probability"] == (
+            0.0 if one["abstain"] else pytest.approx(dict(told)[one["answer"].strip()], abs=1e-4)
+        )
+
+
 @pytest.mark.parametrize(("fixture", "route"), [("names", "/v1/answer"), ("answers", "/v1/extract")])
 def test_a_task_of_another_kind_is_a_400_and_anothers_adapter_a_404(
     fixture: str, route: str, request: pytest.FixtureRequest

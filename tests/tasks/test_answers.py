@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchain_fl.core.tasks.answers import exact, fault, token_f1, units
+from llmchain_fl.core.tasks.answers import exact, fault, fault_or_none, token_f1, units
 from llmchain_fl.core.tasks.span_qa import LONGEST, best_pieces
 
 WORDS = ["the", "a", "Cat", "cat", "cats", "and", "308", "U.S.", "don't", "--", "an", "Los", "Angeles", "\u00e9t\u00e9"]
@@ -101,6 +101,15 @@ def test_what_is_no_record_says_why_and_quotes_nothing(one: dict[str, str], part
     assert part in found
     assert bool(found) is bool(part)
     assert "cat" not in found.lower()
+
+
+def test_a_question_without_an_answer_is_a_record_where_the_task_says_so_and_else_names_the_task_that_does() -> None:
+    assert "span-qa-or-none" in fault(row((), ()), ())
+    assert fault_or_none(row((), ()), ()) == ""
+    assert "another number" in fault_or_none(row(()), ())
+    assert "another number" in fault_or_none(row(starts=()), ())
+    assert fault_or_none(row(), ()) == fault_or_none({"question": "who", "context": "the cat"}, ()) == ""
+    assert fault_or_none(row(("Cat",)), ()) == fault(row(("Cat",)), ())
 
 
 @given(st.integers(1, 45), st.integers(0, 10**6), st.integers(1, 4))

@@ -84,6 +84,8 @@ BAD: dict[str, list[dict[str, Any]]] = {
         *[{"text": bad} for bad in ("\ud800", f"{SECRET}\udfff", f"\ud800{SECRET}")],
     ],
 }
+GOOD["span-qa-or-none"] = GOOD["span-qa"]
+BAD["span-qa-or-none"] = [*BAD["span-qa"], {"answers": [], "answer_start": [0]}, {"answers": [], "answer_start": GONE}]
 NO_TEXT = ("", "  ", "\n", GONE, None, ["x"], [], {"a": 1}, [SECRET, SECRET], "\ud800")
 for _kind, _columns in (("summarisation", ("document", "summary")), ("translation", ("source", "target"))):
     BAD[_kind] = [{column: bad} for column in _columns for bad in NO_TEXT]

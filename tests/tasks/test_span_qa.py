@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -109,6 +114,124 @@ def test_a_question_without_a_text_and_rows_too_short_for_both_are_refused(small
         task.predict(["why"])
     with pytest.raises(ConfigError, match="max_tokens"):
         small.task("span-qa", max_tokens=12)
+
+
+# -- questions without an answer ---------------------------------------------------------------------------------------
+
+
+NONE = {"answers": "[]", "answer_start": "[]"}
+
+
+@pytest.fixture
+def doubting(small: Any) -> Any:
+    return small.task("span-qa-or-none", windows=16, max_tokens=24)
+
+
+@contextmanager
+def logits_of(task: Any, drawn: Any) -> Iterator[None]:
+    """The head gives ``drawn[row]``, [2, T]."""
+
+    def forward(one: Any, index: Any) -> Any:
+        output = real(one, index)
+        logits = torch.full_like(output.logits, -1e4)
+        for place, row in enumerate(index):
+            logits[place, :, : one.length(row)] = torch.from_numpy(drawn[row])
+        return type(output)(logits, output.targets)
+
+    real, task.forward = task.forward, forward
+    try:
+        yield
+    finally:
+        task.forward = real
+
+
+def test_all_rows_of_a_question_without_an_answer_point_at_their_first_token(small: Any, doubting: Any) -> None:
+    examples = doubting.encode([asked(small, 60, 3, 2), asked(small, 60, 3, 2) | NONE])
+    with_answer, without = ([examples.notes[row].tolist() for row in examples.rows_of([k])] for k in (0, 1))
+    assert len(without) == len(with_answer) > 2
+    assert without == [[0, 0]] * len(without) != with_answer
+    targets = doubting.forward(examples, examples.rows_of([1]).tolist()).targets
+    assert targets.tolist() == without
+
+
+@pytest.mark.parametrize("kind", ["span-qa", "span-qa-or-none"])
+def test_none_is_the_answer_where_the_least_null_score_is_above_every_piece(small: Any, kind: str) -> None:
+    """Against a plain loop over all rows and tokens, as run_squad of BERT decides for SQuAD 2."""
+    task = small.task(kind, windows=16, max_tokens=24)
+    rows = [asked(small, words, 0, 1, seed=words) for words in (1, 5, 33, 60, 61, 62, 63, 64)]
+    examples, draw = task.encode(rows), np.random.default_rng(4)
+    drawn = [draw.normal(size=(2, len(ids))) for ids in examples.ids]
+    for one in drawn:
+        one[:, 0] += 2.2
+    expected = []
+    for record, row in enumerate(rows):
+        null, best, text = np.inf, -np.inf, ""
+        for number in examples.rows_of([record]):
+            (s, e), places = drawn[number], examples.offsets[number]
+            null = min(null, s[0] + e[0])
+            for i in range(len(s)):
+                for j in range(i, len(s)):
+                    if places[i, 0] >= 0 and places[j, 0] >= 0 and s[i] + e[j] > best:
+                        best, text = s[i] + e[j], row["context"][places[i, 0] : places[j, 1]]
+        expected.append("" if null > best and kind == "span-qa-or-none" else text)
+    with logits_of(task, drawn):
+        assert task.found(examples) == expected
+        given = task.answer(rows, 1)
+    assert [answer for ((answer, _),) in given] == expected
+    assert 0 < sum(not answer for answer in expected) < len(rows) or kind == "span-qa"
+
+
+def test_a_null_score_as_large_as_the_best_piece_gives_the_piece(small: Any, doubting: Any) -> None:
+    rows = [asked(small, 5, 1, 1)]
+    with logits_of(doubting, [np.zeros((2, len(ids))) for ids in doubting.encode(rows).ids]):
+        (found,) = doubting.answer(rows, 100)
+    assert found[0][0] != ""
+    assert found[-1][0] == ""
+
+
+def test_the_chance_of_a_piece_is_its_share_of_all_tokens_the_first_one_too(small: Any, doubting: Any) -> None:
+    rows = [asked(small, 5, 1, 1)]
+    ((length,), _) = doubting.encode(rows).ids[0].shape, None
+    logits = np.random.default_rng(1).normal(size=(2, length))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    with logits_of(doubting, [logits]):
+        (place, *_), *_ = doubting.places(doubting.encode(rows))
+        found = dict(doubting.answer(rows, 100)[0])
+    _, _, first, last, chance = place
+    assert chance == pytest.approx(shares[0, first] * shares[1, last], rel=1e-5)
+    assert found[""] == pytest.approx(shares[0, 0] * shares[1, 0], rel=1e-5)
+
+
+def squad2(found: str, gold: list[str]) -> tuple[float, float]:
+    """(exact, F1) of SQuAD's evaluate-v2.0.py, written down again."""
+
+    def plain(text: str) -> list[str]:
+        text = "".join(sign for sign in text.lower() if sign not in set(string.punctuation))
+        return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+    def f1(one: list[str], other: list[str]) -> float:
+        if not one or not other:
+            return float(one == other)
+        same = sum((Counter(one) & Counter(other)).values())
+        return 2 * same / (len(one) + len(other))
+
+    right = [plain(one) for one in gold if plain(one)] or [[]]
+    return float(plain(found) in right), max(f1(plain(found), one) for one in right)
+
+
+@pytest.mark.parametrize("gold", [[], ["card"], ["card lost", "lost"], ["--"], ["--", "card"]])
+def test_scores_of_a_set_with_and_without_answers_are_squad_2s(small: Any, doubting: Any, gold: list[str]) -> None:
+    one = {"question": "why", "context": "card lost -- the", "answers": json.dumps(gold), "answer_start": "[]"}
+    examples = doubting.encode([one] * 4 if not gold else [one | {"answer_start": json.dumps([0] * len(gold))}] * 4)
+    said = ["", "card", "lost card", "the"]
+    doubting.found = lambda *_: said
+    told = [squad2(text, gold) for text in said]
+    score = doubting.score(examples)
+    assert score["exact_match"] == pytest.approx(np.mean([em for em, _ in told]))
+    assert score["token_f1"] == pytest.approx(np.mean([f1 for _, f1 in told]))
+    assert doubting.record_scores(examples).tolist() == pytest.approx([f1 for _, f1 in told])
+    doubting.found = lambda *_: [None] * 4
+    assert doubting.score(examples)["exact_match"] == 0.0, "what was not computed is no silence"
 
 
 def test_a_loss_is_half_of_both_cross_entropies(small: Any, task: Any) -> None:

@@ -2,7 +2,8 @@
 
 Exact match and token F1 are those of SQuAD 1.1 (Rajpurkar et al. 2016, evaluate-v1.1.py): lower case, without
 punctuation and the articles a, an, the; words between blanks; the best over all right answers. A text with Chinese,
-Japanese or Korean signs is compared sign by sign (Cui et al. 2019, CMRC 2018; MLQA), for it has no blanks.
+Japanese or Korean signs is compared sign by sign (Cui et al. 2019, CMRC 2018; MLQA), for it has no blanks. A question
+without an answer has the right answer "" (SQuAD 2.0: Rajpurkar et al. 2018, evaluate-v2.0.py).
 
 | case | exact match, F1 |
 |---|---|
@@ -19,19 +20,20 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 
 from llmchain_fl.core.data.lists import items_of
 
 SIGN = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
-def fault(row: Mapping[str, str], names: Container[str]) -> str:
-    """Why ``row`` is no question with its answer; "": it is one (or one that is only asked)."""
+def fault(row: Mapping[str, str], names: Container[str], none: bool = False) -> str:
+    """Why ``row`` is no question with its answer (``none``: or without one); "": it is (or it is only asked)."""
     if "answers" not in row:
         return ""
     answers, starts, context = items_of(row["answers"]), items_of(row["answer_start"]), row["context"]
-    if not answers:
-        return "no answer in 'answers'"
+    if not (answers or none):
+        return "no answer in 'answers', which is a record of task.kind = 'span-qa-or-none'"
     if len(starts) != len(answers):
         return "another number of 'answer_start' than of answers"
     for answer, start in zip(answers, starts, strict=True):
@@ -42,6 +44,9 @@ def fault(row: Mapping[str, str], names: Container[str]) -> str:
         if context[start : start + len(answer)] != answer:
             return "an answer that does not stand in 'context' where 'answer_start' says"
     return ""
+
+
+fault_or_none = partial(fault, none=True)
 
 
 def plain(text: str) -> str:

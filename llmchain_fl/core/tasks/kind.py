@@ -125,6 +125,7 @@ TASKS: Mapping[str, TaskKind] = Named(
         "masked-lm": "llmchain_fl.core.tasks.kinds:MASKED_LM",
         "token-classification": "llmchain_fl.core.tasks.kinds:TOKEN_CLASSIFICATION",
         "span-qa": "llmchain_fl.core.tasks.kinds:SPAN_QA",
+        "span-qa-or-none": "llmchain_fl.core.tasks.kinds:SPAN_QA_OR_NONE",
         "relation": "llmchain_fl.core.tasks.kinds:RELATION",
         "pair-classification": "llmchain_fl.core.tasks.kinds:PAIR_CLASSIFICATION",
         "multi-label": "llmchain_fl.core.tasks.kinds:MULTI_LABEL",

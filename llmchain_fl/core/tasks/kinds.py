@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 from llmchain_fl.core.data.lists import Listed
@@ -14,12 +15,11 @@ DOCUMENT = 64
 """Rows of a document that is read to learn the language: what a site allows where its file says nothing."""
 _LOSS, _PERPLEXITY = Metric("loss", "lower", "nats"), Metric("perplexity", "lower")
 _ANSWER_LOSS = Metric("loss", "lower", "nats", 10.0)
-_HIGHER, _json = partial(Metric, better="higher"), partial(json.dumps, ensure_ascii=False)
+_HIGH, _json = partial(Metric, better="higher"), partial(json.dumps, ensure_ascii=False)
 
 
 def _ranked(candidates: list[str], query: str) -> dict[str, str]:
-    grades = [1, *[0] * (len(candidates) - 1)]
-    return {"query": query, "candidates": _json(candidates), "grades": _json(grades)}
+    return {"query": query, "candidates": _json(candidates), "grades": _json([1] + [0] * (len(candidates) - 1))}
 
 
 _LANGUAGE = "llmchain_fl.core.tasks.causal_lm:build"
@@ -38,7 +38,7 @@ CAUSAL_LM = TaskKind(("prompt", "answer"), "causal-lm", (_ANSWER_LOSS, _PERPLEXI
 TOKEN_CLASSIFICATION = TaskKind(
     (Listed("tokens"), Listed("tags")),
     "encoder",
-    (Metric("entity_f1", "higher", "", 1.0), _HIGHER("precision"), _HIGHER("recall"), _LOSS),
+    (Metric("entity_f1", "higher", "", 1.0), _HIGH("precision"), _HIGH("recall"), _LOSS),
     "llmchain_fl.core.tasks.token_classification:build",
     head=lambda spec: 1 + 2 * len(spec.labels),
     hub="token-classification",
@@ -52,7 +52,7 @@ TOKEN_CLASSIFICATION = TaskKind(
 RELATION = TaskKind(
     ("text", "label"),
     "encoder",
-    (Metric("accuracy", "higher", SHARE, 1.0), _HIGHER("relation_f1"), _LOSS),
+    (Metric("accuracy", "higher", SHARE, 1.0), _HIGH("relation_f1"), _LOSS),
     "llmchain_fl.core.tasks.relation:build",
     head=lambda spec: len(spec.labels),
     vectors=2,
@@ -69,7 +69,7 @@ PAIR_CLASSIFICATION = TaskKind(
 MULTI_LABEL = TaskKind(
     ("text", Listed("labels")),
     "encoder",
-    (Metric("micro_f1", "higher", "", 1.0), _HIGHER("precision"), _HIGHER("recall"), _LOSS),
+    (Metric("micro_f1", "higher", "", 1.0), _HIGH("precision"), _HIGH("recall"), _LOSS),
     "llmchain_fl.core.tasks.multi_label:build",
     head=lambda spec: len(spec.labels),
     names=True,
@@ -81,13 +81,7 @@ MULTI_LABEL = TaskKind(
 REGRESSION = TaskKind(
     ("text", "value"),
     "encoder",
-    (
-        Metric("mae", "lower", SHARE, 1.0),
-        Metric("rmse", "lower", "", 1.0),
-        _HIGHER("pearson"),
-        _HIGHER("spearman"),
-        _LOSS,
-    ),
+    (Metric("mae", "lower", SHARE, 1.0), Metric("rmse", "lower", "", 1.0), _HIGH("pearson"), _HIGH("spearman"), _LOSS),
     "llmchain_fl.core.tasks.regression:build",
     head=lambda spec: 1,
     answers=("value",),
@@ -118,12 +112,10 @@ SPAN_QA = TaskKind(
     answers=("answers", "answer_start"),
     windows=16,
     fault="llmchain_fl.core.tasks.answers:fault",
-    made_up=lambda words: {
-        "question": words,
-        "context": words,
-        "answers": _json([words]),
-        "answer_start": "[0]",
-    },
+    made_up=lambda words: {"question": words, "context": words, "answers": _json([words]), "answer_start": "[0]"},
+)
+SPAN_QA_OR_NONE = replace(
+    SPAN_QA, build="llmchain_fl.core.tasks.span_qa:build_or_none", fault="llmchain_fl.core.tasks.answers:fault_or_none"
 )
 PLAIN_TEXT = TaskKind(
     ("text",),
@@ -136,7 +128,7 @@ PLAIN_TEXT = TaskKind(
 MASKED_LM = TaskKind(
     ("text",),
     "encoder",
-    (Metric("loss", "lower", "nats", 12.0), _PERPLEXITY, _HIGHER("masked_accuracy")),
+    (Metric("loss", "lower", "nats", 12.0), _PERPLEXITY, _HIGH("masked_accuracy")),
     "llmchain_fl.core.tasks.masked_lm:build",
     hub="fill-mask",
     answers=(),
@@ -166,7 +158,7 @@ SUMMARISATION = TaskKind(
 TRANSLATION = TaskKind(
     ("source", "target"),
     "generator",
-    (Metric("chrf", "higher", SHARE, 1.0), _HIGHER("bleu"), _LOSS),
+    (Metric("chrf", "higher", SHARE, 1.0), _HIGH("bleu"), _LOSS),
     "llmchain_fl.core.tasks.rewriting:translations",
     answers=("target",),
     hub="translation",

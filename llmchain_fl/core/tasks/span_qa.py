@@ -6,18 +6,22 @@ of a row is the piece i .. j of its text with the largest s_i + e_j, i <= j < i 
 
 A long text is read in windows, each behind the whole question, that overlap by a quarter of ``max_tokens``. The loss of
 a record is the mean over its rows of (CE(s) + CE(e)) / 2; a row without the whole answer points at its first token.
+With ``none`` a question may have no answer: the empty piece, with the smallest s_0 + e_0 of the record's rows for its
+number (section 4.3), stands among the others and is the answer where it is larger; it alone is right where none is.
 
 | case | result |
 |---|---|
 | a question longer than a quarter of a row | its end is cut; the record counts as cut |
-| the answer lies beyond the rows that a record may have | all its rows point at their first token |
+| the answer lies beyond the rows that a record may have; there is none | all its rows point at their first token |
 | several right answers | the first is trained on, all are right in scores |
+| ``none``: as large as the best piece | the piece |
 | a row without any token of the text | never an answer |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +32,7 @@ from torch.nn import functional as F
 from llmchain_fl.core.adapter.resident import Resident
 from llmchain_fl.core.data.lists import items_of, words_of
 from llmchain_fl.core.errors import ConfigError, ModelError
-from llmchain_fl.core.tasks.answers import exact, token_f1
+from llmchain_fl.core.tasks.answers import exact, token_f1, units
 from llmchain_fl.core.tasks.base import Examples, Numbers, Output, Task
 from llmchain_fl.core.tasks.each_row import Floats, each_row
 from llmchain_fl.core.tasks.metric import Metric
@@ -61,8 +65,9 @@ class SpanQA:
     metrics: tuple[Metric, ...]
     counts: float = 0.0
 
-    def __init__(self, resident: Resident, scale: float, max_tokens: int, windows: int) -> None:
-        self.resident, self._scale, self._max_tokens, self._windows = resident, scale, max_tokens, windows
+    def __init__(self, resident: Resident, scale: float, max_tokens: int, windows: int, none: bool = False) -> None:
+        self.resident, self._scale, self._none = resident, scale, none
+        self._max_tokens, self._windows = max_tokens, windows
         if not getattr(resident.base.tokenizer, "is_fast", False):
             raise ModelError(
                 "the base's tokenizer does not say where its tokens stand", remedy="use a base with a fast tokenizer"
@@ -72,8 +77,7 @@ class SpanQA:
 
     def encode(self, rows: Sequence[Mapping[str, str]]) -> AskedExamples:
         """Rows with ``question``, ``context`` (and ``answers``, ``answer_start``)."""
-        parts: list[list[Numbers]] = []
-        notes, offsets, cut = list[Numbers](), list[Numbers](), 0
+        parts, notes, offsets, cut = list[list[Numbers]](), list[Numbers](), list[Numbers](), 0
         for row in rows:
             question = self._asked(row["question"])
             windows = list(self._read(question, row["context"]))
@@ -85,7 +89,8 @@ class SpanQA:
         made = of_records(parts, cut)
         found = AskedExamples(made.ids, made.targets, owner=made.owner, weights=made.weights, notes=notes, cut=cut)
         found.contexts, found.offsets = [row["context"] for row in rows], offsets
-        found.right = [words_of(row["answers"]) if "answers" in row else [] for row in rows]
+        right = [words_of(row.get("answers", "[]")) for row in rows]
+        found.right = [[text for text in one if units(text)] or [""] for one in right] if self._none else right
         return found
 
     def _asked(self, question: str) -> str:
@@ -131,7 +136,7 @@ class SpanQA:
         return temperature**2 * F.kl_div(student, target, log_target=True, reduction="none").sum(dim=-1).mean(dim=1)
 
     def places(self, examples: AskedExamples, batch: int = 32, top: int = 1) -> list[list[Place] | None]:
-        """The best pieces of each record, the best first; None: some row of it was not computed."""
+        """The best pieces of each record, the best first, (0, 0) for none; None: some row of it was not computed."""
 
         def compute(index: Sequence[int]) -> list[Floats]:
             logits = self.forward(examples, index).logits.double().cpu().numpy()
@@ -143,7 +148,10 @@ class SpanQA:
             rows = [int(row) for row in examples.rows_of([record])]
             known = [(row, told) for row in rows if (told := logits[row]) is not None]
             pieces = [piece for row, told in known for piece in best_pieces(told, examples.offsets[row], row, top)]
-            pieces.sort(key=lambda piece: (-piece[0], *piece[1:4]))
+            if self._none:
+                first = np.where(np.arange(self._max_tokens)[:, None], -1, 0)
+                pieces += sorted(best_pieces(one, first[: one.shape[1]], row, 1)[0] for row, one in known)[:1]
+            pieces.sort(key=lambda piece: -piece[0])
             found.append(pieces if len(known) == len(rows) else None)
         return found
 
@@ -166,18 +174,16 @@ class SpanQA:
     def score(self, examples: Examples, batch: int = 32) -> dict[str, float]:
         """Means over all records."""
         assert isinstance(examples, AskedExamples)
-        pairs = [(text or "", right) for text, right in zip(self.found(examples, batch), examples.right, strict=True)]
-        losses = each_row(examples, batch, lambda index: list(self._row_losses(examples, index)))
+        said = zip(self.found(examples, batch), examples.right, strict=True)
+        pairs = [(text, right) for text, right in said if text is not None]
+        losses = each_row(examples, batch, lambda index: list(self.losses(self.forward(examples, index)).cpu().numpy()))
         mean = examples.by_record(np.array([np.nan if one is None else float(one) for one in losses])).mean()
-        count = max(1, len(pairs))
+        count = max(1, examples.records)
         return {
             "token_f1": sum(token_f1(text, right) for text, right in pairs) / count,
             "exact_match": sum(exact(text, right) for text, right in pairs) / count,
             "loss": float(mean),
         }
-
-    def _row_losses(self, examples: Examples, index: Sequence[int]) -> Floats:
-        return np.asarray(self.losses(self.forward(examples, index)).double().cpu().numpy())
 
     def predict(self, texts: Sequence[str], top: int = 1) -> list[list[tuple[str, float]]]:
         """A question alone has no answer here.
@@ -201,7 +207,7 @@ class SpanQA:
 def _note(row: Mapping[str, str], places: Numbers) -> Numbers:
     """(first, last) token of the answer in a window; (0, 0) where it does not hold all of it."""
     nothing = np.zeros(2, dtype=np.int64)
-    if "answers" not in row:
+    if not items_of(row.get("answers", "[]")):
         return nothing
     start = int(items_of(row["answer_start"])[0])
     end = start + len(words_of(row["answers"])[0])
@@ -232,6 +238,9 @@ def best_pieces(logits: Floats, places: Numbers, row: int, top: int) -> list[Pla
     return [(float(sums[i, j]), row, i, j, float(np.exp(logs[0, i] + logs[1, j]))) for i, j in pieces]
 
 
-def build(spec: TaskSpec, resident: Resident) -> Task:
-    """The working task for ``spec``."""
-    return SpanQA(resident, spec.scale, spec.max_tokens, spec.windows)
+def build(spec: TaskSpec, resident: Resident, none: bool = False) -> Task:
+    """The working task for ``spec``; ``none``: a question may have no answer."""
+    return SpanQA(resident, spec.scale, spec.max_tokens, spec.windows, none)
+
+
+build_or_none = partial(build, none=True)

@@ -9,6 +9,7 @@
     generate("bank-pairs", seed=0, size=2000, split="train")       # {"text", "text2", "label", ...}
     generate("bank-conversations", seed=0, size=2000, split="train")   # {"messages", ...}
     generate("leaflet-questions", seed=0, size=2000, split="train")    # {"question", "context", "answers", ...}
+    generate("leaflet-questions-or-none", seed=0, size=2000, split="train")   # the same; every third has no answer
     generate("leaflet-unanswerable", seed=0, size=500, split="test")   # {"question", ...}
 
 Nothing here comes from a real person or a published data set, so results on it are results about made-up text.
@@ -28,7 +29,12 @@ from llmchain_fl.data.generated.bank_pairs import bank_pairs
 from llmchain_fl.data.generated.bank_passages import bank_passages
 from llmchain_fl.data.generated.bank_renamed import bank_renamed
 from llmchain_fl.data.generated.bank_templates import LABELS, SPLITS, STAGES, label_texts
-from llmchain_fl.data.generated.leaflets import leaflet_questions, leaflet_unanswerable, leaflets
+from llmchain_fl.data.generated.leaflets import (
+    leaflet_questions,
+    leaflet_questions_or_none,
+    leaflet_unanswerable,
+    leaflets,
+)
 from llmchain_fl.data.numbered import number_rows
 
 __all__ = [
@@ -46,6 +52,7 @@ __all__ = [
     "generate",
     "label_texts",
     "leaflet_questions",
+    "leaflet_questions_or_none",
     "leaflet_unanswerable",
     "leaflets",
     "load",
@@ -61,6 +68,7 @@ GENERATORS: dict[str, Generator] = {
     "bank-pairs": bank_pairs,
     "bank-conversations": bank_conversations,
     "leaflet-questions": leaflet_questions,
+    "leaflet-questions-or-none": leaflet_questions_or_none,
     "leaflet-unanswerable": leaflet_unanswerable,
 }
 """Name in a configuration -> generator ``(seed, size, split) -> rows``."""

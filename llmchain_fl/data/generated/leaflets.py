@@ -48,6 +48,11 @@ class Leaflet:
     text: str
     answers: dict[int, tuple[str, int]]
 
+    @property
+    def missing(self) -> int:
+        """The fact that it leaves out."""
+        return next(number for number in range(len(_facts())) if number not in self.answers)
+
 
 @functools.cache
 def _facts() -> tuple[Fact, ...]:
@@ -102,14 +107,29 @@ def leaflet_questions(seed: int, size: int, split: str) -> list[dict[str, str]]:
     return rows
 
 
+def leaflet_questions_or_none(seed: int, size: int, split: str) -> list[dict[str, str]]:
+    """The same, and every third row has no answer (in SQuAD 2 a third has none, too): in turns its leaflet says what is
+    asked for and is of another medicine, or leaves it out."""
+    rows = leaflet_questions(seed, size, split)
+    for place, (draw, one, _) in enumerate(_asked(seed, size, split)):
+        if place % 3 == 2:
+            other = place % 2 == 0
+            number = draw.choice(sorted(one.answers)) if other else one.missing
+            name = draw.choice([name for name in _names(split) if name != one.name]) if other else one.name
+            question = draw.choice(_facts()[number].asked(split)).replace("{name}", name)
+            rows[place] |= {"question": question, "context": one.text, "answers": "[]", "answer_start": "[]"}
+    return rows
+
+
 def leaflet_unanswerable(seed: int, size: int, split: str) -> list[dict[str, str]]:
-    """Rows with ``question``, ``person``, ``ward``: every other one asks for the fact that its leaflet leaves out, the
-    rest for a medicine without a leaflet."""
+    """Rows with ``question``, ``person``, ``ward``: two ask for the fact that their leaflet leaves out, the next two
+    for a medicine without a leaflet, and so on: both halves of a set that is dealt out in turns have as many of each.
+    """
     rows = []
     for place, (draw, one, asker) in enumerate(_asked(seed, size, split)):
-        (missing,) = set(range(len(_facts()))) - set(one.answers)
-        number = draw.randrange(len(_facts())) if place % 2 else missing
-        name = draw.choice(_SECOND).capitalize() + draw.choice(_FIRST).lower() if place % 2 else one.name
+        other = place % 4 > 1
+        number = draw.randrange(len(_facts())) if other else one.missing
+        name = draw.choice(_SECOND).capitalize() + draw.choice(_FIRST).lower() if other else one.name
         question = draw.choice(_facts()[number].asked(split)).replace("{name}", name)
         rows.append({"question": question, **asker})
     return rows
