@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmchain_fl.api.run import resume as resume
     from llmchain_fl.api.run import run as run
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 
 _PLACES = MappingProxyType(
     {
