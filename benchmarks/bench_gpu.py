@@ -181,6 +181,8 @@ def main() -> None:
             continue
         found[road] = json.loads(told.stdout.splitlines()[-1])
         print(road, {key: round(value, 1) for key, value in found[road].items()}, flush=True)
+    if not found:
+        sys.exit("no road was played to its end")
     card = torch.cuda.get_device_properties(0).total_memory / 2**20 if given.device == "cuda" else 0.0
     against = found.get("peft", next(iter(found.values())))
     lines = [

@@ -197,7 +197,7 @@ def _safely(job: Job, play: Play, tell: Tell) -> Outcome:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes started meanwhile use one thread each: several would only wait for each other."""
+    """Processes started meanwhile use one thread each, in libraries too that they load later."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     try:

@@ -5,16 +5,19 @@ With the noise almost off the score of n people with votes a_i is their mean; wi
 has no vote (the site's score is 1/2 then) and takes nobody else's.
 
 A score that is made of counts is no mean. There it must be F1 of the sum of all people's counts, each clipped as one,
-with the counts of each read from an encoding in which that person is alone.
+with the counts of each read from an encoding in which that person is alone. Made-up records of these kinds have no
+right tag or label, so F1 is 0 unless the noise is wrong: clipping of counts is held by tests, not by this check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
+from numpy.typing import ArrayLike
 
 from llmchain_fl.core.adapter.value import Arrays
 from llmchain_fl.core.privacy.counts import f1_of
@@ -68,16 +71,12 @@ def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
             site = OwnSite(folder / f"site-{seen.replies}", seen).write(SECOND, rows, HELD_OUT)
             return score_of(site.score(score_task(noiseless, sent)))
 
-        votes = [mean([row]) for row in crowd]
-        counts = [_counts(noiseless, arrays, [row]) for row in crowd]
+        counted = task_kind(spec.kind).counts > 0
+        alone = partial(_counts, noiseless, arrays) if counted else mean
+        each, gap = [alone([row]) for row in crowd], _gap_of_counts if counted else _gap
         for name, rows in {"nobody more": [], **{name: make(spec) for name, make in PEOPLE.items()}}.items():
-            score, more = mean([*crowd, *rows]), [rows] if rows else []
-            if task_kind(spec.kind).counts:
-                told = np.sum([*counts, *(_counts(noiseless, arrays, one) for one in more)], axis=0)
-                # nobody can be computed: F1 of the noise alone, any number
-                gaps[f"{name}, {kind}"] = abs(score - f1_of(*told)) * len(crowd) * bool(told.any())
-            else:
-                gaps[f"{name}, {kind}"] = _gap(score, [*votes, *map(mean, more)])
+            more = [alone(rows)] if rows else []
+            gaps[f"{name}, {kind}"] = gap(mean([*crowd, *rows]), [*each, *more])
     return [
         _judged(f"votes ({setting.name})", gaps),
         _booked(folder / "booked", noiseless, seen),
@@ -86,10 +85,8 @@ def own_scores(folder: Path, effort: Effort, setting: Setting) -> list[Finding]:
 
 
 def _counts(setting: Setting, arrays: Arrays, rows: Rows) -> Floats:
-    """(right, wrong, missed) of one person who is alone, clipped by our own arithmetic; zeros for another kind."""
+    """(right, wrong, missed) of one person who is alone, clipped by our own arithmetic."""
     spec, bound = setting.work.task, task_kind(setting.work.task.kind).counts
-    if not bound:
-        return np.zeros(3)
     resident, task = setting.resident(), open_work(setting.work.resident, spec)[1]
     resident.reset()
     resident.load(arrays)
@@ -100,9 +97,15 @@ def _counts(setting: Setting, arrays: Arrays, rows: Rows) -> Floats:
     return np.asarray(counts * min(1.0, bound / length) if length else counts, dtype=np.float64)
 
 
-def _gap(score: float, votes: Sequence[float]) -> float:
+def _gap_of_counts(score: float, counts: Sequence[ArrayLike]) -> float:
+    """How far ``score`` is from F1 of the sum, in votes; 0 where nobody is counted: it is F1 of the noise then."""
+    told = np.asarray(counts).sum(axis=0)
+    return abs(score - f1_of(*told)) * len(counts) if told.any() else 0.0
+
+
+def _gap(score: float, votes: Sequence[ArrayLike]) -> float:
     """How far ``score`` is from the mean of ``votes``, in votes; 1/2 is that of somebody who has none."""
-    cast = [vote for vote in votes if not abs(vote - 0.5) < NOISE * 100]
+    cast = [vote for vote in map(float, np.asarray(votes)) if not abs(vote - 0.5) < NOISE * 100]
     return abs(score - (float(np.mean(cast)) if cast else 0.5)) * max(1, len(cast))
 
 

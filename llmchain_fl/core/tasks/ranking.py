@@ -80,12 +80,8 @@ class Ranking:
     counts: float = 0.0
 
     def __init__(self, resident: Resident, spec: TaskSpec) -> None:
-        self.resident, self._scale, self._max_tokens, self._windows = (
-            resident,
-            spec.scale,
-            spec.max_tokens,
-            spec.windows,
-        )
+        self.resident, self._scale = resident, spec.scale
+        self._max_tokens, self._windows = spec.max_tokens, spec.windows
         self._before, self._behind = ends_of(resident)
         width = resident.base.hidden_size
         start = np.concatenate([np.zeros((1, width)), np.ones((1, width))], axis=1)
@@ -130,7 +126,8 @@ class Ranking:
         hidden = self.resident.forward(ids, mask, examples.frozen_outputs, index, fixed=fixed).last_hidden_state.float()
         note = torch.from_numpy(examples.noted(index, ids.shape[1], 0)).to(ids.device)
         if not examples.notes:  # made-up tokens: a query of one, and two candidates in turn, the second one right
-            note = torch.where(mask == 1, GRADES * (1 + (turn := torch.arange(ids.shape[1])) % 2) + turn % 2, 0)
+            turn = torch.arange(ids.shape[1], device=ids.device) % 2
+            note = torch.where(mask == 1, GRADES * (1 + turn) + turn, 0)
             note[:, 0] = -1
         place = torch.div(note, GRADES, rounding_mode="floor").clamp(0, MOST)
         query = F.normalize((hidden * (note < 0)[:, :, None]).sum(dim=1), dim=-1)
