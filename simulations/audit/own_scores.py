@@ -6,7 +6,7 @@ has no vote (the site's score is 1/2 then) and takes nobody else's.
 
 A score that is made of counts is no mean. There it must be F1 of the sum of all people's counts, each clipped as one,
 with the counts of each read from an encoding in which that person is alone. Made-up records of these kinds have no
-right tag or label, so F1 is 0 unless the noise is wrong: clipping of counts is held by tests/privacy/test_scores.py, not here.
+right tag or label, so F1 is 0 unless the noise is wrong. Clipping of counts: tests/privacy/test_scores.py.
 """
 
 from __future__ import annotations
